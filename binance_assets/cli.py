@@ -1,0 +1,295 @@
+"""The command line ``binance-assets``.
+
+Exit codes: 0 every period asked for is there; 1 not all of them; 2 bad input or configuration, with one line that
+names the cause and the way out; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+from dotenv import dotenv_values
+
+from binance_assets import __version__
+from binance_assets.intervals import Interval, parse_interval
+from binance_assets.markets import MARKETS, Market, parse_market
+from binance_assets.series import Series
+from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
+from binance_assets.universe import read_universe, track, untrack
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from binance_assets.backlog import Backlog
+    from binance_assets.lake import Lake
+
+NOT_ALL, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class _MarketType(click.ParamType[Market]):
+    name = "market"
+
+    def convert(self, value: str | Market, param: click.Parameter | None, ctx: click.Context | None) -> Market:
+        try:
+            return value if isinstance(value, Market) else parse_market(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _IntervalType(click.ParamType[Interval]):
+    name = "interval"
+
+    def convert(self, value: str | Interval, param: click.Parameter | None, ctx: click.Context | None) -> Interval:
+        try:
+            return value if isinstance(value, Interval) else parse_interval(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _DayType(click.ParamType["dt.date"]):
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: str | dt.date, param: click.Parameter | None, ctx: click.Context | None) -> dt.date:
+        import datetime as dt
+
+        try:
+            return value if isinstance(value, dt.date) else dt.date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a day; write it like 2024-01-31", param, ctx)
+
+
+_symbols = click.argument("symbols", metavar="SYMBOL...", nargs=-1, required=True)
+_market = click.option("--market", type=_MarketType(), required=True, help=f"One of {', '.join(MARKETS)}.")
+_intervals = click.option(
+    "--interval", "intervals", type=_IntervalType(), multiple=True, required=True, help="1s to 1M; may be repeated."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def cli() -> None:
+    """Binance candles you can trust, as Dagster assets."""
+
+
+@cli.command()
+@_symbols
+@_market
+@_intervals
+@click.option("--start", type=_DayType(), help="First day; for 3d, 1w, 1M the first of a month.  [first candle]")
+@click.option("--end", type=_DayType(), help="Day after the last one, UTC.  [today]")
+@click.option("--source", type=click.Choice(["rest", "archive", "auto"]), help="Where candles come from.")
+@click.option("--refresh", is_flag=True, help="Fetch again what is already there.")
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched and at what weight; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def download(
+    symbols: tuple[str, ...],
+    market: Market,
+    intervals: tuple[Interval, ...],
+    start: dt.date | None,
+    end: dt.date | None,
+    source: Source | None,
+    refresh: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Fetch candles of SYMBOL... into the lake, as a Dagster run that the UI shows.
+
+    Days that are already there are skipped. A series that is not tracked yet is added to the universe.
+    """
+    from binance_assets.backlog import BadRequest, Request, check_dates, open_exchange, survey
+    from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
+    from binance_assets.lake import Lake
+    from binance_assets.orchestration.assets import check_source
+
+    settings = _settings()
+    wanted = tuple(dict.fromkeys(_series(symbols, market, intervals)))
+    request = Request(wanted, start, end, refresh)
+    check_dates(request)
+    check_source(source or settings.source)
+    universe = read_universe(settings.universe)
+    for one in wanted:
+        if str(one) in universe.derived:
+            raise BadRequest(f"{one} is derived by {settings.universe}; remove it there to fetch it")
+    lake = Lake(settings.lake)
+    exchange = open_exchange(market, settings)
+    try:
+        backlogs = survey(request, lake, exchange, universe.series)
+    except UnknownSymbol as error:
+        raise BadRequest(str(error)) from None
+    except ExchangeError as error:
+        _fail(str(error), NOT_ALL)
+    finally:
+        exchange.close()
+    if dry_run:
+        _print_dry_run(backlogs, as_json)
+        return
+    new = track(settings.universe, list(wanted))
+    for one in new:
+        click.echo(
+            f"{one} is now tracked in {settings.universe}; a running UI shows it once the code location is reloaded",
+            err=True,
+        )
+    complete = _run(settings, source, lake, backlogs, refresh, as_json)
+    if not complete:
+        sys.exit(NOT_ALL)
+
+
+def _print_dry_run(backlogs: list[Backlog], as_json: bool) -> None:
+    from binance_assets.terminal import print_plan
+
+    if not as_json:
+        print_plan(backlogs)
+        return
+    plans = {
+        str(backlog.series): {
+            "days_asked": len(backlog.asked),
+            "days_present": len(backlog.present),
+            "days_missing": [period.key for period in backlog.missing],
+            "requests": len(backlog.pages),
+            "weight": sum(page.weight for page in backlog.pages),
+        }
+        for backlog in backlogs
+    }
+    click.echo(json.dumps(plans, indent=2))
+
+
+def _run(
+    settings: Settings, source: Source | None, lake: Lake, backlogs: list[Backlog], refresh: bool, as_json: bool
+) -> bool:
+    """Fetch what the backlogs lack and say what became of it; True where all of it is there now."""
+    from binance_assets.backfill import fetch_missing
+    from binance_assets.terminal import RunView, outcome, print_outcomes
+
+    with RunView(sum(len(backlog.missing) for backlog in backlogs)) as view:
+        failures = fetch_missing(settings, source, lake, backlogs, refresh, view, Path.cwd())
+    outcomes, complete = {}, not failures
+    for backlog in backlogs:
+        present = sum(1 for period in backlog.asked if lake.stored(backlog.series, period))
+        outcomes[str(backlog.series)] = outcome(backlog, present, view)
+        complete &= present == len(backlog.asked) and not view.refused.get(backlog.series)
+    if as_json:
+        click.echo(json.dumps(outcomes, indent=2, ensure_ascii=False))
+    else:
+        print_outcomes(outcomes, view)
+    for failure in failures:
+        click.echo(f"error: {failure}", err=True)
+    return complete
+
+
+@cli.command("track")
+@_symbols
+@_market
+@_intervals
+def track_command(symbols: tuple[str, ...], market: Market, intervals: tuple[Interval, ...]) -> None:
+    """Add series to the universe, so that the UI shows them and the schedules fetch them."""
+    settings = _settings()
+    wanted = list(_series(symbols, market, intervals))
+    new = track(settings.universe, wanted)
+    for one in wanted:
+        click.echo(f"{one} {'is now tracked' if one in new else 'was tracked already'}")
+    if new:
+        click.echo("a running UI shows it once the code location is reloaded", err=True)
+
+
+@cli.command("untrack")
+@_symbols
+@_market
+@_intervals
+def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[Interval, ...]) -> None:
+    """Remove series from the universe; their files stay in the lake."""
+    settings = _settings()
+    wanted = list(_series(symbols, market, intervals))
+    gone = untrack(settings.universe, wanted)
+    for one in wanted:
+        click.echo(f"{one} {'is no longer tracked; its files stay' if one in gone else 'was not tracked'}")
+    if not gone:
+        sys.exit(NOT_ALL)
+
+
+@cli.command("series")
+def series_command() -> None:
+    """List the tracked series and how many of their partitions are in the lake."""
+    from binance_assets.lake import Lake
+
+    settings = _settings()
+    universe = read_universe(settings.universe)
+    lake = Lake(settings.lake)
+    for one in universe.series:
+        keys = lake.keys(one)
+        there = f"{len(keys):>6} partitions, {keys[0]} to {keys[-1]}" if keys else "nothing yet"
+        click.echo(f"{one!s:<32} {there}")
+    if not universe.tracked:
+        click.echo(f"{settings.universe} tracks nothing yet; see binance-assets track --help", err=True)
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8900, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--rtt-ms", type=click.FloatRange(min=0), default=0.0, help="Round-trip time of every answer.")
+@click.option("--jitter-ms", type=click.FloatRange(min=0), default=0.0, help="Random time on top of it.")
+@click.option(
+    "--replay", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of recorded candles."
+)
+def sandbox(port: int, rtt_ms: float, jitter_ms: float, replay: Path | None) -> None:
+    """Serve a stand-in for Binance with synthetic candles on this machine, until interrupted."""
+    from binance_assets.sandbox import SandboxOptions, serve
+
+    serve(SandboxOptions(rtt_ms=rtt_ms, jitter_ms=jitter_ms, replay=replay), port)
+
+
+@cli.command()
+def demo() -> None:
+    """Download a month of three series from the sandbox into ./demo, through Dagster, and show where to look."""
+    from binance_assets.demo import run_demo
+
+    sys.exit(run_demo(Path.cwd()))
+
+
+def _settings() -> Settings:
+    return read_settings(os.environ)
+
+
+def _series(symbols: tuple[str, ...], market: Market, intervals: tuple[Interval, ...]) -> Iterator[Series]:
+    for symbol in symbols:
+        for interval in intervals:
+            try:
+                yield Series(market, symbol.upper(), interval)
+            except ValueError as error:
+                raise ConfigurationError(str(error)) from None
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    # As Dagster reads it: what .env says wins.
+    os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        _fail(error.format_message(), BAD_INPUT)
+    except ConfigurationError as error:
+        _fail(str(error), BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; what was finished is kept, and the same command goes on from there", INTERRUPTED)
+    except BrokenPipeError:
+        os._exit(NOT_ALL)
+
+
+if __name__ == "__main__":
+    main()

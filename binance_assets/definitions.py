@@ -1,0 +1,52 @@
+"""The Dagster code location: an asset per tracked series, their jobs, schedules and resources."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import dagster as dg
+
+from binance_assets.lake import Lake
+from binance_assets.orchestration.assets import candles_asset
+from binance_assets.orchestration.figures import Watcher
+from binance_assets.orchestration.jobs import candle_jobs
+from binance_assets.orchestration.resources import BinanceResource, LakeResource
+from binance_assets.orchestration.schedules import candle_schedules
+from binance_assets.settings import Settings, read_settings
+from binance_assets.universe import Universe, read_universe
+
+__all__ = ["build_defs", "defs"]
+
+
+def build_defs(settings: Settings, universe: Universe, watcher: Watcher | None = None) -> dg.Definitions:
+    """The definitions of a code location over ``universe``.
+
+    Args:
+        settings: Hosts, lake, ledger and limits.
+        universe: The tracked series.
+        watcher: Told of the progress of runs in this process.
+    """
+    lake = Lake(settings.lake)
+    jobs = candle_jobs(universe.series)
+    with warnings.catch_warnings():
+        # Single-run backfills are what this project stands on; its users can do nothing about the label.
+        warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
+        assets = [candles_asset(one.series, one.source or settings.source, lake, watcher) for one in universe.tracked]
+    return dg.Definitions(
+        assets=assets,
+        jobs=jobs,
+        schedules=candle_schedules(jobs),
+        resources={
+            "binance": BinanceResource.from_settings(settings),
+            "lake": LakeResource(root=str(settings.lake)),
+        },
+        executor=dg.in_process_executor,
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """The code location that the environment and the universe file describe; read when Dagster loads it."""
+    settings = read_settings(os.environ)
+    return build_defs(settings, read_universe(settings.universe))

@@ -1,0 +1,1 @@
+"""What talks to Binance: planning pages, spending request weight, sending, retrying. Knows no files, no Dagster."""

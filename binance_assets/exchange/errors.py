@@ -1,0 +1,212 @@
+"""What can go wrong with a request: a named error for each case, and one table that decides what follows.
+
+Sources: the error lists of Binance's spot and futures documentation and recorded answers. A 403 page is HTML, a
+503 may lack its code and a 451 has code 0, so bodies are read with suspicion.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal
+from urllib.parse import parse_qs, urlsplit
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What follows an error.
+
+    Attributes:
+        attempts: How often a request is tried in all before the error stands.
+        first_delay: Seconds before the second attempt; it doubles from try to try.
+        ends_run: Whether no other request of the run can fare better.
+        verdict: The verdict of a period that cannot be had because of this error.
+    """
+
+    attempts: int
+    first_delay: float = 0.25
+    ends_run: bool = False
+    verdict: Literal["unreachable", "invalid"] = "unreachable"
+
+
+class ExchangeError(Exception):
+    """A request that brought no candles.
+
+    Attributes:
+        reason: What happened, in one line.
+        request: The URL that was asked.
+        status: HTTP status, None where no answer came.
+        code: Binance's own error code, None where the answer had none.
+        headers: The answer's headers.
+    """
+
+    policy: ClassVar[Policy] = Policy(attempts=1)
+
+    def __init__(
+        self,
+        reason: str,
+        request: str = "",
+        status: int | None = None,
+        code: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.request = request
+        self.status = status
+        self.code = code
+        self.headers = headers or {}
+
+
+class NoConnection(ExchangeError):
+    """Refused, reset, or a name that does not resolve: nothing was answered."""
+
+    policy = Policy(attempts=6)
+
+
+class TimedOut(ExchangeError):
+    """No connection, or no further byte of an answer, within the time-outs of the settings."""
+
+    # Each attempt already cost a whole time-out.
+    policy = Policy(attempts=3)
+
+
+class BrokenAnswer(ExchangeError):
+    """The answer's body ended early."""
+
+    policy = Policy(attempts=6)
+
+
+class UnexpectedAnswer(ExchangeError):
+    """A 200 whose body is not the candles that were asked for."""
+
+    policy = Policy(attempts=6, verdict="invalid")
+
+
+class ServerFault(ExchangeError):
+    """Binance failed inside (408, 5XX, codes -1000 to -1008, -1016); a GET is safe to repeat."""
+
+    policy = Policy(attempts=6)
+
+
+class Blocked(ExchangeError):
+    """403 from the firewall in front of Binance; it wants a long pause."""
+
+    policy = Policy(attempts=4, first_delay=2)
+
+
+class RateLimited(ExchangeError):
+    """429: this IP has used more weight than a minute allows."""
+
+    # Counted per request; after each of them the whole pool has waited for another minute.
+    policy = Policy(attempts=10, first_delay=0)
+
+
+class Banned(ExchangeError):
+    """418: this IP is banned until a given time."""
+
+    policy = Policy(attempts=10, first_delay=0, ends_run=True)
+
+
+class BannedForLong(Banned):
+    """A ban that outlasts the patience of the settings."""
+
+    policy = Policy(attempts=1, ends_run=True)
+
+
+class RestrictedLocation(ExchangeError):
+    """451: Binance does not serve the place that this IP is in."""
+
+    policy = Policy(attempts=1, ends_run=True)
+
+
+class UnknownSymbol(ExchangeError):
+    """-1121 from klines itself: the only proof that a symbol does not exist."""
+
+    policy = Policy(attempts=1, ends_run=True)
+
+
+class RefusedRequest(ExchangeError):
+    """Any other 4XX, -11XX or -4XXX: the request is wrong and stays wrong."""
+
+    policy = Policy(attempts=1, ends_run=True)
+
+
+_TRANSIENT_CODES: Final = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
+_UNKNOWN_SYMBOL: Final = -1121
+_BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})")
+
+
+def error_of(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ExchangeError:
+    """The named error that an answer with any status but 200 stands for."""
+    code, message = _code_and_message(body)
+    told = f"{request.split('?')[0]} answered {status}" + (f" ({code}: {message})" if message else "")
+    kind, reason = _kind(status, code, told, request)
+    return kind(reason, request, status, code, headers)
+
+
+def _kind(status: int, code: int | None, told: str, request: str) -> tuple[type[ExchangeError], str]:
+    if status == 418:
+        return Banned, f"this IP is banned by Binance: {told}"
+    if status == 429:
+        return RateLimited, f"the request weight of this IP is spent: {told}"
+    if status == 451:
+        way_out = (
+            "set BINANCE_SPOT_URL=https://data-api.binance.vision" if "/api/v3/" in request else "use another network"
+        )
+        return RestrictedLocation, f"Binance does not serve this location; {way_out}: {told}"
+    if status == 403:
+        return Blocked, f"blocked by the firewall in front of Binance: {told}"
+    if code == _UNKNOWN_SYMBOL:
+        symbol = parse_qs(urlsplit(request).query).get("symbol", ["it"])[0]
+        return UnknownSymbol, f"there is no symbol {symbol} on this market: {told}"
+    if status == 408 or status >= 500 or code in _TRANSIENT_CODES:
+        return ServerFault, f"Binance failed: {told}"
+    return RefusedRequest, f"Binance refused the request: {told}"
+
+
+def _code_and_message(body: bytes) -> tuple[int | None, str]:
+    try:
+        answer: Any = json.loads(body)
+    except ValueError:
+        return None, ""
+    if not isinstance(answer, dict):
+        return None, ""
+    code = answer.get("code")
+    return code if isinstance(code, int) else None, str(answer.get("msg", ""))
+
+
+def blocked_until(error: RateLimited | Banned, now: int) -> int:
+    """Until when a 429 or 418 forbids further calls, ms on the server's clock.
+
+    Binance says it as ``Retry-After`` in seconds and, for bans, as ``banned until <ms>`` in the text; the later
+    one counts. Without either a 429 lasts until the next minute and a ban two minutes (its shortest).
+
+    Args:
+        error: A :class:`RateLimited` or :class:`Banned`.
+        now: The server's time, ms UTC.
+    """
+    times = [int(found) for found in _BANNED_UNTIL.findall(error.reason)]
+    seconds = next((value for name, value in error.headers.items() if name.lower() == "retry-after"), "")
+    if seconds.isdigit():
+        times.append(now + int(seconds) * 1_000)
+    if times:
+        return max(times)
+    return now + 120_000 if isinstance(error, Banned) else (now // 60_000 + 1) * 60_000
+
+
+def retry_delay(error: ExchangeError, attempt: int, luck: random.Random) -> float | None:
+    """Seconds to wait before the next attempt; None where there is none.
+
+    Args:
+        error: What the last attempt brought.
+        attempt: Its number, from 1.
+        luck: Source of the jitter, which keeps workers from coming back in step.
+    """
+    if attempt >= error.policy.attempts:
+        return None
+    delay = error.policy.first_delay * 2.0 ** (attempt - 1)
+    return delay * luck.uniform(0.5, 1)

@@ -1,0 +1,341 @@
+"""One market of Binance as a run sees it: its clock, its weight limit, and calls that are paid, retried, counted."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from binance_assets.exchange.budget import MINUTE_MS, Budget, Ledger, Stopped
+from binance_assets.exchange.client import Answer, Client, used_weight
+from binance_assets.exchange.clock import ServerClock
+from binance_assets.exchange.errors import Banned, ExchangeError, RateLimited, UnexpectedAnswer, retry_delay
+from binance_assets.exchange.paging import Page, plan_pages
+from binance_assets.exchange.pool import Pool, workers_needed
+from binance_assets.intervals import DAY, parse_interval
+from binance_assets.markets import TIME_WEIGHT, Market, limits_address
+from binance_assets.series import Series
+from binance_assets.settings import Settings
+
+Result = TypeVar("Result")
+
+_CLOCK_AGE_SECONDS: Final = 600
+_DAILY: Final = parse_interval("1d")
+_COIN_M_OPENED: Final = 1_596_240_000_000  # 2020-08-01; the first COIN-M candle is of 2020-08-10
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a run asked of one market.
+
+    Attributes:
+        requests: Requests sent, retries included.
+        weight: Request weight they cost by the table of markets.
+        workers: Requests that may be in flight at once.
+        warmup: Pages that were fetched one after another to measure the network.
+        rtt_ms: Mean round trip during the warm-up, ms; None before the first answer.
+    """
+
+    requests: int
+    weight: int
+    workers: int
+    warmup: int
+    rtt_ms: float | None
+
+
+class Exchange:
+    """A connection to one market that lives as long as a run. Nothing is sent before the first call.
+
+    Args:
+        market: The market.
+        settings: Host, time-outs, workers, ledger.
+        series_in_run: How many series of the market the run fetches; the workers are sized for all of them.
+    """
+
+    def __init__(self, market: Market, settings: Settings, series_in_run: int = 1) -> None:
+        self.market = market
+        self.series_in_run = series_in_run
+        self._settings = settings
+        self._client = Client(
+            settings.url(market), settings.max_workers, settings.connect_timeout, settings.read_timeout
+        )
+        self._ledger = Ledger(settings.ledger)
+        self._clock = ServerClock()
+        self._budget = Budget(
+            self._ledger,
+            limits_address(settings.url(market)),
+            market.pool,
+            self._clock,
+            market.weight_limit,
+            settings.weight_share,
+            settings.ban_patience,
+            call_lifetime=settings.connect_timeout + 2 * settings.read_timeout,
+        )
+        self._asking = threading.RLock()
+        self._pool = Pool(settings.warmup)
+        self._luck = random.Random()
+        self._counting = threading.Lock()
+        self._requests = 0
+        self._weight = 0
+        self._warmup_pages = 0
+        self._round_trips: list[float] = []
+        self._origin = ""
+
+    # -- what the exchange says of itself ---------------------------------------------------------------------
+
+    def now(self) -> int:
+        """The server's time, ms UTC.
+
+        Raises:
+            ExchangeError: It could not be asked.
+        """
+        self._know_the_time()
+        return int(self._clock.now())
+
+    @property
+    def origin(self) -> str:
+        """Whose candles these are: ``binance``, or ``sandbox`` for the project's own stand-in."""
+        self._know_the_time()
+        return self._origin
+
+    def weight_limit(self) -> int:
+        """The request weight that an IP may use in a minute, from exchangeInfo, re-read when it is a day old.
+
+        Raises:
+            ExchangeError: It could not be asked.
+        """
+        self._know_the_time()
+        known = self._budget.known_limit
+        if known is None:
+            with self._asking:
+                known = self._budget.known_limit or self._ask_limit()
+        return known
+
+    def first_open_time(self, series: Series) -> int | None:
+        """When the first candle of ``series`` opens, ms UTC; None where there is none.
+
+        Raises:
+            UnknownSymbol: There is no such symbol on the market.
+            ExchangeError: It could not be asked.
+        """
+        if self.market.max_window is None:
+            return self._first_row(series, {"startTime": 0, "limit": 1}, self.market.klines_weight(1))
+        # COIN-M answers no window over 200 days, so its history is walked by days to the first one.
+        daily = Series(self.market, series.symbol, _DAILY)
+        first_day = self._first_in(daily, _COIN_M_OPENED, self.now())
+        if first_day is None:
+            return None
+        lead = 31 * DAY if series.interval.is_coarse else 0  # a coarse candle may open long before its first trade
+        return self._first_in(series, first_day - lead, first_day + DAY)
+
+    def check_symbol(self, series: Series) -> None:
+        """Ask for one candle of ``series``, whichever.
+
+        Raises:
+            UnknownSymbol: There is no such symbol on the market.
+            ExchangeError: It could not be asked.
+        """
+        self._first_row(series, {"limit": 1}, self.market.klines_weight(1))
+
+    def _first_in(self, series: Series, start: int, end: int) -> int | None:
+        for page in plan_pages(self.market, series.interval, [(start, end)]):
+            window = {"startTime": page.start, "endTime": page.end - 1, "limit": page.limit}
+            first = self._first_row(series, window, page.weight)
+            if first is not None:
+                return first
+        return None
+
+    def _first_row(self, series: Series, window: Mapping[str, int], weight: int) -> int | None:
+        parameters: dict[str, str | int] = {"symbol": series.symbol, "interval": series.interval.wire, **window}
+        return self._call("/klines", parameters, weight, _first_open_time)
+
+    # -- candles ----------------------------------------------------------------------------------------------
+
+    def stream(
+        self, series: Series, pages: list[Page], read: Callable[[Page, bytes], Result]
+    ) -> Iterator[tuple[Page, Result | ExchangeError]]:
+        """Fetch ``pages`` in parallel and yield each with what ``read`` made of it, in their order.
+
+        Args:
+            series: The series.
+            pages: The requests, from :func:`binance_assets.exchange.paging.plan_pages`.
+            read: Makes something of a page's bytes, in a worker; a ``ValueError`` says that they are not what was
+                asked for, and the page is asked again.
+
+        Raises:
+            Stopped: The exchange was closed.
+        """
+        left = len(pages)
+
+        def fetch(page: Page) -> Result:
+            return self.klines(series, page, read)
+
+        def size() -> int:
+            return self._workers(left, pages[0].weight)
+
+        for outcome in self._pool.stream(pages, fetch, size):
+            left -= 1
+            yield outcome
+
+    def klines(self, series: Series, page: Page, read: Callable[[Page, bytes], Result]) -> Result:
+        """Fetch one page.
+
+        Raises:
+            ExchangeError: It could not be had.
+        """
+        parameters: dict[str, str | int] = {
+            "symbol": series.symbol,
+            "interval": series.interval.wire,
+            "startTime": page.start,
+            "endTime": page.end - 1,
+            "limit": page.limit,
+        }
+        self.weight_limit()
+        return self._call("/klines", parameters, page.weight, lambda answer: read(page, answer.body), timed=True)
+
+    def figures(self) -> Figures:
+        """What was asked so far."""
+        with self._counting:
+            trips = self._round_trips
+            rtt_ms = round(sum(trips) / len(trips) * 1_000, 2) if trips else None
+            return Figures(self._requests, self._weight, self._pool.workers, self._warmup_pages, rtt_ms)
+
+    def close(self) -> None:
+        """Stop everything under way; waits end, requests in flight are abandoned."""
+        self._pool.close()
+        self._client.close()
+        self._ledger.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._pool.stop.is_set()
+
+    # -- inner workings ---------------------------------------------------------------------------------------
+
+    def _know_the_time(self) -> None:
+        if self._clock.age > _CLOCK_AGE_SECONDS:
+            with self._asking:
+                if self._clock.age > _CLOCK_AGE_SECONDS:
+                    self._retrying(self._ask_time)
+
+    def _ask_time(self) -> None:
+        # The budget counts by the server's minutes, so the first request cannot be claimed before it is sent.
+        self._budget.wait_for_block(self._pool.stop)
+        self._count(TIME_WEIGHT)
+        answer = self._get("/time", {})
+        with _reading(answer, "its time"):
+            server_ms = int(json.loads(answer.body)["serverTime"])
+        self._clock.sync(server_ms, answer.sent, answer.received)
+        self._budget.charge(TIME_WEIGHT, used_weight(answer.headers))
+        self._origin = "sandbox" if answer.from_sandbox else "binance"
+
+    def _ask_limit(self) -> int:
+        limit = self._call("/exchangeInfo", {}, self.market.info_weight, _weight_limit)
+        self._budget.remember_limit(limit)
+        return limit
+
+    def _call(
+        self,
+        endpoint: str,
+        parameters: Mapping[str, str | int],
+        weight: int,
+        read: Callable[[Answer], Result],
+        timed: bool = False,
+    ) -> Result:
+        self._know_the_time()
+        return self._retrying(lambda: self._paid(endpoint, parameters, weight, read, timed))
+
+    def _retrying(self, attempt_once: Callable[[], Result]) -> Result:
+        attempt = 1
+        while True:
+            try:
+                return attempt_once()
+            except ExchangeError as error:
+                delay = retry_delay(error, attempt, self._luck)
+                if delay is None:
+                    raise
+                if self._pool.stop.wait(delay):
+                    raise Stopped from error
+            attempt += 1
+
+    def _paid(
+        self,
+        endpoint: str,
+        parameters: Mapping[str, str | int],
+        weight: int,
+        read: Callable[[Answer], Result],
+        timed: bool,
+    ) -> Result:
+        claim = self._budget.take(weight, self._pool.stop)
+        self._count(weight)
+        sent, used = time.monotonic(), None
+        try:
+            answer = self._get(endpoint, parameters)
+            used = used_weight(answer.headers)
+        except ExchangeError as error:
+            used = used_weight(error.headers)
+            raise
+        finally:
+            self._budget.settle(claim, used, sent, time.monotonic())
+        if timed:
+            self._note_round_trip(answer)
+        with _reading(answer, endpoint.strip("/")):
+            return read(answer)
+
+    def _get(self, endpoint: str, parameters: Mapping[str, str | int]) -> Answer:
+        try:
+            return self._client.get(self.market.api + endpoint, parameters)
+        except (RateLimited, Banned) as error:
+            self._budget.refused(error)
+            raise
+
+    def _count(self, weight: int) -> None:
+        with self._counting:
+            self._requests += 1
+            self._weight += weight
+
+    def _note_round_trip(self, answer: Answer) -> None:
+        if self._pool.sized:
+            return
+        with self._counting:
+            self._warmup_pages += 1
+            self._round_trips.append(answer.received - answer.sent)
+
+    def _workers(self, pages_left: int, weight: int) -> int:
+        trips = self._round_trips or [self._clock.error_ms * 2 / 1_000]
+        affordable = self._budget.spendable_now() // weight
+        sustainable = self.weight_limit() * self._settings.weight_share / weight / (MINUTE_MS / 1_000)
+        pages = min(pages_left * self.series_in_run, affordable)
+        return workers_needed(sum(trips) / len(trips), pages, sustainable, self._settings.max_workers)
+
+
+@contextmanager
+def _reading(answer: Answer, wanted: str) -> Iterator[None]:
+    """Turn what goes wrong while an answer is read into :class:`UnexpectedAnswer`."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        reason = f"{answer.request.split('?')[0]} answered something else than {wanted}: {error}"
+        raise UnexpectedAnswer(reason, answer.request, 200, None, answer.headers) from error
+
+
+def _first_open_time(answer: Answer) -> int | None:
+    rows = json.loads(answer.body)
+    if not isinstance(rows, list):
+        raise ValueError("no list of candles")
+    return int(rows[0][0]) if rows else None
+
+
+def _weight_limit(answer: Answer) -> int:
+    """The weight that an IP may use in a minute, by exchangeInfo's ``rateLimits``."""
+    for limit in json.loads(answer.body)["rateLimits"]:
+        kind = (limit["rateLimitType"], limit["interval"], limit["intervalNum"])
+        if kind == ("REQUEST_WEIGHT", "MINUTE", 1):
+            return int(limit["limit"])
+    raise ValueError("it names no limit of request weight per minute")

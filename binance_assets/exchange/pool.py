@@ -1,0 +1,149 @@
+"""Many requests at once: a warm-up that measures the network, workers sized once, an ordered and bounded stream."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Final, TypeVar
+
+from binance_assets.exchange.budget import Stopped
+from binance_assets.exchange.errors import ExchangeError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_BURST_SECONDS: Final = 1.0
+_PAGES_AHEAD_PER_WORKER: Final = 2
+# After so many pages in a row that no retry could bring, the exchange counts as gone and the rest is not asked.
+_LOST_IN_A_ROW: Final = 10
+
+
+def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) -> int:
+    """How many requests to keep in flight.
+
+    Enough to send the pages within a second, and never less than twice what the weight budget sustains: a faster
+    network then never gets a slower download, and one page too many does not turn a burst into a trickle.
+
+    Args:
+        round_trip: Mean time from a request to its answer, seconds.
+        pages: Pages that are left and that this minute's weight still buys.
+        sustainable: Requests per second that the budget allows in the long run.
+        cap: The most workers that the settings allow.
+    """
+    burst = math.ceil(round_trip * pages / _BURST_SECONDS)
+    sustained = 2 * math.ceil(round_trip * sustainable)
+    return max(1, min(cap, max(burst, sustained)))
+
+
+class Pool:
+    """Worker threads that live as long as a run.
+
+    The workers are daemon threads, because a ``ThreadPoolExecutor`` would hold the process at its end until the
+    last hung socket timed out.
+
+    Args:
+        warmup: How many tasks are done one after another before the workers are sized.
+
+    Attributes:
+        workers: Requests that may be in flight at once; 1 until the warm-up is over, then fixed.
+        sized: Whether the warm-up is over.
+        stop: Set to make every wait end; see :meth:`close`.
+    """
+
+    def __init__(self, warmup: int) -> None:
+        self.workers = 1
+        self.sized = False
+        self.stop = threading.Event()
+        self._warmup_left = warmup
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = 0
+
+    def stream(
+        self,
+        tasks: Iterable[Task],
+        fetch: Callable[[Task], Result],
+        size: Callable[[], int],
+    ) -> Iterator[tuple[Task, Result | ExchangeError]]:
+        """Yield every task with its result, or the error that stands in its place, in the order of the tasks.
+
+        Only so many tasks are under way, or done and not yet taken, as keep the workers busy: memory does not grow
+        with the number of tasks. Once a task's error ends the run, or too many in a row are lost, the tasks behind
+        it get the same error without being tried.
+
+        Args:
+            tasks: What to do.
+            fetch: Does one task in a worker; raises :class:`ExchangeError` where it cannot.
+            size: Asked once, after the warm-up: the number of workers to use from then on.
+
+        Raises:
+            Stopped: The pool was closed.
+        """
+        self._start_threads()
+        waiting = iter(tasks)
+        under_way: deque[tuple[Task, Future[Result]]] = deque()
+        lost_in_a_row = 0
+        while True:
+            while len(under_way) < self._look_ahead() and (task := next(waiting, None)) is not None:
+                under_way.append((task, self._submit(task, fetch)))
+            if not under_way:
+                return
+            task, future = under_way.popleft()
+            try:
+                outcome: Result | ExchangeError = future.result()
+            except ExchangeError as error:
+                outcome = error
+            lost_in_a_row = lost_in_a_row + 1 if isinstance(outcome, ExchangeError) else 0
+            yield task, outcome
+            if isinstance(outcome, ExchangeError) and (outcome.policy.ends_run or lost_in_a_row >= _LOST_IN_A_ROW):
+                for task, future in under_way:
+                    future.cancel()
+                    yield task, outcome
+                for task in waiting:
+                    yield task, outcome
+                return
+            self._after_warmup(size)
+
+    def _look_ahead(self) -> int:
+        return _PAGES_AHEAD_PER_WORKER * self.workers if self.sized else 1
+
+    def _after_warmup(self, size: Callable[[], int]) -> None:
+        self._warmup_left -= 1
+        if not self.sized and self._warmup_left <= 0:
+            self.workers, self.sized = size(), True
+            self._start_threads()
+
+    def _submit(self, task: Task, fetch: Callable[[Task], Result]) -> Future[Result]:
+        future: Future[Result] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                if self.stop.is_set():
+                    raise Stopped
+                future.set_result(fetch(task))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._work.put(work)
+        return future
+
+    def _start_threads(self) -> None:
+        for _ in range(self._threads, self.workers):
+            threading.Thread(target=self._work_on, name="binance-page", daemon=True).start()
+            self._threads += 1
+
+    def _work_on(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def close(self) -> None:
+        """End every wait and let the workers go; a request in flight is not waited for."""
+        self.stop.set()
+        for _ in range(self._threads):
+            self._work.put(None)
+        self._threads = 0

@@ -1,0 +1,201 @@
+"""The lake: one Parquet file for each accepted partition, in folders that Polars, DuckDB and Spark read as a table.
+
+    <lake>/market=spot/symbol=BTCUSDT/interval=1m/2024-01-01.parquet
+
+All path handling of the project is here. ``<lake>/_lake.json`` says whose candles these are.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from binance_assets import __version__
+from binance_assets.candles.validation import ACCEPTED, Judged
+from binance_assets.periods import Period
+from binance_assets.processes import is_alive
+from binance_assets.series import Series
+from binance_assets.settings import ConfigurationError
+
+_MARKER: Final = "_lake.json"
+# Files in the making are kept out of the markets' folders: a reader of a whole folder would stumble over them.
+_INCOMING: Final = ".incoming"
+_STALE_SECONDS: Final = 24 * 3600
+
+
+class LakeError(ConfigurationError):
+    """The lake cannot be used; the message is one line that names the way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A partition's file.
+
+    Attributes:
+        path: Where it is.
+        size: Bytes.
+        rows: Candles in it.
+        verdict: The verdict with which it was accepted.
+        source: Where its candles came from.
+        missing: Spans without candles, as ISO times in UTC.
+    """
+
+    path: Path
+    size: int
+    rows: int
+    verdict: str
+    source: str
+    missing: list[list[str]]
+
+
+class Lake:
+    """The folder that holds the candles. Nothing is made before the first write.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, series: Series, period: Period) -> Path:
+        """Where the file of a partition is, or would be."""
+        return self.folder(series) / f"{period.key}.parquet"
+
+    def folder(self, series: Series) -> Path:
+        """Where the files of a series are."""
+        return (
+            self.root / f"market={series.market.name}" / f"symbol={series.symbol}" / f"interval={series.interval.name}"
+        )
+
+    @property
+    def origin(self) -> str | None:
+        """Whose candles the lake holds, ``binance`` or ``sandbox``; None where it holds none yet."""
+        try:
+            return str(json.loads((self.root / _MARKER).read_text())["origin"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LakeError(
+                f"{self.root / _MARKER} cannot be read ({error}); restore it or name another lake"
+            ) from None
+
+    def check_origin(self, origin: str) -> None:
+        """Refuse to mix real and synthetic candles.
+
+        Raises:
+            LakeError: The lake holds candles of another origin.
+        """
+        if self.origin not in (None, origin):
+            raise LakeError(
+                f"the lake {self.root} holds candles of origin {self.origin!r}, these are of {origin!r}; "
+                "set BINANCE_ASSETS_LAKE to another folder"
+            )
+
+    def prepare(self, origin: str) -> None:
+        """Make the lake ready to be written: its folder, its marker, no litter of processes that died.
+
+        Raises:
+            LakeError: It holds candles of another origin, or cannot be written.
+        """
+        self.check_origin(origin)
+        with self._writing():
+            (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
+            self._remove_litter()
+            if self.origin is None:
+                text = json.dumps({"origin": origin, "layout": 1}) + "\n"
+                with self._replacing(self.root / _MARKER) as incoming:
+                    incoming.write_text(text)
+        self.check_origin(origin)
+
+    def write(self, series: Series, judged: Judged, source: str) -> Stored:
+        """Write an accepted partition: wholly, or not at all.
+
+        Args:
+            series: Its series.
+            judged: Its table and verdict.
+            source: Where the candles came from.
+
+        Raises:
+            LakeError: The file could not be written; what was there before is untouched.
+        """
+        if not judged.accepted:
+            raise ValueError(f"{series} {judged.period} is refused ({judged.verdict}) and must not be written")
+        target = self.path(series, judged.period)
+        missing = [[_iso(start), _iso(end)] for start, end in judged.missing]
+        metadata = {
+            "series": str(series),
+            "source": source,
+            "verdict": judged.verdict,
+            "missing": json.dumps(missing),
+            "rows": str(judged.candles.height),
+            "version": __version__,
+        }
+        with self._writing():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with self._replacing(target) as incoming:
+                judged.candles.write_parquet(incoming, compression="zstd", statistics=True, metadata=metadata)
+        size = target.stat().st_size
+        return Stored(target, size, judged.candles.height, judged.verdict, source, missing)
+
+    def stored(self, series: Series, period: Period) -> Stored | None:
+        """The partition's file; None where there is none that can be read and was accepted."""
+        path = self.path(series, period)
+        try:
+            size = path.stat().st_size
+            metadata = pl.read_parquet_metadata(path)
+            rows, missing = int(metadata["rows"]), json.loads(metadata["missing"])
+        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
+            return None
+        if metadata.get("series") != str(series) or metadata.get("verdict") not in ACCEPTED:
+            return None
+        return Stored(path, size, rows, metadata["verdict"], metadata.get("source", ""), missing)
+
+    def keys(self, series: Series) -> list[str]:
+        """The keys of the series' partitions that have a file, ascending."""
+        return sorted(path.stem for path in self.folder(series).glob("*.parquet"))
+
+    def read(self, series: Series, period: Period) -> pl.DataFrame:
+        """The table of a partition that is there."""
+        return pl.read_parquet(self.path(series, period), hive_partitioning=False)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise LakeError(f"the lake {self.root} cannot be written: {error}") from error
+
+    @contextmanager
+    def _replacing(self, target: Path) -> Iterator[Path]:
+        """A path to write to; what was written takes the target's place at once, when it is on the disk."""
+        incoming = self.root / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
+        try:
+            yield incoming
+            with incoming.open("rb") as file:
+                os.fsync(file.fileno())
+            incoming.replace(target)
+        finally:
+            incoming.unlink(missing_ok=True)
+
+    def _remove_litter(self) -> None:
+        for path in (self.root / _INCOMING).iterdir():
+            pid, _, host = path.name.split("-", 2)
+            dead = host == socket.gethostname() and not is_alive(int(pid))
+            if dead or time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                path.unlink(missing_ok=True)
+
+
+def _iso(time_ms: int) -> str:
+    return dt.datetime.fromtimestamp(time_ms / 1_000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

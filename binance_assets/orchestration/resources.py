@@ -1,0 +1,77 @@
+"""Resources: they carry configuration and hand out the Dagster-free engine and lake.
+
+With the in-process executor a resource lives as long as a run, so the network is measured and the workers are
+sized once per run and market.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.lake import Lake
+from binance_assets.markets import Market
+from binance_assets.settings import Settings
+
+
+class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Access to Binance's markets; hands out one :class:`Exchange` per market and run."""
+
+    spot_url: str = Field(description="Host of the spot API, without a path")
+    usdm_url: str = Field(description="Host of the USD-M futures API, without a path")
+    coinm_url: str = Field(description="Host of the COIN-M futures API, without a path")
+    max_workers: int = Field(description="Most requests in flight at once")
+    warmup: int = Field(description="Pages fetched one by one to measure the network")
+    weight_share: float = Field(description="Share of the request weight of this IP to use, 0 to 1")
+    ledger: str = Field(description="File in which all processes of this host count request weight")
+    ban_patience: float = Field(description="Longest ban to wait out, seconds")
+    connect_timeout: float = Field(description="Longest wait for a connection, seconds")
+    read_timeout: float = Field(description="Longest silence of an open connection, seconds")
+
+    _exchanges: dict[str, Exchange] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> BinanceResource:
+        """The resource with the values of ``settings``."""
+        values = settings.model_dump(include=set(cls.model_fields))
+        return cls(**{**values, "ledger": str(settings.ledger)})
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[BinanceResource, None, None]:
+        """The resource for the length of a run; at its end the exchanges are closed."""
+        self._exchanges = {}
+        try:
+            yield self
+        finally:
+            for exchange in self._exchanges.values():
+                exchange.close()
+
+    def exchange(self, market: Market, series_in_run: int = 1) -> Exchange:
+        """The run's connection to ``market``.
+
+        Args:
+            market: The market.
+            series_in_run: How many series of the market the run fetches.
+
+        Raises:
+            ConfigurationError: A value of the configuration is not usable.
+        """
+        if market.name not in self._exchanges:
+            settings = Settings.model_validate({name: getattr(self, name) for name in type(self).model_fields})
+            self._exchanges[market.name] = Exchange(market, settings, series_in_run)
+        return self._exchanges[market.name]
+
+
+class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The folder that holds the Parquet files."""
+
+    root: str = Field(description="Folder of the lake")
+
+    def lake(self) -> Lake:
+        """The lake."""
+        return Lake(Path(self.root))

@@ -1,0 +1,61 @@
+"""What the project keeps: one series of candles is a market, a symbol and an interval."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from binance_assets.intervals import Interval, parse_interval
+from binance_assets.markets import Market, parse_market
+
+# ASCII symbols are capitals, digits and underscores; since 2025 there are also symbols in other scripts.
+_SYMBOL: Final = re.compile(r"[A-Z0-9_\u0080-\U0010ffff]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of candles, written ``spot/BTCUSDT/1m``.
+
+    Raises:
+        ValueError: The symbol is not written as Binance writes symbols, or the market lacks the interval.
+    """
+
+    market: Market
+    symbol: str
+    interval: Interval
+
+    def __post_init__(self) -> None:
+        if not _SYMBOL.fullmatch(self.symbol) or not self.symbol.replace("_", "").isalnum():
+            raise ValueError(
+                f"{self.symbol!r} is not a symbol; Binance writes them like BTCUSDT, ETHUSDT_260327 or BTCUSD_PERP"
+            )
+        if self.interval not in self.market.intervals:
+            raise ValueError(f"{self.market.title} has no candles of {self.interval}")
+
+    def __str__(self) -> str:
+        return f"{self.market}/{self.symbol}/{self.interval}"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The parts of its asset key; a symbol outside ASCII is ``xn_`` and its punycode there."""
+        return (self.market.name, ascii_symbol(self.symbol), self.interval.name)
+
+
+def ascii_symbol(symbol: str) -> str:
+    """``symbol`` in the letters that asset keys, op names and tags allow."""
+    if symbol.isascii():
+        return symbol
+    return "xn_" + symbol.encode("punycode").decode("ascii").replace("-", "_")
+
+
+def parse_series(text: str) -> Series:
+    """The series that ``text`` names, as in ``spot/BTCUSDT/1m``.
+
+    Raises:
+        ValueError: It names none; the message says why.
+    """
+    parts = text.split("/")
+    if len(parts) != 3:
+        raise ValueError(f"{text!r} is not a series; write market/SYMBOL/interval, such as spot/BTCUSDT/1m")
+    return Series(parse_market(parts[0]), parts[1], parse_interval(parts[2]))

@@ -1,0 +1,102 @@
+"""Every setting of the project: its environment variable, default and bounds, in one table.
+
+The README's table of settings says the same in prose; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from binance_assets.markets import COINM, SPOT, USDM, Market
+
+Source = Literal["auto", "rest", "archive"]
+
+
+class ConfigurationError(Exception):
+    """A setting, the universe or the lake is not usable; the message is one line that names the way out."""
+
+
+def _host_only(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
+        raise ValueError("must be a host without a path, such as https://api.binance.com")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+Url = Annotated[str, AfterValidator(_host_only)]
+
+
+def _default_ledger() -> Path:
+    # Named after the host, because the state folder of a user may be shared by several.
+    return Path(platformdirs.user_state_dir("binance-assets")) / f"ledger-{socket.gethostname()}.sqlite"
+
+
+class Settings(BaseModel):
+    """The project's settings; each field's alias is its environment variable."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid")
+
+    spot_url: Url = Field(SPOT.default_url, alias="BINANCE_SPOT_URL", description="Host of the spot API")
+    usdm_url: Url = Field(USDM.default_url, alias="BINANCE_USDM_URL", description="Host of the USD-M futures API")
+    coinm_url: Url = Field(COINM.default_url, alias="BINANCE_COINM_URL", description="Host of the COIN-M futures API")
+    archive_url: Url = Field(
+        "https://data.binance.vision", alias="BINANCE_ARCHIVE_URL", description="Host of the public archive"
+    )
+    lake: Path = Field(Path("lake"), alias="BINANCE_ASSETS_LAKE", description="Folder of the Parquet files")
+    universe: Path = Field(
+        Path("universe.yaml"), alias="BINANCE_ASSETS_UNIVERSE", description="File that lists the tracked series"
+    )
+    source: Source = Field("auto", alias="BINANCE_ASSETS_SOURCE", description="Where candles come from")
+    max_workers: int = Field(
+        50, ge=1, le=500, alias="BINANCE_ASSETS_MAX_WORKERS", description="Most requests in flight at once"
+    )
+    warmup: int = Field(
+        3, ge=1, le=100, alias="BINANCE_ASSETS_WARMUP", description="Pages fetched one by one to measure the network"
+    )
+    weight_share: float = Field(
+        1.0, gt=0, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the request weight to use"
+    )
+    ledger: Path = Field(
+        default_factory=_default_ledger,
+        alias="BINANCE_ASSETS_LEDGER",
+        description="File in which all processes of this host count request weight",
+    )
+    ban_patience: float = Field(
+        900, ge=0, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban to wait out, seconds"
+    )
+    connect_timeout: float = Field(
+        5, gt=0, alias="BINANCE_ASSETS_CONNECT_TIMEOUT", description="Longest wait for a connection, seconds"
+    )
+    read_timeout: float = Field(
+        15, gt=0, alias="BINANCE_ASSETS_READ_TIMEOUT", description="Longest silence of an open connection, seconds"
+    )
+    strict: bool = Field(
+        False, alias="BINANCE_ASSETS_STRICT", description="Refuse days whose sums differ from the exchange's"
+    )
+
+    def url(self, market: Market) -> str:
+        """The host that serves ``market``."""
+        return {SPOT.name: self.spot_url, USDM.name: self.usdm_url, COINM.name: self.coinm_url}[market.name]
+
+
+def read_settings(environment: Mapping[str, str]) -> Settings:
+    """The settings that ``environment`` (such as ``os.environ``) names; an empty variable counts as unset.
+
+    Raises:
+        ConfigurationError: A value is of the wrong kind or out of bounds.
+    """
+    known = {field.alias for field in Settings.model_fields.values()}
+    given = {name: value for name, value in environment.items() if name in known and value.strip()}
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, message = first["loc"][0], first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{name}={given.get(str(name), '')!r}: {message}") from None
