@@ -245,11 +245,12 @@ def sandbox(port: int, rtt_ms: float, jitter_ms: float, replay: Path | None) -> 
 
 
 @cli.command()
-def demo() -> None:
+@click.option("--ui", is_flag=True, help="Open Dagster on it afterwards, until interrupted.")
+def demo(ui: bool) -> None:
     """Download a month of three series from the sandbox into ./demo, through Dagster, and show where to look."""
     from binance_assets.demo import run_demo
 
-    sys.exit(run_demo(Path.cwd()))
+    sys.exit(run_demo(Path.cwd(), with_ui=ui))
 
 
 def _settings() -> Settings:

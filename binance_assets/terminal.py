@@ -97,6 +97,7 @@ def outcome(backlog: Backlog, present: int, view: RunView) -> dict[str, Any]:
         ],
         "requests": figures.requests if figures else 0,
         "weight": figures.weight if figures else 0,
+        "warmup": figures.warmup if figures else 0,
         "workers": figures.workers if figures else 0,
         "rtt_ms": figures.rtt_ms if figures else None,
         "rows": figures.rows if figures else 0,

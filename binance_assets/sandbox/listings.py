@@ -1,0 +1,200 @@
+"""The symbols that the sandbox lists when it replays nothing.
+
+Names and listing days are those of well-known pairs, to the precision that a stand-in needs; price levels are round
+figures of the right order. ``S001USDT`` to ``S300USDT`` (spot and USD-M) are there for benchmarks with many series.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from binance_assets.intervals import DAY, SECOND
+from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
+
+NEVER: Final = 4_133_404_800_000
+"""The delivery date that Binance gives perpetual contracts, ms UTC (2100-12-25)."""
+
+_QUARTER: Final = 91 * DAY
+_QUOTES: Final = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "USD")
+
+_SPOT: Final = """
+BTCUSDT 2017-08-17T04:00 60000
+ETHUSDT 2017-08-17T04:00 3000
+BNBUSDT 2017-11-06T03:00 500
+NEOUSDT 2017-11-20T09:00 15
+LTCUSDT 2017-12-13T03:00 90
+ADAUSDT 2018-04-17T04:00 0.5
+XRPUSDT 2018-05-04T08:00 0.6
+IOTAUSDT 2018-05-31T09:00 0.3
+XLMUSDT 2018-05-31T09:30 0.2
+TRXUSDT 2018-06-11T11:30 0.1
+ETCUSDT 2018-06-12T10:00 25
+VETUSDT 2018-07-25T04:00 0.03
+LINKUSDT 2019-01-16T10:00 15
+FETUSDT 2019-02-28T10:00 1
+ZECUSDT 2019-03-21T10:00 60
+DASHUSDT 2019-03-28T04:00 80
+ATOMUSDT 2019-04-29T04:00 9
+ALGOUSDT 2019-06-22T00:00 0.3
+DOGEUSDT 2019-07-05T12:00 0.1
+CHZUSDT 2019-09-06T04:00 0.1
+XTZUSDT 2019-09-24T12:00 1
+HBARUSDT 2019-09-29T04:00 0.1
+BCHUSDT 2019-11-28T10:00 400
+SOLUSDT 2020-08-11T06:00 100
+DOTUSDT 2020-08-18T23:00 7
+UNIUSDT 2020-09-17T03:00 8
+AVAXUSDT 2020-09-22T06:30 30
+NEARUSDT 2020-10-14T07:00 4
+AAVEUSDT 2020-10-15T03:00 120
+FILUSDT 2020-10-15T09:00 5
+INJUSDT 2020-10-21T04:00 15
+SANDUSDT 2020-08-14T12:00 0.5
+SHIBUSDT 2021-05-10T11:00 0.00002
+ICPUSDT 2021-05-11T01:00 10
+OPUSDT 2022-06-01T11:00 2
+APTUSDT 2022-10-19T01:00 8
+ARBUSDT 2023-03-23T15:00 1
+SUIUSDT 2023-05-03T12:00 2
+PEPEUSDT 2023-05-05T16:00 0.00001
+WLDUSDT 2023-07-24T09:00 2
+SEIUSDT 2023-08-15T12:00 0.4
+"""
+
+_USDM: Final = """
+BTCUSDT 2019-09-08T17:00 60000
+ETHUSDT 2019-11-27T07:00 3000
+BCHUSDT 2019-12-16T08:00 400
+XRPUSDT 2020-01-06T08:00 20
+LTCUSDT 2020-01-09T08:00 90
+LINKUSDT 2020-01-17T08:00 20
+ADAUSDT 2020-01-31T08:00 20
+BNBUSDT 2020-02-10T08:00 500
+DOGEUSDT 2020-07-10T09:00 20
+DOTUSDT 2020-08-22T07:00 20
+SOLUSDT 2020-09-14T07:00 100
+AVAXUSDT 2020-09-23T07:00 30
+NEARUSDT 2020-10-15T07:00 20
+AAVEUSDT 2020-10-16T07:00 120
+1000SHIBUSDT 2021-05-10T11:30 20
+ARBUSDT 2023-03-23T15:30 20
+SUIUSDT 2023-05-03T12:30 20
+1000PEPEUSDT 2023-05-05T16:30 20
+币安人生USDT 2025-10-07T10:00 20
+BTCUSDT_260327 2025-09-26T08:00 60000 2026-03-27T08:00
+BTCUSDT_270326 2026-06-26T08:00 60000 2027-03-26T08:00
+"""
+
+_COINM: Final = """
+BTCUSD_PERP 2020-08-10T07:00 60000
+ETHUSD_PERP 2020-08-11T07:00 3000
+LINKUSD_PERP 2020-08-12T07:00 200
+BNBUSD_PERP 2020-08-13T07:00 500
+ADAUSD_PERP 2020-08-19T07:00 200
+LTCUSD_PERP 2020-09-03T07:00 200
+XRPUSD_PERP 2020-09-08T07:00 200
+SOLUSD_PERP 2021-07-28T07:00 200
+BTCUSD_200925 2020-06-01T08:00 60000 2020-09-25T08:00
+BTCUSD_210326 2020-09-25T08:00 60000 2021-03-26T08:00
+BTCUSD_270326 2026-06-26T08:00 60000 2027-03-26T08:00
+"""
+
+_NUMBERED: Final = range(1, 301)
+_NUMBERED_SINCE: Final = "2019-01-01T00:00"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One symbol of one market.
+
+    Attributes:
+        market: The market.
+        symbol: The symbol, as Binance writes it.
+        listed: When trading begins, ms UTC.
+        ended: When a contract is delivered and trading ends, ms UTC; None for what goes on.
+        level: The price around which the synthetic candles move, in the quote asset.
+    """
+
+    market: Market
+    symbol: str
+    listed: int
+    ended: int | None = None
+    level: Decimal = Decimal(100)
+
+    def is_trading(self, now: int) -> bool:
+        """Whether exchangeInfo lists it at ``now`` (ms UTC)."""
+        return self.listed <= now and (self.ended is None or now < self.ended)
+
+    @property
+    def pair(self) -> str:
+        """The pair of a contract (``BTCUSD`` of ``BTCUSD_PERP``)."""
+        return self.symbol.split("_")[0]
+
+    @property
+    def assets(self) -> tuple[str, str]:
+        """Base and quote asset."""
+        for quote in _QUOTES:
+            if self.pair.endswith(quote) and self.pair != quote:
+                return self.pair.removesuffix(quote), quote
+        return self.pair, ""
+
+    @property
+    def contract_size(self) -> int:
+        """What one COIN-M contract is worth, in USD."""
+        return 100 if self.symbol.startswith("BTC") else 10
+
+    def described(self, now: int) -> dict[str, Any]:
+        """Its entry in exchangeInfo as of ``now`` (ms UTC)."""
+        base, quote = self.assets
+        entry: dict[str, Any] = {"symbol": self.symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote}
+        if self.market is SPOT:
+            precisions = ("baseAssetPrecision", "quotePrecision", "quoteAssetPrecision")
+            return entry | dict.fromkeys(precisions, 8) | {"isSpotTradingAllowed": True}
+        entry |= {
+            "pair": self.pair,
+            "contractType": self._contract_type(now),
+            "deliveryDate": self.ended or NEVER,
+            "onboardDate": self.listed,
+            "pricePrecision": 2 if self.market is USDM else 1,
+            "quantityPrecision": 3 if self.market is USDM else 0,
+            "baseAssetPrecision": 8,
+            "quotePrecision": 8,
+            "marginAsset": quote if self.market is USDM else base,
+            "underlyingType": "COIN",
+        }
+        if self.market is COINM:
+            entry |= {"contractStatus": entry.pop("status"), "contractSize": self.contract_size}
+        return entry
+
+    def _contract_type(self, now: int) -> str:
+        if self.ended is None:
+            return "PERPETUAL"
+        return "CURRENT_QUARTER" if self.ended - now <= _QUARTER else "NEXT_QUARTER"
+
+
+def synthetic_listings() -> dict[tuple[str, str], Listing]:
+    """Every symbol with synthetic candles, by names of market and symbol."""
+    return {(listing.market.name, listing.symbol): listing for listing in _all()}
+
+
+def _all() -> Iterator[Listing]:
+    for market, table in (("spot", _SPOT), ("usdm", _USDM), ("coinm", _COINM)):
+        for line in table.strip().splitlines():
+            yield _parsed(MARKETS[market], line.split())
+    for market in ("spot", "usdm"):
+        for number in _NUMBERED:
+            level = str(20 + number * 37 % 400)
+            yield _parsed(MARKETS[market], [f"S{number:03d}USDT", _NUMBERED_SINCE, level])
+
+
+def _parsed(market: Market, fields: list[str]) -> Listing:
+    symbol, listed, level, *ended = fields
+    return Listing(market, symbol, _ms(listed), _ms(ended[0]) if ended else None, Decimal(level))
+
+
+def _ms(moment: str) -> int:
+    return int(dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC).timestamp()) * SECOND

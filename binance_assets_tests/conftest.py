@@ -1,0 +1,125 @@
+"""What tests share: the sandbox exchange, settings that point to it, recorded candles, instances, the command line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from binance_assets.candles.validation import Judged
+from binance_assets.download import download
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.periods import periods_between
+from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
+from binance_assets.series import parse_series
+from binance_assets.settings import Settings, read_settings
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+Open = Callable[[str], Exchange]
+Fetch = Callable[[str, str, str], list[Judged]]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Path:
+    """The folder of recorded candles; the test is skipped where it does not lie beside the checkout."""
+    if not RECORDED.is_dir():
+        pytest.skip("no recorded candles beside the checkout")
+    return RECORDED
+
+
+@pytest.fixture(scope="module")
+def shared_sandbox() -> Iterator[Sandbox]:
+    """One sandbox for a module's tests; its faults are cleared by :func:`sandbox`."""
+    with running_sandbox(SandboxOptions()) as served:
+        yield served
+
+
+@pytest.fixture
+def sandbox(shared_sandbox: Sandbox) -> Sandbox:
+    """A sandbox without faults, whose log of requests is empty."""
+    shared_sandbox.faults.clear()
+    shared_sandbox.requests.clear()
+    return shared_sandbox
+
+
+def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
+    """The environment variables that point the project to ``sandbox`` and keep its files in ``folder``."""
+    return {
+        "BINANCE_SPOT_URL": sandbox.url,
+        "BINANCE_USDM_URL": sandbox.url,
+        "BINANCE_COINM_URL": sandbox.url,
+        "BINANCE_ASSETS_LAKE": str(folder / "lake"),
+        "BINANCE_ASSETS_UNIVERSE": str(folder / "universe.yaml"),
+        "BINANCE_ASSETS_LEDGER": str(folder / "ledger.sqlite"),
+    }
+
+
+@pytest.fixture
+def settings(sandbox: Sandbox, tmp_path: Path) -> Settings:
+    """Settings that point to the sandbox and to a temporary folder."""
+    return read_settings(environment_of(sandbox, tmp_path))
+
+
+@pytest.fixture
+def open_exchange(settings: Settings) -> Iterator[Open]:
+    """Opens exchanges by market name and closes them after the test."""
+    opened: list[Exchange] = []
+
+    def open_one(series: str) -> Exchange:
+        opened.append(Exchange(parse_series(series).market, settings))
+        return opened[-1]
+
+    yield open_one
+    for exchange in opened:
+        exchange.close()
+
+
+@pytest.fixture
+def fetch(open_exchange: Open) -> Fetch:
+    """Downloads a series from one day to another, the end excluded."""
+
+    def fetch_one(name: str, start: str, end: str) -> list[Judged]:
+        series = parse_series(name)
+        first, last = dt.date.fromisoformat(start), dt.date.fromisoformat(end)
+        return list(download(open_exchange(name), series, periods_between(first, last, series.interval)))
+
+    return fetch_one
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A real Dagster instance on SQLite files."""
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run_cli(sandbox: Sandbox, tmp_path: Path) -> Run:
+    """Runs ``binance-assets`` as a process of its own in a folder of its own, against the sandbox."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "binance_assets.cli", *arguments],
+            cwd=tmp_path,
+            env=cli_environment(sandbox, tmp_path) | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    return run
+
+
+def cli_environment(sandbox: Sandbox, folder: Path) -> dict[str, str]:
+    """The environment of a command line that works in ``folder``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
+    return inherited | environment_of(sandbox, folder) | {"COLUMNS": "200"}

@@ -1,0 +1,187 @@
+"""The weight budget: never over the limit, nothing lost between minutes, one account for all processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binance_assets.exchange.budget import MINUTE_MS, Budget, Ledger, LedgerError, Minute, Stopped, spendable
+from binance_assets.exchange.clock import ServerClock
+from binance_assets.exchange.errors import Banned, BannedForLong, RateLimited
+
+GO = threading.Event()
+
+
+class SetClock(ServerClock):
+    """A server clock that stands where a test sets it."""
+
+    def __init__(self, at_ms: float) -> None:
+        super().__init__()
+        self.at_ms = at_ms
+        self.sync(0, 0.0, 0.0)
+
+    def at(self, monotonic: float) -> float:
+        return self.at_ms
+
+
+def budget_at(ledger: Ledger, at_ms: float, limit: int = 100, share: float = 1.0, patience: float = 900) -> Budget:
+    return Budget(ledger, "here", "spot", SetClock(at_ms), limit, share, patience, call_lifetime=30)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.sqlite")
+
+
+MIDDLE = 1_000 * MINUTE_MS + 30_000
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 5_000), st.floats(0, 1))
+def test_what_may_be_spent_never_takes_the_minute_over_its_limit(
+    limit: int, ours: int, seen: int, in_flight: int, share: float
+) -> None:
+    spare = spendable(Minute(limit, ours, seen, in_flight), share)
+    assert spare >= 0
+    if spare:
+        assert seen + in_flight + spare <= limit
+        assert ours + spare <= limit * share
+
+
+@given(st.integers(1, 500), st.lists(st.tuples(st.integers(1, 20), st.sampled_from(["answer", "lose", "keep"]))))
+def test_claims_never_exceed_the_limit_whatever_becomes_of_the_calls(limit: int, calls: list[tuple[int, str]]) -> None:
+    minute, counted, in_flight = Minute(limit, 0, 0, 0), 0, 0
+    for weight, fate in calls:
+        if weight > spendable(minute):
+            continue
+        counted += weight  # the server counts every call that was sent
+        ours, seen = minute.ours + weight, minute.seen
+        if fate == "keep":
+            in_flight += weight
+        else:
+            seen = counted if fate == "answer" else seen + weight
+        minute = Minute(limit, ours, seen, in_flight)
+        assert counted <= limit
+
+
+def test_a_minute_is_spent_to_the_last_weight_and_no_further(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE, limit=100)
+    used = 0
+    for _ in range(50):
+        claim = budget.take(2, GO)
+        used += 2
+        budget.settle(claim, used, 0, 0)
+    assert budget.spendable_now() == 0
+    assert budget_at(ledger, MIDDLE + MINUTE_MS, limit=100).spendable_now() == 100
+
+
+def test_weight_that_others_used_is_seen_in_the_answer(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE, limit=100)
+    budget.settle(budget.take(2, GO), 62, 0, 0)
+    assert budget.spendable_now() == 38
+
+
+def test_a_share_leaves_the_rest_to_others(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE, limit=100, share=0.5)
+    assert budget.spendable_now() == 50
+    budget.settle(budget.take(10, GO), 60, 0, 0)
+    assert budget.spendable_now() == 40  # ours: 50 - 10; the limit: 100 - 60
+
+
+def test_a_call_without_an_answer_is_charged(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE, limit=100)
+    budget.settle(budget.take(10, GO), None, 0, 0)
+    assert budget.spendable_now() == 90
+
+
+def test_calls_in_flight_when_a_minute_ends_count_in_both(ledger: Ledger) -> None:
+    before = budget_at(ledger, MIDDLE, limit=100)
+    claim = before.take(30, GO)
+    after = budget_at(ledger, MIDDLE + MINUTE_MS, limit=100)
+    assert after.spendable_now() == 70
+    after.settle(claim, 30, 0, 0)
+    assert after.spendable_now() == 70
+
+
+def test_all_users_of_the_file_share_the_minute(ledger: Ledger, tmp_path: Path) -> None:
+    other = Ledger(tmp_path / "ledger.sqlite")
+    first, second = budget_at(ledger, MIDDLE), budget_at(other, MIDDLE)
+    claim = first.take(60, GO)
+    assert second.spendable_now() == 40
+    first.settle(claim, 60, 0, 0)
+    assert second.spendable_now() == 40
+
+
+def test_pools_and_addresses_are_apart(ledger: Ledger) -> None:
+    budget_at(ledger, MIDDLE).take(60, GO)
+    elsewhere = Budget(ledger, "here", "futures", SetClock(MIDDLE), 100, 1.0, 900, 30)
+    assert elsewhere.spendable_now() == 100
+
+
+def test_the_claim_of_a_dead_process_does_not_block(ledger: Ledger) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with ledger.transaction() as database:
+        database.execute(
+            "INSERT INTO claim (address, name, minute, weight, pid, expires) VALUES ('here', 'spot', ?, 100, ?, ?)",
+            (MIDDLE // MINUTE_MS, dead.pid, MIDDLE * 2),
+        )
+    stop = threading.Event()
+    threading.Timer(0.3, stop.set).start()
+    with pytest.raises(Stopped):  # charged to this minute, for it may have been counted
+        budget_at(ledger, MIDDLE).take(10, stop)
+    assert budget_at(ledger, MIDDLE + MINUTE_MS).take(100, GO).weight == 100
+
+
+def test_a_waiting_claim_ends_when_the_run_is_stopped(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE, limit=10)
+    budget.settle(budget.take(10, GO), 10, 0, 0)
+    stop = threading.Event()
+    threading.Timer(0.1, stop.set).start()
+    with pytest.raises(Stopped):
+        budget.take(1, stop)
+
+
+def test_a_429_stops_every_user_of_the_pool_until_it_is_over(ledger: Ledger, tmp_path: Path) -> None:
+    budget_at(ledger, MIDDLE).refused(RateLimited("too much", headers={"Retry-After": "1"}))
+    other = budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE)
+    began = time.time()
+    other.take(1, GO)
+    assert time.time() - began >= 0.9
+
+
+def test_a_ban_longer_than_the_patience_ends_the_run_and_says_until_when(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE, patience=60)
+    budget.refused(Banned("banned", headers={"Retry-After": "120"}))
+    with pytest.raises(BannedForLong, match="banned until 1970-01-01 16:42:30 UTC"):
+        budget.take(1, GO)
+
+
+def test_limits_are_remembered_for_a_day(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE)
+    assert budget.known_limit is None
+    budget.remember_limit(1_200)
+    assert budget.known_limit == 1_200
+    assert budget.spendable_now() == 1_200
+    assert budget_at(ledger, MIDDLE + 25 * 60 * MINUTE_MS).known_limit is None
+
+
+def test_a_file_that_is_no_ledger_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_text("this is no database, by any means; it is a text" * 10)
+    with pytest.raises(LedgerError, match="set BINANCE_ASSETS_LEDGER"):
+        Ledger(tmp_path / "ledger.sqlite")
+
+
+def test_the_clock_follows_the_server_and_not_this_machine() -> None:
+    clock = ServerClock()
+    assert not clock.known
+    now = time.monotonic()
+    clock.sync(5_000_000, now - 0.1, now)
+    assert 5_000_050 <= clock.now() < 5_001_000
+    assert clock.error_ms == pytest.approx(51)

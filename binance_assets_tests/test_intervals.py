@@ -1,0 +1,154 @@
+"""The grids of candles, and the periods that they are kept in."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binance_assets.intervals import DAY, INTERVALS, Interval, parse_interval, to_date, to_ms, to_text
+from binance_assets.markets import COINM, SPOT, USDM, limits_address
+from binance_assets.periods import (
+    FIRST_DAY,
+    Period,
+    last_finished_end,
+    next_first,
+    over_at,
+    period_of,
+    periods_between,
+    spans,
+)
+from binance_assets.series import Series, parse_series
+
+intervals = st.sampled_from(INTERVALS)
+days = st.dates(FIRST_DAY, dt.date(2030, 1, 1))
+
+
+def test_the_markets_have_the_intervals_that_binance_has() -> None:
+    assert len(SPOT.intervals) == 16
+    assert [interval.wire for interval in USDM.intervals] == [i.wire for i in SPOT.intervals if i.wire != "1s"]
+    assert COINM.intervals == USDM.intervals
+
+
+def test_the_month_is_spelled_two_ways_and_told_from_the_minute() -> None:
+    assert parse_interval("1M") is parse_interval("1mo")
+    assert parse_interval("1M").name == "1mo"
+    assert parse_interval("1m").step == 60_000
+    assert str(parse_series("spot/BTCUSDT/1M")) == "spot/BTCUSDT/1mo"
+
+
+@given(intervals, days, st.integers(0, 2))
+def test_periods_split_the_grid_without_loss_or_repetition(interval: Interval, start: dt.date, phase_days: int) -> None:
+    phase = phase_days * DAY if interval.has_own_phase else 0
+    first = start.replace(day=1) if interval.is_coarse else start
+    end = first
+    for _ in range(4):
+        end = next_first(end, interval)
+    whole = list(interval.open_times(to_ms(first), to_ms(end), phase))
+    split = [
+        time for p in periods_between(first, end, interval) for time in interval.open_times(p.start, p.end, phase)
+    ]
+    assert split == whole
+    for earlier, later in zip(whole, whole[1:], strict=False):
+        assert interval.close(earlier) == later
+
+
+@given(intervals, st.integers(to_ms(FIRST_DAY), to_ms(dt.date(2030, 1, 1))))
+def test_a_slot_begins_at_or_before_the_times_in_it(interval: Interval, time: int) -> None:
+    slot = interval.slot(time)
+    assert interval.slot_start(slot) <= time < interval.slot_start(slot + 1)
+
+
+def test_a_week_opens_on_monday_and_a_month_on_its_first() -> None:
+    week, month = parse_interval("1w"), parse_interval("1M")
+    assert all(to_date(week.slot_start(n)).weekday() == 0 for n in range(2_500, 2_510))
+    assert all(to_date(month.slot_start(n)).day == 1 for n in range(2_024 * 12, 2_026 * 12))
+
+
+def test_a_partition_is_over_when_the_last_candle_that_opens_in_it_has_closed() -> None:
+    january = period_of("2024-01-01", parse_interval("1w"))
+    assert to_date(january.end) == dt.date(2024, 2, 1)
+    assert to_date(over_at(january, parse_interval("1w"))) == dt.date(2024, 2, 5)  # the week of Monday 29th
+    assert to_date(over_at(january, parse_interval("1M"))) == dt.date(2024, 2, 1)
+    first_day = period_of("2024-01-01", parse_interval("1h"))
+    assert to_date(over_at(first_day, parse_interval("1h"))) == dt.date(2024, 1, 2)
+
+
+def test_the_month_of_3d_is_over_with_its_own_phase() -> None:
+    three_days = parse_interval("3d")
+    january = period_of("2024-01-01", three_days)
+    ends = {to_date(over_at(january, three_days, phase * DAY)) for phase in range(3)}
+    assert ends == {dt.date(2024, 2, 1), dt.date(2024, 2, 2), dt.date(2024, 2, 3)}
+    assert last_finished_end(to_ms(dt.date(2024, 2, 2)), three_days) == dt.date(2024, 1, 1)
+    assert last_finished_end(to_ms(dt.date(2024, 2, 3)), three_days) == dt.date(2024, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("interval", "now", "end"),
+    [
+        ("1m", "2024-03-01 00:00", "2024-03-01"),
+        ("1d", "2024-03-01 23:59", "2024-03-01"),
+        ("1M", "2024-03-01 00:00", "2024-03-01"),
+        ("1w", "2024-03-03 23:59", "2024-02-01"),
+        ("1w", "2024-03-04 00:00", "2024-03-01"),
+    ],
+)
+def test_the_last_finished_period(interval: str, now: str, end: str) -> None:
+    moment = int(dt.datetime.fromisoformat(now + "+00:00").timestamp() * 1_000)
+    assert last_finished_end(moment, parse_interval(interval)).isoformat() == end
+
+
+def test_adjacent_periods_join_to_spans() -> None:
+    assert spans([Period(0, 1), Period(1, 2), Period(3, 4)]) == [(0, 2), (3, 4)]
+    assert spans([]) == []
+
+
+def test_recorded_coarse_candles_lie_on_their_grids(recorded: Path) -> None:
+    for name, wire in (("BTCUSDT_1w_2010", "1w"), ("SOLUSDT_1M_2010", "1M"), ("BTCUSDT_3d_2020", "3d")):
+        rows = json.loads((recorded / "spot" / f"REST_spot_{name}-01-01.json").read_text())
+        interval = parse_interval(wire)
+        opens = [row[0] for row in rows]
+        phase = interval.phase(opens[0])
+        assert opens == list(interval.open_times(opens[0], opens[-1] + 1, phase))
+
+
+def test_the_phase_of_3d_differs_between_symbols(recorded: Path) -> None:
+    phases = set()
+    for symbol in ("BTCUSDT", "DOTUSDT"):
+        rows = json.loads((recorded / "spot" / f"REST_spot_{symbol}_3d_2020-01-01.json").read_text())
+        phases.add(parse_interval("3d").phase(rows[0][0]))
+    assert len(phases) == 2
+
+
+@pytest.mark.parametrize("text", ["BTC/USDT", "btcusdt", "", "../etc", "BTC USDT", "A" * 41, "-BTC", "BTC.USDT"])
+def test_what_is_no_symbol_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a symbol"):
+        Series(SPOT, text, parse_interval("1m"))
+
+
+@pytest.mark.parametrize("text", ["spot/BTCUSDT", "moon/BTCUSDT/1m", "spot/BTCUSDT/7m", "usdm/BTCUSDT/1s", ""])
+def test_what_is_no_series_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_series(text)
+
+
+def test_a_symbol_outside_ascii_is_punycode_in_keys_and_itself_elsewhere() -> None:
+    series = parse_series("usdm/币安人生USDT/1m")
+    assert str(series) == "usdm/币安人生USDT/1m"
+    assert series.key[1].startswith("xn_USDT_")
+    assert series.key[1].isascii()
+
+
+def test_times_are_told_in_utc() -> None:
+    assert to_text(to_ms(dt.date(2024, 1, 1)) + 45_000) == "2024-01-01 00:00:45"
+
+
+def test_hosts_of_binance_count_together_and_others_alone() -> None:
+    assert limits_address("https://fapi.binance.com") == limits_address("https://dapi.binance.com")
+    assert limits_address("https://data-api.binance.vision") == limits_address("https://api.binance.com")
+    assert limits_address("http://127.0.0.1:8900") == "127.0.0.1:8900"
+    assert limits_address("https://testnet.binance.vision") != limits_address("https://api.binance.com")

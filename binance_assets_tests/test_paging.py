@@ -1,0 +1,156 @@
+"""Planned pages cover what was asked exactly once, at the least weight, in the fewest requests."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import cache
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binance_assets.exchange.paging import Page, page_sizes, plan_pages
+from binance_assets.intervals import DAY, HOUR, MINUTE, Interval, parse_interval, to_ms
+from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market, PageSize
+from binance_assets.periods import Period, next_first, spans
+
+MINUTES = parse_interval("1m")
+START = to_ms(dt.date(2024, 1, 1))
+
+markets = st.sampled_from(list(MARKETS.values()))
+series = markets.flatmap(lambda market: st.tuples(st.just(market), st.sampled_from(market.intervals)))
+
+
+@st.composite
+def some_periods(draw: st.DrawFn, interval: Interval) -> list[Period]:
+    """Some periods of an interval, with gaps between them."""
+    first = dt.date(2020, draw(st.integers(1, 12)), 1)
+    periods = []
+    for wanted in draw(st.lists(st.booleans(), min_size=1, max_size=40)):
+        following = next_first(first, interval)
+        if wanted:
+            periods.append(Period(to_ms(first), to_ms(following)))
+        first = following
+    return periods
+
+
+series_and_periods = series.flatmap(lambda one: st.tuples(st.just(one[0]), st.just(one[1]), some_periods(one[1])))
+
+
+@given(series_and_periods, st.integers(0, 2))
+def test_every_candle_asked_for_opens_in_exactly_one_page(
+    asked: tuple[Market, Interval, list[Period]], phase_days: int
+) -> None:
+    market, interval, periods = asked
+    phase = phase_days * DAY if interval.has_own_phase else 0
+    pages = plan_pages(market, interval, spans(periods))
+    for earlier, later in zip(pages, pages[1:], strict=False):
+        assert earlier.end <= later.start
+    for page in pages:
+        assert len(interval.open_times(page.start, page.end, phase)) <= page.limit
+    for period in periods:
+        for time in (period.start, *interval.open_times(period.start, period.end, phase)[:: max(1, DAY // MINUTE - 1)]):
+            if period.start <= time and interval.phase(time) == phase % interval.step:
+                assert sum(page.start <= time < page.end for page in pages) == 1
+        last = interval.open_times(period.start, period.end, phase)[-1]
+        assert sum(page.start <= last < page.end for page in pages) == 1
+
+
+@given(series_and_periods)
+def test_every_page_is_one_that_the_market_answers_in_full(asked: tuple[Market, Interval, list[Period]]) -> None:
+    market, interval, periods = asked
+    for page in plan_pages(market, interval, spans(periods)):
+        assert 1 <= page.limit <= market.max_limit
+        assert page.weight == market.klines_weight(page.limit)
+        if market.max_window is not None:
+            assert (page.end - 1) - page.start <= market.max_window
+
+
+@cache
+def least(rows: int, sizes: tuple[PageSize, ...]) -> tuple[int, int]:
+    """By brute force: the least weight for so many contiguous candles, and the fewest pages that cost it."""
+    best = (0, 0)
+    table = [best]
+    for n in range(1, rows + 1):
+        options = [(table[max(0, n - size.rows)], size) for size in sizes]
+        table.append(min((weight + size.weight, pages + 1) for (weight, pages), size in options))
+    return table[rows]
+
+
+@given(markets, st.integers(1, 9_000))
+def test_a_contiguous_range_costs_the_least_weight_then_the_fewest_pages(market: Market, rows: int) -> None:
+    pages = plan_pages(market, MINUTES, [(START, START + rows * MINUTE)])
+    assert (sum(page.weight for page in pages), len(pages)) == least(rows, market.page_sizes)
+
+
+@given(markets, st.lists(st.tuples(st.integers(1, 700), st.integers(1, 700)), min_size=1, max_size=5))
+def test_scattered_ranges_are_planned_together_at_the_least_weight(
+    market: Market, pieces: list[tuple[int, int]]
+) -> None:
+    wanted: list[int] = []
+    ranges, position = [], 0
+    for length, gap in pieces:
+        ranges.append((START + position * MINUTE, START + (position + length) * MINUTE))
+        wanted += range(position, position + length)
+        position += length + gap
+    needed = set(wanted)
+    table: dict[int, tuple[int, int]] = {}
+    for slot in range(position + 1, -1, -1):
+        if slot > position - 1:
+            table[slot] = (0, 0)
+        elif slot not in needed:
+            table[slot] = table[slot + 1]
+        else:
+            after = [(table[min(slot + size.rows, position)], size) for size in market.page_sizes]
+            table[slot] = min((weight + size.weight, count + 1) for (weight, count), size in after)
+    pages = plan_pages(market, MINUTES, ranges)
+    assert (sum(page.weight for page in pages), len(pages)) == table[0]
+
+
+@pytest.mark.parametrize(
+    ("market", "rows", "weight", "requests"),
+    [
+        (SPOT, 1_440, 4, 2),
+        (SPOT, 527_040, 1_056, 528),
+        (USDM, 99, 1, 1),
+        (USDM, 100, 2, 1),
+        (USDM, 998, 4, 2),
+        (USDM, 1_000, 5, 1),
+        (USDM, 1_440, 6, 3),
+        (USDM, 527_040, 2_113, 1_057),
+    ],
+)
+def test_known_prices(market: Market, rows: int, weight: int, requests: int) -> None:
+    pages = plan_pages(market, MINUTES, [(START, START + rows * MINUTE)])
+    assert (sum(page.weight for page in pages), len(pages)) == (weight, requests)
+
+
+def test_windows_are_half_open_and_adjacent() -> None:
+    pages = plan_pages(SPOT, MINUTES, [(START, START + 1_500 * MINUTE)])
+    middle = START + 1_000 * MINUTE
+    assert pages == [Page(START, middle, 1_000, 2), Page(middle, START + 1_500 * MINUTE, 1_000, 2)]
+
+
+def test_a_page_reaches_over_a_short_gap_rather_than_costing_twice() -> None:
+    hours = parse_interval("1h")
+    pages = plan_pages(SPOT, hours, [(START, START + DAY), (START + 2 * DAY, START + 3 * DAY)])
+    assert pages == [Page(START, START + 3 * DAY, 1_000, 2)]
+
+
+@pytest.mark.parametrize(
+    ("interval", "rows"), [("4h", 1_000), ("6h", 499), ("12h", 400), ("1d", 200), ("3d", 66), ("1w", 28), ("1M", 6)]
+)
+def test_pages_of_coin_m_stay_within_200_days(interval: str, rows: int) -> None:
+    assert page_sizes(COINM, parse_interval(interval))[-1].rows == rows
+
+
+@given(st.integers(0, 10_000))
+def test_weights_of_klines_are_the_documented_ones(limit: int) -> None:
+    documented = 1 if limit < 100 else 2 if limit < 500 else 5 if limit <= 1000 else 10
+    assert USDM.klines_weight(limit) == COINM.klines_weight(limit) == documented
+    assert SPOT.klines_weight(limit) == 2
+
+
+def test_no_range_is_no_page() -> None:
+    assert plan_pages(SPOT, parse_interval("1h"), []) == []
+    assert HOUR == 3_600_000

@@ -1,0 +1,187 @@
+"""A klines answer becomes a typed table, bit-equal to its numbers, or a ValueError; nothing else."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binance_assets.candles.parsing import check_page, parse_page
+from binance_assets.candles.schema import columns
+from binance_assets.intervals import parse_interval
+from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
+
+MINUTES = parse_interval("1m")
+
+# Rows as the exchange sends them: spot with 8 decimals, USD-M with the symbol's, COIN-M in whole contracts.
+SPOT_ROW = [1588636800000, "8871.92000000", "8888.00000000", "8871.92000000", "8887.62000000", "47.66737000",
+            1588636859999, "423305.63773405", 617, "25.94719700", "230410.46415390", "0"]  # fmt: skip
+USDM_ROW = [1672531200000, "16537.50", "16618.80", "16488.00", "16610.30", "105502.965",
+            1672617599999, "1746449849.73920", 594299, "52617.509", "871082706.82390", "0"]  # fmt: skip
+COINM_ROW = [1666569600000, "19560.7", "19566.7", "19555.5", "19556.2", "19431",
+             1666569659999, "99.33183109", 425, "9916", "50.69336469", "0"]  # fmt: skip
+
+
+def body_of(rows: list[list[Any]]) -> bytes:
+    return json.dumps(rows, separators=(",", ":")).encode()
+
+
+def expected(market: Market, rows: list[list[Any]]) -> pl.DataFrame:
+    """The table by the plainest way there is: Python's own JSON and float."""
+    kinds = [int, *[float] * 5, int, float, int, float, float]
+    values = [[kind(field) for kind, field in zip(kinds, row, strict=False)] for row in rows]
+    names = columns(market)
+    raw = pl.DataFrame(values, schema={n: pl.Int64 if t == pl.Datetime("ms", "UTC") else t for n, t in names.items()},
+                       orient="row")  # fmt: skip
+    return raw.cast(dict(names))  # type: ignore[arg-type]
+
+
+def archive_rows(path: Path) -> list[list[Any]]:
+    with zipfile.ZipFile(path) as archive:
+        lines = archive.read(archive.namelist()[0]).decode().split()
+    fields = [line.split(",") for line in lines if line[0].isdigit()]
+    return [[int(f[0]), *f[1:6], int(f[6]), f[7], int(f[8]), *f[9:11], "0"] for f in fields]
+
+
+@pytest.mark.parametrize(("market", "row"), [(SPOT, SPOT_ROW), (USDM, USDM_ROW), (COINM, COINM_ROW)])
+def test_rows_of_each_market(market: Market, row: list[Any]) -> None:
+    frame = parse_page(market, body_of([row]))
+    assert dict(frame.schema) == columns(market)
+    assert frame.equals(expected(market, [row]))
+
+
+def test_columns_of_coin_m_count_contracts() -> None:
+    frame = parse_page(COINM, body_of([COINM_ROW]))
+    assert frame.row(0, named=True)["volume"] == 19431
+    assert frame.row(0, named=True)["base_volume"] == 99.33183109
+    assert frame.columns[5:] == [
+        "volume", "close_time", "base_volume", "trades", "taker_buy_volume", "taker_buy_base_volume",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("market", "file"),
+    [
+        (SPOT, "spot/BTCUSDT-1m-2020-01-01.zip"),
+        (SPOT, "spot/BTCUSDT-1m-2023-03-24.zip"),
+        (SPOT, "spot/ARBUSDT-1m-2023-07-25.zip"),
+        (USDM, "usdm/BTCUSDT-1m-2022-09-05.zip"),
+        (COINM, "coinm/BTCUSD_PERP-1m-2022-10-24.zip"),
+    ],
+)
+def test_recorded_days_are_bit_equal(recorded: Path, market: Market, file: str) -> None:
+    rows = archive_rows(recorded / file)
+    assert parse_page(market, body_of(rows)).equals(expected(market, rows))
+
+
+def test_recorded_answers_are_bit_equal(recorded: Path) -> None:
+    for path in sorted((recorded / "spot").glob("gct_*.json")):
+        rows = json.loads(path.read_text())["body"]
+        assert parse_page(SPOT, body_of(rows)).equals(expected(SPOT, rows))
+
+
+decimals = st.decimals(0, 10**12, places=8, allow_nan=False).map(lambda number: f"{number:.8f}")
+
+
+@given(
+    st.sampled_from(list(MARKETS.values())),
+    st.lists(st.tuples(st.integers(0, 2**41), st.lists(decimals, min_size=9, max_size=9), st.integers(0, 2**40))),
+)
+def test_any_numbers_are_bit_equal(market: Market, drawn: list[tuple[int, list[str], int]]) -> None:
+    rows = [[t, *d[:5], t + 59_999, d[5], n, *d[6:8], "0"] for t, d, n in drawn]
+    assert parse_page(market, body_of(rows)).equals(expected(market, rows))
+
+
+@pytest.mark.parametrize("layout", [{"indent": 2}, {"separators": (", ", ": ")}])
+def test_white_space_does_not_matter(layout: dict[str, Any]) -> None:
+    rows = [SPOT_ROW, [SPOT_ROW[0] + 60_000, *SPOT_ROW[1:]]]
+    assert parse_page(SPOT, json.dumps(rows, **layout).encode()).equals(expected(SPOT, rows))
+
+
+def test_numbers_as_texts_and_texts_as_numbers_are_the_same_numbers() -> None:
+    swapped = [str(field) if isinstance(field, int) else float(field) for field in SPOT_ROW]
+    assert parse_page(SPOT, body_of([swapped])).equals(expected(SPOT, [SPOT_ROW]))
+
+
+def test_an_empty_answer_is_an_empty_table_with_all_columns() -> None:
+    assert parse_page(COINM, b"[]").schema == columns(COINM)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"{}",
+        b'{"code":-1121,"msg":"Invalid symbol."}',
+        b"[[]]",
+        b"[1,2]",
+        b"[[[1]]]",
+        body_of([SPOT_ROW])[:-40],
+        body_of([SPOT_ROW[:11]]),
+        body_of([[*SPOT_ROW, "0"]]),
+        body_of([SPOT_ROW[:11], [*SPOT_ROW, "0"]]),
+        body_of([["", *SPOT_ROW[1:]]]),
+        body_of([[*SPOT_ROW[:4], "", *SPOT_ROW[5:]]]),
+        body_of([[*SPOT_ROW[:4], None, *SPOT_ROW[5:]]]),
+        body_of([[*SPOT_ROW[:4], "dear", *SPOT_ROW[5:]]]),
+        body_of([[*SPOT_ROW[:4], True, *SPOT_ROW[5:]]]),
+        body_of([[*SPOT_ROW[:4], ["1"], *SPOT_ROW[5:]]]),
+        body_of([[1.5, *SPOT_ROW[1:]]]),
+        b"\xff\xfe",
+        b"[" * 100_000,
+    ],
+)
+def test_anything_else_is_a_value_error(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_page(SPOT, body)
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_a_table_or_a_value_error(body: bytes) -> None:
+    try:
+        assert dict(parse_page(SPOT, body).schema) == columns(SPOT)
+    except ValueError:
+        pass
+
+
+@given(st.integers(0, 600), st.binary(max_size=6), st.integers(0, 6))
+def test_mutated_answers_are_a_table_or_a_value_error(position: int, patch: bytes, cut: int) -> None:
+    body = body_of([SPOT_ROW, [SPOT_ROW[0] + 60_000, *SPOT_ROW[1:]], [SPOT_ROW[0] + 120_000, *SPOT_ROW[1:]]])
+    mutated = body[:position] + patch + body[position + cut :]
+    try:
+        assert dict(parse_page(SPOT, mutated).schema) == columns(SPOT)
+    except ValueError:
+        pass
+
+
+def page(*minutes: int, shift: int = 0) -> pl.DataFrame:
+    start = SPOT_ROW[0]
+    return parse_page(SPOT, body_of([[start + m * 60_000 + shift, *SPOT_ROW[1:]] for m in minutes]))
+
+
+def test_a_page_that_is_what_was_asked_for_passes() -> None:
+    check_page(page(0, 1, 2), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
+    check_page(page(0, 2), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
+    check_page(page(), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        (page(0, 1, 1, 2), "twice"),
+        (page(0, 2, 1), "out of order"),
+        (page(-1, 0, 1), "outside the window"),
+        (page(1, 2, 3), "outside the window"),
+        (page(0, 1, shift=1), "off the grid"),
+    ],
+)
+def test_a_page_that_is_not_is_refused(rows: pl.DataFrame, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        check_page(rows, MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)

@@ -1,0 +1,146 @@
+"""The pool: sized once by what was measured, in order, bounded, and gone when it is told to go."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binance_assets.exchange.budget import Stopped
+from binance_assets.exchange.errors import ExchangeError, NoConnection, UnknownSymbol
+from binance_assets.exchange.pool import Pool, workers_needed
+
+round_trips = st.floats(0.001, 5)
+pages = st.integers(0, 3_000)
+sustainable = st.floats(1, 50)
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "pages_left", "rate", "workers"),
+    [(0.1, 525, 50, 50), (0.1, 1, 50, 10), (0.1, 100, 50, 10), (0.3, 42, 20, 13), (0.001, 5_000, 50, 5), (2, 0, 50, 50)],
+)
+def test_known_sizes(round_trip: float, pages_left: int, rate: float, workers: int) -> None:
+    assert workers_needed(round_trip, pages_left, rate, cap=50) == workers
+
+
+@given(round_trips, pages, sustainable, st.integers(1, 200))
+def test_there_is_always_a_worker_and_never_more_than_allowed(rtt: float, left: int, rate: float, cap: int) -> None:
+    assert 1 <= workers_needed(rtt, left, rate, cap) <= cap
+
+
+@given(round_trips, round_trips, pages, sustainable)
+def test_a_faster_network_never_gets_a_slower_download(one: float, two: float, left: int, rate: float) -> None:
+    fast, slow = sorted((one, two))
+    per_second = [workers_needed(rtt, left, rate, cap=10**6) / rtt for rtt in (fast, slow)]
+    # Workers are whole: the slower network may round up by one worker's worth more.
+    needed = min(max(left, 2 * rate), min(per_second))
+    assert per_second[0] >= needed - 1e-6
+
+
+@given(round_trips, pages, sustainable)
+def test_one_page_more_never_costs_a_worker(rtt: float, left: int, rate: float) -> None:
+    assert workers_needed(rtt, left + 1, rate, 500) >= workers_needed(rtt, left, rate, 500)
+
+
+def test_results_come_in_the_order_of_the_tasks() -> None:
+    pool = Pool(warmup=2)
+
+    def fetch(task: int) -> int:
+        time.sleep(0.02 if task % 3 == 0 else 0)
+        return task * task
+
+    assert list(pool.stream(range(60), fetch, lambda: 8)) == [(task, task * task) for task in range(60)]
+    pool.close()
+
+
+def test_the_warm_up_is_one_by_one_and_the_size_is_asked_once() -> None:
+    pool, under_way, most, asked = Pool(warmup=3), 0, [], []
+    lock = threading.Lock()
+
+    def fetch(task: int) -> int:
+        nonlocal under_way
+        with lock:
+            under_way += 1
+            most.append((task, under_way))
+        time.sleep(0.01)
+        with lock:
+            under_way -= 1
+        return task
+
+    def size() -> int:
+        asked.append(1)
+        return 6
+
+    assert len(list(pool.stream(range(40), fetch, size))) == 40
+    assert len(list(pool.stream(range(40), fetch, size))) == 40
+    assert all(count == 1 for task, count in most[:3])
+    assert max(count for _, count in most) <= 6
+    assert (asked, pool.workers) == ([1], 6)
+    pool.close()
+
+
+def test_only_so_much_is_fetched_ahead_as_keeps_the_workers_busy() -> None:
+    pool, begun = Pool(warmup=1), []
+
+    def fetch(task: int) -> int:
+        begun.append(task)
+        return task
+
+    stream = pool.stream(range(1_000), fetch, lambda: 4)
+    for _ in range(10):
+        next(stream)
+    time.sleep(0.1)
+    assert len(begun) <= 10 + 2 * 4
+    pool.close()
+
+
+def test_a_lost_task_yields_its_error_and_the_others_go_on() -> None:
+    pool = Pool(warmup=1)
+
+    def fetch(task: int) -> int:
+        if task == 5:
+            raise NoConnection("gone")
+        return task
+
+    outcomes = dict(pool.stream(range(10), fetch, lambda: 3))
+    assert isinstance(outcomes.pop(5), NoConnection)
+    assert outcomes == {task: task for task in range(10) if task != 5}
+    pool.close()
+
+
+@pytest.mark.parametrize("error", [UnknownSymbol("no such symbol"), NoConnection("gone")])
+def test_what_is_hopeless_is_not_tried_to_the_end(error: ExchangeError) -> None:
+    pool, tried = Pool(warmup=1), []
+
+    def fetch(task: int) -> int:
+        tried.append(task)
+        raise error
+
+    outcomes = list(pool.stream(range(500), fetch, lambda: 4))
+    assert [task for task, _ in outcomes] == list(range(500))
+    assert all(isinstance(outcome, ExchangeError) for _, outcome in outcomes)
+    assert len(tried) < 40
+    pool.close()
+
+
+def test_a_closed_pool_ends_a_stream_at_once_even_while_a_task_hangs() -> None:
+    pool, hung = Pool(warmup=1), threading.Event()
+
+    def fetch(task: int) -> int:
+        if task == 3:
+            hung.wait(30)
+        return task
+
+    stream = pool.stream(range(20), fetch, lambda: 2)
+    for _ in range(3):
+        next(stream)
+    threading.Timer(0.1, pool.close).start()
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        for _ in stream:
+            pass
+    assert time.monotonic() - began < 5
+    hung.set()
