@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 
 _BURST_SECONDS: Final = 1.0
 _PAGES_AHEAD_PER_WORKER: Final = 2
+_LOOK_FOR_STOP_SECONDS: Final = 0.1
 # After so many pages in a row that no retry could bring, the exchange counts as gone and the rest is not asked.
 _LOST_IN_A_ROW: Final = 10
 
@@ -93,7 +94,7 @@ class Pool:
                 return
             task, future = under_way.popleft()
             try:
-                outcome: Result | ExchangeError = future.result()
+                outcome: Result | ExchangeError = self._await(future)
             except ExchangeError as error:
                 outcome = error
             lost_in_a_row = lost_in_a_row + 1 if isinstance(outcome, ExchangeError) else 0
@@ -106,6 +107,15 @@ class Pool:
                     yield task, outcome
                 return
             self._after_warmup(size)
+
+    def _await(self, future: Future[Result]) -> Result:
+        # A worker that hangs in a socket never sets its result, so a closed pool is looked for in between.
+        while not self.stop.is_set():
+            try:
+                return future.result(_LOOK_FOR_STOP_SECONDS)
+            except TimeoutError:
+                continue
+        raise Stopped
 
     def _look_ahead(self) -> int:
         return _PAGES_AHEAD_PER_WORKER * self.workers if self.sized else 1

@@ -102,8 +102,8 @@ def _description(series: Series) -> str:
     return (
         f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, "
         f"one Parquet file per {period}.\n\n"
-        f"A {period} is written only when its candles were proved to be sane and without a hole; the check "
-        f"`gap_free` names those that were refused."
+        f"A {period} is written only when its candles are sane and none is missing; the check `gap_free` names "
+        f"those that were refused."
     )
 
 

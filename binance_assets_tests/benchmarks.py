@@ -1,0 +1,474 @@
+"""The sizes to reach, measured: ``python -m binance_assets_tests.benchmarks [--runs N] [--sustained] [--memory]``.
+
+How it measures:
+
+- Each measurement has a sandbox exchange of its own, in a process of its own, with round trips of 100 ms and
+  Binance's weight limits, and a ledger of its own. Its counters start at zero, so nothing pays for what was measured
+  before it.
+- The sandbox renders the asked candles before it starts to count: in its own process, without a request and so
+  without weight. What is timed is the client, and engine and bound meet the same sandbox.
+- Limits count by UTC minute. A measurement waits for the next minute where too little of this one is left, and says
+  so; it then ends within its minute, except where crossing minutes is the point (``--sustained``, ten years).
+- *Engine* is ``download()`` over the days: plan, fetch, parse, validate, the first request included; no files, no
+  Dagster. One month is fetched untimed before, so that what Python sets up only once is not part of it; the Dagster
+  runs below are whole processes and pay for everything.
+- *Bound* is a bare loop over the same planned requests, right after the engine: as many plain threads as the engine
+  had workers, on one ``requests.Session`` with as many connections; the bytes are read and dropped.
+- Engine and bound are measured in pairs, ``--runs`` times. Told are the median and, in brackets, least and most; the
+  ratio is the median of the pairs' ratios.
+- *Dagster run* is ``binance-assets download`` as a process of its own in an empty folder, from its start to its end.
+
+``--sustained`` and ``--memory`` measure these instead, because they take minutes. Sustained: a download that needs
+more weight than two minutes allow; told is the weight that the sandbox counted in each full minute, that is in each
+but the last. Memory: the peak (``ru_maxrss``) of a process that runs the engine and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import multiprocessing
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+from rich.console import Console
+from rich.table import Table
+
+from binance_assets.download import download, plan
+from binance_assets.exchange.exchange import Exchange, Figures
+from binance_assets.exchange.paging import Page
+from binance_assets.markets import MARKETS, Market
+from binance_assets.periods import Period, periods_between
+from binance_assets.sandbox import SandboxOptions, running_sandbox
+from binance_assets.sandbox.venue import Served
+from binance_assets.series import Series, parse_series
+from binance_assets.settings import Settings, read_settings
+
+ROUND_TRIP_MS: Final = 100
+MOST_RATIO: Final = 1.7
+MOST_RUN_SECONDS: Final = 12
+MOST_MANY_SERIES_SECONDS: Final = 40
+LEAST_SHARE: Final = 0.97
+MOST_MEMORY_MB: Final = 400
+MOST_GROWTH: Final = 1.2
+
+_MANY: Final = 200
+_MINUTE_SECONDS: Final = 60
+_ROOM_SECONDS: Final = 25  # several times what an engine or a bound takes
+_PROCESSES: Final = multiprocessing.get_context("spawn")  # a fork would copy threads' locks and this one's memory
+
+
+class BenchmarkError(Exception):
+    """What was to be measured did not work; its time would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Candles of one series from one day to another, the end excluded.
+
+    The series is a text, because processes pass it to each other.
+    """
+
+    name: str
+    start: dt.date
+    end: dt.date
+
+    @property
+    def series(self) -> Series:
+        return parse_series(self.name)
+
+    @property
+    def periods(self) -> list[Period]:
+        return periods_between(self.start, self.end, self.series.interval)
+
+
+@dataclass(frozen=True)
+class EngineRun:
+    """What one engine run took."""
+
+    seconds: float
+    candles: int
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table, ready to print."""
+
+    work: str
+    seconds: str
+    speed: str
+    workers: str
+    requests: str
+    weight: str
+    bound: str
+    result: str
+    target: str
+    met: bool
+
+
+_YEAR: Final = (dt.date(2024, 1, 1), dt.date(2025, 1, 1))
+_SPOT_YEAR: Final = Work("spot/BTCUSDT/1m", *_YEAR)
+_ENGINE_WORKS: Final = (_SPOT_YEAR, Work("usdm/ETHUSDT/1m", *_YEAR), Work("coinm/BTCUSD_PERP/1m", *_YEAR))
+_WARM_UP: Final = Work("spot/BTCUSDT/1m", dt.date(2024, 1, 1), dt.date(2024, 2, 1))
+_MANY_WORKS: Final = [
+    Work(f"spot/S{number:03d}USDT/1m", dt.date(2024, 1, 1), dt.date(2024, 1, 2)) for number in range(1, _MANY + 1)
+]
+_SUSTAINED_WORKS: Final = (
+    Work("spot/BTCUSDT/1s", dt.date(2024, 1, 1), dt.date(2024, 3, 21)),  # spot has too few years of 1m for this
+    Work("usdm/BTCUSDT/1m", dt.date(2022, 1, 1), dt.date(2025, 1, 1)),
+)
+_SINCE_THE_FIRST_DAY: Final = Work("spot/BTCUSDT/1m", dt.date(2017, 8, 18), dt.datetime.now(dt.UTC).date())
+
+
+# -- the sandbox ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SandboxProcess:
+    """A sandbox exchange in another process."""
+
+    url: str
+    _connection: Connection
+
+    def requests(self) -> list[Served]:
+        """What it was asked so far."""
+        self._connection.send("requests")
+        served: list[Served] = self._connection.recv()
+        return served
+
+
+@contextmanager
+def sandbox_with(*rendered: Work) -> Iterator[SandboxProcess]:
+    """A fresh sandbox that has these candles at hand."""
+    ours, theirs = _PROCESSES.Pipe()
+    process = _PROCESSES.Process(target=_serve, args=(theirs, rendered), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        yield SandboxProcess(ours.recv(), ours)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(connection: Connection, rendered: Sequence[Work]) -> None:
+    with running_sandbox(SandboxOptions(rtt_ms=ROUND_TRIP_MS)) as sandbox:
+        for work in rendered:
+            series = work.series
+            for day in work.periods:
+                sandbox.rows(series.market.name, series.symbol, str(series.interval), day.start, day.end)
+        connection.send(sandbox.url)
+        while connection.recv():
+            connection.send(list(sandbox.requests))
+
+
+def await_room(seconds: float = _ROOM_SECONDS) -> None:
+    """Wait for the next UTC minute unless this one lasts so much longer."""
+    left = _MINUTE_SECONDS - time.time() % _MINUTE_SECONDS
+    if left < seconds:
+        tell(f"  waiting {left:.0f} s for the next UTC minute")
+        time.sleep(left + 0.1)
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+# -- engine and bound -----------------------------------------------------------------------------------------
+
+
+def engine_row(work: Work, runs: int) -> Row:
+    """A year of one series: the engine against the bound."""
+    pairs = []
+    for number in range(1, runs + 1):
+        engine, bound = _engine(work), 0.0
+        bound = _bound(work, engine.figures.workers)
+        tell(f"  {number} of {runs}: engine {engine.seconds:.2f} s, bound {bound:.2f} s")
+        pairs.append((engine, bound))
+    engines = [engine for engine, _ in pairs]
+    ratio = statistics.median(engine.seconds / bound for engine, bound in pairs)
+    middle = sorted(engines, key=lambda engine: engine.seconds)[(len(engines) - 1) // 2]
+    return Row(
+        work=f"{work.name}, year, engine",
+        seconds=spread([engine.seconds for engine in engines]),
+        speed=f"{statistics.median(engine.candles / engine.seconds for engine in engines):,.0f}",
+        workers=str(middle.figures.workers),
+        requests=f"{middle.figures.requests:,}",
+        weight=f"{middle.figures.weight:,}",
+        bound=spread([bound for _, bound in pairs]),
+        result=f"{spread([engine.seconds / bound for engine, bound in pairs])} x bound",
+        target=f"<= {MOST_RATIO} x bound",
+        met=ratio <= MOST_RATIO,
+    )
+
+
+def _engine(work: Work) -> EngineRun:
+    with sandbox_with(work) as sandbox, tempfile.TemporaryDirectory() as folder:
+        await_room()
+        return run_engine(work, sandbox.url, Path(folder))
+
+
+def run_engine(work: Work, url: str, folder: Path) -> EngineRun:
+    """Fetch and judge all of ``work``; every day must be accepted."""
+    series, candles, refused = work.series, 0, 0
+    began = time.perf_counter()
+    exchange = Exchange(series.market, settings_of(url, folder))
+    try:
+        for judged in download(exchange, series, work.periods):
+            candles += judged.candles.height
+            refused += not judged.accepted
+        seconds = time.perf_counter() - began
+    finally:
+        exchange.close()
+    if refused:
+        raise BenchmarkError(f"{work.name}: {refused} of {len(work.periods)} days were refused")
+    return EngineRun(seconds, candles, exchange.figures())
+
+
+def _bound(work: Work, workers: int) -> float:
+    with sandbox_with(work) as sandbox:
+        await_room()
+        return bare_loop(work, sandbox.url, workers)
+
+
+def bare_loop(work: Work, url: str, workers: int) -> float:
+    """Seconds that the requests of ``work`` take when nothing is made of the answers."""
+    series = work.series
+    session = requests.Session()
+    session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=workers))
+    session.trust_env = False  # looking up proxies for every request would flatter the engine
+    fetch = _fetcher(session, series, url + series.market.api + "/klines")
+    began = time.perf_counter()
+    with ThreadPoolExecutor(workers) as threads:
+        for status in threads.map(fetch, plan(series, work.periods)):
+            if status != requests.codes.ok:
+                raise BenchmarkError(f"{work.name}: the bare loop was answered with {status}")
+    seconds = time.perf_counter() - began
+    session.close()
+    return seconds
+
+
+def _fetcher(session: requests.Session, series: Series, address: str) -> Callable[[Page], int]:
+    def fetch(page: Page) -> int:
+        parameters: dict[str, str | int] = {
+            "symbol": series.symbol,
+            "interval": series.interval.wire,
+            "startTime": page.start,
+            "endTime": page.end - 1,
+            "limit": page.limit,
+        }
+        return session.get(address, params=parameters).status_code
+
+    return fetch
+
+
+# -- Dagster runs ---------------------------------------------------------------------------------------------
+
+
+def run_row(title: str, works: Sequence[Work], most_seconds: float) -> Row:
+    """One ``binance-assets download`` of series of one market with the same days, as a process of its own."""
+    with sandbox_with(*works) as sandbox, tempfile.TemporaryDirectory() as folder:
+        await_room()
+        began = time.perf_counter()
+        outcomes = _download(works, sandbox.url, Path(folder))
+        seconds = time.perf_counter() - began
+        files = sum(1 for _ in Path(folder).rglob("*.parquet"))
+    if files != sum(len(work.periods) for work in works):
+        raise BenchmarkError(f"{title}: {files} files were written")
+    tell(f"  {seconds:.2f} s")
+    return Row(
+        work=title,
+        seconds=f"{seconds:.2f}",
+        speed=f"{sum(found['rows'] for found in outcomes) / seconds:,.0f}",
+        workers=str(max(found["workers"] for found in outcomes)),
+        requests=f"{sum(found['requests'] for found in outcomes):,}",
+        weight=f"{sum(found['weight'] for found in outcomes):,}",
+        bound="",
+        result=f"{seconds:.1f} s, {files} files",
+        target=f"<= {most_seconds} s",
+        met=seconds <= most_seconds,
+    )
+
+
+def _download(works: Sequence[Work], url: str, folder: Path) -> list[dict[str, Any]]:
+    first = works[0]
+    command = [sys.executable, "-m", "binance_assets.cli", "download", *(work.series.symbol for work in works)]
+    command += ["--market", first.series.market.name, "--interval", str(first.series.interval), "--json"]
+    command += ["--start", first.start.isoformat(), "--end", first.end.isoformat()]
+    result = subprocess.run(
+        command, cwd=folder, env=environment_of(url, folder), capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        last = result.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise BenchmarkError(f"the download ended with code {result.returncode}: {last[0]}")
+    outcomes: dict[str, dict[str, Any]] = json.loads(result.stdout)
+    return list(outcomes.values())
+
+
+def environment_of(url: str, folder: Path) -> dict[str, str]:
+    """The environment of a client that knows nothing but the sandbox, and keeps its ledger in ``folder``."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
+    hosts = {f"BINANCE_{name.upper()}_URL": url for name in MARKETS}
+    return {**inherited, **hosts, "BINANCE_ASSETS_LEDGER": str(folder / "ledger.sqlite")}
+
+
+def settings_of(url: str, folder: Path) -> Settings:
+    return read_settings(environment_of(url, folder))
+
+
+# -- sustained ------------------------------------------------------------------------------------------------
+
+
+def sustained_row(work: Work) -> Row:
+    """A download that the weight budget bounds: how much of it is used, minute by minute."""
+    with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
+        await_room()
+        run = run_engine(work, sandbox.url, Path(folder))
+        served = sandbox.requests()
+    shares = shares_of_full_minutes(served, work.series.market)
+    refusals = sum(1 for request in served if request.status in (418, 429))
+    told = ", ".join(f"{share:.1%}" for share in shares)
+    tell(f"  {run.seconds:.1f} s, of the limit in each full minute: {told}; refusals: {refusals}")
+    return Row(
+        work=f"{work.name}, {len(work.periods):,} days, sustained",
+        seconds=f"{run.seconds:.1f}",
+        speed=f"{run.candles / run.seconds:,.0f}",
+        workers=str(run.figures.workers),
+        requests=f"{run.figures.requests:,}",
+        weight=f"{run.figures.weight:,}",
+        bound="",
+        result=f"{told} of the limit, {refusals} x 429",
+        target=f">= {LEAST_SHARE:.0%}, 0 x 429",
+        met=bool(shares) and min(shares) >= LEAST_SHARE and not refusals,
+    )
+
+
+def shares_of_full_minutes(served: Sequence[Served], market: Market) -> list[float]:
+    """The part of the weight limit that was used in each minute but the last, which needed only what was left."""
+    weights: Counter[int] = Counter()
+    for request in served:
+        weights[request.at_ms // (_MINUTE_SECONDS * 1_000)] += request.weight
+    minutes = range(min(weights), max(weights))
+    return [weights[minute] / market.weight_limit for minute in minutes]
+
+
+# -- memory ---------------------------------------------------------------------------------------------------
+
+
+def memory_rows() -> Iterator[Row]:
+    """The peak memory of a year, and of all years there are."""
+    year, _ = _measured_memory(_SPOT_YEAR)
+    for work in (_SPOT_YEAR, _SINCE_THE_FIRST_DAY):
+        megabytes, run = (year, _) if work is _SPOT_YEAR else _measured_memory(work)
+        yield Row(
+            work=f"{work.name}, {len(work.periods):,} days, memory",
+            seconds=f"{run.seconds:.2f}",
+            speed=f"{run.candles / run.seconds:,.0f}",
+            workers=str(run.figures.workers),
+            requests=f"{run.figures.requests:,}",
+            weight=f"{run.figures.weight:,}",
+            bound="",
+            result=f"{megabytes:.0f} MB, {megabytes / year:.2f} x a year",
+            target=f"<= {MOST_MEMORY_MB} MB, <= {MOST_GROWTH} x",
+            met=megabytes <= MOST_MEMORY_MB and megabytes / year <= MOST_GROWTH,
+        )
+
+
+def _measured_memory(work: Work) -> tuple[float, EngineRun]:
+    tell(f"{work.name} from {work.start} to {work.end}, memory")
+    with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
+        await_room()
+        with ProcessPoolExecutor(1, mp_context=_PROCESSES) as processes:
+            megabytes, run = processes.submit(_peak_memory, work, sandbox.url, Path(folder)).result()
+    tell(f"  {megabytes:.0f} MB")
+    return megabytes, run
+
+
+def _peak_memory(work: Work, url: str, folder: Path) -> tuple[float, EngineRun]:
+    run = run_engine(work, url, folder)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, run
+
+
+# -- the table ------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    options = _options()
+    console = Console(width=max(190, Console().width))
+    try:
+        # Memory comes first: on Linux the peak of a new process begins at the size of the one that started it.
+        rows = list(memory_rows()) if options.memory else []
+        rows += [_announced(work, sustained_row) for work in _SUSTAINED_WORKS if options.sustained]
+        if not (options.memory or options.sustained):
+            rows = _default_rows(options.runs)
+    except BenchmarkError as error:
+        sys.exit(f"error: {error}")
+    console.print(_table(rows))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m binance_assets_tests.benchmarks", description="Sizes to reach.")
+    parser.add_argument("--runs", type=int, default=3, help="pairs of engine and bound (default: 3)")
+    parser.add_argument("--sustained", action="store_true", help="instead: speed at the weight limit; 5 minutes")
+    parser.add_argument("--memory", action="store_true", help="instead: peak memory of one and of all years; 2 minutes")
+    options = parser.parse_args()
+    if options.runs < 1:
+        parser.error("--runs must be at least 1")
+    return options
+
+
+def _default_rows(runs: int) -> list[Row]:
+    with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
+        run_engine(_WARM_UP, sandbox.url, Path(folder))
+    rows = [_announced(work, lambda work: engine_row(work, runs)) for work in _ENGINE_WORKS]
+    tell("spot/BTCUSDT/1m, year, as one Dagster run")
+    rows.append(run_row("spot/BTCUSDT/1m, year, Dagster run", [_SPOT_YEAR], MOST_RUN_SECONDS))
+    tell(f"{_MANY} series, one day, as one Dagster run")
+    rows.append(run_row(f"{_MANY} spot series, day, Dagster run", _MANY_WORKS, MOST_MANY_SERIES_SECONDS))
+    return rows
+
+
+def _announced(work: Work, measure: Callable[[Work], Row]) -> Row:
+    tell(f"{work.name} from {work.start} to {work.end}")
+    return measure(work)
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median, with the least and the most in brackets."""
+    middle = f"{statistics.median(values):.2f}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.2f}-{max(values):.2f})"
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    title = f"sandbox exchange, round trips of {ROUND_TRIP_MS} ms, weight limits enforced, {os.cpu_count()} cores"
+    table = Table(title=title, box=None, pad_edge=False, header_style="bold")
+    table.add_column("work", no_wrap=True)
+    for name in ("seconds", "candles/s", "workers", "requests", "weight", "bound, s", "result", "target", "met"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        numbers = (row.seconds, row.speed, row.workers, row.requests, row.weight, row.bound)
+        table.add_row(row.work, *numbers, row.result, row.target, "yes" if row.met else "[bold red]no[/]")
+    return table
+
+
+if __name__ == "__main__":
+    main()

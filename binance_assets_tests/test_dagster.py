@@ -1,0 +1,251 @@
+"""Materializing on a real Dagster instance: a day, a range, a range with a bad day, with downstream, two at once."""
+
+import datetime as dt
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from binance_assets.definitions import build_defs
+from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
+from binance_assets.lake import Lake
+from binance_assets.orchestration.assets import asset_key
+from binance_assets.sandbox import Fault, Sandbox
+from binance_assets.series import parse_series
+from binance_assets.settings import Settings
+from binance_assets.universe import Tracked, Universe
+from binance_assets_tests.conftest import cli_environment
+from binance_assets_tests.test_download import truth
+
+BTC, ETH, COIN = (
+    parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h")
+)
+WEEKS = parse_series("spot/BTCUSDT/1w")
+UNIVERSE = Universe(tuple(Tracked(series) for series in (BTC, ETH, COIN, WEEKS)))
+NOON_OF_THE_3RD = to_ms(dt.date(2024, 1, 3)) + 12 * HOUR
+
+
+@dg.asset(
+    deps=[asset_key(BTC)],
+    partitions_def=dg.DailyPartitionsDefinition("2017-07-01", timezone="UTC"),
+    backfill_policy=dg.BackfillPolicy.single_run(),
+)
+def report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    """A user's own asset downstream of a series."""
+    return dg.MaterializeResult(metadata={"days": len(context.partition_keys)})
+
+
+@pytest.fixture
+def definitions(settings: Settings) -> dg.Definitions:
+    return dg.Definitions.merge(build_defs(settings, UNIVERSE), dg.Definitions(assets=[report]))
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    return Lake(settings.lake)
+
+
+def run(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    keys: Sequence[dg.AssetKey],
+    first: str,
+    last: str,
+    only_missing: bool = False,
+) -> dg.ExecuteInProcessResult:
+    """What the UI does for a range: the implicit asset job with the range in its tags."""
+    names = [f"{'__'.join(key.path)}" for key in keys if len(key.path) == 3]
+    return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=list(keys),
+        tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last},
+        run_config={"ops": {name: {"config": {"only_missing": only_missing}} for name in names}},
+        raise_on_error=False,
+    )
+
+
+def materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[str]:
+    return sorted(instance.get_materialized_partitions(key))
+
+
+def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    (evaluation,) = result.get_asset_check_evaluations()
+    return evaluation
+
+
+def test_a_single_day(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    job = definitions.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(instance=instance, asset_selection=[asset_key(BTC)], partition_key="2024-01-01")
+    assert result.success
+    assert materialized(instance, asset_key(BTC)) == ["2024-01-01"]
+    (path,) = lake.root.rglob("*.parquet")
+    start = to_ms(dt.date(2024, 1, 1))
+    assert pl.read_parquet(path, hive_partitioning=False).equals(truth(sandbox, str(BTC), start, start + DAY))
+
+
+def test_a_range_is_one_run_with_an_event_for_every_day(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-31")
+    assert result.success
+    assert len(materialized(instance, asset_key(BTC))) == 31
+    assert lake.keys(BTC) == materialized(instance, asset_key(BTC))
+    assert check_of(result).passed
+    events = result.asset_materializations_for_node("__".join(BTC.key))
+    assert len(events) == 31
+
+
+def test_what_a_day_says_of_itself(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> None:
+    run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-02")
+    event = instance.get_latest_materialization_event(asset_key(BTC))
+    assert event is not None
+    assert event.asset_materialization is not None
+    said = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    path = lake.path(BTC, next(p for p in _periods() if p.key == "2024-01-02"))
+    assert said["dagster/partition_row_count"] == 1440
+    assert said["path"] == str(path)
+    assert said["bytes"] == path.stat().st_size
+    assert (said["verdict"], said["source"]) == ("unproved", "rest")
+    assert said["first_open_time"] == dt.datetime(2024, 1, 2, tzinfo=dt.UTC).timestamp()
+    assert said["last_open_time"] == dt.datetime(2024, 1, 2, 23, 59, tzinfo=dt.UTC).timestamp()
+
+
+def _periods() -> list[object]:
+    from binance_assets.periods import periods_between
+
+    return list(periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 4), BTC.interval))
+
+
+def test_what_a_run_says_of_itself(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    said = check_of(run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-31")).metadata
+    assert said["rows"].value == 44_640
+    assert said["requests"].value == 45 + 2  # and the time and the limit
+    assert said["weight"].value == 90 + 1 + 20
+    assert {"rtt_ms", "workers", "rows_per_second", "seconds"} <= set(said)
+
+
+def test_a_bad_day_is_missing_and_named_and_the_others_are_there(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE))
+    result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-05")
+    assert not result.success
+    good = ["2024-01-01", "2024-01-02", "2024-01-04", "2024-01-05"]
+    assert materialized(instance, asset_key(BTC)) == lake.keys(BTC) == good
+    check = check_of(result)
+    assert not check.passed
+    assert check.blocking
+    assert "2024-01-03 lost: no candles for 2024-01-03 12:00 to 12:02" in str(check.description)
+    (record,) = check.metadata["refused"].records  # type: ignore[union-attr]
+    assert (record.data["day"], record.data["verdict"]) == ("2024-01-03", "lost")
+
+
+def test_a_repaired_day_is_fetched_by_the_next_run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE))
+    run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-05")
+    sandbox.faults.clear()
+    sandbox.requests.clear()
+    assert run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-05", only_missing=True).success
+    assert len(lake.keys(BTC)) == 5
+    windows = [request.params["startTime"] for request in sandbox.requests if "startTime" in request.params]
+    assert all(int(start) >= to_ms(dt.date(2024, 1, 3)) for start in windows)
+
+
+def test_a_refused_refresh_leaves_the_file_that_was_there(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03")
+    (path,) = lake.root.rglob("*.parquet")
+    before = path.read_bytes()
+    sandbox.faults.add(Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE))
+    assert not run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03").success
+    assert path.read_bytes() == before
+
+
+def test_a_downstream_asset_runs_in_the_same_run_after_a_good_range(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    result = run(definitions, instance, [asset_key(BTC), report.key], "2024-01-01", "2024-01-03")
+    assert result.success
+    assert materialized(instance, report.key) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+
+
+def test_a_downstream_asset_does_not_run_on_a_range_with_a_bad_day(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE))
+    result = run(definitions, instance, [asset_key(BTC), report.key], "2024-01-01", "2024-01-04")
+    assert not result.success
+    assert materialized(instance, report.key) == []
+    assert len(materialized(instance, asset_key(BTC))) == 3
+
+
+def test_assets_of_different_markets_in_one_run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    keys = [asset_key(series) for series in (BTC, ETH, COIN)]
+    assert run(definitions, instance, keys, "2024-01-01", "2024-01-04").success
+    assert [len(lake.keys(series)) for series in (BTC, ETH, COIN)] == [4, 4, 4]
+
+
+def test_one_asset_that_fails_does_not_stop_the_other(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    sandbox.faults.add(Fault("status", value=451, market="spot"))
+    assert not run(definitions, instance, [asset_key(BTC), asset_key(ETH)], "2024-01-01", "2024-01-02").success
+    assert (lake.keys(BTC), len(lake.keys(ETH))) == ([], 2)
+
+
+def test_monthly_partitions(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> None:
+    assert run(definitions, instance, [asset_key(WEEKS)], "2024-01-01", "2024-03-01").success
+    assert lake.keys(WEEKS) == ["2024-01-01", "2024-02-01", "2024-03-01"]
+
+
+def test_a_lake_of_real_candles_refuses_the_sandbox_in_one_line(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    lake.prepare("binance")
+    result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-02")
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data is not None
+    assert "origin 'binance'" in str(failure.step_failure_data.user_failure_data.description)
+    assert lake.keys(BTC) == []
+
+
+def test_the_schedules_ask_for_the_partition_that_has_just_ended(definitions: dg.Definitions) -> None:
+    for name, now, expected in (
+        ("spot_daily_schedule", dt.datetime(2024, 3, 2, 0, 7, tzinfo=dt.UTC), "2024-03-01"),
+        ("spot_monthly_schedule", dt.datetime(2024, 3, 8, 0, 17, tzinfo=dt.UTC), "2024-02-01"),
+    ):
+        schedule = definitions.resolve_schedule_def(name)
+        assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
+        context = dg.build_schedule_context(scheduled_execution_time=now, repository_def=definitions.get_repository_def())
+        (request,) = schedule.evaluate_tick(context).run_requests or []
+        assert request.partition_key == expected
+
+
+def test_dagsters_own_command_materializes_a_range(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
+    (tmp_path / "home").mkdir()
+    result = subprocess.run(
+        [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "binance_assets.definitions",
+         "--select", "spot/BTCUSDT/1m", "--partition-range", "2024-01-01...2024-01-31"],
+        cwd=tmp_path, env=cli_environment(sandbox, tmp_path) | {"DAGSTER_HOME": str(tmp_path / "home")},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-2_000:]
+    assert "BetaWarning" not in result.stderr
+    assert len(list((tmp_path / "lake").rglob("*.parquet"))) == 31
+
+
+def test_the_code_location_of_an_empty_universe_loads(settings: Settings) -> None:
+    build_defs(settings, Universe()).get_repository_def().load_all_definitions()

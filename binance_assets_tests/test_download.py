@@ -1,0 +1,270 @@
+"""The engine against the sandbox exchange, over real HTTP: the exact right rows, or refused days that say why."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import polars as pl
+import pytest
+
+from binance_assets.candles.parsing import parse_page
+from binance_assets.candles.validation import Judged
+from binance_assets.download import download
+from binance_assets.exchange.budget import Stopped
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
+from binance_assets.periods import Period, period_of, periods_between
+from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
+from binance_assets.series import parse_series
+from binance_assets.settings import Settings
+from binance_assets_tests.conftest import Fetch, Open
+from binance_assets_tests.test_parsing import body_of
+
+FIRST = to_ms(dt.date(2024, 1, 1))
+
+
+def truth(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
+    series = parse_series(name)
+    rows = sandbox.rows(series.market.name, series.symbol, series.interval.wire, start, end)
+    return parse_page(series.market, body_of(rows))
+
+
+def assert_the_truth(sandbox: Sandbox, name: str, days: list[Judged]) -> None:
+    assert [day.verdict for day in days] == ["unproved"] * len(days), [day.reason for day in days]
+    for day in days:
+        assert day.candles.equals(truth(sandbox, name, day.period.start, day.period.end))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "end"),
+    [
+        ("spot/BTCUSDT/1m", "2024-02-28", "2024-03-02"),
+        ("spot/BTCUSDT/1s", "2024-01-01", "2024-01-02"),
+        ("spot/ETHUSDT/1h", "2023-12-01", "2024-03-01"),
+        ("spot/ETHUSDT/12h", "2023-12-01", "2024-03-01"),
+        ("spot/BTCUSDT/1d", "2023-06-01", "2024-03-01"),
+        ("spot/SOLUSDT/3d", "2022-01-01", "2024-03-01"),
+        ("spot/SOLUSDT/1w", "2022-01-01", "2024-03-01"),
+        ("spot/SOLUSDT/1M", "2021-01-01", "2024-03-01"),
+        ("usdm/ETHUSDT/1m", "2024-02-28", "2024-03-02"),
+        ("usdm/ETHUSDT/1w", "2022-01-01", "2024-03-01"),
+        ("coinm/BTCUSD_PERP/1m", "2024-02-28", "2024-03-02"),
+        ("coinm/BTCUSD_PERP/4h", "2023-01-01", "2024-03-01"),
+        ("coinm/BTCUSD_PERP/1d", "2022-01-01", "2024-03-01"),
+        ("coinm/BTCUSD_PERP/3d", "2022-01-01", "2024-03-01"),
+        ("coinm/ETHUSD_PERP/1w", "2022-01-01", "2024-03-01"),
+        ("coinm/ETHUSD_PERP/1M", "2021-01-01", "2024-03-01"),
+        ("usdm/币安人生USDT/1h", "2026-01-01", "2026-01-03"),
+    ],
+)
+def test_every_candle_arrives_as_the_exchange_has_it(
+    sandbox: Sandbox, fetch: Fetch, name: str, start: str, end: str
+) -> None:
+    assert_the_truth(sandbox, name, fetch(name, start, end))
+
+
+def test_scattered_days_are_fetched_together_and_only_they_are_kept(sandbox: Sandbox, open_exchange: Open) -> None:
+    name = "spot/BTCUSDT/1h"
+    series = parse_series(name)
+    days = [period_of(f"2024-01-{n:02}", series.interval) for n in (1, 2, 5, 9, 30)]
+    judged = list(download(open_exchange(name), series, days))
+    assert [one.period for one in judged] == days
+    assert_the_truth(sandbox, name, judged)
+    assert sum(request.path.endswith("/klines") for request in sandbox.requests) == 1
+
+
+def test_a_delivered_contract_is_known_to_klines_alone(sandbox: Sandbox, fetch: Fetch) -> None:
+    days = fetch("coinm/BTCUSD_200925/1h", "2020-09-20", "2020-09-24")
+    assert_the_truth(sandbox, "coinm/BTCUSD_200925/1h", days)
+
+
+def test_the_listing_day_is_lost_as_long_as_nothing_proves_it(sandbox: Sandbox, fetch: Fetch) -> None:
+    before, listing, after = fetch("spot/ARBUSDT/1m", "2023-03-22", "2023-03-25")
+    assert (before.verdict, listing.verdict, after.verdict) == ("lost", "lost", "unproved")
+    assert before.missing == ((before.period.start, before.period.end),)
+    assert listing.missing == ((listing.period.start, listing.period.start + 15 * HOUR),)
+
+
+def test_today_is_unfinished_by_the_servers_clock_and_costs_nothing(sandbox: Sandbox, open_exchange: Open) -> None:
+    name = "spot/BTCUSDT/1h"
+    series = parse_series(name)
+    today = Period(sandbox.now_ms() // DAY * DAY, sandbox.now_ms() // DAY * DAY + DAY)
+    yesterday = Period(today.start - DAY, today.start)
+    judged = list(download(open_exchange(name), series, [yesterday, today]))
+    assert [one.verdict for one in judged] == ["unproved", "unfinished"]
+    windows = [request.params for request in sandbox.requests if request.path.endswith("/klines")]
+    assert all(int(window["endTime"]) < today.start for window in windows)
+
+
+@pytest.mark.parametrize("hours", [-36, 36])
+def test_a_wrong_clock_on_our_side_does_no_harm(settings: Settings, hours: int) -> None:
+    with running_sandbox(SandboxOptions(clock_offset_ms=hours * HOUR)) as elsewhere:
+        values = settings.model_dump() | {"spot_url": elsewhere.url}
+        exchange = Exchange(parse_series("spot/BTCUSDT/1h").market, Settings.model_validate(values))
+        series = parse_series("spot/BTCUSDT/1h")
+        day = elsewhere.now_ms() // DAY * DAY
+        judged = list(download(exchange, series, [Period(day - DAY, day), Period(day, day + DAY)]))
+        assert [one.verdict for one in judged] == ["unproved", "unfinished"]
+        exchange.close()
+
+
+# -- faults ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["reset", "reset_amid_body", "truncated_body", "truncated_json", "broken_json", "json_object", "nested", "null",
+     "fields_11", "fields_13", "nan", "empty_strings", "doubled_row", "unordered", "off_grid", "outside", "bad_prices",
+     "negative_volume", "missing_row", "empty"],
+)  # fmt: skip
+def test_what_goes_wrong_once_is_healed(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
+    sandbox.faults.add(Fault(kind, times=1, start=FIRST + DAY + 77 * MINUTE, end=FIRST + DAY + 78 * MINUTE))
+    assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, "503-no-code"])
+def test_a_failure_inside_binance_is_retried(sandbox: Sandbox, fetch: Fetch, status: int | str) -> None:
+    sandbox.faults.add(Fault("status", value=status, times=3))
+    assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
+
+
+@pytest.mark.parametrize("kind", ["numbers_as_strings", "strings_as_numbers"])
+def test_numbers_may_come_as_texts_and_texts_as_numbers(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
+    sandbox.faults.add(Fault(kind))
+    assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-02"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [("missing_row", "lost"), ("bad_prices", "invalid"), ("negative_volume", "invalid"), ("off_grid", "invalid")],
+)
+def test_what_stays_wrong_refuses_its_day_and_no_other(
+    sandbox: Sandbox, fetch: Fetch, kind: str, verdict: str
+) -> None:
+    noon = FIRST + DAY + 12 * HOUR
+    sandbox.faults.add(Fault(kind, start=noon, end=noon + MINUTE))
+    days = fetch("usdm/ETHUSDT/1m", "2024-01-01", "2024-01-05")
+    assert [day.verdict for day in days] == ["unproved", verdict, "unproved", "unproved"], [d.reason for d in days]
+    assert days[1].reason
+    if kind == "missing_row":
+        assert days[1].missing == ((noon, noon + MINUTE),)
+
+
+def test_an_empty_page_in_the_middle_is_a_hole_and_not_the_end(sandbox: Sandbox, fetch: Fetch) -> None:
+    sandbox.faults.add(Fault("empty", start=FIRST + DAY, end=FIRST + DAY + 1))
+    days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04")
+    assert days[1].verdict == "lost"
+    assert days[2].verdict == "unproved"
+
+
+def test_a_page_that_cannot_be_had_makes_its_days_unreachable_and_the_others_go_on(
+    sandbox: Sandbox, fetch: Fetch
+) -> None:
+    sandbox.faults.add(Fault("status", value=500, start=FIRST + 2 * DAY + HOUR, end=FIRST + 2 * DAY + HOUR + 1))
+    days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-07")
+    assert {day.verdict for day in days} == {"unproved", "unreachable"}
+    unreachable = [day for day in days if day.verdict == "unreachable"]
+    assert period_of("2024-01-03", parse_series("spot/BTCUSDT/1m").interval) in [day.period for day in unreachable]
+    assert len(unreachable) <= 2
+    assert "answered 500" in unreachable[0].reason
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("status", value=451), "https://data-api.binance.vision"),
+        (Fault("invalid_symbol"), "there is no symbol BTCUSDT"),
+    ],
+)
+def test_what_is_permanent_is_asked_once_and_told_in_one_line(
+    sandbox: Sandbox, fetch: Fetch, fault: Fault, says: str
+) -> None:
+    sandbox.faults.add(fault)
+    days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-02-01")
+    assert {day.verdict for day in days} == {"unreachable"}
+    assert says in days[0].reason
+    assert "\n" not in days[0].reason
+    assert sum(request.path.endswith("/klines") for request in sandbox.requests) == 1
+
+
+def test_an_exchange_that_is_not_there_makes_all_days_unreachable(settings: Settings) -> None:
+    values = settings.model_dump() | {"spot_url": "http://127.0.0.1:9"}
+    series = parse_series("spot/BTCUSDT/1d")
+    exchange = Exchange(series.market, Settings.model_validate(values))
+    days = list(download(exchange, series, periods_between(dt.date(2024, 1, 1), dt.date(2024, 2, 1), series.interval)))
+    assert {day.verdict for day in days} == {"unreachable"}
+    assert "no connection" in days[0].reason
+    exchange.close()
+
+
+# -- what it costs --------------------------------------------------------------------------------------------------
+
+
+def test_the_warm_up_pages_are_kept_and_the_figures_say_what_was_asked(sandbox: Sandbox, open_exchange: Open) -> None:
+    name = "spot/BTCUSDT/1m"
+    series = parse_series(name)
+    exchange = open_exchange(name)
+    days = list(download(exchange, series, periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval)))
+    assert_the_truth(sandbox, name, days)
+    figures = exchange.figures()
+    assert figures.warmup == 3
+    assert figures.requests == len(sandbox.requests) == 11 + 2  # and the time and the limit
+    assert figures.weight == sum(request.weight for request in sandbox.requests) == 22 + 1 + 20
+    assert figures.workers >= 1
+    assert figures.rtt_ms
+
+
+@pytest.fixture
+def strict(settings: Settings) -> Iterator[tuple[Sandbox, Settings]]:
+    """A sandbox with small limits, by whose clock a minute is about to end."""
+    offset = 53_000 - int(time.time() * 1_000) % MINUTE
+    with running_sandbox(SandboxOptions(limits={"spot": 400, "futures": 60}, clock_offset_ms=offset)) as served:
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url"), served.url)
+        yield served, Settings.model_validate(settings.model_dump() | urls)
+
+
+def test_the_budget_is_spent_to_the_end_and_no_429_is_drawn(strict: tuple[Sandbox, Settings]) -> None:
+    served, settings = strict
+    series = parse_series("usdm/ETHUSDT/1m")
+    exchange = Exchange(series.market, settings)
+    days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 13), series.interval)  # 12 days cost 70 of 60
+    judged = list(download(exchange, series, days))
+    assert {day.verdict for day in judged} == {"unproved"}
+    assert {request.status for request in served.requests} == {200}
+    spent = Counter[int]()
+    for request in served.requests:
+        spent[request.at_ms // MINUTE] += request.weight
+    assert sorted(spent.values()) == [12, 60]  # 70 for the pages, 2 for the time and the limit
+    exchange.close()
+
+
+def test_a_closed_exchange_ends_a_download_even_while_a_socket_hangs(sandbox: Sandbox, open_exchange: Open) -> None:
+    sandbox.faults.add(Fault("hang", start=FIRST + 3 * DAY, end=FIRST + 3 * DAY + 1))
+    series = parse_series("spot/BTCUSDT/1m")
+    exchange = open_exchange("spot/BTCUSDT/1m")
+    days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 20), series.interval)
+    threading.Timer(0.5, exchange.close).start()
+    with pytest.raises(Stopped):
+        list(download(exchange, series, days))
+
+
+def test_the_first_candle_is_found_on_every_market(sandbox: Sandbox, open_exchange: Open) -> None:
+    for name, first in {
+        "spot/ARBUSDT/1m": "2023-03-23T15:00",
+        "spot/ARBUSDT/1w": "2023-03-20T00:00",
+        "coinm/BTCUSD_PERP/1m": None,
+        "coinm/BTCUSD_PERP/1M": "2020-08-01T00:00",
+        "coinm/BTCUSD_PERP/1h": None,
+    }.items():
+        series = parse_series(name)
+        found = open_exchange(name).first_open_time(series)
+        assert found is not None
+        assert sandbox.rows(series.market.name, series.symbol, series.interval.wire, found, found + 1)
+        before = sandbox.rows(series.market.name, series.symbol, series.interval.wire, found - 40 * DAY, found)
+        assert before == []
+        if first:
+            assert found == int(dt.datetime.fromisoformat(first + "+00:00").timestamp() * 1_000)

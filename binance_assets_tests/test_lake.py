@@ -1,0 +1,161 @@
+"""The lake: whole files or none, in a layout that others read as one table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from binance_assets import __version__
+from binance_assets.candles.parsing import empty_candles
+from binance_assets.candles.schema import columns
+from binance_assets.candles.validation import Judged
+from binance_assets.lake import Lake, LakeError
+from binance_assets.periods import period_of
+from binance_assets.series import Series, parse_series
+from binance_assets_tests.conftest import Fetch
+
+SPOT = parse_series("spot/BTCUSDT/1h")
+DAY = period_of("2024-01-01", SPOT.interval)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(tmp_path / "lake")
+    made.prepare("sandbox")
+    return made
+
+
+def store(lake: Lake, fetch: Fetch, name: str, start: str = "2024-01-01", end: str = "2024-01-04") -> list[Judged]:
+    days = fetch(name, start, end)
+    for day in days:
+        lake.write(parse_series(name), day, "rest")
+    return days
+
+
+def test_a_file_is_where_the_layout_says_and_holds_the_candles(lake: Lake, fetch: Fetch) -> None:
+    day = store(lake, fetch, "spot/BTCUSDT/1h")[0]
+    path = lake.root / "market=spot" / "symbol=BTCUSDT" / "interval=1h" / "2024-01-01.parquet"
+    assert path == lake.path(SPOT, DAY)
+    assert pl.read_parquet(path, hive_partitioning=False).equals(day.candles)
+    assert dict(pl.read_parquet_schema(path)) == columns(SPOT.market)
+
+
+def test_the_file_itself_says_what_it_is(lake: Lake, fetch: Fetch) -> None:
+    store(lake, fetch, "spot/BTCUSDT/1h")
+    metadata = pl.read_parquet_metadata(lake.path(SPOT, DAY))
+    assert metadata["series"] == "spot/BTCUSDT/1h"
+    assert (metadata["source"], metadata["verdict"]) == ("rest", "unproved")
+    assert (metadata["missing"], metadata["version"]) == ("[]", __version__)
+
+
+def test_files_are_zstd_with_statistics(lake: Lake, fetch: Fetch) -> None:
+    store(lake, fetch, "spot/BTCUSDT/1h")
+    columns_of = f"parquet_metadata('{lake.path(SPOT, DAY)}')"
+    found = duckdb.sql(f"SELECT DISTINCT compression, stats_min_value IS NOT NULL FROM {columns_of}").fetchall()
+    assert found == [("ZSTD", True)]
+
+
+def test_a_market_is_one_table_for_polars_and_duckdb(lake: Lake, fetch: Fetch) -> None:
+    store(lake, fetch, "spot/BTCUSDT/1h")
+    store(lake, fetch, "spot/ETHUSDT/4h")
+    table = pl.scan_parquet(lake.root / "market=spot").collect()
+    assert table.height == 3 * 24 + 3 * 6
+    assert set(table["symbol"]) == {"BTCUSDT", "ETHUSDT"}
+    glob = f"{lake.root}/market=spot/**/*.parquet"
+    rows = duckdb.sql(f"SELECT symbol, interval, count(*) FROM '{glob}' GROUP BY ALL ORDER BY ALL").fetchall()
+    assert rows == [("BTCUSDT", "1h", 72), ("ETHUSDT", "4h", 18)]
+
+
+def test_markets_are_one_table_by_union_of_columns(lake: Lake, fetch: Fetch) -> None:
+    store(lake, fetch, "spot/BTCUSDT/1h")
+    store(lake, fetch, "coinm/BTCUSD_PERP/1h")
+    glob = f"{lake.root}/**/*.parquet"
+    rows = duckdb.sql(
+        f"SELECT market, count(quote_volume), count(base_volume) FROM read_parquet('{glob}', union_by_name=true) "
+        "GROUP BY ALL ORDER BY ALL"
+    ).fetchall()
+    assert rows == [("coinm", 0, 72), ("spot", 72, 0)]
+
+
+def test_a_partition_without_candles_is_a_file_with_no_rows_and_all_columns(lake: Lake) -> None:
+    lake.write(SPOT, Judged(DAY, "before_listing", empty_candles(SPOT.market)), "rest")
+    assert dict(pl.read_parquet_schema(lake.path(SPOT, DAY))) == columns(SPOT.market)
+    stored = lake.stored(SPOT, DAY)
+    assert stored is not None
+    assert (stored.rows, stored.verdict) == (0, "before_listing")
+
+
+@pytest.mark.parametrize("verdict", ["lost", "unfinished", "invalid", "unreachable"])
+def test_a_refused_partition_is_not_written(lake: Lake, verdict: str) -> None:
+    with pytest.raises(ValueError, match="must not be written"):
+        lake.write(SPOT, Judged(DAY, verdict, empty_candles(SPOT.market)), "rest")  # type: ignore[arg-type]
+    assert lake.stored(SPOT, DAY) is None
+
+
+def test_real_and_synthetic_candles_are_never_mixed(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="BINANCE_ASSETS_LAKE"):
+        lake.prepare("binance")
+    assert lake.origin == "sandbox"
+    real = Lake(tmp_path / "real")
+    real.prepare("binance")
+    with pytest.raises(LakeError, match="'binance'"):
+        real.check_origin("sandbox")
+
+
+def test_a_file_that_is_torn_or_of_another_series_does_not_count(lake: Lake, fetch: Fetch) -> None:
+    store(lake, fetch, "spot/BTCUSDT/1h")
+    path = lake.path(SPOT, DAY)
+    other = parse_series("spot/ETHUSDT/1h")
+    lake.path(other, DAY).parent.mkdir(parents=True)
+    lake.path(other, DAY).write_bytes(path.read_bytes())
+    assert lake.stored(other, DAY) is None
+    path.write_bytes(path.read_bytes()[:-100])
+    assert lake.stored(SPOT, DAY) is None
+    path.write_bytes(b"")
+    assert lake.stored(SPOT, DAY) is None
+
+
+def test_what_a_killed_writer_left_is_no_data_and_does_not_stay(lake: Lake) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    host = os.uname().nodename
+    litter = lake.root / ".incoming" / f"{dead.pid}-0123-{host}"
+    ours = lake.root / ".incoming" / f"{os.getpid()}-4567-{host}"
+    litter.write_bytes(b"half")
+    ours.write_bytes(b"half")
+    Lake(lake.root).prepare("sandbox")
+    assert not litter.exists()
+    assert ours.exists()  # its writer is alive
+
+
+def test_a_lake_that_cannot_be_written_is_told_in_one_line_and_keeps_its_files(lake: Lake, fetch: Fetch) -> None:
+    (day, *_) = store(lake, fetch, "spot/BTCUSDT/1h")
+    before = lake.path(SPOT, DAY).read_bytes()
+    (lake.root / ".incoming").rmdir()
+    (lake.root / ".incoming").write_text("in the way")  # root may write anywhere, so permissions prove nothing
+    with pytest.raises(LakeError, match="cannot be written"):
+        lake.write(SPOT, day, "rest")
+    assert lake.path(SPOT, DAY).read_bytes() == before
+
+
+def test_a_symbol_outside_ascii_keeps_its_name(lake: Lake, fetch: Fetch) -> None:
+    series: Series = parse_series("usdm/币安人生USDT/1h")
+    store(lake, fetch, str(series), "2026-01-01", "2026-01-02")
+    assert (lake.root / "market=usdm" / "symbol=币安人生USDT").is_dir()
+    assert set(pl.scan_parquet(lake.root / "market=usdm").collect()["symbol"]) == {"币安人生USDT"}
+
+
+def test_keys_are_the_days_that_have_files(lake: Lake, fetch: Fetch) -> None:
+    assert lake.keys(SPOT) == []
+    store(lake, fetch, "spot/BTCUSDT/1h")
+    assert lake.keys(SPOT) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert period_of(lake.keys(SPOT)[-1], SPOT.interval).start == int(
+        dt.datetime(2024, 1, 3, tzinfo=dt.UTC).timestamp() * 1_000
+    )

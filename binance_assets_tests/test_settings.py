@@ -1,0 +1,57 @@
+"""Settings: what the environment may say, and that the README says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from binance_assets.settings import ConfigurationError, Settings, read_settings
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def test_the_defaults_are_binance_itself() -> None:
+    settings = read_settings({})
+    assert settings.spot_url == "https://api.binance.com"
+    assert settings.usdm_url == "https://fapi.binance.com"
+    assert settings.coinm_url == "https://dapi.binance.com"
+    assert settings.archive_url == "https://data.binance.vision"
+    assert (settings.lake, settings.universe) == (Path("lake"), Path("universe.yaml"))
+    assert (settings.max_workers, settings.warmup, settings.weight_share) == (50, 3, 1.0)
+    assert (settings.ban_patience, settings.connect_timeout, settings.read_timeout) == (900, 5, 15)
+    assert (settings.source, settings.strict) == ("auto", False)
+
+
+def test_an_empty_variable_is_unset_and_a_foreign_one_ignored() -> None:
+    assert read_settings({"BINANCE_ASSETS_WARMUP": "", "BINANCE_API_KEY": "x"}) == read_settings({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("BINANCE_SPOT_URL", "api.binance.com", "a host without a path"),
+        ("BINANCE_SPOT_URL", "https://api.binance.com/api/v3", "a host without a path"),
+        ("BINANCE_ASSETS_MAX_WORKERS", "many", "valid integer"),
+        ("BINANCE_ASSETS_MAX_WORKERS", "0", "greater than or equal to 1"),
+        ("BINANCE_ASSETS_WEIGHT_SHARE", "1.5", "less than or equal to 1"),
+        ("BINANCE_ASSETS_WEIGHT_SHARE", "0", "greater than 0"),
+        ("BINANCE_ASSETS_SOURCE", "ftp", "'auto', 'rest' or 'archive'"),
+    ],
+)
+def test_a_mistake_names_the_variable_the_value_and_what_is_wanted(name: str, value: str, says: str) -> None:
+    with pytest.raises(ConfigurationError) as told:
+        read_settings({name: value})
+    assert str(told.value).startswith(f"{name}='{value}'")
+    assert says in str(told.value)
+
+
+def test_the_ledger_is_one_file_per_user_and_host() -> None:
+    assert read_settings({}).ledger.is_absolute()
+    assert read_settings({"BINANCE_ASSETS_LEDGER": "x.sqlite"}).ledger == Path("x.sqlite")
+
+
+def test_every_setting_stands_in_the_readme() -> None:
+    text = README.read_text()
+    for field in Settings.model_fields.values():
+        assert f"`{field.alias}`" in text

@@ -1,0 +1,69 @@
+"""A snapshot of everything that the code location declares: a change of keys or partitions is seen in review.
+
+After a wanted change: ``UPDATE_SNAPSHOT=1 python -m pytest binance_assets_tests/test_specs.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from binance_assets.definitions import build_defs
+from binance_assets.series import parse_series
+from binance_assets.settings import read_settings
+from binance_assets.universe import Tracked, Universe
+
+SNAPSHOT = Path(__file__).with_name("specs.json")
+NAMES = ("spot/BTCUSDT/1s", "spot/BTCUSDT/1m", "spot/BTCUSDT/1mo", "usdm/币安人生USDT/1d", "coinm/BTCUSD_PERP/3d")
+
+
+def declared() -> dict[str, Any]:
+    universe = Universe(tuple(Tracked(parse_series(name)) for name in NAMES))
+    repository = build_defs(read_settings({"BINANCE_ASSETS_LAKE": "/lake"}), universe).get_repository_def()
+    repository.load_all_definitions()
+    graph = repository.asset_graph
+    assets = {}
+    for spec in sorted(repository.assets_defs_by_key[key].get_asset_spec(key) for key in graph.get_all_asset_keys()):
+        assets[spec.key.to_user_string()] = {
+            "group": spec.group_name,
+            "kinds": sorted(spec.kinds),
+            "tags": {name: value for name, value in sorted(spec.tags.items()) if not name.startswith("dagster/kind")},
+            "description": spec.description,
+            "partitions": str(spec.partitions_def),
+            "uri": spec.metadata["dagster/uri"],
+            "series": spec.metadata["series"],
+            "columns": [f"{column.name}: {column.type}" for column in spec.metadata["dagster/column_schema"].columns],
+            "checks": [
+                {"name": check.name, "blocking": check.blocking}
+                for check in repository.assets_defs_by_key[spec.key].check_specs
+            ],
+            "backfill": str(repository.assets_defs_by_key[spec.key].backfill_policy),
+        }
+    jobs = {
+        job.name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys)
+        for job in repository.get_all_jobs()
+        if not job.name.startswith("__")
+    }
+    schedules = {
+        schedule.name: {"cron": schedule.cron_schedule, "job": schedule.job_name, "status": schedule.default_status.value}
+        for schedule in repository.schedule_defs
+    }
+    resources = sorted(repository.get_top_level_resources())
+    return {"assets": assets, "jobs": jobs, "schedules": schedules, "resources": resources}
+
+
+def test_the_code_location_declares_what_the_snapshot_says() -> None:
+    found = declared()
+    if os.environ.get("UPDATE_SNAPSHOT"):
+        SNAPSHOT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    assert found == json.loads(SNAPSHOT.read_text())
+
+
+def test_every_asset_key_is_the_series_name_in_ascii() -> None:
+    for name in declared()["assets"]:
+        assert dg.AssetKey.from_user_string(name).path[0] in {"spot", "usdm", "coinm"}
+        assert name.isascii()

@@ -1,0 +1,128 @@
+"""The universe file: what it may say, and that edits keep the rest of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from binance_assets.series import parse_series
+from binance_assets.universe import UniverseError, read_universe, track, untrack
+
+COMMENTED = """\
+# what we trade
+series:
+  - market: spot   # the main market
+    symbols: [BTCUSDT, ETHUSDT] # two of them
+    intervals: [1m]
+  - market: usdm
+    symbols: [BTCUSDT]
+    intervals: [1m, 1h]
+    source: rest
+# the end
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "universe.yaml"
+
+
+def names(path: Path) -> list[str]:
+    return [str(series) for series in read_universe(path).series]
+
+
+@pytest.mark.parametrize("text", [None, "", "# nothing\n", "series:\n", "series: []\n"])
+def test_nothing_is_an_empty_universe(path: Path, text: str | None) -> None:
+    if text is not None:
+        path.write_text(text)
+    assert read_universe(path).tracked == ()
+
+
+def test_an_entry_is_all_its_symbols_in_all_its_intervals(path: Path) -> None:
+    path.write_text(COMMENTED)
+    assert names(path) == ["spot/BTCUSDT/1m", "spot/ETHUSDT/1m", "usdm/BTCUSDT/1m", "usdm/BTCUSDT/1h"]
+    assert [tracked.source for tracked in read_universe(path).tracked] == [None, None, "rest", "rest"]
+
+
+def test_the_full_format_is_understood(path: Path) -> None:
+    path.write_text(
+        "series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], source: auto, derive: [5m, 1h, 45m]}]"
+    )
+    universe = read_universe(path)
+    assert [str(series) for series in universe.series] == ["spot/BTCUSDT/1m"]
+    assert universe.derived == ("spot/BTCUSDT/5m", "spot/BTCUSDT/1h", "spot/BTCUSDT/45m")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m, 1h], derive: [1h]}]", "both fetched and derived"),
+        ("series: [{market: spot, symbols: [BTCUSDT, BTCUSDT], intervals: [1m]}]", "listed twice"),
+        ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1M, 1mo]}]", "listed twice"),
+        ("series: [{market: moon, symbols: [BTCUSDT], intervals: [1m]}]", "no market 'moon'"),
+        ("series: [{market: spot, symbols: [BTCUSDT], intervals: [7m]}]", "no interval '7m'"),
+        ("series: [{market: usdm, symbols: [BTCUSDT], intervals: [1s]}]", "no candles of 1s"),
+        ("series: [{market: spot, symbols: [btc/usdt], intervals: [1m]}]", "not a symbol"),
+        ("series: [{market: spot, symbols: BTCUSDT, intervals: [1m]}]", "symbols"),
+        ("series: [{market: spot, symbols: [1000], intervals: [1m]}]", "symbols"),
+        ("series: [{market: spot, symbols: [BTCUSDT]}]", "intervals"),
+        ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], sauce: rest}]", "sauce"),
+        ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], source: ftp}]", "source"),
+        ("series: [spot]", "entry 1"),
+        ("series: {market: spot}", "list of entries"),
+        ("serie: []", "one key, series"),
+        ("- 1", "one key, series"),
+        ("series: [", "not YAML"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_its_place(path: Path, text: str, says: str) -> None:
+    path.write_text(text)
+    with pytest.raises(UniverseError) as told:
+        read_universe(path)
+    assert says in str(told.value)
+    assert str(path) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_tracking_adds_to_a_fitting_entry_and_keeps_comments(path: Path) -> None:
+    path.write_text(COMMENTED)
+    new = track(path, [parse_series("spot/SOLUSDT/1m"), parse_series("spot/BTCUSDT/1m"), parse_series("coinm/X/1mo")])
+    assert [str(series) for series in new] == ["spot/SOLUSDT/1m", "coinm/X/1mo"]
+    text = path.read_text()
+    assert "# what we trade" in text
+    assert "# the main market" in text
+    assert "symbols: [BTCUSDT, ETHUSDT, SOLUSDT] # two of them" in text
+    assert names(path)[2] == "spot/SOLUSDT/1m"
+    assert names(path)[-1] == "coinm/X/1mo"
+
+
+def test_untracking_leaves_everything_else(path: Path) -> None:
+    path.write_text(COMMENTED)
+    untrack(path, [parse_series("spot/BTCUSDT/1m"), parse_series("usdm/BTCUSDT/1h")])
+    assert names(path) == ["spot/ETHUSDT/1m", "usdm/BTCUSDT/1m"]
+    assert "# the main market" in path.read_text()
+
+
+def test_untracking_one_interval_of_one_symbol_splits_the_entry(path: Path) -> None:
+    path.write_text("series: [{market: spot, symbols: [A, B], intervals: [1m, 1h], source: rest}]")
+    untrack(path, [parse_series("spot/A/1h")])
+    assert sorted(names(path)) == ["spot/A/1m", "spot/B/1h", "spot/B/1m"]
+    assert {tracked.source for tracked in read_universe(path).tracked} == {"rest"}
+
+
+def test_tracking_and_untracking_come_back_to_where_they_began(path: Path) -> None:
+    series = [parse_series(f"{market}/BTCUSDT/{interval}") for market in ("spot", "usdm") for interval in ("1m", "1mo")]
+    assert track(path, series) == series
+    assert track(path, series) == []
+    assert untrack(path, series) == series
+    assert names(path) == []
+
+
+def test_an_edit_that_would_contradict_the_file_changes_nothing(path: Path) -> None:
+    path.write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], derive: [1h]}]")
+    before = path.read_text()
+    with pytest.raises(UniverseError, match="both fetched and derived"):
+        track(path, [parse_series("spot/BTCUSDT/1h")])
+    assert path.read_text() == before
+    assert [other.name for other in path.parent.iterdir()] == [path.name]
