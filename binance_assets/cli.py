@@ -122,6 +122,8 @@ def download(
     exchange = open_exchange(market, settings)
     try:
         backlogs = survey(request, lake, exchange, universe.series)
+        if not dry_run and any(backlog.missing for backlog in backlogs):
+            lake.prepare(exchange.origin)
     except UnknownSymbol as error:
         raise BadRequest(str(error)) from None
     except ExchangeError as error:

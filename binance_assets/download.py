@@ -15,6 +15,7 @@ import polars as pl
 
 from binance_assets.candles.parsing import check_page, empty_candles, parse_page
 from binance_assets.candles.validation import Judged, judge
+from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.exchange.paging import Page, plan_pages
@@ -53,7 +54,10 @@ def download(exchange: Exchange, series: Series, periods: Sequence[Period]) -> I
         return
     finished = [period for period in periods if over_at(period, series.interval) <= now]
     for block, candles, errors in _blocks(exchange, series, finished):
-        yield from _judge_block(exchange, series, block, candles, errors, now)
+        for judged in _judge_block(exchange, series, block, candles, errors, now):
+            if exchange.closed:
+                raise Stopped
+            yield judged
     for period in periods[len(finished) :]:
         yield Judged(period, "unfinished", empty_candles(series.market), (), "it is not over yet")
 

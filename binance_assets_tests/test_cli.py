@@ -1,0 +1,309 @@
+"""The command line as a process of its own: what it prints, what it leaves behind, with which code it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
+from binance_assets.orchestration.instance import open_instance
+from binance_assets.sandbox import Fault, Sandbox
+from binance_assets_tests.conftest import Run, cli_environment
+
+JANUARY = ("--start", "2024-01-01", "--end", "2024-02-01")
+THE_3RD = to_ms(dt.date(2024, 1, 3))
+BTC = dg.AssetKey(["spot", "BTCUSDT", "1m"])
+
+
+def download(run_cli: Run, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return run_cli("download", *arguments)
+
+
+def runs_in(folder: Path) -> list[dg.DagsterRun]:
+    with contextlib.chdir(folder), open_instance(folder, {}) as instance:
+        return list(instance.get_runs())
+
+
+def materialized_in(folder: Path, key: dg.AssetKey = BTC) -> set[str]:
+    with contextlib.chdir(folder), open_instance(folder, {}) as instance:
+        return set(instance.get_materialized_partitions(key))
+
+
+def keys_in(folder: Path, series: str = "market=spot/symbol=BTCUSDT/interval=1m") -> list[str]:
+    return sorted(path.stem for path in (folder / "lake" / series).glob("*.parquet"))
+
+
+def test_a_month_lands_in_lake_universe_and_dagster(run_cli: Run, tmp_path: Path) -> None:
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    assert (told["days_asked"], told["days_present"], told["refused"]) == (31, 31, [])
+    assert (told["rows"], told["requests"]) == (44_640, 47)
+    assert told["workers"] >= 1
+    assert told["rtt_ms"] > 0
+    assert len(keys_in(tmp_path)) == len(materialized_in(tmp_path)) == 31
+    (run,) = runs_in(tmp_path)
+    assert (run.job_name, run.status) == ("spot_daily", dg.DagsterRunStatus.SUCCESS)
+    assert "spot/BTCUSDT/1m is now tracked" in result.stderr
+    assert "reload" in result.stderr
+    assert "dagster" not in result.stderr.lower().replace(str(tmp_path).lower(), "")
+
+
+def test_the_table_says_the_same_to_people(run_cli: Run) -> None:
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY)
+    assert result.returncode == 0
+    header, row = result.stdout.strip().splitlines()
+    assert header.split()[0] == "series"
+    assert row.split()[:5] == ["spot/BTCUSDT/1m", "31", "31", "0", "44,640"]
+
+
+def test_what_is_there_is_not_asked_again(run_cli: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY)
+    sandbox.requests.clear()
+    again = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json")
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["spot/BTCUSDT/1m"]["days_present"] == 31
+    assert list(sandbox.requests) == []
+    assert len(runs_in(tmp_path)) == 1
+
+
+def test_one_run_over_the_hull_fetches_only_what_is_missing(run_cli: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY)
+    folder = tmp_path / "lake/market=spot/symbol=BTCUSDT/interval=1m"
+    for day in ("05", "06", "20"):
+        (folder / f"2024-01-{day}.parquet").unlink()
+    (folder / "2024-01-25.parquet").write_bytes(b"torn")
+    untouched = (folder / "2024-01-10.parquet").stat().st_mtime_ns
+    sandbox.requests.clear()
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["spot/BTCUSDT/1m"]["rows"] == 4 * 1440
+    assert (folder / "2024-01-10.parquet").stat().st_mtime_ns == untouched
+    run = runs_in(tmp_path)[0]
+    assert run.tags["dagster/asset_partition_range_start"] == "2024-01-05"
+    assert run.tags["dagster/asset_partition_range_end"] == "2024-01-25"
+    assert run.run_config["ops"]["spot__BTCUSDT__1m"]["config"] == {"only_missing": True}
+
+
+def test_refresh_fetches_again(run_cli: Run, tmp_path: Path) -> None:
+    week = ("--start", "2024-01-01", "--end", "2024-01-08")
+    download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *week)
+    again = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *week, "--refresh", "--json")
+    assert json.loads(again.stdout)["spot/BTCUSDT/1m"]["rows"] == 7 * 1440
+    assert len(runs_in(tmp_path)) == 2
+
+
+def test_days_that_dagster_does_not_know_are_reported_to_it(run_cli: Run, tmp_path: Path) -> None:
+    download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY)
+    shutil.rmtree(tmp_path / ".dagster")
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY)
+    assert result.returncode == 0
+    assert len(materialized_in(tmp_path)) == 31
+    assert runs_in(tmp_path) == []
+
+
+def test_a_refused_day_is_named_and_the_code_is_1(run_cli: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.faults.add(Fault("missing_row", start=THE_3RD + HOUR, end=THE_3RD + HOUR + MINUTE))
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json")
+    assert result.returncode == 1
+    told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    assert told["days_present"] == 30
+    (refused,) = told["refused"]
+    assert (refused["day"], refused["verdict"]) == ("2024-01-03", "lost")
+    assert refused["missing"] == [["2024-01-03T01:00:00Z", "2024-01-03T01:01:00Z"]]
+    assert "2024-01-03" not in keys_in(tmp_path)
+    assert "2024-01-03" not in materialized_in(tmp_path)
+    (run,) = runs_in(tmp_path)
+    assert run.status == dg.DagsterRunStatus.FAILURE
+    assert "Traceback" not in result.stderr
+
+
+def test_several_series_and_intervals_in_one_call(run_cli: Run, tmp_path: Path) -> None:
+    result = download(run_cli, "btcusdt", "ETHUSDT", "--market", "usdm", "--interval", "1h", "--interval", "1M",
+                      "--start", "2024-01-01", "--end", "2024-03-01", "--json")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert {name: found["days_present"] for name, found in told.items()} == {
+        "usdm/BTCUSDT/1h": 60, "usdm/BTCUSDT/1mo": 2, "usdm/ETHUSDT/1h": 60, "usdm/ETHUSDT/1mo": 2,
+    }  # fmt: skip
+    assert sorted(run.job_name for run in runs_in(tmp_path)) == ["usdm_daily", "usdm_monthly"]
+
+
+def test_from_the_first_candle_to_the_last_finished_one(run_cli: Run, sandbox: Sandbox) -> None:
+    result = download(run_cli, "ARBUSDT", "--market", "spot", "--interval", "1M", "--json")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)["spot/ARBUSDT/1mo"]
+    now = dt.datetime.fromtimestamp(sandbox.now_ms() / 1_000, dt.UTC)
+    months = (now.year - 2023) * 12 + now.month - 3
+    assert told["days_asked"] == told["days_present"] == months
+
+
+def test_a_dry_run_writes_nothing(run_cli: Run, tmp_path: Path) -> None:
+    result = download(run_cli, "BTCUSDT", "--market", "usdm", "--interval", "1m", *JANUARY, "--dry-run", "--json")
+    assert result.returncode == 0
+    told = json.loads(result.stdout)["usdm/BTCUSDT/1m"]
+    assert (told["days_asked"], told["days_present"], len(told["days_missing"])) == (31, 0, 31)
+    assert (told["requests"], told["weight"]) == (90, 180)
+    assert {path.name.split("-")[0] for path in tmp_path.iterdir()} <= {"ledger.sqlite"}
+    table = download(run_cli, "BTCUSDT", "--market", "usdm", "--interval", "1m", *JANUARY, "--dry-run")
+    assert table.stdout.splitlines()[1].split() == [
+        "usdm/BTCUSDT/1m", "2024-01-01", "2024-01-31", "31", "0", "31", "90", "180",
+    ]  # fmt: skip
+
+
+TODAY = dt.datetime.now(dt.UTC).date()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["NOPEUSDT", "--market", "spot", "--interval", "1m", *JANUARY], "there is no symbol NOPEUSDT"),
+        (["NOPEUSDT", "--market", "coinm", "--interval", "1m"], "there is no symbol NOPEUSDT"),
+        (["BTC/USDT", "--market", "spot", "--interval", "1m"], "not a symbol"),
+        (["BTCUSDT", "--market", "moon", "--interval", "1m"], "no market 'moon'"),
+        (["BTCUSDT", "--market", "spot", "--interval", "7m"], "no interval '7m'"),
+        (["BTCUSDT", "--market", "usdm", "--interval", "1s"], "no candles of 1s"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-02-30"], "not a day"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1w", "--start", "2024-01-02"], "first of a month"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-02-01", "--end", "2024-02-01"], "after"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2010-01-01"], "2017-07-01"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", f"{TODAY}"], "not before today"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--end", f"{TODAY + dt.timedelta(2)}"], "later than today"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--source", "archive", *JANUARY], "archive"),
+        (["BTCUSDT", "--market", "spot"], "--interval"),
+        (["--market", "spot", "--interval", "1m"], "SYMBOL"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--sauce"], "--sauce"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    run_cli: Run, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    result = download(run_cli, *arguments)
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert result.stdout == ""
+    assert {path.name.split("-")[0] for path in tmp_path.iterdir()} <= {"ledger.sqlite"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"BINANCE_SPOT_URL": "https://api.binance.com/api"}, "BINANCE_SPOT_URL"),
+        ({"BINANCE_ASSETS_WARMUP": "none"}, "BINANCE_ASSETS_WARMUP"),
+        ({"DAGSTER_HOME": "/does/not/exist"}, "DAGSTER_HOME"),
+        ({"BINANCE_ASSETS_LEDGER": "/proc/nowhere/ledger"}, "BINANCE_ASSETS_LEDGER"),
+        ({"BINANCE_ASSETS_LAKE": "/proc/nowhere/lake"}, "cannot be written"),
+    ],
+)
+def test_bad_configuration_is_one_line(run_cli: Run, environment: dict[str, str], says: str) -> None:
+    result = run_cli("download", "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-01-01",
+                     "--end", "2024-01-02", **environment)  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_broken_universe_is_one_line(run_cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "universe.yaml").write_text("series: [")
+    for command in (["series"], ["download", "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY]):
+        result = run_cli(*command)
+        assert result.returncode == 2
+        assert "universe.yaml is not YAML" in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_lake_of_real_candles_refuses_the_sandbox(run_cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "_lake.json").write_text('{"origin": "binance", "layout": 1}')
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY)
+    assert result.returncode == 2
+    assert "origin 'binance'" in result.stderr
+    assert not (tmp_path / "universe.yaml").exists()
+
+
+def test_an_exchange_that_is_not_there_is_one_line_and_code_1(run_cli: Run) -> None:
+    result = run_cli("download", "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY,
+                     BINANCE_SPOT_URL="http://127.0.0.1:9")  # fmt: skip
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert "no connection" in line
+
+
+def test_settings_of_a_dotenv_file_count(run_cli: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"BINANCE_ASSETS_LAKE={tmp_path}/elsewhere\n")
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1h", "--start", "2024-01-01",
+                      "--end", "2024-01-02")  # fmt: skip
+    assert result.returncode == 0
+    assert len(list((tmp_path / "elsewhere").rglob("*.parquet"))) == 1
+
+
+def test_tracking_by_hand(run_cli: Run, tmp_path: Path) -> None:
+    assert run_cli("track", "BTCUSDT", "ETHUSDT", "--market", "spot", "--interval", "1m").returncode == 0
+    listed = run_cli("series")
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == ["spot/BTCUSDT/1m", "spot/ETHUSDT/1m"]
+    assert run_cli("untrack", "BTCUSDT", "--market", "spot", "--interval", "1m").returncode == 0
+    assert "spot/BTCUSDT/1m" not in run_cli("series").stdout
+    again = run_cli("untrack", "BTCUSDT", "--market", "spot", "--interval", "1m")
+    assert (again.returncode, "was not tracked" in again.stdout) == (1, True)
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_within_two_seconds_even_while_a_socket_hangs(
+    sandbox: Sandbox, tmp_path: Path, signal_: signal.Signals
+) -> None:
+    (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
+    hang = THE_3RD + 60 * DAY
+    sandbox.faults.add(Fault("hang", start=hang, end=hang + 1))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "binance_assets.cli", "download", "BTCUSDT", "--market", "spot", "--interval", "1m",
+         "--start", "2024-01-01", "--end", "2024-04-01"],
+        cwd=tmp_path, env=cli_environment(sandbox, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(keys_in(tmp_path)) < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    finished = keys_in(tmp_path)
+    assert len(finished) >= 20
+    began = time.monotonic()
+    process.send_signal(signal_)
+    _, told = process.communicate(timeout=20)
+    assert time.monotonic() - began < 2.5  # two seconds, and what a loaded machine adds
+    assert process.returncode == 130
+    assert told.strip().splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in told
+    (run,) = runs_in(tmp_path)
+    assert run.status == dg.DagsterRunStatus.CANCELED
+    assert set(keys_in(tmp_path)) >= set(finished)
+    assert materialized_in(tmp_path) >= set(finished)
+    assert list((tmp_path / "lake" / ".incoming").iterdir()) == []
+
+
+def test_after_an_interrupt_the_same_command_goes_on(run_cli: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    test_an_interrupt_ends_it_within_two_seconds_even_while_a_socket_hangs(sandbox, tmp_path, signal.SIGINT)
+    sandbox.faults.clear()
+    sandbox.requests.clear()
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-01-01",
+                      "--end", "2024-04-01", "--json")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    assert told["days_present"] == 91
+    assert told["rows"] <= 71 * 1440
+
+
+def test_help_is_quick_and_knows_every_command(run_cli: Run) -> None:
+    told = run_cli("--help").stdout
+    assert all(name in told for name in ("download", "track", "untrack", "series", "sandbox", "demo"))
+    assert os.linesep in run_cli("download", "--help").stdout
