@@ -39,7 +39,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -175,8 +175,9 @@ def _serve(connection: Connection, rendered: Sequence[Work]) -> None:
             for day in work.periods:
                 sandbox.rows(series.market.name, series.symbol, str(series.interval), day.start, day.end)
         connection.send(sandbox.url)
-        while connection.recv():
-            connection.send(list(sandbox.requests))
+        with suppress(EOFError, KeyboardInterrupt):  # whoever started it is gone
+            while connection.recv():
+                connection.send(list(sandbox.requests))
 
 
 def await_room(seconds: float = _ROOM_SECONDS) -> None:

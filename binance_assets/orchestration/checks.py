@@ -26,7 +26,7 @@ def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
         asset=key,
         blocking=True,
         description="Every partition that the run was asked for has all its candles, and they are sane. "
-        "A partition that does not is not written.",
+        "One that lacks a candle or holds nonsense is not written.",
     )
 
 
