@@ -8,13 +8,15 @@ for day in download(exchange, series, periods_between(date(2024, 1, 1), date(202
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from binance_assets.candles.parsing import check_page, empty_candles, parse_page
-from binance_assets.candles.validation import Judged, judge
+from binance_assets.candles.parsing import check_window, count_rows, csv_rows, empty_candles, parse_rows
+from binance_assets.candles.validation import Judged, judge, rows_of
 from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.exchange import Exchange
@@ -53,8 +55,8 @@ def download(exchange: Exchange, series: Series, periods: Sequence[Period]) -> I
         yield from (_unavailable(series, period, error) for period in periods)
         return
     finished = [period for period in periods if over_at(period, series.interval) <= now]
-    for block, candles, errors in _blocks(exchange, series, finished):
-        for judged in _judge_block(exchange, series, block, candles, errors, now):
+    for block in _blocks(exchange, series, finished):
+        for judged in _judge_block(exchange, series, block, now):
             if exchange.closed:
                 raise Stopped
             yield judged
@@ -67,71 +69,114 @@ def plan(series: Series, periods: Sequence[Period]) -> list[Page]:
     return plan_pages(series.market, series.interval, spans(periods))
 
 
-Block = tuple[list[Period], pl.DataFrame, list[tuple[Page, ExchangeError]]]
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Whole periods and all that was answered for them."""
+
+    periods: list[Period]
+    candles: pl.DataFrame
+    errors: list[tuple[Page, ExchangeError]]
 
 
-def _blocks(exchange: Exchange, series: Series, periods: Sequence[Period]) -> Iterator[Block]:
-    """Runs of whole periods with all that was answered, and the pages that were not."""
-
-    def read(page: Page, body: bytes) -> pl.DataFrame:
-        frame = parse_page(series.market, body)
-        check_page(frame, series.interval, page.start, page.end)
-        return frame
-
-    frames: list[pl.DataFrame] = []
+def _blocks(exchange: Exchange, series: Series, periods: Sequence[Period]) -> Iterator[_Block]:
+    """Runs of whole periods. Pages are collected as they come, and read together: one call costs as much as forty."""
+    answers: list[tuple[Page, bytes]] = []
     errors: list[tuple[Page, ExchangeError]] = []
-    done = 0
-    for page, outcome in exchange.stream(series, plan(series, periods), read):
+    first, rows = 0, 0
+    for page, outcome in exchange.stream(series, plan(series, periods), lambda _, body: csv_rows(body)):
         if isinstance(outcome, ExchangeError):
             errors.append((page, outcome))
         else:
-            frames.append(outcome)
-        if sum(frame.height for frame in frames) < _BLOCK_ROWS:
+            answers.append((page, outcome))
+            rows += count_rows(outcome)
+        if rows < _BLOCK_ROWS:
             continue
-        ready = done
-        while ready < len(periods) and periods[ready].end <= page.end:
-            ready += 1
-        if ready > done:
-            candles = pl.concat(frames)
-            yield list(periods[done:ready]), candles, errors
-            # What lies behind the block belongs to a period that the next pages complete.
-            rest = pl.col("open_time").to_physical() >= periods[ready - 1].end
-            frames, errors = [candles.filter(rest)], errors[-1:]
-            done = ready
-    if done < len(periods):
-        yield list(periods[done:]), pl.concat([empty_candles(series.market), *frames]), errors
+        end = bisect_right(periods, page.end, lo=first, key=lambda period: period.end)
+        if end > first:
+            yield _read_block(exchange, series, list(periods[first:end]), answers, errors)
+            # The last pages may hold the beginning of the next period.
+            judged = periods[end - 1].end
+            answers = [(page, found) for page, found in answers if page.end > judged]
+            errors = [(page, error) for page, error in errors if page.end > judged]
+            first, rows = end, 0
+    if first < len(periods):
+        yield _read_block(exchange, series, list(periods[first:]), answers, errors)
 
 
-def _judge_block(
+def _read_block(
     exchange: Exchange,
     series: Series,
-    periods: Sequence[Period],
-    candles: pl.DataFrame,
+    periods: list[Period],
+    answers: Sequence[tuple[Page, bytes]],
     errors: Sequence[tuple[Page, ExchangeError]],
-    now: int,
-) -> Iterator[Judged]:
-    failed = {period: error for page, error in errors for period in periods if _overlap(page, period)}
-    answered = [period for period in periods if period not in failed]
-    judged = {verdict.period: verdict for verdict in judge(series, candles, answered, now)} if answered else {}
-    doubtful = [period for period, verdict in judged.items() if verdict.verdict in ("lost", "invalid")]
+) -> _Block:
+    try:
+        candles = parse_rows(series.market, b"".join(rows for _, rows in answers))
+        if answers:
+            check_window(candles, series.interval, answers[0][0].start, answers[-1][0].end)
+        return _Block(periods, candles, list(errors))
+    except ValueError:
+        return _read_page_by_page(exchange, series, periods, answers, errors)
+
+
+def _read_page_by_page(
+    exchange: Exchange,
+    series: Series,
+    periods: list[Period],
+    answers: Sequence[tuple[Page, bytes]],
+    errors: Sequence[tuple[Page, ExchangeError]],
+) -> _Block:
+    """Find the pages that are not what was asked for, and ask for them again."""
+
+    def read(page: Page, rows: bytes) -> pl.DataFrame:
+        frame = parse_rows(series.market, rows)
+        check_window(frame, series.interval, page.start, page.end)
+        return frame
+
+    frames, errors = [empty_candles(series.market)], list(errors)
+    for page, rows in answers:
+        try:
+            frames.append(read(page, rows))
+        except ValueError:
+            try:
+                frames.append(exchange.klines(series, page, lambda page, body: read(page, csv_rows(body))))
+            except ExchangeError as error:
+                errors.append((page, error))
+    return _Block(periods, pl.concat(frames), errors)
+
+
+def _judge_block(exchange: Exchange, series: Series, block: _Block, now: int) -> Iterator[Judged]:
+    failed = _failed(block)
+    answered = [period for period in block.periods if period not in failed]
+    judged = {one.period: one for one in judge(series, block.candles, answered, now)} if answered else {}
+    doubtful = [one for one in judged.values() if one.verdict in ("lost", "invalid")]
     if doubtful:
-        judged |= {again.period: again for again in _look_again(exchange, series, [judged[p] for p in doubtful], now)}
-    for period in periods:
+        judged |= {again.period: again for again in _look_again(exchange, series, doubtful, now)}
+    for period in block.periods:
         yield judged[period] if period in judged else _unavailable(series, period, failed[period])
+
+
+def _failed(block: _Block) -> dict[Period, ExchangeError]:
+    return {
+        period: error
+        for page, error in block.errors
+        for period in block.periods
+        if page.start < period.end and period.start < page.end
+    }
 
 
 def _look_again(exchange: Exchange, series: Series, doubtful: Sequence[Judged], now: int) -> Iterator[Judged]:
     """Ask once more for periods with holes or nonsense; an answer may have been short only once."""
     periods = [first.period for first in doubtful]
     by_period = {first.period: first for first in doubtful}
-    for block, candles, errors in _blocks(exchange, series, periods):
-        failed = {period for page, _ in errors for period in block if _overlap(page, period)}
-        for period in block:
+    for block in _blocks(exchange, series, periods):
+        failed = _failed(block)
+        for period in block.periods:
             first = by_period[period]
             if period in failed:
                 yield first
                 continue
-            second = judge(series, candles, [period], now)[0]
+            second = judge(series, rows_of(block.candles, period), [period], now)[0]
             if first.verdict == second.verdict == "lost":
                 second = judge(series, _union(first.candles, second.candles), [period], now)[0]
             yield second
@@ -139,10 +184,6 @@ def _look_again(exchange: Exchange, series: Series, doubtful: Sequence[Judged], 
 
 def _union(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([first, second]).unique("open_time", keep="last").sort("open_time")
-
-
-def _overlap(page: Page, period: Period) -> bool:
-    return page.start < period.end and period.start < page.end
 
 
 def _unavailable(series: Series, period: Period, error: ExchangeError) -> Judged:

@@ -35,6 +35,12 @@ def budget_at(ledger: Ledger, at_ms: float, limit: int = 100, share: float = 1.0
     return Budget(ledger, "here", "spot", SetClock(at_ms), limit, share, patience, call_lifetime=30)
 
 
+def spend(budget: Budget, weight: int, used: int | None) -> None:
+    """One call, and what its answer's header said."""
+    budget.take(weight, GO)
+    budget.settle(weight, used, 0, 0)
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "ledger.sqlite")
@@ -74,48 +80,75 @@ def test_a_minute_is_spent_to_the_last_weight_and_no_further(ledger: Ledger) -> 
     budget = budget_at(ledger, MIDDLE, limit=100)
     used = 0
     for _ in range(50):
-        claim = budget.take(2, GO)
         used += 2
-        budget.settle(claim, used, 0, 0)
+        spend(budget, 2, used)
     assert budget.spendable_now() == 0
     assert budget_at(ledger, MIDDLE + MINUTE_MS, limit=100).spendable_now() == 100
 
 
 def test_weight_that_others_used_is_seen_in_the_answer(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=100)
-    budget.settle(budget.take(2, GO), 62, 0, 0)
+    spend(budget, 2, 62)
     assert budget.spendable_now() == 38
 
 
 def test_a_share_leaves_the_rest_to_others(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=100, share=0.5)
     assert budget.spendable_now() == 50
-    budget.settle(budget.take(10, GO), 60, 0, 0)
+    spend(budget, 10, 60)
     assert budget.spendable_now() == 40  # ours: 50 - 10; the limit: 100 - 60
 
 
 def test_a_call_without_an_answer_is_charged(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=100)
-    budget.settle(budget.take(10, GO), None, 0, 0)
+    spend(budget, 10, None)
     assert budget.spendable_now() == 90
 
 
 def test_calls_in_flight_when_a_minute_ends_count_in_both(ledger: Ledger) -> None:
-    before = budget_at(ledger, MIDDLE, limit=100)
-    claim = before.take(30, GO)
-    after = budget_at(ledger, MIDDLE + MINUTE_MS, limit=100)
-    assert after.spendable_now() == 70
-    after.settle(claim, 30, 0, 0)
-    assert after.spendable_now() == 70
+    clock = SetClock(MIDDLE)
+    budget = Budget(ledger, "here", "spot", clock, 100, 1.0, 900, 30)
+    budget.take(30, GO)
+    clock.at_ms += MINUTE_MS
+    assert budget.spendable_now() == 70
+    budget.settle(30, None, 0, 0)
+    assert budget.spendable_now() == 70
 
 
 def test_all_users_of_the_file_share_the_minute(ledger: Ledger, tmp_path: Path) -> None:
     other = Ledger(tmp_path / "ledger.sqlite")
     first, second = budget_at(ledger, MIDDLE), budget_at(other, MIDDLE)
-    claim = first.take(60, GO)
+    first.take(60, GO)
     assert second.spendable_now() == 40
-    first.settle(claim, 60, 0, 0)
+    first.settle(60, 60, 0, 0)
     assert second.spendable_now() == 40
+
+
+def test_a_lease_leaves_most_of_the_minute_to_others_and_ends_with_the_calls(ledger: Ledger, tmp_path: Path) -> None:
+    other = Ledger(tmp_path / "ledger.sqlite")
+    first, second = budget_at(ledger, MIDDLE, 6_000), budget_at(other, MIDDLE, 6_000)
+    first.take(2, GO)
+    assert 6_000 * 7 / 8 <= second.spendable_now() < 6_000
+    first.settle(2, 2, 0, 0)
+    assert second.spendable_now() == 5_998
+
+
+def test_a_lease_is_given_back_when_the_limit_turns_out_to_be_lower(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE, limit=6_000)
+    budget.take(2, GO)
+    budget.remember_limit(10)
+    assert budget.spendable_now() == 8
+
+
+def test_a_lease_is_not_spent_on_top_of_what_others_used_meanwhile(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE, limit=800)
+    budget.take(2, GO)
+    budget.take(2, GO)
+    budget.settle(2, 798, 0, 0)
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(Stopped):
+        budget.take(2, stop)
 
 
 def test_pools_and_addresses_are_apart(ledger: Ledger) -> None:
@@ -124,24 +157,24 @@ def test_pools_and_addresses_are_apart(ledger: Ledger) -> None:
     assert elsewhere.spendable_now() == 100
 
 
-def test_the_claim_of_a_dead_process_does_not_block(ledger: Ledger) -> None:
+def test_the_lease_of_a_dead_process_does_not_block(ledger: Ledger) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     with ledger.transaction() as database:
         database.execute(
-            "INSERT INTO claim (address, name, minute, weight, pid, expires) VALUES ('here', 'spot', ?, 100, ?, ?)",
-            (MIDDLE // MINUTE_MS, dead.pid, MIDDLE * 2),
+            "INSERT INTO lease (address, name, weight, pid, expires) VALUES ('here', 'spot', 100, ?, ?)",
+            (dead.pid, MIDDLE * 2),
         )
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     with pytest.raises(Stopped):  # charged to this minute, for it may have been counted
         budget_at(ledger, MIDDLE).take(10, stop)
-    assert budget_at(ledger, MIDDLE + MINUTE_MS).take(100, GO).weight == 100
+    budget_at(ledger, MIDDLE + MINUTE_MS).take(100, GO)
 
 
 def test_a_waiting_claim_ends_when_the_run_is_stopped(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=10)
-    budget.settle(budget.take(10, GO), 10, 0, 0)
+    spend(budget, 10, 10)
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
     with pytest.raises(Stopped):

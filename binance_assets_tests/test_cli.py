@@ -26,7 +26,7 @@ THE_3RD = to_ms(dt.date(2024, 1, 3))
 BTC = dg.AssetKey(["spot", "BTCUSDT", "1m"])
 
 
-def download(run_cli: Run, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def download(run_cli: Run, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run_cli("download", *arguments)
 
 
@@ -179,7 +179,10 @@ TODAY = dt.datetime.now(dt.UTC).date()
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-02-01", "--end", "2024-02-01"], "after"),
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2010-01-01"], "2017-07-01"),
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", f"{TODAY}"], "not before today"),
-        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--end", f"{TODAY + dt.timedelta(2)}"], "later than today"),
+        (
+            ["BTCUSDT", "--market", "spot", "--interval", "1m", "--end", f"{TODAY + dt.timedelta(2)}"],
+            "later than today",
+        ),
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--source", "archive", *JANUARY], "archive"),
         (["BTCUSDT", "--market", "spot"], "--interval"),
         (["--market", "spot", "--interval", "1m"], "SYMBOL"),

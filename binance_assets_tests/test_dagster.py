@@ -21,9 +21,7 @@ from binance_assets.universe import Tracked, Universe
 from binance_assets_tests.conftest import cli_environment
 from binance_assets_tests.test_download import truth
 
-BTC, ETH, COIN = (
-    parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h")
-)
+BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
 UNIVERSE = Universe(tuple(Tracked(series) for series in (BTC, ETH, COIN, WEEKS)))
 NOON_OF_THE_3RD = to_ms(dt.date(2024, 1, 3)) + 12 * HOUR
@@ -77,9 +75,7 @@ def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return evaluation
 
 
-def test_a_single_day(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
-) -> None:
+def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox) -> None:
     job = definitions.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(instance=instance, asset_selection=[asset_key(BTC)], partition_key="2024-01-01")
     assert result.success
@@ -228,7 +224,9 @@ def test_the_schedules_ask_for_the_partition_that_has_just_ended(definitions: dg
     ):
         schedule = definitions.resolve_schedule_def(name)
         assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-        context = dg.build_schedule_context(scheduled_execution_time=now, repository_def=definitions.get_repository_def())
+        context = dg.build_schedule_context(
+            scheduled_execution_time=now, repository_def=definitions.get_repository_def()
+        )
         (request,) = schedule.evaluate_tick(context).run_requests or []
         assert request.partition_key == expected
 

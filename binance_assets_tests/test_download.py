@@ -13,7 +13,7 @@ import pytest
 
 from binance_assets.candles.parsing import parse_page
 from binance_assets.candles.validation import Judged
-from binance_assets.download import download
+from binance_assets.download import download, plan
 from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
@@ -65,6 +65,16 @@ def test_every_candle_arrives_as_the_exchange_has_it(
     sandbox: Sandbox, fetch: Fetch, name: str, start: str, end: str
 ) -> None:
     assert_the_truth(sandbox, name, fetch(name, start, end))
+
+
+@pytest.mark.parametrize("name", ["spot/BTCUSDT/1m", "usdm/ETHUSDT/1m"])
+def test_a_good_range_of_many_blocks_asks_every_page_once(
+    sandbox: Sandbox, fetch: Fetch, open_exchange: Open, name: str
+) -> None:
+    days = fetch(name, "2024-01-01", "2024-05-01")
+    assert_the_truth(sandbox, name, days)
+    windows = [request.params["startTime"] for request in sandbox.requests if request.path.endswith("/klines")]
+    assert len(windows) == len(set(windows)) == len(plan(parse_series(name), [day.period for day in days]))
 
 
 def test_scattered_days_are_fetched_together_and_only_they_are_kept(sandbox: Sandbox, open_exchange: Open) -> None:
@@ -142,9 +152,7 @@ def test_numbers_may_come_as_texts_and_texts_as_numbers(sandbox: Sandbox, fetch:
     ("kind", "verdict"),
     [("missing_row", "lost"), ("bad_prices", "invalid"), ("negative_volume", "invalid"), ("off_grid", "invalid")],
 )
-def test_what_stays_wrong_refuses_its_day_and_no_other(
-    sandbox: Sandbox, fetch: Fetch, kind: str, verdict: str
-) -> None:
+def test_what_stays_wrong_refuses_its_day_and_no_other(sandbox: Sandbox, fetch: Fetch, kind: str, verdict: str) -> None:
     noon = FIRST + DAY + 12 * HOUR
     sandbox.faults.add(Fault(kind, start=noon, end=noon + MINUTE))
     days = fetch("usdm/ETHUSDT/1m", "2024-01-01", "2024-01-05")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 from pathlib import Path
 
@@ -49,11 +50,9 @@ def test_periods_split_the_grid_without_loss_or_repetition(interval: Interval, s
     for _ in range(4):
         end = next_first(end, interval)
     whole = list(interval.open_times(to_ms(first), to_ms(end), phase))
-    split = [
-        time for p in periods_between(first, end, interval) for time in interval.open_times(p.start, p.end, phase)
-    ]
+    split = [time for p in periods_between(first, end, interval) for time in interval.open_times(p.start, p.end, phase)]
     assert split == whole
-    for earlier, later in zip(whole, whole[1:], strict=False):
+    for earlier, later in itertools.pairwise(whole):
         assert interval.close(earlier) == later
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from functools import cache
 
 import pytest
@@ -44,7 +45,7 @@ def test_every_candle_asked_for_opens_in_exactly_one_page(
     market, interval, periods = asked
     phase = phase_days * DAY if interval.has_own_phase else 0
     pages = plan_pages(market, interval, spans(periods))
-    for earlier, later in zip(pages, pages[1:], strict=False):
+    for earlier, later in itertools.pairwise(pages):
         assert earlier.end <= later.start
     for page in pages:
         assert len(interval.open_times(page.start, page.end, phase)) <= page.limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.candles.parsing import check_page, parse_page
+from binance_assets.candles.parsing import check_window, parse_page
 from binance_assets.candles.schema import columns
 from binance_assets.intervals import parse_interval
 from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
@@ -145,20 +146,16 @@ def test_anything_else_is_a_value_error(body: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_table_or_a_value_error(body: bytes) -> None:
-    try:
+    with contextlib.suppress(ValueError):
         assert dict(parse_page(SPOT, body).schema) == columns(SPOT)
-    except ValueError:
-        pass
 
 
 @given(st.integers(0, 600), st.binary(max_size=6), st.integers(0, 6))
 def test_mutated_answers_are_a_table_or_a_value_error(position: int, patch: bytes, cut: int) -> None:
     body = body_of([SPOT_ROW, [SPOT_ROW[0] + 60_000, *SPOT_ROW[1:]], [SPOT_ROW[0] + 120_000, *SPOT_ROW[1:]]])
     mutated = body[:position] + patch + body[position + cut :]
-    try:
+    with contextlib.suppress(ValueError):
         assert dict(parse_page(SPOT, mutated).schema) == columns(SPOT)
-    except ValueError:
-        pass
 
 
 def page(*minutes: int, shift: int = 0) -> pl.DataFrame:
@@ -167,9 +164,9 @@ def page(*minutes: int, shift: int = 0) -> pl.DataFrame:
 
 
 def test_a_page_that_is_what_was_asked_for_passes() -> None:
-    check_page(page(0, 1, 2), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
-    check_page(page(0, 2), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
-    check_page(page(), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
+    check_window(page(0, 1, 2), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
+    check_window(page(0, 2), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
+    check_window(page(), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
 
 
 @pytest.mark.parametrize(
@@ -184,4 +181,4 @@ def test_a_page_that_is_what_was_asked_for_passes() -> None:
 )
 def test_a_page_that_is_not_is_refused(rows: pl.DataFrame, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        check_page(rows, MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
+        check_window(rows, MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)

@@ -262,10 +262,13 @@ def test_candles_make_sense(sandbox: Sandbox, market: str, symbol: str) -> None:
         for row in sandbox.rows(market, symbol, name, start, min(start + steps * step, ms("2026-06-01"))):
             low, high = Decimal(row[3]), Decimal(row[2])
             assert 0 < low <= min(Decimal(row[1]), Decimal(row[4])) <= max(Decimal(row[1]), Decimal(row[4])) <= high
-            assert 0 <= Decimal(row[9]) <= Decimal(row[5]) and 0 <= Decimal(row[10]) <= Decimal(row[7])
+            assert 0 <= Decimal(row[9]) <= Decimal(row[5])
+            assert 0 <= Decimal(row[10]) <= Decimal(row[7])
             if not row[8]:
                 quiet += 1
-                assert low == high and not Decimal(row[5]) and not Decimal(row[7])
+                assert low == high
+                assert not Decimal(row[5])
+                assert not Decimal(row[7])
             elif market != "coinm":
                 assert low <= Decimal(row[7]) / Decimal(row[5]) <= high
     assert quiet > 0
@@ -299,7 +302,8 @@ def test_the_unfinished_candle_is_answered() -> None:
         assert Decimal(hour[5]) >= added_up([*done, *traded_since])[4]
         options.clock_offset_ms += DAY
         finished = sandbox.rows("spot", "BTCUSDT", "1h", hour[0], hour[0] + 1)[0]
-        assert Decimal(finished[5]) > Decimal(hour[5]) and finished[1] == hour[1]
+        assert Decimal(finished[5]) > Decimal(hour[5])
+        assert finished[1] == hour[1]
 
 
 def test_unfinished_candles_of_all_intervals_agree() -> None:
@@ -414,7 +418,8 @@ def test_exchange_info_names_symbols_and_the_limit(market: Market) -> None:
     by_symbol = {entry["symbol"]: entry for entry in info["symbols"]}
     if market is COINM:
         contract = by_symbol["BTCUSD_PERP"]
-        assert contract["contractStatus"] == "TRADING" and "status" not in contract
+        assert contract["contractStatus"] == "TRADING"
+        assert "status" not in contract
         assert (contract["contractSize"], by_symbol["ETHUSD_PERP"]["contractSize"]) == (100, 10)
     else:
         assert by_symbol["S300USDT"]["status"] == "TRADING"
@@ -438,7 +443,8 @@ def test_every_answer_tells_the_sandbox_its_time_and_its_weight(market: Market) 
         assert answer.headers[SANDBOX_HEADER] == "1"
         assert answer.headers["Content-Type"].startswith("application/json")
         assert abs(parsedate_to_datetime(answer.headers["Date"]).timestamp() * 1000 - ms("2025-03-04T05:06:07")) < 9000
-        assert answer.headers["Date"].count("GMT") == 1 and "Server" not in answer.headers
+        assert answer.headers["Date"].count("GMT") == 1
+        assert "Server" not in answer.headers
         assert ("x-mbx-used-weight" in answer.headers) == (market is SPOT)
     assert abs(answers[0].json()["serverTime"] - ms("2025-03-04T05:06:07")) < 9000
     assert answers[1].json() == {}
@@ -491,7 +497,8 @@ def test_too_much_weight_is_429_and_then_418() -> None:
             r"Please use WebSocket Streams for live updates to avoid bans\.",
             banned.json()["msg"],
         )
-        assert until is not None and 110_000 < int(until[1]) - sandbox.now_ms() <= 120_000
+        assert until is not None
+        assert 110_000 < int(until[1]) - sandbox.now_ms() <= 120_000
         assert 110 <= int(banned.headers["Retry-After"]) <= 120
         assert [int(answer.headers[USED_WEIGHT_HEADER]) for answer in answers] == list(range(2, 38, 2))
         assert ask(sandbox, USDM, limit=1).status_code == 200
@@ -592,7 +599,8 @@ def test_a_row_can_be_doubled(faulty: Sandbox) -> None:
 
 def test_rows_can_be_out_of_order(faulty: Sandbox) -> None:
     answer, truth = spoiled(faulty, "unordered")
-    assert answer != truth and sorted(answer) == truth
+    assert answer != truth
+    assert sorted(answer) == truth
 
 
 @pytest.mark.parametrize("shift", [None, 250])
@@ -604,7 +612,8 @@ def test_a_row_can_be_off_the_grid(faulty: Sandbox, shift: int | None) -> None:
 
 def test_a_row_from_outside_the_window_can_be_in_front(faulty: Sandbox) -> None:
     answer, truth = spoiled(faulty, "outside")
-    assert answer[1:] == truth and answer[0][0] == JAN - MINUTE
+    assert answer[1:] == truth
+    assert answer[0][0] == JAN - MINUTE
 
 
 def test_prices_can_contradict_each_other(faulty: Sandbox) -> None:
@@ -642,7 +651,8 @@ def test_the_layout_can_be_another(faulty: Sandbox) -> None:
 def test_json_can_be_broken_in_a_sound_answer(faulty: Sandbox, kind: str) -> None:
     faulty.faults.add(Fault(kind))
     answer = ask(faulty, **WINDOW)
-    assert answer.status_code == 200 and int(answer.headers["Content-Length"]) == len(answer.content)
+    assert answer.status_code == 200
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
     with pytest.raises(ValueError, match=r"(?i)expecting|unterminated|delimiter|property name"):
         json.loads(answer.content)
 
@@ -663,11 +673,14 @@ def test_some_bodies_are_no_json_or_lack_a_code(faulty: Sandbox) -> None:
     for status in (403, 502):
         faulty.faults.replace([Fault("status", value=status)])
         answer = ask(faulty, **WINDOW)
-        assert answer.status_code == status and answer.headers["Content-Type"] == "text/html"
+        assert answer.status_code == status
+        assert answer.headers["Content-Type"] == "text/html"
         assert answer.text.lower().startswith("<html>")
     faulty.faults.replace([Fault("status", value="503-no-code")])
     answer = ask(faulty, **WINDOW)
-    assert answer.status_code == 503 and "code" not in answer.json() and "msg" in answer.json()
+    assert answer.status_code == 503
+    assert "code" not in answer.json()
+    assert "msg" in answer.json()
 
 
 def test_a_symbol_can_be_disowned(faulty: Sandbox) -> None:

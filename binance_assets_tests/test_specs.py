@@ -49,7 +49,11 @@ def declared() -> dict[str, Any]:
         if not job.name.startswith("__")
     }
     schedules = {
-        schedule.name: {"cron": schedule.cron_schedule, "job": schedule.job_name, "status": schedule.default_status.value}
+        schedule.name: {
+            "cron": schedule.cron_schedule,
+            "job": schedule.job_name,
+            "status": schedule.default_status.value,
+        }
         for schedule in repository.schedule_defs
     }
     resources = sorted(repository.get_top_level_resources())

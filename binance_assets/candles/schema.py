@@ -5,6 +5,8 @@ This is the single description of the table; the Parquet files, Dagster's column
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -44,6 +46,19 @@ def columns(market: Market) -> dict[str, pl.DataType]:
     return {name: types.get(name, pl.Float64()) for name in names}
 
 
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What must hold in every row: ``column says``, true where ``holds`` is."""
+
+    column: str
+    says: str
+    holds: pl.Expr
+
+    def check(self) -> pa.Check:
+        text = f"{self.column} {self.says}"
+        return pa.Check(_all_true(self.holds), name=text, error=text, ignore_na=False)
+
+
 @cache
 def candle_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
     """The schema that every accepted table of candles of a market and interval satisfies.
@@ -52,43 +67,55 @@ def candle_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
     ``low <= open, close <= high``; prices positive and finite; volumes and trades not negative; what takers bought
     not more than the total. Holes are not its business, see :mod:`binance_assets.candles.validation`.
     """
+    return _schema(market, interval, [rule.check() for rule in _rules(market, interval)], nullable=False)
+
+
+@cache
+def quick_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
+    """The same rules as one check: ten times as fast, but it only says that something is wrong, not what."""
+    sound = [pl.col(name).is_not_null() for name in columns(market)]
+    together = pl.all_horizontal([*sound, *(rule.holds for rule in _rules(market, interval))])
+    check = pa.Check(_all_true(together), name="every rule holds", ignore_na=False)
+    return _schema(market, interval, [check], nullable=True)
+
+
+def _schema(market: Market, interval: Interval, checks: list[pa.Check], nullable: bool) -> pa.DataFrameSchema:
+    described = {
+        name: pa.Column(dtype, nullable=nullable, description=_DESCRIPTIONS[name])
+        for name, dtype in columns(market).items()
+    }
     return pa.DataFrameSchema(
-        {
-            name: pa.Column(dtype, _column_checks(name), nullable=False, description=_DESCRIPTIONS[name])
-            for name, dtype in columns(market).items()
-        },
-        checks=_row_checks(market, interval),
-        strict=True,
-        ordered=True,
-        name=f"{market.name}_{interval.name}",
+        described, checks=checks, strict=True, ordered=True, name=f"{market.name}_{interval.name}"
     )
 
 
-def _column_checks(name: str) -> list[pa.Check]:
-    if name in _PRICES:
-        return [_rows(name, "is a positive number", pl.col(name).is_finite() & (pl.col(name) > 0))]
-    if name in ("open_time", "close_time"):
-        return []
-    if name == "trades":
-        return [_rows(name, "is not negative", pl.col(name) >= 0)]
-    # A NaN is greater than any number in Polars, so finiteness is asked for by name.
-    return [_rows(name, "is a number and not negative", pl.col(name).is_finite() & (pl.col(name) >= 0))]
-
-
-def _row_checks(market: Market, interval: Interval) -> list[pa.Check]:
+def _rules(market: Market, interval: Interval) -> list[_Rule]:
     volume, turnover, taker_volume, taker_turnover = market.value_columns
     open_time, close_time = pl.col("open_time"), pl.col("close_time")
     step = pl.duration(milliseconds=interval.step)
-    return [
-        _rows("open_time", "comes after the one before", (open_time > open_time.shift(1)).fill_null(True)),
-        _rows("open_time", f"lies on the grid of {interval}", _on_grid(interval)),
-        # Not equality: where the engine stopped amid a candle its close time is cut short, or 1 ms past the grid.
-        _rows("close_time", "lies within the candle", (close_time >= open_time) & (close_time <= open_time + step)),
-        _rows("low", "is at most open and close", (pl.col("low") <= pl.min_horizontal("open", "close"))),
-        _rows("high", "is at least open and close", (pl.col("high") >= pl.max_horizontal("open", "close"))),
-        _rows(taker_volume, f"is at most {volume}", pl.col(taker_volume) <= pl.col(volume)),
-        _rows(taker_turnover, f"is at most {turnover}", pl.col(taker_turnover) <= pl.col(turnover)),
+    # A NaN is greater than any number in Polars, so finiteness is asked for by name.
+    prices = [_Rule(name, "is a positive number", _finite(name) & (pl.col(name) > 0)) for name in _PRICES]
+    amounts = [
+        _Rule(name, "is a number and not negative", _finite(name) & (pl.col(name) >= 0))
+        for name in market.value_columns
     ]
+    return [
+        *prices,
+        *amounts,
+        _Rule("trades", "is not negative", pl.col("trades") >= 0),
+        _Rule("open_time", "comes after the one before", (open_time > open_time.shift(1)).fill_null(True)),
+        _Rule("open_time", f"lies on the grid of {interval}", _on_grid(interval)),
+        # Not equality: where the engine stopped amid a candle its close time is cut short, or 1 ms past the grid.
+        _Rule("close_time", "lies within the candle", close_time.is_between(open_time, open_time + step)),
+        _Rule("low", "is at most open and close", pl.col("low") <= pl.min_horizontal("open", "close")),
+        _Rule("high", "is at least open and close", pl.col("high") >= pl.max_horizontal("open", "close")),
+        _Rule(taker_volume, f"is at most {volume}", pl.col(taker_volume) <= pl.col(volume)),
+        _Rule(taker_turnover, f"is at most {turnover}", pl.col(taker_turnover) <= pl.col(turnover)),
+    ]
+
+
+def _finite(name: str) -> pl.Expr:
+    return pl.col(name).is_finite()
 
 
 def _on_grid(interval: Interval) -> pl.Expr:
@@ -101,8 +128,5 @@ def _on_grid(interval: Interval) -> pl.Expr:
     return phase == 0
 
 
-def _rows(column: str, says: str, holds: pl.Expr) -> pa.Check:
-    def check(data: PolarsData) -> pl.LazyFrame:
-        return data.lazyframe.select(holds.fill_null(False))
-
-    return pa.Check(check, name=f"{column} {says}", error=f"{column} {says}", ignore_na=False)
+def _all_true(holds: pl.Expr) -> Callable[[PolarsData], pl.LazyFrame]:
+    return lambda data: data.lazyframe.select(holds.fill_null(False))

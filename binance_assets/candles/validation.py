@@ -13,7 +13,7 @@ from typing import Final, Literal
 import pandera.errors
 import polars as pl
 
-from binance_assets.candles.schema import candle_schema
+from binance_assets.candles.schema import candle_schema, quick_schema
 from binance_assets.intervals import to_text
 from binance_assets.periods import Period, over_at
 from binance_assets.series import Series
@@ -73,6 +73,8 @@ def judge(series: Series, candles: pl.DataFrame, periods: Sequence[Period], now:
         periods: The periods, ascending.
         now: The server's time, ms UTC, at which candles count as finished.
     """
+    if len(periods) == 1:
+        candles = rows_of(candles, periods[0])
     complaint = _complaint(series, candles)
     if not complaint:
         return [
@@ -81,7 +83,7 @@ def judge(series: Series, candles: pl.DataFrame, periods: Sequence[Period], now:
         ]
     if len(periods) == 1:
         return [Judged(periods[0], "invalid", candles, (), complaint)]
-    return [judged for period in periods for judged in judge(series, _rows_of(candles, period), [period], now)]
+    return [judged for period in periods for judged in judge(series, rows_of(candles, period), [period], now)]
 
 
 def _split(candles: pl.DataFrame, periods: Sequence[Period]) -> Iterator[pl.DataFrame]:
@@ -93,14 +95,19 @@ def _split(candles: pl.DataFrame, periods: Sequence[Period]) -> Iterator[pl.Data
         yield candles.slice(first, last - first)
 
 
-def _rows_of(candles: pl.DataFrame, period: Period) -> pl.DataFrame:
-    """The period's part of a table in any order."""
+def rows_of(candles: pl.DataFrame, period: Period) -> pl.DataFrame:
+    """The rows of a table, in any order, that belong to the period."""
     open_time = pl.col("open_time").to_physical()
     return candles.filter((open_time >= period.start) & (open_time < period.end))
 
 
 def _complaint(series: Series, candles: pl.DataFrame) -> str:
     """What the schema finds wrong with the table, all at once; empty where it finds nothing."""
+    try:
+        quick_schema(series.market, series.interval).validate(candles, lazy=True)
+        return ""
+    except pandera.errors.SchemaErrors:
+        pass
     try:
         candle_schema(series.market, series.interval).validate(candles, lazy=True)
     except pandera.errors.SchemaErrors as errors:

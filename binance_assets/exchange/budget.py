@@ -6,6 +6,9 @@ answer's used-weight header is the truth and covers other programs too.
 
 Two clocks never quite agree, so a call that is in flight when a minute ends counts in both minutes, and a new
 minute is begun only when the server's has surely begun.
+
+A process claims weight for some calls at a time, its *lease*, and hands it to its threads from memory: fifty threads
+that each wrote to the file for each call would spend more time waiting for each other than for Binance.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +30,10 @@ from binance_assets.settings import ConfigurationError
 
 MINUTE_MS: Final = 60_000
 _LIMIT_AGE_MS: Final = 24 * 60 * MINUTE_MS
+# A lease is for so many calls at the most, and for so small a part of what is left that the others get theirs.
+_LEASED_CALLS: Final = 32
+_LEASED_PART: Final = 8
+_FLUSH_SECONDS: Final = 0.1
 _POLL_SECONDS: Final = 0.01
 _LONGEST_POLL_SECONDS: Final = 0.5
 
@@ -38,9 +45,9 @@ CREATE TABLE IF NOT EXISTS pool (
 CREATE TABLE IF NOT EXISTS minute (
     address TEXT, name TEXT, minute INTEGER, ours INTEGER NOT NULL DEFAULT 0, seen INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (address, name, minute));
-CREATE TABLE IF NOT EXISTS claim (
-    id INTEGER PRIMARY KEY, address TEXT, name TEXT, minute INTEGER, weight INTEGER, pid INTEGER,
-    expires INTEGER);
+CREATE TABLE IF NOT EXISTS lease (
+    id INTEGER PRIMARY KEY, address TEXT, name TEXT, weight INTEGER NOT NULL, pid INTEGER NOT NULL,
+    expires INTEGER NOT NULL);
 """
 
 
@@ -60,7 +67,8 @@ class Minute:
         limit: The weight that Binance allows an IP in a minute.
         ours: Weight that processes of this host have claimed in it.
         seen: Weight that the server is known to have counted, other programs' included.
-        in_flight: Weight of our calls that are not answered yet, whichever minute they were claimed in.
+        in_flight: Weight in the leases of all processes: calls that are not answered yet, whichever minute they were
+            begun in, and what is set aside for the next ones.
     """
 
     limit: int
@@ -85,13 +93,27 @@ def spendable(minute: Minute, share: float = 1.0) -> int:
     return max(0, min(until_limit, until_share))
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Weight set aside for one call."""
+@dataclass(slots=True)
+class _Lease:
+    """What this process has claimed, and what it has not told the ledger yet.
 
-    id: int
-    minute: int
-    weight: int
+    Attributes:
+        row: The lease's number in the ledger; 0 where it has none.
+        minute: The minute that ``unused`` was claimed in.
+        unused: Weight set aside and not handed out.
+        in_flight: Weight of calls that are not answered yet.
+        seen: Of each minute, the largest used-weight header.
+        more: Of each minute, weight that is to be charged on top, because nobody knows who counted it.
+        told: ``time.monotonic()`` of the last word to the ledger.
+    """
+
+    row: int = 0
+    minute: int = 0
+    unused: int = 0
+    in_flight: int = 0
+    seen: dict[int, int] = field(default_factory=dict)
+    more: dict[int, int] = field(default_factory=dict)
+    told: float = 0.0
 
 
 class Ledger:
@@ -173,11 +195,13 @@ class Budget:
         self._ledger = ledger
         self._pool = (address, pool)
         self._clock = clock
-        self._documented_limit = documented_limit
+        self._documented_limit = self._limit = documented_limit
         self._share = share
         self._patience = patience
         self._lifetime_ms = int(call_lifetime * 1_000)
         self._gate = threading.Lock()
+        self._lock = threading.Lock()
+        self._lease = _Lease()
 
     @property
     def known_limit(self) -> int | None:
@@ -192,55 +216,138 @@ class Budget:
         return int(row[0])
 
     def remember_limit(self, limit: int) -> None:
-        """Store the limit that exchangeInfo named just now."""
-        with self._ledger.transaction() as database:
+        """Store the limit that exchangeInfo named just now; a lease under another limit is given back."""
+        with self._lock, self._ledger.transaction() as database:
             database.execute(
                 "INSERT INTO pool (address, name, weight_limit, read_at) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (address, name) DO UPDATE SET weight_limit = excluded.weight_limit, "
                 "read_at = excluded.read_at",
                 (*self._pool, limit, int(self._clock.now())),
             )
+            self._limit = limit
+            self._tell(database, keep=0)
 
     def spendable_now(self) -> int:
         """The weight that this minute still buys."""
-        with self._ledger.transaction() as database:
+        with self._lock, self._ledger.transaction() as database:
+            self._tell(database, keep=0)
             return spendable(self._minute(database, self._current_minute()), self._share)
 
-    def take(self, weight: int, stop: threading.Event) -> Claim:
-        """Set ``weight`` aside for one call; wait for it as long as needed.
+    def take(self, weight: int, stop: threading.Event) -> None:
+        """Set ``weight`` aside for one call; wait for it as long as needed. Each take is followed by a settle.
 
         Raises:
             Stopped: ``stop`` was set meanwhile.
             BannedForLong: The IP is banned for longer than the patience of the settings.
             LedgerError: The ledger cannot be written.
         """
-        # One thread of the process asks the ledger at a time; the others queue behind it instead of polling.
+        # One thread of the process waits for weight at a time; the others queue behind it instead of polling.
         with self._gate:
             while not stop.is_set():
-                claim, wait = self._try_to_take(weight)
-                if claim is not None:
-                    return claim
+                with self._lock:
+                    wait = self._try_to_take(weight)
+                if not wait:
+                    return
                 stop.wait(wait)
         raise Stopped
 
-    def _try_to_take(self, weight: int) -> tuple[Claim | None, float]:
-        """A claim, or how many seconds to wait before the next try."""
-        now = self._clock.now()
+    def _try_to_take(self, weight: int) -> float:
+        """0 where the weight was taken; otherwise how many seconds to wait before the next try."""
+        lease, minute = self._lease, self._current_minute()
+        if lease.minute != minute or lease.unused < weight or self._used_up_by_others(minute, weight):
+            wait = self._renew(minute, weight)
+            if wait:
+                return wait
+        lease.unused -= weight
+        lease.in_flight += weight
+        return 0.0
+
+    def _used_up_by_others(self, minute: int, weight: int) -> bool:
+        return self._lease.seen.get(minute, 0) + self._lease.in_flight + weight > self._limit
+
+    def _renew(self, minute: int, weight: int) -> float:
+        """Claim weight for this call and some more; 0, or how many seconds to wait before the next try."""
         with self._ledger.transaction() as database:
             wait = self._block(database)
             if wait:
-                return None, wait
-            self._drop_lost_claims(database, now)
-            minute = self._current_minute()
+                return wait
+            self._drop_lost_leases(database)
+            self._tell(database, keep=0)
             known = self._minute(database, minute)
+            self._limit = known.limit
+            spare = spendable(known, self._share)
             # A single call dearer than the whole share is let through alone, or it would wait for ever.
             alone = known.ours == 0 and known.in_flight == 0 and known.seen == 0
-            if weight <= spendable(known, self._share) or alone:
-                return self._claim(database, minute, weight, now), 0.0
+            if weight <= spare or alone:
+                granted = max(weight, min(_LEASED_CALLS * weight, spare // _LEASED_PART))
+                self._charge_ours(database, minute, granted)
+                self._lease.minute, self._lease.unused = minute, granted
+                self._tell(database, keep=granted)
+                return 0.0
         if known.in_flight:
-            return None, _POLL_SECONDS
-        to_next = ((minute + 1) * MINUTE_MS - now + self._clock.error_ms) / 1_000
-        return None, min(max(to_next, _POLL_SECONDS), _LONGEST_POLL_SECONDS)
+            return _POLL_SECONDS
+        to_next = ((minute + 1) * MINUTE_MS - self._clock.now() + self._clock.error_ms) / 1_000
+        return min(max(to_next, _POLL_SECONDS), _LONGEST_POLL_SECONDS)
+
+    def settle(self, weight: int, used: int | None, sent: float, received: float) -> None:
+        """Enter what became of a call.
+
+        Args:
+            weight: What was taken for it.
+            used: The answer's used-weight header; None where there was no answer, or none with the header.
+            sent: ``time.monotonic()`` when it was sent.
+            received: ``time.monotonic()`` when it was answered or given up.
+        """
+        error = self._clock.error_ms
+        first = int((self._clock.at(sent) - error) // MINUTE_MS)
+        last = int((self._clock.at(received) + error) // MINUTE_MS)
+        with self._lock:
+            lease = self._lease
+            lease.in_flight -= weight
+            # Across the edge of a minute a counter that fell is the new minute's; any other may be either's.
+            if used is not None and (first == last or used < lease.seen.get(first, 0)):
+                lease.seen[last] = max(lease.seen.get(last, 0), used)
+            else:
+                lease.more[last] = lease.more.get(last, 0) + weight
+            if lease.in_flight == 0 or time.monotonic() - lease.told > _FLUSH_SECONDS:
+                with self._ledger.transaction() as database:
+                    self._tell(database, keep=lease.unused if lease.in_flight else 0)
+
+    def release(self) -> None:
+        """Give back what was set aside and not used."""
+        if not self._clock.known:
+            return  # nothing was ever claimed
+        with self._lock, self._ledger.transaction() as database:
+            self._tell(database, keep=0)
+
+    def _tell(self, database: sqlite3.Connection, keep: int) -> None:
+        """Bring the ledger up to date with this process, which keeps so much unused weight."""
+        lease = self._lease
+        for minute in {*lease.seen, *lease.more}:
+            self._see(database, minute, lease.seen.get(minute, 0), lease.more.get(minute, 0))
+        lease.more.clear()
+        lease.seen = {minute: seen for minute, seen in lease.seen.items() if minute >= lease.minute - 1}
+        if lease.unused > keep:
+            self._charge_ours(database, lease.minute, keep - lease.unused)
+            lease.unused = keep
+        self._write_lease(database, lease.in_flight + keep)
+        lease.told = time.monotonic()
+
+    def _write_lease(self, database: sqlite3.Connection, weight: int) -> None:
+        lease, expires = self._lease, int(self._clock.now()) + self._lifetime_ms
+        if weight == 0:
+            database.execute("DELETE FROM lease WHERE id = ?", (lease.row,))
+            lease.row = 0
+            return
+        written = database.execute(
+            "UPDATE lease SET weight = ?, expires = ? WHERE id = ?", (weight, expires, lease.row)
+        )
+        if not written.rowcount:
+            inserted = database.execute(
+                "INSERT INTO lease (address, name, weight, pid, expires) VALUES (?, ?, ?, ?, ?)",
+                (*self._pool, weight, os.getpid(), expires),
+            )
+            lease.row = int(inserted.lastrowid or 0)
 
     def wait_for_block(self, stop: threading.Event) -> None:
         """Wait until no 429 or 418 forbids calls any more. Needs no server clock.
@@ -269,40 +376,15 @@ class Budget:
             raise BannedForLong(f"{row[2]}; this is longer than BINANCE_ASSETS_BAN_PATIENCE ({self._patience:g} s)")
         return float(min(max(seconds, _POLL_SECONDS), _LONGEST_POLL_SECONDS))
 
-    def _claim(self, database: sqlite3.Connection, minute: int, weight: int, now: float) -> Claim:
+    def _charge_ours(self, database: sqlite3.Connection, minute: int, weight: int) -> None:
         if not database.execute(
             "UPDATE minute SET ours = ours + ? WHERE address = ? AND name = ? AND minute = ?",
             (weight, *self._pool, minute),
         ).rowcount:
-            database.execute("DELETE FROM minute WHERE address = ? AND name = ? AND minute < ?", (*self._pool, minute))
+            database.execute(
+                "DELETE FROM minute WHERE address = ? AND name = ? AND minute < ?", (*self._pool, minute - 1)
+            )
             database.execute("INSERT INTO minute VALUES (?, ?, ?, ?, 0)", (*self._pool, minute, weight))
-        row = database.execute(
-            "INSERT INTO claim (address, name, minute, weight, pid, expires) VALUES (?, ?, ?, ?, ?, ?)",
-            (*self._pool, minute, weight, os.getpid(), int(now) + self._lifetime_ms),
-        )
-        return Claim(int(row.lastrowid or 0), minute, weight)
-
-    def settle(self, claim: Claim, used: int | None, sent: float, received: float) -> None:
-        """Enter what became of a call.
-
-        Args:
-            claim: The weight set aside for it.
-            used: The answer's used-weight header; None where there was no answer, or none with the header.
-            sent: ``time.monotonic()`` when it was sent.
-            received: ``time.monotonic()`` when it was answered or given up.
-        """
-        error = self._clock.error_ms
-        first = int((self._clock.at(sent) - error) // MINUTE_MS)
-        last = int((self._clock.at(received) + error) // MINUTE_MS)
-        with self._ledger.transaction() as database:
-            if not database.execute("DELETE FROM claim WHERE id = ?", (claim.id,)).rowcount:
-                return  # given up for lost meanwhile, and charged then
-            if first == last and used is not None:
-                self._see(database, last, at_least=used)
-            elif used is not None and used < self._minute(database, first).seen:
-                self._see(database, last, at_least=used)  # the counter fell, so it is the new minute's
-            else:
-                self._see(database, last, more=claim.weight)
 
     def charge(self, weight: int, used: int | None) -> None:
         """Enter a call that was made without a claim, just now.
@@ -346,7 +428,7 @@ class Budget:
             "SELECT ours, seen FROM minute WHERE address = ? AND name = ? AND minute = ?", (*self._pool, minute)
         ).fetchone()
         in_flight = database.execute(
-            "SELECT coalesce(sum(weight), 0) FROM claim WHERE address = ? AND name = ?", self._pool
+            "SELECT coalesce(sum(weight), 0) FROM lease WHERE address = ? AND name = ?", self._pool
         ).fetchone()
         ours, seen = known or (0, 0)
         return Minute((limit and limit[0]) or self._documented_limit, ours, seen, in_flight[0])
@@ -358,13 +440,14 @@ class Budget:
             (*self._pool, minute, max(at_least, more), more, at_least),
         )
 
-    def _drop_lost_claims(self, database: sqlite3.Connection, now: float) -> None:
-        """Charge the calls of processes that died, which may have been counted, and forget them."""
-        claims = database.execute(
-            "SELECT id, weight, pid, expires FROM claim WHERE address = ? AND name = ? AND (pid <> ? OR expires < ?)",
-            (*self._pool, os.getpid(), int(now)),
+    def _drop_lost_leases(self, database: sqlite3.Connection) -> None:
+        """Charge what processes that died held, which may have been counted, and forget it."""
+        now = int(self._clock.now())
+        leases = database.execute(
+            "SELECT id, weight, pid, expires FROM lease WHERE address = ? AND name = ? AND id <> ?",
+            (*self._pool, self._lease.row),
         ).fetchall()
-        for number, weight, pid, expires in claims:
+        for row, weight, pid, expires in leases:
             if expires < now or not is_alive(pid):
-                database.execute("DELETE FROM claim WHERE id = ?", (number,))
+                database.execute("DELETE FROM lease WHERE id = ?", (row,))
                 self._see(database, self._current_minute(), more=weight)

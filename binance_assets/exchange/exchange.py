@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -20,11 +20,12 @@ from binance_assets.exchange.pool import Pool, workers_needed
 from binance_assets.intervals import DAY, parse_interval
 from binance_assets.markets import TIME_WEIGHT, Market, limits_address
 from binance_assets.series import Series
-from binance_assets.settings import Settings
+from binance_assets.settings import ConfigurationError, Settings
 
 Result = TypeVar("Result")
 
 _CLOCK_AGE_SECONDS: Final = 600
+_LOOK_FOR_STOP_SECONDS: Final = 0.1
 _DAILY: Final = parse_interval("1d")
 _COIN_M_OPENED: Final = 1_596_240_000_000  # 2020-08-01; the first COIN-M candle is of 2020-08-10
 
@@ -77,6 +78,7 @@ class Exchange:
             call_lifetime=settings.connect_timeout + 2 * settings.read_timeout,
         )
         self._asking = threading.RLock()
+        self._limit_reader: threading.Thread | None = None
         self._pool = Pool(settings.warmup)
         self._luck = random.Random()
         self._counting = threading.Lock()
@@ -106,15 +108,28 @@ class Exchange:
     def weight_limit(self) -> int:
         """The request weight that an IP may use in a minute, from exchangeInfo, re-read when it is a day old.
 
+        Where exchangeInfo cannot be had the documented limit counts; the answers' headers still say what is used.
+
         Raises:
-            ExchangeError: It could not be asked.
+            ExchangeError: The server's time could not be asked.
+            Stopped: The exchange was closed meanwhile.
         """
+        asking = self._begin_asking_limit()
+        while asking is not None and asking.is_alive():
+            if self.closed:
+                raise Stopped
+            asking.join(_LOOK_FOR_STOP_SECONDS)
+        return self._budget.known_limit or self.market.weight_limit
+
+    def _begin_asking_limit(self) -> threading.Thread | None:
+        """Ask for the limit in a thread, unless it is known: exchangeInfo is large, and a warm-up need not wait."""
         self._know_the_time()
-        known = self._budget.known_limit
-        if known is None:
-            with self._asking:
-                known = self._budget.known_limit or self._ask_limit()
-        return known
+        with self._asking:
+            idle = self._limit_reader is None or not self._limit_reader.is_alive()
+            if idle and self._budget.known_limit is None:
+                self._limit_reader = threading.Thread(target=self._ask_limit, name="binance-limit", daemon=True)
+                self._limit_reader.start()
+            return self._limit_reader
 
     def first_open_time(self, series: Series) -> int | None:
         """When the first candle of ``series`` opens, ms UTC; None where there is none.
@@ -170,6 +185,7 @@ class Exchange:
         Raises:
             Stopped: The exchange was closed.
         """
+        self._begin_asking_limit()
         left = len(pages)
 
         def fetch(page: Page) -> Result:
@@ -195,7 +211,6 @@ class Exchange:
             "endTime": page.end - 1,
             "limit": page.limit,
         }
-        self.weight_limit()
         return self._call("/klines", parameters, page.weight, lambda answer: read(page, answer.body), timed=True)
 
     def figures(self) -> Figures:
@@ -209,6 +224,8 @@ class Exchange:
         """Stop everything under way; waits end, requests in flight are abandoned."""
         self._pool.close()
         self._client.close()
+        with suppress(ConfigurationError):
+            self._budget.release()
         self._ledger.close()
 
     @property
@@ -235,10 +252,10 @@ class Exchange:
         self._budget.charge(TIME_WEIGHT, used_weight(answer.headers))
         self._origin = "sandbox" if answer.from_sandbox else "binance"
 
-    def _ask_limit(self) -> int:
-        limit = self._call("/exchangeInfo", {}, self.market.info_weight, _weight_limit)
-        self._budget.remember_limit(limit)
-        return limit
+    def _ask_limit(self) -> None:
+        with suppress(ExchangeError, Stopped, ConfigurationError):
+            limit = self._call("/exchangeInfo", {}, self.market.info_weight, _weight_limit)
+            self._budget.remember_limit(limit)
 
     def _call(
         self,
@@ -272,7 +289,7 @@ class Exchange:
         read: Callable[[Answer], Result],
         timed: bool,
     ) -> Result:
-        claim = self._budget.take(weight, self._pool.stop)
+        self._budget.take(weight, self._pool.stop)
         self._count(weight)
         sent, used = time.monotonic(), None
         try:
@@ -282,7 +299,7 @@ class Exchange:
             used = used_weight(error.headers)
             raise
         finally:
-            self._budget.settle(claim, used, sent, time.monotonic())
+            self._budget.settle(weight, used, sent, time.monotonic())
         if timed:
             self._note_round_trip(answer)
         with _reading(answer, endpoint.strip("/")):

@@ -17,7 +17,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _BURST_SECONDS: Final = 1.0
-_PAGES_AHEAD_PER_WORKER: Final = 2
+_PAGES_AHEAD_PER_WORKER: Final = 4
 _LOOK_FOR_STOP_SECONDS: Final = 0.1
 # After so many pages in a row that no retry could bring, the exchange counts as gone and the rest is not asked.
 _LOST_IN_A_ROW: Final = 10
