@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from binance_assets.download import SAFETY_MS, plan
@@ -98,18 +98,23 @@ def survey(request: Request, lake: Lake, exchange: Exchange, known: Sequence[Ser
         ExchangeError: The exchange could not be asked, or does not know a symbol.
         LakeError: The lake holds candles of another origin.
     """
-    backlogs = [_survey_one(request, one, lake, exchange) for one in request.series]
-    for backlog in backlogs:
-        if backlog.missing:
-            lake.check_origin(exchange.origin)
-            if backlog.series not in known and request.start is not None:
-                exchange.check_symbol(backlog.series)
+    opened: dict[Series, int | None] = {}
+    if request.start is None:
+        opened = dict(exchange.each(request.series, exchange.first_open_time))
+    backlogs = [_survey_one(request, one, lake, exchange, opened) for one in request.series]
+    if any(backlog.missing for backlog in backlogs):
+        lake.check_origin(exchange.origin)
+    unproved = [one.series for one in backlogs if one.missing and one.series not in (*known, *opened)]
+    for _ in exchange.each(unproved, exchange.check_symbol):
+        pass
     return backlogs
 
 
-def _survey_one(request: Request, series: Series, lake: Lake, exchange: Exchange) -> Backlog:
+def _survey_one(
+    request: Request, series: Series, lake: Lake, exchange: Exchange, opened: Mapping[Series, int | None]
+) -> Backlog:
     end = _end(request, series.interval, exchange)
-    start = request.start or _first_day(series, exchange)
+    start = request.start or _first_day(series, opened[series])
     asked = tuple(periods_between(start, end, series.interval)) if start else ()
     found = [(period, lake.stored(series, period)) for period in asked]
     present = tuple((period, stored) for period, stored in found if stored is not None)
@@ -129,8 +134,7 @@ def _end(request: Request, interval: Interval, exchange: Exchange) -> dt.date:
     return request.end or last_finished_end(now - SAFETY_MS, interval)
 
 
-def _first_day(series: Series, exchange: Exchange) -> dt.date | None:
-    opened = exchange.first_open_time(series)
+def _first_day(series: Series, opened: int | None) -> dt.date | None:
     return None if opened is None else max(FIRST_DAY, first_of(to_date(opened), series.interval))
 
 

@@ -134,11 +134,10 @@ def download(
         _print_dry_run(backlogs, as_json)
         return
     new = track(settings.universe, list(wanted))
-    for one in new:
-        click.echo(
-            f"{one} is now tracked in {settings.universe}; a running UI shows it once the code location is reloaded",
-            err=True,
-        )
+    if new:
+        named = ", ".join(str(one) for one in new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
+        told = f"{named} {'are' if len(new) > 1 else 'is'} now tracked in {settings.universe}"
+        click.echo(f"{told}; a running UI shows it once the code location is reloaded", err=True)
     complete = _run(settings, source, lake, backlogs, refresh, as_json)
     if not complete:
         sys.exit(NOT_ALL)

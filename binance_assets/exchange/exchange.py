@@ -6,7 +6,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -22,6 +22,7 @@ from binance_assets.markets import TIME_WEIGHT, Market, limits_address
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError, Settings
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CLOCK_AGE_SECONDS: Final = 600
@@ -156,6 +157,19 @@ class Exchange:
             ExchangeError: It could not be asked.
         """
         self._first_row(series, {"limit": 1}, self.market.klines_weight(1))
+
+    def each(self, items: Sequence[Item], ask: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+        """Ask the same of many things in parallel; yields each with its answer, in their order.
+
+        Raises:
+            ExchangeError: The first of them that could not be had.
+            Stopped: The exchange was closed.
+        """
+        weight = self.market.klines_weight(1)
+        for item, outcome in self._pool.stream(items, ask, lambda: self._workers(len(items), weight)):
+            if isinstance(outcome, ExchangeError):
+                raise outcome
+            yield item, outcome
 
     def _first_in(self, series: Series, start: int, end: int) -> int | None:
         for page in plan_pages(self.market, series.interval, [(start, end)]):
