@@ -83,7 +83,7 @@ These candles are synthetic and say so; a lake of real candles refuses them."""
 
 
 def settings_of(home: Path, url: str) -> dict[str, str]:
-    """The environment variables of everything that works on the demo's lake.
+    """The environment variables of everything that works in the demo's folder.
 
     Args:
         home: The demo's folder.
@@ -91,9 +91,9 @@ def settings_of(home: Path, url: str) -> dict[str, str]:
     """
     return {
         **{f"BINANCE_{name.upper()}_URL": url for name in MARKETS},
-        "BINANCE_ASSETS_LAKE": str(home / "lake"),
-        "BINANCE_ASSETS_UNIVERSE": str(home / "universe.yaml"),
-        "BINANCE_ASSETS_LEDGER": str(home / "ledger.sqlite"),
+        "BINANCE_ASSETS_LAKE": "lake",
+        "BINANCE_ASSETS_UNIVERSE": "universe.yaml",
+        "BINANCE_ASSETS_LEDGER": "ledger.sqlite",
         "DAGSTER_HOME": str(home / "dagster"),
     }
 

@@ -8,8 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
+import hypothesis
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from binance_assets.candles.parsing import parse_page
 from binance_assets.candles.validation import Judged
@@ -17,9 +20,10 @@ from binance_assets.download import download, plan
 from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
-from binance_assets.periods import Period, period_of, periods_between
+from binance_assets.markets import COINM, MARKETS
+from binance_assets.periods import Period, next_first, period_of, periods_between
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
-from binance_assets.series import parse_series
+from binance_assets.series import Series, parse_series
 from binance_assets.settings import Settings
 from binance_assets_tests.conftest import Fetch, Open
 from binance_assets_tests.test_parsing import body_of
@@ -120,6 +124,31 @@ def test_a_wrong_clock_on_our_side_does_no_harm(settings: Settings, hours: int) 
         judged = list(download(exchange, series, [Period(day - DAY, day), Period(day, day + DAY)]))
         assert [one.verdict for one in judged] == ["unproved", "unfinished"]
         exchange.close()
+
+
+@hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_periods_of_any_series_arrive_whole_and_once(
+    shared_sandbox: Sandbox, settings: Settings, data: st.DataObject
+) -> None:
+    market = data.draw(st.sampled_from(list(MARKETS.values())))
+    symbol = data.draw(st.sampled_from(["BTCUSD_PERP", "ETHUSD_PERP"] if market is COINM else ["BTCUSDT", "ETHUSDT"]))
+    series = Series(market, symbol, data.draw(st.sampled_from([i for i in market.intervals if i.name != "1s"])))
+    most = 50 if series.interval.is_coarse else 6 if series.interval.step < HOUR else 90
+    first = dt.date(2021, data.draw(st.integers(1, 12)), 1)
+    wanted = data.draw(st.lists(st.booleans(), min_size=1, max_size=most))
+    end = first
+    for _ in wanted:
+        end = next_first(end, series.interval)
+    every = periods_between(first, end, series.interval)
+    periods = [period for period, asked in zip(every, wanted, strict=True) if asked]
+    exchange = Exchange(market, settings)
+    try:
+        judged = list(download(exchange, series, periods))
+    finally:
+        exchange.close()
+    assert [one.period for one in judged] == periods
+    assert_the_truth(shared_sandbox, str(series), judged)
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------

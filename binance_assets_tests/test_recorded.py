@@ -1,0 +1,136 @@
+"""Recorded candles of the real exchange, replayed by the sandbox, through the real client over real HTTP."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from binance_assets.candles.parsing import parse_page
+from binance_assets.candles.validation import Judged
+from binance_assets.download import download
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.exchange.paging import Page
+from binance_assets.intervals import MINUTE
+from binance_assets.periods import periods_between
+from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
+from binance_assets.series import parse_series
+from binance_assets.settings import Settings, read_settings
+from binance_assets_tests.conftest import environment_of
+from binance_assets_tests.test_parsing import archive_rows, expected
+
+
+@pytest.fixture(scope="module")
+def replaying(recorded: Path) -> Iterator[Sandbox]:
+    with running_sandbox(SandboxOptions(replay=recorded)) as served:
+        yield served
+
+
+@pytest.fixture
+def settings(replaying: Sandbox, tmp_path: Path) -> Settings:
+    return read_settings(environment_of(replaying, tmp_path))
+
+
+def fetch(settings: Settings, name: str, start: str, end: str) -> list[Judged]:
+    series = parse_series(name)
+    exchange = Exchange(series.market, settings)
+    periods = periods_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
+    try:
+        return list(download(exchange, series, periods))
+    finally:
+        exchange.close()
+
+
+def rest_rows(path: Path) -> list[list[Any]]:
+    rows: list[list[Any]] = json.loads(path.read_text())
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("name", "day", "file"),
+    [
+        ("spot/BTCUSDT/1m", "2020-01-01", "spot/BTCUSDT-1m-2020-01-01.zip"),
+        ("spot/BTCUSDT/1m", "2020-01-02", "spot/BTCUSDT-1m-2020-01-02.zip"),
+        ("spot/BTCUSDT/1m", "2020-01-03", "spot/BTCUSDT-1m-2020-01-03.zip"),
+        ("spot/ARBUSDT/1m", "2023-07-25", "spot/ARBUSDT-1m-2023-07-25.zip"),
+        ("spot/ARBUSDT/15m", "2023-07-25", "spot/ARBUSDT-15m-2023-07-25.zip"),
+        ("usdm/BTCUSDT/1m", "2022-09-05", "usdm/BTCUSDT-1m-2022-09-05.zip"),
+        ("usdm/ETHUSDT/1h", "2022-08-24", "usdm/ETHUSDT-1h-2022-08-24.zip"),
+        ("coinm/BTCUSD_PERP/1m", "2022-10-24", "coinm/BTCUSD_PERP-1m-2022-10-24.zip"),
+    ],
+)
+def test_a_recorded_day_arrives_bit_equal(settings: Settings, recorded: Path, name: str, day: str, file: str) -> None:
+    (judged,) = fetch(settings, name, day, (dt.date.fromisoformat(day) + dt.timedelta(1)).isoformat())
+    assert judged.verdict == "unproved", judged.reason
+    assert judged.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
+
+
+def test_the_day_of_the_outage_is_lost_and_its_neighbours_are_whole(settings: Settings) -> None:
+    before, outage, after = fetch(settings, "spot/BTCUSDT/1m", "2023-03-23", "2023-03-26")
+    assert [before.verdict, outage.verdict, after.verdict] == ["unproved", "lost", "unproved"]
+    assert "2023-03-24 12:40 to 14:00" in outage.reason
+    assert outage.candles.height == 1_360
+
+
+def test_hours_of_february_2018_are_whole_but_for_the_two_days_of_the_stop(settings: Settings) -> None:
+    days = fetch(settings, "spot/BTCUSDT/1h", "2018-02-01", "2018-03-01")
+    refused = [day.period.key for day in days if not day.accepted]
+    assert {"2018-02-08", "2018-02-09"} <= set(refused)
+    assert all(day.verdict == "lost" for day in days if not day.accepted)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "start", "end"),
+    [
+        ("spot/BTCUSDT/3d", "REST_spot_BTCUSDT_3d_2020-01-01.json", "2020-02-01", "2020-12-01"),
+        ("spot/DOTUSDT/3d", "REST_spot_DOTUSDT_3d_2020-01-01.json", "2020-09-01", "2021-06-01"),
+        ("spot/BTCUSDT/1w", "REST_spot_BTCUSDT_1w_2010-01-01.json", "2018-01-01", "2019-01-01"),
+        ("spot/SOLUSDT/1M", "REST_spot_SOLUSDT_1M_2010-01-01.json", "2020-08-01", "2021-08-01"),
+    ],
+)
+def test_recorded_coarse_candles_fill_their_months(
+    settings: Settings, recorded: Path, name: str, file: str, start: str, end: str
+) -> None:
+    months = fetch(settings, name, start, end)
+    assert {month.verdict for month in months} == {"unproved"}, [month.reason for month in months]
+    first, last = months[0].period.start, months[-1].period.end
+    rows = [row for row in rest_rows(recorded / "spot" / file) if first <= row[0] < last]
+    assert sum(month.candles.height for month in months) == len(rows)
+
+
+def recorded_answers(folder: Path) -> Iterator[tuple[dict[str, str], list[list[Any]]]]:
+    for path in sorted(folder.glob("gct_*.json")):
+        pair = json.loads(path.read_text())
+        query = dict(part.split("=") for part in pair["query"].split("&"))
+        if "startTime" in query and isinstance(pair["body"], list):
+            yield query, pair["body"]
+
+
+@pytest.mark.parametrize("market", ["spot", "usdm"])
+def test_recorded_windows_are_inclusive_at_both_ends(settings: Settings, recorded: Path, market: str) -> None:
+    asked = list(recorded_answers(recorded / market))
+    assert asked
+    for query, rows in asked:
+        series = parse_series(f"{market}/{query['symbol']}/{query['interval']}")
+        exchange = Exchange(series.market, settings)
+        page = Page(int(query["startTime"]), int(query["endTime"]) + 1, int(query.get("limit", 500)), 5)
+        got = exchange.klines(series, page, lambda _, body, market=series.market: parse_page(market, body))
+        assert got.equals(expected(series.market, rows))
+        exchange.close()
+
+
+def test_coin_m_counts_back_and_still_every_recorded_minute_arrives_once(
+    settings: Settings, replaying: Sandbox, recorded: Path
+) -> None:
+    replaying.requests.clear()
+    (day,) = fetch(settings, "coinm/BTCUSD_PERP/1m", "2022-10-24", "2022-10-25")
+    opens = day.candles["open_time"].to_physical().to_list()
+    rows = archive_rows(recorded / "coinm" / "BTCUSD_PERP-1m-2022-10-24.zip")
+    assert opens == [row[0] for row in rows]
+    windows = [request.params for request in replaying.requests if request.path.endswith("/klines")]
+    assert [int(window["limit"]) for window in windows] == [499, 499, 499]
+    assert all(int(window["endTime"]) - int(window["startTime"]) < int(window["limit"]) * MINUTE for window in windows)
