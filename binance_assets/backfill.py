@@ -16,7 +16,7 @@ from binance_assets.orchestration.figures import Watcher
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partitioning
-from binance_assets.orchestration.runs import Execution, RangeRun, report_present
+from binance_assets.orchestration.runs import Execution, RangeRun, fail_runs_of_dead_processes, report_present
 from binance_assets.settings import Settings, Source
 from binance_assets.universe import Universe, read_universe
 
@@ -58,6 +58,7 @@ def fetch_missing(
     definitions = build_defs(settings, _universe(settings, source), supervisor)
     failures = []
     with open_instance(folder, os.environ) as instance:
+        fail_runs_of_dead_processes(instance)
         for backlog in backlogs:
             report_present(instance, lake, backlog.series, backlog.present)
         for run in runs_for(backlogs, only_missing=not refresh):

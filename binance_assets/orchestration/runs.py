@@ -16,6 +16,7 @@ from dagster._core.utils import make_new_run_id
 from binance_assets.lake import Lake, Stored
 from binance_assets.orchestration.assets import asset_key, materialization
 from binance_assets.periods import Period
+from binance_assets.processes import is_alive
 from binance_assets.series import Series
 
 HOST_TAG: Final = "binance_assets/host"
@@ -131,6 +132,20 @@ def _failure(event: dg.DagsterEvent) -> str:
         return ""
     cause = error.cause or error
     return f"{event.step_key}: {cause.message.strip().splitlines()[0]}"
+
+
+def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
+    """Record as failed what command lines of this host began and cannot end, because they were killed.
+
+    Returns:
+        How many runs that were.
+    """
+    under_way = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    ours = dg.RunsFilter(statuses=under_way, tags={HOST_TAG: socket.gethostname()})
+    dead = [run for run in instance.get_runs(ours) if not is_alive(int(run.tags[PROCESS_TAG]))]
+    for run in dead:
+        instance.report_run_failed(run, f"Its process, {run.tags[PROCESS_TAG]}, is gone. What it finished is kept.")
+    return len(dead)
 
 
 def report_present(

@@ -1,0 +1,162 @@
+"""Processes that are killed, share a budget, or write at the same time; disks that are full."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from binance_assets.intervals import MINUTE
+from binance_assets.lake import Lake, LakeError
+from binance_assets.orchestration.instance import open_instance
+from binance_assets.periods import period_of
+from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
+from binance_assets.series import parse_series
+from binance_assets_tests.conftest import Fetch, cli_environment
+from binance_assets_tests.test_download import truth
+
+NAME = "spot/BTCUSDT/1m"
+SERIES = parse_series(NAME)
+START, END = dt.date(2024, 1, 1), dt.date(2024, 5, 1)
+DAYS = (END - START).days
+
+
+@pytest.fixture(scope="module")
+def slow() -> Iterator[Sandbox]:
+    """An exchange far enough away that a download can be met under way."""
+    with running_sandbox(SandboxOptions(rtt_ms=60)) as served:
+        yield served
+
+
+def start_download(
+    sandbox: Sandbox, folder: Path, start: dt.date = START, end: dt.date = END, *more: str
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "binance_assets.cli", "download", SERIES.symbol, "--market", "spot", "--interval", "1m",
+         "--start", str(start), "--end", str(end), "--json", *more],
+        cwd=folder, env=cli_environment(sandbox, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def assert_all_whole(sandbox: Sandbox, lake: Lake) -> list[str]:
+    """Every file in the lake is the whole truth of its day; returns the days."""
+    keys = lake.keys(SERIES)
+    for key in keys:
+        period = period_of(key, SERIES.interval)
+        assert lake.read(SERIES, period).equals(truth(sandbox, NAME, period.start, period.end)), key
+    return keys
+
+
+def test_a_download_that_is_killed_again_and_again_loses_and_tears_nothing(slow: Sandbox, tmp_path: Path) -> None:
+    lake, chance, kills = Lake(tmp_path / "lake"), random.Random(), 0
+    have: list[str] = []
+    while len(have) < DAYS and kills < 12:
+        process = start_download(slow, tmp_path)
+        pause = chance.uniform(2, 5)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(pause)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        now = assert_all_whole(slow, lake)
+        assert set(now) >= set(have), f"killed after {pause} s"
+        have = now
+    process = start_download(slow, tmp_path)
+    told, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert json.loads(told)[NAME]["days_present"] == DAYS
+    assert len(assert_all_whole(slow, lake)) == DAYS
+    assert list((lake.root / ".incoming").iterdir()) == []
+    with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
+        assert len(instance.get_materialized_partitions(dg.AssetKey(list(SERIES.key)))) == DAYS
+        ended = Counter(run.status.value for run in instance.get_runs())
+    assert set(ended) <= {"SUCCESS", "FAILURE"}, ended
+
+
+def test_a_killed_run_is_failed_by_the_next_call_and_names_its_process(slow: Sandbox, tmp_path: Path) -> None:
+    process = start_download(slow, tmp_path)
+    folder = tmp_path / "lake/market=spot/symbol=BTCUSDT/interval=1m"
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    start_download(slow, tmp_path, START, START + dt.timedelta(1)).communicate(timeout=60)
+    with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
+        killed = next(run for run in instance.get_runs() if run.tags["binance_assets/process"] == str(process.pid))
+        assert killed.status == dg.DagsterRunStatus.FAILURE
+        assert killed.tags["binance_assets/host"] == os.uname().nodename
+
+
+def test_two_writers_of_the_same_days_leave_whole_files(slow: Sandbox, tmp_path: Path) -> None:
+    week = (START, START + dt.timedelta(7), "--refresh")
+    both = [start_download(slow, tmp_path, *week) for _ in range(2)]
+    for process in both:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    assert len(assert_all_whole(slow, Lake(tmp_path / "lake"))) == 7
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_files(
+    sandbox: Sandbox, fetch: Fetch, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("this user may not mount a small disk")
+    try:
+        lake = Lake(disk / "lake")
+        lake.prepare("sandbox")
+        written = []
+        with pytest.raises(LakeError, match="cannot be written") as told:
+            for day in fetch(NAME, "2024-01-01", "2024-01-10"):
+                lake.write(SERIES, day, "rest")
+                written.append(day.period.key)
+        assert "\n" not in str(told.value)
+        assert written
+        assert assert_all_whole(sandbox, lake) == written
+        assert list((lake.root / ".incoming").iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_three_processes_on_one_small_budget_draw_no_429_and_waste_nothing(tmp_path: Path) -> None:
+    offset = 45_000 - int(time.time() * 1_000) % MINUTE
+    with running_sandbox(SandboxOptions(rtt_ms=20, limits={"spot": 120, "futures": 60}, clock_offset_ms=offset)) as few:
+        starts = [START, START + dt.timedelta(40), START + dt.timedelta(80)]
+        folders = [tmp_path / str(number) for number in range(3)]
+        for folder in folders:
+            folder.mkdir()
+        shared = {"BINANCE_ASSETS_LEDGER": str(tmp_path / "ledger.sqlite")}
+        environments = [cli_environment(few, folder) | shared for folder in folders]
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "binance_assets.cli", "download", "BTCUSDT", "--market", "spot",
+                 "--interval", "1m", "--start", str(start), "--end", str(start + dt.timedelta(18)), "--json"],
+                cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for folder, environment, start in zip(folders, environments, starts, strict=True)
+        ]  # fmt: skip
+        for process in running:
+            _, errors = process.communicate(timeout=100)
+            assert process.returncode == 0, errors
+        assert {request.status for request in few.requests} == {200}
+        spent = Counter[int]()
+        for request in few.requests:
+            spent[request.at_ms // MINUTE] += request.weight
+        first, *_, last = sorted(spent)
+        assert last > first  # more than one minute allows: 27 pages each, and what they ask before
+        assert 0.97 * 120 <= spent[first] <= 120
