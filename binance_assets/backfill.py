@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import Protocol
+
+import dagster as dg
 
 from binance_assets.backlog import Backlog
 from binance_assets.definitions import build_defs
-from binance_assets.lake import Lake
 from binance_assets.orchestration.figures import Watcher
-from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partitioning
 from binance_assets.orchestration.runs import Execution, RangeRun, fail_runs_of_dead_processes, report_present
+from binance_assets.series import Series
 from binance_assets.settings import Settings, Source
-from binance_assets.universe import Universe, read_universe
+from binance_assets.universe import Tracked, Universe, read_universe
 
 
 class Supervisor(Watcher, Protocol):
@@ -29,49 +29,56 @@ class Supervisor(Watcher, Protocol):
 
 
 def fetch_missing(
-    settings: Settings,
-    source: Source | None,
-    lake: Lake,
+    instance: dg.DagsterInstance,
+    definitions: dg.Definitions,
     backlogs: Sequence[Backlog],
     refresh: bool,
     supervisor: Supervisor,
-    folder: Path,
 ) -> list[str]:
     """Fetch what the backlogs lack, and tell Dagster of what it does not know to be there.
 
     Args:
-        settings: The settings.
-        source: Where candles come from; None means as the universe and the settings say.
-        lake: The lake.
-        backlogs: What is asked for, all tracked in the universe.
+        instance: Where the runs are recorded.
+        definitions: A code location that has all of the series.
+        backlogs: What is asked for.
         refresh: Whether to fetch again what is there.
-        supervisor: Told of the progress; asked to end the run on an interrupt.
-        folder: The working folder, whose Dagster instance is used.
+        supervisor: Asked to end the run on an interrupt.
 
     Returns:
         A line for each run that failed for another reason than refused periods.
 
     Raises:
-        ConfigurationError: The instance or the universe is not usable.
         KeyboardInterrupt: Interrupted; the run under way is recorded as canceled.
     """
-    definitions = build_defs(settings, _universe(settings, source), supervisor)
     failures = []
-    with open_instance(folder, os.environ) as instance:
-        fail_runs_of_dead_processes(instance)
-        for backlog in backlogs:
-            report_present(instance, lake, backlog.series, backlog.present)
-        for run in runs_for(backlogs, only_missing=not refresh):
-            execution = Execution(instance, definitions, run)
-            try:
-                execution.wait()
-            except KeyboardInterrupt:
-                execution.canceling()
-                supervisor.stop()
-                execution.canceled()
-                raise
-            failures += execution.failures()
+    fail_runs_of_dead_processes(instance)
+    for backlog in backlogs:
+        report_present(instance, backlog.series, backlog.present)
+    for run in runs_for(backlogs, only_missing=not refresh):
+        execution = Execution(instance, definitions, run)
+        try:
+            execution.wait()
+        except KeyboardInterrupt:
+            # A second Ctrl-C would leave the run half canceled; the process is gone in a moment anyway.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            execution.canceling()
+            supervisor.stop()
+            execution.canceled()
+            raise
+        failures += execution.failures()
     return failures
+
+
+def definitions_for(
+    settings: Settings, series: Sequence[Series], source: Source | None, watcher: Watcher
+) -> dg.Definitions:
+    """A code location with ``series``, each with the source that the universe names for it unless ``source`` does."""
+    tracked = {one.series: one for one in read_universe(settings.universe).tracked}
+    chosen = [tracked.get(one, Tracked(one)) for one in series]
+    if source is not None:
+        chosen = [replace(one, source=source) for one in chosen]
+    return build_defs(settings, Universe(tuple(chosen)), watcher)
 
 
 def runs_for(backlogs: Sequence[Backlog], only_missing: bool) -> Iterator[RangeRun]:
@@ -94,10 +101,3 @@ def runs_for(backlogs: Sequence[Backlog], only_missing: bool) -> Iterator[RangeR
             last=last,
             only_missing=only_missing,
         )
-
-
-def _universe(settings: Settings, source: Source | None) -> Universe:
-    universe = read_universe(settings.universe)
-    if source is None:
-        return universe
-    return Universe(tuple(replace(tracked, source=source) for tracked in universe.tracked), universe.derived)

@@ -14,7 +14,7 @@ from binance_assets.lake import Lake, Stored
 from binance_assets.markets import Market
 from binance_assets.periods import FIRST_DAY, Period, first_of, last_finished_end, periods_between
 from binance_assets.series import Series
-from binance_assets.settings import ConfigurationError, Settings
+from binance_assets.settings import ConfigurationError
 
 
 class BadRequest(ConfigurationError):
@@ -104,7 +104,7 @@ def survey(request: Request, lake: Lake, exchange: Exchange, known: Sequence[Ser
     backlogs = [_survey_one(request, one, lake, exchange, opened) for one in request.series]
     if any(backlog.missing for backlog in backlogs):
         lake.check_origin(exchange.origin)
-    unproved = [one.series for one in backlogs if one.missing and one.series not in (*known, *opened)]
+    unproved = [one.series for one in backlogs if not one.present and one.series not in (*known, *opened)]
     for _ in exchange.each(unproved, exchange.check_symbol):
         pass
     return backlogs
@@ -116,6 +116,9 @@ def _survey_one(
     end = _end(request, series.interval, exchange)
     start = request.start or _first_day(series, opened[series])
     asked = tuple(periods_between(start, end, series.interval)) if start else ()
+    if not asked and (request.start or request.end):
+        life = f"begins on {start}" if start else "has no candles"
+        raise BadRequest(f"nothing to fetch: {series} {life}, and its last partition that is over ends on {end}")
     found = [(period, lake.stored(series, period)) for period in asked]
     present = tuple((period, stored) for period, stored in found if stored is not None)
     missing = asked if request.refresh else tuple(period for period, stored in found if stored is None)
@@ -136,8 +139,3 @@ def _end(request: Request, interval: Interval, exchange: Exchange) -> dt.date:
 
 def _first_day(series: Series, opened: int | None) -> dt.date | None:
     return None if opened is None else max(FIRST_DAY, first_of(to_date(opened), series.interval))
-
-
-def open_exchange(market: Market, settings: Settings) -> Exchange:
-    """A connection for a survey; close it afterwards."""
-    return Exchange(market, settings)

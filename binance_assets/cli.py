@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -23,12 +23,14 @@ from binance_assets.intervals import Interval, parse_interval
 from binance_assets.markets import MARKETS, Market, parse_market
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
-from binance_assets.universe import read_universe, track, untrack
+from binance_assets.universe import Universe, read_universe, track, untrack
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    from binance_assets.backlog import Backlog
+    import dagster as dg
+
+    from binance_assets.backlog import Backlog, Request
     from binance_assets.lake import Lake
 
 NOT_ALL, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -75,7 +77,8 @@ _intervals = click.option(
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
-def cli() -> None:
+@click.option("--debug", is_flag=True, help="Show where an unforeseen error comes from.")
+def cli(debug: bool) -> None:
     """Binance candles you can trust, as Dagster assets."""
 
 
@@ -104,10 +107,10 @@ def download(
 
     Days that are already there are skipped. A series that is not tracked yet is added to the universe.
     """
-    from binance_assets.backlog import BadRequest, Request, check_dates, open_exchange, survey
-    from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
+    from binance_assets.backlog import BadRequest, Request, check_dates
     from binance_assets.lake import Lake
     from binance_assets.orchestration.assets import check_source
+    from binance_assets.orchestration.instance import open_instance
 
     settings = _settings()
     wanted = tuple(dict.fromkeys(_series(symbols, market, intervals)))
@@ -119,28 +122,43 @@ def download(
         if str(one) in universe.derived:
             raise BadRequest(f"{one} is derived by {settings.universe}; remove it there to fetch it")
     lake = Lake(settings.lake)
-    exchange = open_exchange(market, settings)
+    backlogs, origin = _survey(request, settings, lake, universe)
+    if dry_run:
+        _print_dry_run(backlogs, as_json)
+        return
+    with open_instance(Path.cwd(), os.environ) as instance:
+        if origin:
+            lake.prepare(origin)
+        _track(settings, wanted)
+        complete = _run(instance, settings, source, lake, backlogs, refresh, as_json)
+    if not complete:
+        sys.exit(NOT_ALL)
+
+
+def _survey(request: Request, settings: Settings, lake: Lake, universe: Universe) -> tuple[list[Backlog], str]:
+    """What is lacking; and, where anything is, the origin of what would be fetched."""
+    from binance_assets.backlog import BadRequest, survey
+    from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
+    from binance_assets.exchange.exchange import Exchange
+
+    exchange = Exchange(request.market, settings)
     try:
         backlogs = survey(request, lake, exchange, universe.series)
-        if not dry_run and any(backlog.missing for backlog in backlogs):
-            lake.prepare(exchange.origin)
+        return backlogs, exchange.origin if any(backlog.missing for backlog in backlogs) else ""
     except UnknownSymbol as error:
         raise BadRequest(str(error)) from None
     except ExchangeError as error:
         _fail(str(error), NOT_ALL)
     finally:
         exchange.close()
-    if dry_run:
-        _print_dry_run(backlogs, as_json)
-        return
+
+
+def _track(settings: Settings, wanted: Sequence[Series]) -> None:
     new = track(settings.universe, list(wanted))
     if new:
         named = ", ".join(str(one) for one in new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
         told = f"{named} {'are' if len(new) > 1 else 'is'} now tracked in {settings.universe}"
         click.echo(f"{told}; a running UI shows it once the code location is reloaded", err=True)
-    complete = _run(settings, source, lake, backlogs, refresh, as_json)
-    if not complete:
-        sys.exit(NOT_ALL)
 
 
 def _print_dry_run(backlogs: list[Backlog], as_json: bool) -> None:
@@ -163,14 +181,21 @@ def _print_dry_run(backlogs: list[Backlog], as_json: bool) -> None:
 
 
 def _run(
-    settings: Settings, source: Source | None, lake: Lake, backlogs: list[Backlog], refresh: bool, as_json: bool
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    source: Source | None,
+    lake: Lake,
+    backlogs: list[Backlog],
+    refresh: bool,
+    as_json: bool,
 ) -> bool:
     """Fetch what the backlogs lack and say what became of it; True where all of it is there now."""
-    from binance_assets.backfill import fetch_missing
+    from binance_assets.backfill import definitions_for, fetch_missing
     from binance_assets.terminal import RunView, outcome, print_outcomes
 
     with RunView(sum(len(backlog.missing) for backlog in backlogs)) as view:
-        failures = fetch_missing(settings, source, lake, backlogs, refresh, view, Path.cwd())
+        definitions = definitions_for(settings, [backlog.series for backlog in backlogs], source, view)
+        failures = fetch_missing(instance, definitions, backlogs, refresh, view)
     outcomes, complete = {}, not failures
     for backlog in backlogs:
         present = sum(1 for period in backlog.asked if lake.stored(backlog.series, period))
@@ -242,7 +267,10 @@ def sandbox(port: int, rtt_ms: float, jitter_ms: float, replay: Path | None) -> 
     """Serve a stand-in for Binance with synthetic candles on this machine, until interrupted."""
     from binance_assets.sandbox import SandboxOptions, serve
 
-    serve(SandboxOptions(rtt_ms=rtt_ms, jitter_ms=jitter_ms, replay=replay), port)
+    try:
+        serve(SandboxOptions(rtt_ms=rtt_ms, jitter_ms=jitter_ms, replay=replay), port)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the sandbox cannot serve on port {port}: {error}") from None
 
 
 @cli.command()
@@ -279,10 +307,13 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    # As Dagster reads it: what .env says wins.
-    os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
     try:
+        # As Dagster reads it: what .env says wins.
+        os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
         cli.main(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        sys.exit(BAD_INPUT)
     except click.ClickException as error:
         _fail(error.format_message(), BAD_INPUT)
     except ConfigurationError as error:
@@ -291,7 +322,8 @@ def main() -> None:
         _fail("interrupted; what was finished is kept, and the same command goes on from there", INTERRUPTED)
     except BrokenPipeError:
         os._exit(NOT_ALL)
-
-
-if __name__ == "__main__":
-    main()
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        _fail(f"unforeseen: {type(error).__name__}: {first_line} (--debug before the command shows more)", NOT_ALL)

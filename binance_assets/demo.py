@@ -47,7 +47,8 @@ def run_demo(folder: Path, with_ui: bool) -> int:
     home = folder / FOLDER
     _write_configuration(home)
     with sandbox_process(home / "sandbox.log", _ROUND_TRIP_MS) as url:
-        environment = {**os.environ, **settings_of(home, url)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("BINANCE_")}
+        environment = inherited | settings_of(home, url)
         print(f"The sandbox exchange answers at {url}, with round trips of {_ROUND_TRIP_MS} ms.")
         print(f"Downloading 1m candles from {_START} to {_END} through Dagster into {FOLDER}/ ...\n")
         outcomes = [_download(home, environment, market.name, symbol) for market, symbol in _SERIES]
@@ -95,6 +96,7 @@ def settings_of(home: Path, url: str) -> dict[str, str]:
         "BINANCE_ASSETS_UNIVERSE": "universe.yaml",
         "BINANCE_ASSETS_LEDGER": "ledger.sqlite",
         "DAGSTER_HOME": str(home / "dagster"),
+        "NO_PROXY": "127.0.0.1",
     }
 
 
@@ -116,7 +118,7 @@ def sandbox_process(log: Path, rtt_ms: float) -> Iterator[str]:
         ConfigurationError: It does not answer.
     """
     port = _free_port()
-    command = [sys.executable, "-m", "binance_assets.cli", "sandbox", "--port", str(port), "--rtt-ms", str(rtt_ms)]
+    command = [sys.executable, "-m", "binance_assets", "sandbox", "--port", str(port), "--rtt-ms", str(rtt_ms)]
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
     try:
@@ -136,9 +138,11 @@ def _free_port() -> int:
 
 def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
+    session = requests.Session()
+    session.trust_env = False  # a proxy would look for the sandbox on its own machine
     while process.poll() is None and time.monotonic() < deadline:
         try:
-            requests.get(url, timeout=1)
+            session.get(url, timeout=1)
             return
         except requests.RequestException:
             time.sleep(0.1)
@@ -147,7 +151,7 @@ def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def _download(home: Path, environment: Mapping[str, str], market: str, symbol: str) -> tuple[str, dict[str, Any]]:
-    command = [sys.executable, "-m", "binance_assets.cli", "download", symbol, "--market", market, "--interval", "1m"]
+    command = [sys.executable, "-m", "binance_assets", "download", symbol, "--market", market, "--interval", "1m"]
     command += ["--start", _START, "--end", _END, "--refresh", "--json"]
     result = subprocess.run(command, cwd=home, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if not result.stdout:

@@ -8,15 +8,16 @@ for day in download(exchange, series, periods_between(date(2024, 1, 1), date(202
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
 from binance_assets.candles.parsing import check_window, count_rows, csv_rows, empty_candles, parse_rows
-from binance_assets.candles.validation import Judged, judge, rows_of
+from binance_assets.candles.validation import Judged, judge
 from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.exchange import Exchange
@@ -29,6 +30,8 @@ SAFETY_MS: Final = 2_000
 
 # About a month of 1m: a Pandera call costs the same up to this size.
 _BLOCK_ROWS: Final = 45_000
+# Pages may be empty or lost; so that days before a listing get their verdict too, they count as well.
+_BLOCK_PAGES: Final = 200
 
 
 def download(exchange: Exchange, series: Series, periods: Sequence[Period]) -> Iterator[Judged]:
@@ -52,7 +55,7 @@ def download(exchange: Exchange, series: Series, periods: Sequence[Period]) -> I
     try:
         now = exchange.now() - SAFETY_MS
     except ExchangeError as error:
-        yield from (_unavailable(series, period, error) for period in periods)
+        yield from (unavailable(series, period, error) for period in periods)
         return
     finished = [period for period in periods if over_at(period, series.interval) <= now]
     for block in _blocks(exchange, series, finished):
@@ -89,7 +92,7 @@ def _blocks(exchange: Exchange, series: Series, periods: Sequence[Period]) -> It
         else:
             answers.append((page, outcome))
             rows += count_rows(outcome)
-        if rows < _BLOCK_ROWS:
+        if rows < _BLOCK_ROWS and len(answers) + len(errors) < _BLOCK_PAGES:
             continue
         end = bisect_right(periods, page.end, lo=first, key=lambda period: period.end)
         if end > first:
@@ -126,23 +129,33 @@ def _read_page_by_page(
     answers: Sequence[tuple[Page, bytes]],
     errors: Sequence[tuple[Page, ExchangeError]],
 ) -> _Block:
-    """Find the pages that are not what was asked for, and ask for them again."""
+    """Find the pages that are not what was asked for, and ask for them again.
+
+    Rows that stay odd are kept, so that they refuse the days that they belong to and no others.
+    """
 
     def read(page: Page, rows: bytes) -> pl.DataFrame:
         frame = parse_rows(series.market, rows)
         check_window(frame, series.interval, page.start, page.end)
         return frame
 
-    frames, errors = [empty_candles(series.market)], list(errors)
+    frames: dict[Page, pl.DataFrame] = {}
+    bad: list[Page] = []
     for page, rows in answers:
+        with suppress(ValueError):
+            frames[page] = parse_rows(series.market, rows)
         try:
-            frames.append(read(page, rows))
+            read(page, rows)
         except ValueError:
-            try:
-                frames.append(exchange.klines(series, page, lambda page, body: read(page, csv_rows(body))))
-            except ExchangeError as error:
-                errors.append((page, error))
-    return _Block(periods, pl.concat(frames), errors)
+            bad.append(page)
+    lost = list(errors)
+    for page, outcome in exchange.stream(series, bad, lambda page, body: read(page, csv_rows(body))):
+        if not isinstance(outcome, ExchangeError):
+            frames[page] = outcome
+        elif page not in frames:
+            lost.append((page, outcome))
+    in_order = [frames[page] for page, _ in answers if page in frames]
+    return _Block(periods, pl.concat([empty_candles(series.market), *in_order]), lost)
 
 
 def _judge_block(exchange: Exchange, series: Series, block: _Block, now: int) -> Iterator[Judged]:
@@ -153,38 +166,37 @@ def _judge_block(exchange: Exchange, series: Series, block: _Block, now: int) ->
     if doubtful:
         judged |= {again.period: again for again in _look_again(exchange, series, doubtful, now)}
     for period in block.periods:
-        yield judged[period] if period in judged else _unavailable(series, period, failed[period])
+        yield judged[period] if period in judged else unavailable(series, period, failed[period])
 
 
 def _failed(block: _Block) -> dict[Period, ExchangeError]:
-    return {
-        period: error
-        for page, error in block.errors
-        for period in block.periods
-        if page.start < period.end and period.start < page.end
-    }
+    failed: dict[Period, ExchangeError] = {}
+    for page, error in block.errors:
+        first = bisect_right(block.periods, page.start, key=lambda period: period.end)
+        last = bisect_left(block.periods, page.end, key=lambda period: period.start)
+        failed |= dict.fromkeys(block.periods[first:last], error)
+    return failed
 
 
 def _look_again(exchange: Exchange, series: Series, doubtful: Sequence[Judged], now: int) -> Iterator[Judged]:
     """Ask once more for periods with holes or nonsense; an answer may have been short only once."""
-    periods = [first.period for first in doubtful]
-    by_period = {first.period: first for first in doubtful}
-    for block in _blocks(exchange, series, periods):
+    before = {first.period: first for first in doubtful}
+    for block in _blocks(exchange, series, list(before)):
         failed = _failed(block)
-        for period in block.periods:
-            first = by_period[period]
-            if period in failed:
-                yield first
-                continue
-            second = judge(series, rows_of(block.candles, period), [period], now)[0]
-            if first.verdict == second.verdict == "lost":
-                second = judge(series, _union(first.candles, second.candles), [period], now)[0]
-            yield second
+        answered = [period for period in block.periods if period not in failed]
+        for second in judge(series, block.candles, answered, now) if answered else []:
+            first = before[second.period]
+            if first.verdict == second.verdict == "lost" and first.missing != second.missing:
+                union = _union(first.candles, second.candles)
+                yield judge(series, union, [second.period], now)[0]
+            else:
+                yield second
 
 
 def _union(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([first, second]).unique("open_time", keep="last").sort("open_time")
 
 
-def _unavailable(series: Series, period: Period, error: ExchangeError) -> Judged:
+def unavailable(series: Series, period: Period, error: ExchangeError) -> Judged:
+    """The verdict on a period that an error keeps from us."""
     return Judged(period, error.policy.verdict, empty_candles(series.market), (), str(error))

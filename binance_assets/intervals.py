@@ -151,3 +151,8 @@ def to_text(time: int) -> str:
     """A moment (ms, UTC) as people read it: ``2024-01-01 12:40``, with seconds only where they matter."""
     moment = dt.datetime.fromtimestamp(time // SECOND, dt.UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S" if moment.second else "%Y-%m-%d %H:%M")
+
+
+def to_iso(time: int) -> str:
+    """A moment (ms, UTC) as programs read it: ``2024-01-01T12:40:00Z``."""
+    return dt.datetime.fromtimestamp(time // SECOND, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

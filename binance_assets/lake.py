@@ -7,14 +7,14 @@ All path handling of the project is here. ``<lake>/_lake.json`` says whose candl
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
+import re
 import socket
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ import polars as pl
 
 from binance_assets import __version__
 from binance_assets.candles.validation import ACCEPTED, Judged
+from binance_assets.intervals import to_iso
 from binance_assets.periods import Period
 from binance_assets.processes import is_alive
 from binance_assets.series import Series
@@ -31,6 +32,7 @@ from binance_assets.settings import ConfigurationError
 _MARKER: Final = "_lake.json"
 # Files in the making are kept out of the markets' folders: a reader of a whole folder would stumble over them.
 _INCOMING: Final = ".incoming"
+_INCOMING_NAME: Final = re.compile(r"(?P<pid>\d+)-[0-9a-f]+-(?P<host>.+)")
 _STALE_SECONDS: Final = 24 * 3600
 
 
@@ -49,6 +51,8 @@ class Stored:
         verdict: The verdict with which it was accepted.
         source: Where its candles came from.
         missing: Spans without candles, as ISO times in UTC.
+        first: Open time of the first candle, ms UTC; None where there is none.
+        last: Open time of the last candle, ms UTC; None where there is none.
     """
 
     path: Path
@@ -57,6 +61,8 @@ class Stored:
     verdict: str
     source: str
     missing: list[list[str]]
+    first: int | None
+    last: int | None
 
 
 class Lake:
@@ -133,34 +139,34 @@ class Lake:
         if not judged.accepted:
             raise ValueError(f"{series} {judged.period} is refused ({judged.verdict}) and must not be written")
         target = self.path(series, judged.period)
-        missing = [[_iso(start), _iso(end)] for start, end in judged.missing]
+        missing = [[to_iso(start), to_iso(end)] for start, end in judged.missing]
+        opens = judged.candles["open_time"].to_physical()
         metadata = {
             "series": str(series),
             "source": source,
             "verdict": judged.verdict,
             "missing": json.dumps(missing),
             "rows": str(judged.candles.height),
+            "first_open_time": str(opens[0] if len(opens) else ""),
+            "last_open_time": str(opens[-1] if len(opens) else ""),
             "version": __version__,
         }
         with self._writing():
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._replacing(target) as incoming:
                 judged.candles.write_parquet(incoming, compression="zstd", statistics=True, metadata=metadata)
-        size = target.stat().st_size
-        return Stored(target, size, judged.candles.height, judged.verdict, source, missing)
+        return _stored(target, metadata)
 
     def stored(self, series: Series, period: Period) -> Stored | None:
         """The partition's file; None where there is none that can be read and was accepted."""
         path = self.path(series, period)
         try:
-            size = path.stat().st_size
             metadata = pl.read_parquet_metadata(path)
-            rows, missing = int(metadata["rows"]), json.loads(metadata["missing"])
+            stored = _stored(path, metadata)
         except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
             return None
-        if metadata.get("series") != str(series) or metadata.get("verdict") not in ACCEPTED:
-            return None
-        return Stored(path, size, rows, metadata["verdict"], metadata.get("source", ""), missing)
+        accepted = metadata["series"] == str(series) and stored.verdict in ACCEPTED
+        return stored if accepted else None
 
     def keys(self, series: Series) -> list[str]:
         """The keys of the series' partitions that have a file, ascending."""
@@ -168,7 +174,7 @@ class Lake:
 
     def read(self, series: Series, period: Period) -> pl.DataFrame:
         """The table of a partition that is there."""
-        return pl.read_parquet(self.path(series, period), hive_partitioning=False)
+        return pl.read_parquet(self.path(series, period), hive_partitioning=False, glob=False)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -187,15 +193,29 @@ class Lake:
                 os.fsync(file.fileno())
             incoming.replace(target)
         finally:
-            incoming.unlink(missing_ok=True)
+            with suppress(OSError):
+                incoming.unlink()
 
     def _remove_litter(self) -> None:
         for path in (self.root / _INCOMING).iterdir():
-            pid, _, host = path.name.split("-", 2)
-            dead = host == socket.gethostname() and not is_alive(int(pid))
-            if dead or time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink(missing_ok=True)
+            ours = _INCOMING_NAME.fullmatch(path.name)
+            if ours is None:
+                continue
+            dead = ours["host"] == socket.gethostname() and not is_alive(int(ours["pid"]))
+            with suppress(FileNotFoundError):  # its writer has just finished
+                if dead or time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
 
 
-def _iso(time_ms: int) -> str:
-    return dt.datetime.fromtimestamp(time_ms / 1_000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _stored(path: Path, metadata: dict[str, str]) -> Stored:
+    first, last = metadata["first_open_time"], metadata["last_open_time"]
+    return Stored(
+        path=path,
+        size=path.stat().st_size,
+        rows=int(metadata["rows"]),
+        verdict=metadata["verdict"],
+        source=metadata["source"],
+        missing=json.loads(metadata["missing"]),
+        first=int(first) if first else None,
+        last=int(last) if last else None,
+    )

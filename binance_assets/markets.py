@@ -9,6 +9,7 @@ exactly 100 or 500 rows) the documented, dearer weight stands.
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -43,6 +44,7 @@ class Market:
         intervals: The intervals it has.
         value_columns: Names of the row's fields 5, 7, 9 and 10, in this order.
         info_weight: Request weight of exchangeInfo.
+        opened: The first day of the market on which any candle opens.
         archive: Folder of the market in the public archive.
     """
 
@@ -58,6 +60,7 @@ class Market:
     intervals: tuple[Interval, ...]
     value_columns: tuple[str, str, str, str]
     info_weight: int
+    opened: dt.date
     archive: str
 
     def __str__(self) -> str:
@@ -92,6 +95,7 @@ SPOT: Final = Market(
     intervals=INTERVALS,
     value_columns=_QUOTED,
     info_weight=20,
+    opened=dt.date(2017, 7, 14),
     archive="spot",
 )
 USDM: Final = Market(
@@ -107,6 +111,7 @@ USDM: Final = Market(
     intervals=INTERVALS[1:],
     value_columns=_QUOTED,
     info_weight=1,
+    opened=dt.date(2019, 9, 8),
     archive="futures/um",
 )
 COINM: Final = Market(
@@ -123,11 +128,15 @@ COINM: Final = Market(
     # Counted in contracts; the archive's CSV headers call the third one quote_volume, which it is not.
     value_columns=("volume", "base_volume", "taker_buy_volume", "taker_buy_base_volume"),
     info_weight=1,
+    opened=dt.date(2020, 8, 10),
     archive="futures/cm",
 )
 
 MARKETS: Final[dict[str, Market]] = {market.name: market for market in (SPOT, USDM, COINM)}
 """The markets by name."""
+
+SPOT_ELSEWHERE: Final = "https://data-api.binance.vision"
+"""A host for spot market data only, which answers where Binance's others do not (451)."""
 
 TIME_WEIGHT: Final = 1
 """Request weight of ``/time`` and ``/ping`` on every market."""
@@ -142,7 +151,7 @@ SANDBOX_HEADER: Final = "X-Binance-Assets-Sandbox"
 """Answer header by which the project's own sandbox says that its candles are not Binance's."""
 
 _ONE_OPERATOR: Final = frozenset(
-    ["api.binance.com", "api-gcp.binance.com", "data-api.binance.vision", "fapi.binance.com", "dapi.binance.com"]
+    ["api.binance.com", "api-gcp.binance.com", urlsplit(SPOT_ELSEWHERE).netloc, "fapi.binance.com", "dapi.binance.com"]
     + [f"api{n}.binance.com" for n in range(1, 5)]
 )
 

@@ -12,6 +12,8 @@ from binance_assets.markets import Market, parse_market
 # ASCII symbols are capitals, digits and underscores; since 2025 there are also symbols in other scripts.
 _SYMBOL: Final = re.compile(r"[A-Z0-9_\u0080-\U0010ffff]{1,40}")
 
+_LONGEST_TAG: Final = 63
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -30,6 +32,8 @@ class Series:
             raise ValueError(
                 f"{self.symbol!r} is not a symbol; Binance writes them like BTCUSDT, ETHUSDT_260327 or BTCUSD_PERP"
             )
+        if len(ascii_symbol(self.symbol)) > _LONGEST_TAG:
+            raise ValueError(f"{self.symbol!r} is too long for a Dagster tag")
         if self.interval not in self.market.intervals:
             raise ValueError(f"{self.market.title} has no candles of {self.interval}")
 

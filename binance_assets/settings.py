@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -31,6 +31,7 @@ def _host_only(url: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(_host_only)]
+Location = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 def _default_ledger() -> Path:
@@ -49,8 +50,8 @@ class Settings(BaseModel):
     archive_url: Url = Field(
         "https://data.binance.vision", alias="BINANCE_ARCHIVE_URL", description="Host of the public archive"
     )
-    lake: Path = Field(Path("lake"), alias="BINANCE_ASSETS_LAKE", description="Folder of the Parquet files")
-    universe: Path = Field(
+    lake: Location = Field(Path("lake"), alias="BINANCE_ASSETS_LAKE", description="Folder of the Parquet files")
+    universe: Location = Field(
         Path("universe.yaml"), alias="BINANCE_ASSETS_UNIVERSE", description="File that lists the tracked series"
     )
     source: Source = Field("auto", alias="BINANCE_ASSETS_SOURCE", description="Where candles come from")
@@ -61,9 +62,9 @@ class Settings(BaseModel):
         3, ge=1, le=100, alias="BINANCE_ASSETS_WARMUP", description="Pages fetched one by one to measure the network"
     )
     weight_share: float = Field(
-        1.0, gt=0, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the request weight to use"
+        1.0, ge=0.01, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the request weight to use"
     )
-    ledger: Path = Field(
+    ledger: Location = Field(
         default_factory=_default_ledger,
         alias="BINANCE_ASSETS_LEDGER",
         description="File in which all processes of this host count request weight",
@@ -93,10 +94,18 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         ConfigurationError: A value is of the wrong kind or out of bounds.
     """
     known = {field.alias for field in Settings.model_fields.values()}
-    given = {name: value for name, value in environment.items() if name in known and value.strip()}
+    return make_settings({name: value for name, value in environment.items() if name in known and value.strip()})
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """The settings with ``values``, by the names of the fields or of the variables.
+
+    Raises:
+        ConfigurationError: A value is of the wrong kind or out of bounds.
+    """
     try:
-        return Settings.model_validate(given)
+        return Settings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name, message = first["loc"][0], first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{name}={given.get(str(name), '')!r}: {message}") from None
+        name, message = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{name}={values.get(name, '')!r}: {message}") from None

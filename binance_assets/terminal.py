@@ -15,6 +15,7 @@ from rich.table import Table
 from binance_assets.backlog import Backlog
 from binance_assets.candles.validation import Judged, tell_spans
 from binance_assets.exchange.exchange import Exchange
+from binance_assets.intervals import to_iso
 from binance_assets.orchestration.figures import RunFigures
 from binance_assets.series import Series
 
@@ -90,7 +91,7 @@ def outcome(backlog: Backlog, present: int, view: RunView) -> dict[str, Any]:
             {
                 "day": judged.period.key,
                 "verdict": judged.verdict,
-                "missing": [[_iso(start), _iso(end)] for start, end in judged.missing],
+                "missing": [[to_iso(start), to_iso(end)] for start, end in judged.missing],
                 "reason": judged.reason,
             }
             for judged in view.refused.get(backlog.series, [])
@@ -103,12 +104,6 @@ def outcome(backlog: Backlog, present: int, view: RunView) -> dict[str, Any]:
         "rows": figures.rows if figures else 0,
         "seconds": round(figures.seconds, 3) if figures else 0.0,
     }
-
-
-def _iso(time_ms: int) -> str:
-    import datetime as dt
-
-    return dt.datetime.fromtimestamp(time_ms / 1_000, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def print_plan(backlogs: Sequence[Backlog]) -> None:

@@ -16,6 +16,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -27,6 +28,7 @@ from ruamel.yaml.error import YAMLError
 
 from binance_assets.intervals import parse_interval
 from binance_assets.markets import parse_market
+from binance_assets.processes import alone_in
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError, Source
 
@@ -125,6 +127,11 @@ def track(path: Path, series: list[Series]) -> list[Series]:
     Raises:
         UniverseError: The file cannot be read or written, or the result would contradict itself.
     """
+    with _locked(path):
+        return _track(path, series)
+
+
+def _track(path: Path, series: list[Series]) -> list[Series]:
     known = set(read_universe(path).series)
     new = [one for one in dict.fromkeys(series) if one not in known]
     if new:
@@ -144,6 +151,11 @@ def untrack(path: Path, series: list[Series]) -> list[Series]:
     Raises:
         UniverseError: The file cannot be read or written.
     """
+    with _locked(path):
+        return _untrack(path, series)
+
+
+def _untrack(path: Path, series: list[Series]) -> list[Series]:
     known = set(read_universe(path).series)
     gone = [one for one in dict.fromkeys(series) if one in known]
     if gone:
@@ -152,6 +164,16 @@ def untrack(path: Path, series: list[Series]) -> list[Series]:
             _remove(_entries(path, document), one)
         _replace(path, document)
     return gone
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes from editing the file meanwhile."""
+    try:
+        with alone_in(path.parent):
+            yield
+    except OSError as error:
+        raise UniverseError(f"{path} cannot be written: {error}") from None
 
 
 def _yaml() -> YAML:
@@ -168,7 +190,7 @@ def _load(path: Path) -> CommentedMap:
         return CommentedMap(series=CommentedSeq())
     except (OSError, UnicodeDecodeError) as error:
         raise UniverseError(f"{path} cannot be read: {error}") from None
-    except YAMLError as error:
+    except (YAMLError, RecursionError) as error:
         raise UniverseError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if document is None:
         return CommentedMap(series=CommentedSeq())
@@ -248,7 +270,6 @@ def _replace(path: Path, document: CommentedMap) -> None:
     _yaml().dump(document, text)
     incoming = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         incoming.write_text(text.getvalue(), encoding="utf-8")
         read_universe(incoming)
         os.replace(incoming, path)
@@ -257,4 +278,5 @@ def _replace(path: Path, document: CommentedMap) -> None:
     except OSError as error:
         raise UniverseError(f"{path} cannot be written: {error}") from None
     finally:
-        incoming.unlink(missing_ok=True)
+        with suppress(OSError):
+            incoming.unlink()

@@ -310,7 +310,7 @@ def run_row(title: str, works: Sequence[Work], most_seconds: float) -> Row:
 
 def _download(works: Sequence[Work], url: str, folder: Path) -> list[dict[str, Any]]:
     first = works[0]
-    command = [sys.executable, "-m", "binance_assets.cli", "download", *(work.series.symbol for work in works)]
+    command = [sys.executable, "-m", "binance_assets", "download", *(work.series.symbol for work in works)]
     command += ["--market", first.series.market.name, "--interval", str(first.series.interval), "--json"]
     command += ["--start", first.start.isoformat(), "--end", first.end.isoformat()]
     result = subprocess.run(

@@ -108,7 +108,7 @@ def run_cli(sandbox: Sandbox, tmp_path: Path) -> Run:
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "binance_assets.cli", *arguments],
+            [sys.executable, "-m", "binance_assets", *arguments],
             cwd=tmp_path,
             env=cli_environment(sandbox, tmp_path) | environment,
             capture_output=True,

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.exchange.budget import MINUTE_MS, Budget, Ledger, LedgerError, Minute, Stopped, spendable
+from binance_assets.exchange.budget import Budget, Ledger, LedgerError, Minute, Stopped, spendable
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, RateLimited
+from binance_assets.intervals import MINUTE
 
 GO = threading.Event()
 
@@ -25,10 +26,11 @@ class SetClock(ServerClock):
     def __init__(self, at_ms: float) -> None:
         super().__init__()
         self.at_ms = at_ms
+        self.times: dict[float, float] = {}
         self.sync(0, 0.0, 0.0)
 
     def at(self, monotonic: float) -> float:
-        return self.at_ms
+        return self.times.get(monotonic, self.at_ms)
 
 
 def budget_at(ledger: Ledger, at_ms: float, limit: int = 100, share: float = 1.0, patience: float = 900) -> Budget:
@@ -46,7 +48,7 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger(tmp_path / "ledger.sqlite")
 
 
-MIDDLE = 1_000 * MINUTE_MS + 30_000
+MIDDLE = 1_000 * MINUTE + 30_000
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 5_000), st.floats(0, 1))
@@ -83,7 +85,7 @@ def test_a_minute_is_spent_to_the_last_weight_and_no_further(ledger: Ledger) -> 
         used += 2
         spend(budget, 2, used)
     assert budget.spendable_now() == 0
-    assert budget_at(ledger, MIDDLE + MINUTE_MS, limit=100).spendable_now() == 100
+    assert budget_at(ledger, MIDDLE + MINUTE, limit=100).spendable_now() == 100
 
 
 def test_weight_that_others_used_is_seen_in_the_answer(ledger: Ledger) -> None:
@@ -109,7 +111,7 @@ def test_calls_in_flight_when_a_minute_ends_count_in_both(ledger: Ledger) -> Non
     clock = SetClock(MIDDLE)
     budget = Budget(ledger, "here", "spot", clock, 100, 1.0, 900, 30)
     budget.take(30, GO)
-    clock.at_ms += MINUTE_MS
+    clock.at_ms += MINUTE
     assert budget.spendable_now() == 70
     budget.settle(30, None, 0, 0)
     assert budget.spendable_now() == 70
@@ -169,7 +171,7 @@ def test_the_lease_of_a_dead_process_does_not_block(ledger: Ledger) -> None:
     threading.Timer(0.3, stop.set).start()
     with pytest.raises(Stopped):  # charged to this minute, for it may have been counted
         budget_at(ledger, MIDDLE).take(10, stop)
-    budget_at(ledger, MIDDLE + MINUTE_MS).take(100, GO)
+    budget_at(ledger, MIDDLE + MINUTE).take(100, GO)
 
 
 def test_a_waiting_claim_ends_when_the_run_is_stopped(ledger: Ledger) -> None:
@@ -196,13 +198,37 @@ def test_a_ban_longer_than_the_patience_ends_the_run_and_says_until_when(ledger:
         budget.take(1, GO)
 
 
+def test_a_ban_stops_even_a_process_that_holds_a_lease(ledger: Ledger, tmp_path: Path) -> None:
+    holder = budget_at(ledger, MIDDLE, limit=6_000)
+    holder.take(2, GO)
+    budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE).refused(Banned("banned", headers={"Retry-After": "120"}))
+    time.sleep(0.03)  # as long as it may take to hear of it
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    with pytest.raises(Stopped):
+        holder.take(2, stop)
+
+
+def test_answers_that_overtake_each_other_at_the_edge_of_a_minute_do_not_spend_the_new_one(ledger: Ledger) -> None:
+    clock = SetClock(MIDDLE)
+    budget = Budget(ledger, "here", "spot", clock, 6_000, 1.0, 900, 30)
+    edge = MIDDLE // MINUTE * MINUTE + MINUTE
+    clock.times = {1.0: edge - 50, 2.0: edge + 50, 3.0: edge - 40}
+    budget.take(2, GO)
+    budget.take(2, GO)
+    budget.settle(2, 4_100, 1.0, 3.0)
+    budget.settle(2, 4_000, 1.0, 2.0)
+    clock.at_ms = edge + 100
+    assert budget.spendable_now() >= 5_990
+
+
 def test_limits_are_remembered_for_a_day(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE)
     assert budget.known_limit is None
     budget.remember_limit(1_200)
     assert budget.known_limit == 1_200
     assert budget.spendable_now() == 1_200
-    assert budget_at(ledger, MIDDLE + 25 * 60 * MINUTE_MS).known_limit is None
+    assert budget_at(ledger, MIDDLE + 25 * 60 * MINUTE).known_limit is None
 
 
 def test_a_file_that_is_no_ledger_is_told_in_one_line(tmp_path: Path) -> None:

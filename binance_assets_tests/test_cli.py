@@ -271,7 +271,7 @@ def test_an_interrupt_ends_it_within_two_seconds_even_while_a_socket_hangs(
     hang = THE_3RD + 60 * DAY
     sandbox.faults.add(Fault("hang", start=hang, end=hang + 1))
     process = subprocess.Popen(
-        [sys.executable, "-m", "binance_assets.cli", "download", "BTCUSDT", "--market", "spot", "--interval", "1m",
+        [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot", "--interval", "1m",
          "--start", "2024-01-01", "--end", "2024-04-01"],
         cwd=tmp_path, env=cli_environment(sandbox, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

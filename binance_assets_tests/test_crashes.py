@@ -44,7 +44,7 @@ def start_download(
     sandbox: Sandbox, folder: Path, start: dt.date = START, end: dt.date = END, *more: str
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "binance_assets.cli", "download", SERIES.symbol, "--market", "spot", "--interval", "1m",
+        [sys.executable, "-m", "binance_assets", "download", SERIES.symbol, "--market", "spot", "--interval", "1m",
          "--start", str(start), "--end", str(end), "--json", *more],
         cwd=folder, env=cli_environment(sandbox, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -120,11 +120,16 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_files(
     try:
         lake = Lake(disk / "lake")
         lake.prepare("sandbox")
-        written = []
-        with pytest.raises(LakeError, match="cannot be written") as told:
-            for day in fetch(NAME, "2024-01-01", "2024-01-10"):
+        days = fetch(NAME, "2024-01-01", "2024-01-10")
+        written: list[str] = []
+
+        def write_all() -> None:
+            for day in days:
                 lake.write(SERIES, day, "rest")
                 written.append(day.period.key)
+
+        with pytest.raises(LakeError, match="cannot be written") as told:
+            write_all()
         assert "\n" not in str(told.value)
         assert written
         assert assert_all_whole(sandbox, lake) == written
@@ -144,7 +149,7 @@ def test_three_processes_on_one_small_budget_draw_no_429_and_waste_nothing(tmp_p
         environments = [cli_environment(few, folder) | shared for folder in folders]
         running = [
             subprocess.Popen(
-                [sys.executable, "-m", "binance_assets.cli", "download", "BTCUSDT", "--market", "spot",
+                [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot",
                  "--interval", "1m", "--start", str(start), "--end", str(start + dt.timedelta(18)), "--json"],
                 cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from binance_assets.candles.parsing import parse_page
 from binance_assets.candles.validation import Judged
 from binance_assets.download import download, plan
 from binance_assets.exchange.budget import Stopped
@@ -26,7 +25,7 @@ from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandb
 from binance_assets.series import Series, parse_series
 from binance_assets.settings import Settings
 from binance_assets_tests.conftest import Fetch, Open
-from binance_assets_tests.test_parsing import body_of
+from binance_assets_tests.test_parsing import body_of, parse_page
 
 FIRST = to_ms(dt.date(2024, 1, 1))
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.candles.parsing import check_window, parse_page
+from binance_assets.candles.parsing import check_window, csv_rows, parse_rows
 from binance_assets.candles.schema import columns
 from binance_assets.intervals import parse_interval
 from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
@@ -27,6 +27,10 @@ USDM_ROW = [1672531200000, "16537.50", "16618.80", "16488.00", "16610.30", "1055
             1672617599999, "1746449849.73920", 594299, "52617.509", "871082706.82390", "0"]  # fmt: skip
 COINM_ROW = [1666569600000, "19560.7", "19566.7", "19555.5", "19556.2", "19431",
              1666569659999, "99.33183109", 425, "9916", "50.69336469", "0"]  # fmt: skip
+
+
+def parse_page(market: Market, body: bytes) -> pl.DataFrame:
+    return parse_rows(market, csv_rows(body))
 
 
 def body_of(rows: list[list[Any]]) -> bytes:

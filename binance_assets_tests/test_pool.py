@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_assets.exchange.budget import Stopped
-from binance_assets.exchange.errors import ExchangeError, NoConnection, UnknownSymbol
+from binance_assets.exchange.errors import NoConnection, NotAsked, UnknownSymbol
 from binance_assets.exchange.pool import Pool, workers_needed
 
 round_trips = st.floats(0.001, 5)
@@ -118,18 +118,32 @@ def test_a_lost_task_yields_its_error_and_the_others_go_on() -> None:
     pool.close()
 
 
-@pytest.mark.parametrize("error", [UnknownSymbol("no such symbol"), NoConnection("gone")])
-def test_what_is_hopeless_is_not_tried_to_the_end(error: ExchangeError) -> None:
+def test_what_is_hopeless_is_not_tried_to_the_end() -> None:
     pool, tried = Pool(warmup=1), []
 
     def fetch(task: int) -> int:
         tried.append(task)
-        raise error
+        raise UnknownSymbol("no such symbol")
 
     outcomes = list(pool.stream(range(500), fetch, lambda: 4))
     assert [task for task, _ in outcomes] == list(range(500))
-    assert all(isinstance(outcome, ExchangeError) for _, outcome in outcomes)
+    assert type(outcomes[0][1]) is UnknownSymbol
+    assert {type(outcome) for _, outcome in outcomes[1:]} == {NotAsked}
+    assert all("no such symbol" in str(outcome) for _, outcome in outcomes)
     assert len(tried) < 40
+    pool.close()
+
+
+def test_a_long_stretch_of_lost_tasks_does_not_end_those_behind_it() -> None:
+    pool = Pool(warmup=1)
+
+    def fetch(task: int) -> int:
+        if 20 <= task < 200:
+            raise NoConnection("gone for a while")
+        return task
+
+    outcomes = dict(pool.stream(range(400), fetch, lambda: 4))
+    assert [task for task, outcome in outcomes.items() if outcome == task] == [*range(20), *range(200, 400)]
     pool.close()
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from binance_assets.candles.parsing import parse_page
 from binance_assets.candles.validation import Judged
 from binance_assets.download import download
 from binance_assets.exchange.exchange import Exchange
@@ -21,7 +20,7 @@ from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.series import parse_series
 from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.conftest import environment_of
-from binance_assets_tests.test_parsing import archive_rows, expected
+from binance_assets_tests.test_parsing import archive_rows, expected, parse_page
 
 
 @pytest.fixture(scope="module")

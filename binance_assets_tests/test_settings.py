@@ -35,7 +35,7 @@ def test_an_empty_variable_is_unset_and_a_foreign_one_ignored() -> None:
         ("BINANCE_ASSETS_MAX_WORKERS", "many", "valid integer"),
         ("BINANCE_ASSETS_MAX_WORKERS", "0", "greater than or equal to 1"),
         ("BINANCE_ASSETS_WEIGHT_SHARE", "1.5", "less than or equal to 1"),
-        ("BINANCE_ASSETS_WEIGHT_SHARE", "0", "greater than 0"),
+        ("BINANCE_ASSETS_WEIGHT_SHARE", "0", "greater than or equal to 0.01"),
         ("BINANCE_ASSETS_SOURCE", "ftp", "'auto', 'rest' or 'archive'"),
     ],
 )

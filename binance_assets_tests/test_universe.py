@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,14 @@ def test_an_edit_that_would_contradict_the_file_changes_nothing(path: Path) -> N
         track(path, [parse_series("spot/BTCUSDT/1h")])
     assert path.read_text() == before
     assert [other.name for other in path.parent.iterdir()] == [path.name]
+
+
+def test_edits_of_many_processes_at_once_are_all_kept(path: Path) -> None:
+    symbols = [f"S{number:02}USDT" for number in range(8)]
+    edit = (
+        "import sys; from pathlib import Path; from binance_assets.universe import track; "
+        "from binance_assets.series import parse_series; track(Path(sys.argv[1]), [parse_series(sys.argv[2])])"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", edit, str(path), f"spot/{symbol}/1m"]) for symbol in symbols]
+    assert [process.wait(60) for process in running] == [0] * len(symbols)
+    assert sorted(names(path)) == [f"spot/{symbol}/1m" for symbol in symbols]

@@ -9,7 +9,6 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from binance_assets.candles.parsing import parse_page
 from binance_assets.candles.schema import candle_schema, columns
 from binance_assets.candles.validation import ACCEPTED, Judged, judge, tell_spans
 from binance_assets.intervals import DAY, MINUTE, to_ms
@@ -17,7 +16,7 @@ from binance_assets.markets import MARKETS
 from binance_assets.periods import period_of, periods_between
 from binance_assets.sandbox import Sandbox
 from binance_assets.series import Series, parse_series
-from binance_assets_tests.test_parsing import archive_rows, body_of
+from binance_assets_tests.test_parsing import archive_rows, body_of, parse_page
 
 MINUTES = parse_series("spot/BTCUSDT/1m")
 DAY_ONE = period_of("2024-01-01", MINUTES.interval)

@@ -21,22 +21,6 @@ def empty_candles(market: Market) -> pl.DataFrame:
     return pl.DataFrame(schema=columns(market))
 
 
-def parse_page(market: Market, body: bytes) -> pl.DataFrame:
-    """The candles of a klines answer, in the order in which they came.
-
-    Args:
-        market: The market that answered; it decides the names of the columns.
-        body: The answer.
-
-    Returns:
-        The columns of :func:`binance_assets.candles.schema.columns`; numbers are the nearest 64-bit floats.
-
-    Raises:
-        ValueError: The body is not a list of candles.
-    """
-    return parse_rows(market, csv_rows(body))
-
-
 def csv_rows(body: bytes) -> bytes:
     """The rows of a klines answer as lines of CSV, each with an empty first field and a line end.
 

@@ -103,6 +103,8 @@ def rows_of(candles: pl.DataFrame, period: Period) -> pl.DataFrame:
 
 def _complaint(series: Series, candles: pl.DataFrame) -> str:
     """What the schema finds wrong with the table, all at once; empty where it finds nothing."""
+    if candles.is_empty():
+        return ""
     try:
         quick_schema(series.market, series.interval).validate(candles, lazy=True)
         return ""
@@ -115,7 +117,7 @@ def _complaint(series: Series, candles: pl.DataFrame) -> str:
         broken = cases.group_by("check", maintain_order=True).agg(pl.len(), pl.col("index").drop_nulls().first())
         told = [_tell(candles, *row) for row in broken.head(_NAMED_FAILURES).iter_rows()]
         return "not so: " + "; ".join(told)
-    return ""
+    return "a rule does not hold"
 
 
 def _tell(candles: pl.DataFrame, check: str, count: int, row: int | None) -> str:

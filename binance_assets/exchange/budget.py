@@ -25,28 +25,38 @@ from typing import Final
 
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, RateLimited, blocked_until
+from binance_assets.intervals import DAY, MINUTE
 from binance_assets.processes import is_alive
 from binance_assets.settings import ConfigurationError
 
-MINUTE_MS: Final = 60_000
-_LIMIT_AGE_MS: Final = 24 * 60 * MINUTE_MS
+_LIMIT_AGE_MS: Final = DAY
 # A lease is for so many calls at the most, and for so small a part of what is left that the others get theirs.
 _LEASED_CALLS: Final = 32
 _LEASED_PART: Final = 8
 _FLUSH_SECONDS: Final = 0.1
+_LOOK_FOR_BLOCK_SECONDS: Final = 0.02
+# By how much the wall clock may have drifted, ms, since another process asked the server for its time.
+_HEARSAY_ERROR_MS: Final = 1_000.0
 _POLL_SECONDS: Final = 0.01
 _LONGEST_POLL_SECONDS: Final = 0.5
 
+_VERSION: Final = 1
+# What an older or newer program counted is worth a minute at the most.
+_OTHER_VERSION: Final = f"""
+DROP TABLE IF EXISTS pool; DROP TABLE IF EXISTS minute; DROP TABLE IF EXISTS lease;
+PRAGMA user_version = {_VERSION};
+"""
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS pool (
     address TEXT, name TEXT, weight_limit INTEGER, read_at INTEGER NOT NULL DEFAULT 0,
     blocked_until INTEGER NOT NULL DEFAULT 0, banned INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
+    clock_offset REAL,
     PRIMARY KEY (address, name));
 CREATE TABLE IF NOT EXISTS minute (
     address TEXT, name TEXT, minute INTEGER, ours INTEGER NOT NULL DEFAULT 0, seen INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (address, name, minute));
 CREATE TABLE IF NOT EXISTS lease (
-    id INTEGER PRIMARY KEY, address TEXT, name TEXT, weight INTEGER NOT NULL, pid INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT, name TEXT, weight INTEGER NOT NULL, pid INTEGER NOT NULL,
     expires INTEGER NOT NULL);
 """
 
@@ -131,11 +141,14 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._closed = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=OFF")
+            if self._database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                self._database.executescript(_OTHER_VERSION)
             self._database.executescript(_TABLES)
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(f"the ledger {path} cannot be used ({error}); set BINANCE_ASSETS_LEDGER") from None
@@ -145,9 +158,12 @@ class Ledger:
         """Exclusive access to the tables; what is done becomes visible to others at once, or not at all.
 
         Raises:
+            Stopped: The ledger was closed.
             LedgerError: The file cannot be written.
         """
         with self._lock:
+            if self._closed:
+                raise Stopped
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
@@ -164,6 +180,7 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
+            self._closed = True
             self._database.close()
 
 
@@ -202,6 +219,7 @@ class Budget:
         self._gate = threading.Lock()
         self._lock = threading.Lock()
         self._lease = _Lease()
+        self._looked_for_block = 0.0
 
     @property
     def known_limit(self) -> int | None:
@@ -254,6 +272,12 @@ class Budget:
     def _try_to_take(self, weight: int) -> float:
         """0 where the weight was taken; otherwise how many seconds to wait before the next try."""
         lease, minute = self._lease, self._current_minute()
+        if time.monotonic() - self._looked_for_block > _LOOK_FOR_BLOCK_SECONDS:
+            with self._ledger.transaction() as database:
+                wait = self._block(database)
+            if wait:
+                return wait
+            self._looked_for_block = time.monotonic()
         if lease.minute != minute or lease.unused < weight or self._used_up_by_others(minute, weight):
             wait = self._renew(minute, weight)
             if wait:
@@ -286,7 +310,7 @@ class Budget:
                 return 0.0
         if known.in_flight:
             return _POLL_SECONDS
-        to_next = ((minute + 1) * MINUTE_MS - self._clock.now() + self._clock.error_ms) / 1_000
+        to_next = ((minute + 1) * MINUTE - self._clock.now() + self._clock.error_ms) / 1_000
         return min(max(to_next, _POLL_SECONDS), _LONGEST_POLL_SECONDS)
 
     def settle(self, weight: int, used: int | None, sent: float, received: float) -> None:
@@ -299,13 +323,14 @@ class Budget:
             received: ``time.monotonic()`` when it was answered or given up.
         """
         error = self._clock.error_ms
-        first = int((self._clock.at(sent) - error) // MINUTE_MS)
-        last = int((self._clock.at(received) + error) // MINUTE_MS)
+        first = int((self._clock.at(sent) - error) // MINUTE)
+        last = int((self._clock.at(received) + error) // MINUTE)
         with self._lock:
             lease = self._lease
             lease.in_flight -= weight
-            # Across the edge of a minute a counter that fell is the new minute's; any other may be either's.
-            if used is not None and (first == last or used < lease.seen.get(first, 0)):
+            # Across the edge of a minute a counter that fell by far is the new minute's; any other may be either's,
+            # for answers overtake each other.
+            if used is not None and (first == last or 2 * used < lease.seen.get(first, 0)):
                 lease.seen[last] = max(lease.seen.get(last, 0), used)
             else:
                 lease.more[last] = lease.more.get(last, 0) + weight
@@ -386,6 +411,25 @@ class Budget:
             )
             database.execute("INSERT INTO minute VALUES (?, ?, ?, ?, 0)", (*self._pool, minute, weight))
 
+    def remember_clock(self) -> None:
+        """Store how far the server's clock is from this machine's, for processes to come."""
+        offset = self._clock.now() - time.time() * 1_000
+        with self._ledger.transaction() as database:
+            database.execute(
+                "INSERT INTO pool (address, name, clock_offset) VALUES (?, ?, ?) "
+                "ON CONFLICT (address, name) DO UPDATE SET clock_offset = excluded.clock_offset",
+                (*self._pool, offset),
+            )
+
+    def recall_clock(self) -> None:
+        """Set the clock by what another process stored, where one did: enough to tell which minute it is."""
+        with self._ledger.transaction() as database:
+            row = database.execute(
+                "SELECT clock_offset FROM pool WHERE address = ? AND name = ?", self._pool
+            ).fetchone()
+        if row is not None and row[0] is not None:
+            self._clock.assume(time.time() * 1_000 + row[0], _HEARSAY_ERROR_MS)
+
     def charge(self, weight: int, used: int | None) -> None:
         """Enter a call that was made without a claim, just now.
 
@@ -410,6 +454,7 @@ class Budget:
         if banned:
             reason = f"banned until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(until / 1_000))} UTC: {reason}"
         ends = int(here + until - server + self._clock.error_ms)
+        self._looked_for_block = 0.0
         with self._ledger.transaction() as database:
             database.execute(
                 "INSERT INTO pool (address, name, blocked_until, banned, reason) VALUES (?, ?, ?, ?, ?) "
@@ -420,7 +465,7 @@ class Budget:
 
     def _current_minute(self) -> int:
         """The minute that has surely begun on the server."""
-        return int((self._clock.now() - self._clock.error_ms) // MINUTE_MS)
+        return int((self._clock.now() - self._clock.error_ms) // MINUTE)
 
     def _minute(self, database: sqlite3.Connection, minute: int) -> Minute:
         limit = database.execute("SELECT weight_limit FROM pool WHERE address = ? AND name = ?", self._pool).fetchone()

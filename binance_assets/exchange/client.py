@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import LocationParseError
 
 from binance_assets.exchange.errors import BrokenAnswer, ExchangeError, NoConnection, TimedOut, error_of
 from binance_assets.markets import SANDBOX_HEADER, USED_WEIGHT_HEADER
@@ -82,7 +83,7 @@ class Client:
                 **self._route,
             )
             body = response.content
-        except requests.RequestException as error:
+        except (requests.RequestException, LocationParseError) as error:
             raise _without_answer(error, target) from error
         if response.status_code != 200:
             raise error_of(response.status_code, response.headers, body, response.url)
@@ -93,7 +94,7 @@ class Client:
         self._session.close()
 
 
-def _without_answer(error: requests.RequestException, target: str) -> ExchangeError:
+def _without_answer(error: Exception, target: str) -> ExchangeError:
     if isinstance(error, requests.Timeout):
         waited = "connection" if isinstance(error, requests.ConnectTimeout) else "answer"
         return TimedOut(f"{target}: no {waited} in time", target)

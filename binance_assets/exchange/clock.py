@@ -8,7 +8,7 @@ import time
 class ServerClock:
     """The server's time, carried forward by this machine's monotonic clock.
 
-    A wrong or jumping wall clock on our side does no harm: it is never asked.
+    A wrong wall clock on our side does no harm: it is never asked.
     """
 
     def __init__(self) -> None:
@@ -25,6 +25,11 @@ class ServerClock:
         """
         error_ms = (received - sent) / 2 * 1_000 + 1  # a millisecond for the answer's own rounding
         self._reading = (server_ms - (sent + received) / 2 * 1_000, error_ms, received)
+
+    def assume(self, server_ms: float, error_ms: float) -> None:
+        """Set the clock by hearsay, until the server itself is asked; its :attr:`age` stays infinite."""
+        now = time.monotonic()
+        self._reading = (server_ms - now * 1_000, error_ms, float("-inf"))
 
     def at(self, monotonic: float) -> float:
         """The server's time, ms UTC, at a moment of this machine's monotonic clock (seconds)."""
@@ -43,7 +48,7 @@ class ServerClock:
 
     @property
     def known(self) -> bool:
-        """Whether the server's time was asked yet."""
+        """Whether the server's time is known, be it by hearsay."""
         return self._reading is not None
 
     @property

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
+from binance_assets.intervals import MINUTE, SECOND
+from binance_assets.markets import SPOT, SPOT_ELSEWHERE
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -135,7 +138,14 @@ class RefusedRequest(ExchangeError):
     policy = Policy(attempts=1, ends_run=True)
 
 
+class NotAsked(ExchangeError):
+    """Not sent at all, because an earlier request showed that it could not succeed."""
+
+    policy = Policy(attempts=1, ends_run=True)
+
+
 _TRANSIENT_CODES: Final = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
+_SHORTEST_BAN: Final = 2 * MINUTE
 _UNKNOWN_SYMBOL: Final = -1121
 _BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})")
 
@@ -154,9 +164,8 @@ def _kind(status: int, code: int | None, told: str, request: str) -> tuple[type[
     if status == 429:
         return RateLimited, f"the request weight of this IP is spent: {told}"
     if status == 451:
-        way_out = (
-            "set BINANCE_SPOT_URL=https://data-api.binance.vision" if "/api/v3/" in request else "use another network"
-        )
+        elsewhere = f"set BINANCE_SPOT_URL={SPOT_ELSEWHERE}"
+        way_out = elsewhere if SPOT.api in request else "use another network"
         return RestrictedLocation, f"Binance does not serve this location; {way_out}: {told}"
     if status == 403:
         return Blocked, f"blocked by the firewall in front of Binance: {told}"
@@ -192,10 +201,10 @@ def blocked_until(error: RateLimited | Banned, now: int) -> int:
     times = [int(found) for found in _BANNED_UNTIL.findall(error.reason)]
     seconds = next((value for name, value in error.headers.items() if name.lower() == "retry-after"), "")
     if seconds.isdigit():
-        times.append(now + int(seconds) * 1_000)
+        times.append(now + int(seconds) * SECOND)
     if times:
         return max(times)
-    return now + 120_000 if isinstance(error, Banned) else (now // 60_000 + 1) * 60_000
+    return now + _SHORTEST_BAN if isinstance(error, Banned) else (now // MINUTE + 1) * MINUTE
 
 
 def retry_delay(error: ExchangeError, attempt: int, luck: random.Random) -> float | None:

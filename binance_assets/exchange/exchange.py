@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -11,13 +12,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from binance_assets.exchange.budget import MINUTE_MS, Budget, Ledger, Stopped
+from binance_assets.exchange.budget import Budget, Ledger, Stopped
 from binance_assets.exchange.client import Answer, Client, used_weight
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, ExchangeError, RateLimited, UnexpectedAnswer, retry_delay
 from binance_assets.exchange.paging import Page, plan_pages
 from binance_assets.exchange.pool import Pool, workers_needed
-from binance_assets.intervals import DAY, parse_interval
+from binance_assets.intervals import DAY, MINUTE, SECOND, parse_interval, to_ms
 from binance_assets.markets import TIME_WEIGHT, Market, limits_address
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError, Settings
@@ -26,9 +27,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _CLOCK_AGE_SECONDS: Final = 600
+_SYNC_AGAIN_SECONDS: Final = 60
 _LOOK_FOR_STOP_SECONDS: Final = 0.1
 _DAILY: Final = parse_interval("1d")
-_COIN_M_OPENED: Final = 1_596_240_000_000  # 2020-08-01; the first COIN-M candle is of 2020-08-10
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Exchange:
             call_lifetime=settings.connect_timeout + 2 * settings.read_timeout,
         )
         self._asking = threading.RLock()
+        self._next_sync = 0.0
         self._limit_reader: threading.Thread | None = None
         self._pool = Pool(settings.warmup)
         self._luck = random.Random()
@@ -109,14 +111,16 @@ class Exchange:
     def weight_limit(self) -> int:
         """The request weight that an IP may use in a minute, from exchangeInfo, re-read when it is a day old.
 
-        Where exchangeInfo cannot be had the documented limit counts; the answers' headers still say what is used.
+        Where exchangeInfo cannot be had, or not soon, the documented limit counts; the answers' headers still say
+        what is used.
 
         Raises:
             ExchangeError: The server's time could not be asked.
             Stopped: The exchange was closed meanwhile.
         """
         asking = self._begin_asking_limit()
-        while asking is not None and asking.is_alive():
+        patience = time.monotonic() + self._settings.connect_timeout
+        while asking is not None and asking.is_alive() and time.monotonic() < patience:
             if self.closed:
                 raise Stopped
             asking.join(_LOOK_FOR_STOP_SECONDS)
@@ -143,7 +147,7 @@ class Exchange:
             return self._first_row(series, {"startTime": 0, "limit": 1}, self.market.klines_weight(1))
         # COIN-M answers no window over 200 days, so its history is walked by days to the first one.
         daily = Series(self.market, series.symbol, _DAILY)
-        first_day = self._first_in(daily, _COIN_M_OPENED, self.now())
+        first_day = self._first_in(daily, to_ms(self.market.opened), self.now())
         if first_day is None:
             return None
         lead = 31 * DAY if series.interval.is_coarse else 0  # a coarse candle may open long before its first trade
@@ -238,7 +242,7 @@ class Exchange:
         """Stop everything under way; waits end, requests in flight are abandoned."""
         self._pool.close()
         self._client.close()
-        with suppress(ConfigurationError):
+        with suppress(ConfigurationError, Stopped):
             self._budget.release()
         self._ledger.close()
 
@@ -250,20 +254,35 @@ class Exchange:
     # -- inner workings ---------------------------------------------------------------------------------------
 
     def _know_the_time(self) -> None:
-        if self._clock.age > _CLOCK_AGE_SECONDS:
-            with self._asking:
-                if self._clock.age > _CLOCK_AGE_SECONDS:
-                    self._retrying(self._ask_time)
+        if self._clock.age <= _CLOCK_AGE_SECONDS:
+            return
+        with self._asking:
+            if self._clock.age <= _CLOCK_AGE_SECONDS:
+                return
+            if not self._clock.known:
+                self._budget.recall_clock()
+            if self._clock.age == math.inf:
+                self._retrying(self._ask_time)
+            elif time.monotonic() > self._next_sync:
+                self._next_sync = time.monotonic() + _SYNC_AGAIN_SECONDS
+                with suppress(ExchangeError):  # the old reading drifts by milliseconds
+                    self._ask_time()
 
     def _ask_time(self) -> None:
-        # The budget counts by the server's minutes, so the first request cannot be claimed before it is sent.
-        self._budget.wait_for_block(self._pool.stop)
-        self._count(TIME_WEIGHT)
-        answer = self._get("/time", {})
-        with _reading(answer, "its time"):
-            server_ms = int(json.loads(answer.body)["serverTime"])
+        paid = self._clock.known
+        if paid:
+            answer, server_ms = self._paid("/time", {}, TIME_WEIGHT, _server_time, timed=False)
+        else:
+            # The budget counts by the server's minutes, so the very first request cannot be claimed before it is sent.
+            self._budget.wait_for_block(self._pool.stop)
+            self._count(TIME_WEIGHT)
+            answer = self._get("/time", {})
+            with _reading(answer, "its time"):
+                _, server_ms = _server_time(answer)
         self._clock.sync(server_ms, answer.sent, answer.received)
-        self._budget.charge(TIME_WEIGHT, used_weight(answer.headers))
+        if not paid:
+            self._budget.charge(TIME_WEIGHT, used_weight(answer.headers))
+        self._budget.remember_clock()
         self._origin = "sandbox" if answer.from_sandbox else "binance"
 
     def _ask_limit(self) -> None:
@@ -341,7 +360,7 @@ class Exchange:
     def _workers(self, pages_left: int, weight: int) -> int:
         trips = self._round_trips or [self._clock.error_ms * 2 / 1_000]
         affordable = self._budget.spendable_now() // weight
-        sustainable = self.weight_limit() * self._settings.weight_share / weight / (MINUTE_MS / 1_000)
+        sustainable = self.weight_limit() * self._settings.weight_share / weight / (MINUTE / SECOND)
         pages = min(pages_left * self.series_in_run, affordable)
         return workers_needed(sum(trips) / len(trips), pages, sustainable, self._settings.max_workers)
 
@@ -361,6 +380,10 @@ def _first_open_time(answer: Answer) -> int | None:
     if not isinstance(rows, list):
         raise ValueError("no list of candles")
     return int(rows[0][0]) if rows else None
+
+
+def _server_time(answer: Answer) -> tuple[Answer, int]:
+    return answer, int(json.loads(answer.body)["serverTime"])
 
 
 def _weight_limit(answer: Answer) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
 from binance_assets.exchange.budget import Stopped
-from binance_assets.exchange.errors import ExchangeError
+from binance_assets.exchange.errors import ExchangeError, NotAsked
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -19,8 +20,9 @@ Result = TypeVar("Result")
 _BURST_SECONDS: Final = 1.0
 _PAGES_AHEAD_PER_WORKER: Final = 4
 _LOOK_FOR_STOP_SECONDS: Final = 0.1
-# After so many pages in a row that no retry could bring, the exchange counts as gone and the rest is not asked.
+# After so many pages in a row, and so long a time, in which no retry brought anything, the exchange counts as gone.
 _LOST_IN_A_ROW: Final = 10
+_LOST_SECONDS: Final = 60
 
 
 def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) -> int:
@@ -72,8 +74,8 @@ class Pool:
         """Yield every task with its result, or the error that stands in its place, in the order of the tasks.
 
         Only so many tasks are under way, or done and not yet taken, as keep the workers busy: memory does not grow
-        with the number of tasks. Once a task's error ends the run, or too many in a row are lost, the tasks behind
-        it get the same error without being tried.
+        with the number of tasks. Once a task's error ends the run, or nothing was had for a minute, the tasks behind
+        it are not tried: they get a :class:`NotAsked`.
 
         Args:
             tasks: What to do.
@@ -86,7 +88,7 @@ class Pool:
         self._start_threads()
         waiting = iter(tasks)
         under_way: deque[tuple[Task, Future[Result]]] = deque()
-        lost_in_a_row = 0
+        lost_in_a_row, lost_since = 0, 0.0
         while True:
             while len(under_way) < self._look_ahead() and (task := next(waiting, None)) is not None:
                 under_way.append((task, self._submit(task, fetch)))
@@ -97,14 +99,19 @@ class Pool:
                 outcome: Result | ExchangeError = self._await(future)
             except ExchangeError as error:
                 outcome = error
-            lost_in_a_row = lost_in_a_row + 1 if isinstance(outcome, ExchangeError) else 0
             yield task, outcome
-            if isinstance(outcome, ExchangeError) and (outcome.policy.ends_run or lost_in_a_row >= _LOST_IN_A_ROW):
-                for task, future in under_way:
+            if isinstance(outcome, ExchangeError):
+                lost_since = lost_since if lost_in_a_row else time.monotonic()
+                lost_in_a_row += 1
+            else:
+                lost_in_a_row = 0
+            gone = lost_in_a_row >= _LOST_IN_A_ROW and time.monotonic() - lost_since > _LOST_SECONDS
+            if isinstance(outcome, ExchangeError) and (outcome.policy.ends_run or gone):
+                for _, future in under_way:
                     future.cancel()
-                    yield task, outcome
-                for task in waiting:
-                    yield task, outcome
+                not_asked = NotAsked(f"not asked, because of this: {outcome}", outcome.request)
+                for task in (*(task for task, _ in under_way), *waiting):
+                    yield task, not_asked
                 return
             self._after_warmup(size)
 
@@ -114,7 +121,12 @@ class Pool:
             try:
                 return future.result(_LOOK_FOR_STOP_SECONDS)
             except TimeoutError:
-                continue
+                if future.done():
+                    raise
+            except BaseException:
+                if self.stop.is_set():
+                    break  # what a task says after the end was only its way to end
+                raise
         raise Stopped
 
     def _look_ahead(self) -> int:

@@ -8,19 +8,18 @@ reported as ``AssetMaterialization`` and the step's own output is optional.
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import dagster as dg
-import polars as pl
 from pydantic import Field
 
 from binance_assets.candles.schema import candle_schema, columns
 from binance_assets.candles.validation import Judged
-from binance_assets.download import download
+from binance_assets.download import download, unavailable
 from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.exchange import Exchange, Figures
+from binance_assets.intervals import SECOND
 from binance_assets.lake import Lake, Stored
 from binance_assets.orchestration.checks import gap_free_result, gap_free_spec, tell_refused
 from binance_assets.orchestration.figures import RunFigures, Watcher
@@ -153,11 +152,10 @@ def _materialize(
         for judged in _prepared(lake, exchange, series, periods):
             if judged.accepted:
                 stored = lake.write(series, judged, "rest")
-                yield materialization(series, judged.period, stored, judged.candles)
+                yield materialization(series, judged.period, stored)
                 run.accepted += 1
                 run.rows += judged.candles.height
             else:
-                context.log.warning(f"{series} {judged.period} is {judged.verdict}: {judged.reason}")
                 run.refused.append(judged)
             if watcher:
                 watcher.judged(series, judged)
@@ -187,20 +185,23 @@ def check_source(source: Source) -> None:
 
 def _prepared(lake: Lake, exchange: Exchange, series: Series, periods: Sequence[Period]) -> Iterator[Judged]:
     """The verdicts, after a look whether the lake takes candles of this origin."""
-    if periods:
-        with suppress(ExchangeError):  # the download says for each period that the exchange is out of reach
-            lake.prepare(exchange.origin)
-        yield from download(exchange, series, periods)
+    if not periods:
+        return
+    try:
+        lake.prepare(exchange.origin)
+    except ExchangeError as error:
+        yield from (unavailable(series, period, error) for period in periods)
+        return
+    yield from download(exchange, series, periods)
 
 
-def materialization(series: Series, period: Period, stored: Stored, candles: pl.DataFrame) -> dg.AssetMaterialization:
+def materialization(series: Series, period: Period, stored: Stored) -> dg.AssetMaterialization:
     """The event that tells Dagster of a partition's file.
 
     Args:
         series: The series.
         period: The partition.
         stored: Its file.
-        candles: The table in it.
     """
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/partition_row_count": dg.MetadataValue.int(stored.rows),
@@ -211,9 +212,9 @@ def materialization(series: Series, period: Period, stored: Stored, candles: pl.
     }
     if stored.missing:
         metadata["missing"] = dg.MetadataValue.json(stored.missing)
-    if not candles.is_empty():
-        metadata["first_open_time"] = dg.MetadataValue.timestamp(candles["open_time"][0])
-        metadata["last_open_time"] = dg.MetadataValue.timestamp(candles["open_time"][-1])
+    for name, time_ms in (("first_open_time", stored.first), ("last_open_time", stored.last)):
+        if time_ms is not None:
+            metadata[name] = dg.MetadataValue.timestamp(time_ms / SECOND)
     return dg.AssetMaterialization(asset_key(series), partition=period.key, metadata=metadata)
 
 

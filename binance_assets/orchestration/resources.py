@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.lake import Lake
 from binance_assets.markets import Market
-from binance_assets.settings import Settings
+from binance_assets.settings import Settings, make_settings
 
 
 class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -62,7 +62,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             ConfigurationError: A value of the configuration is not usable.
         """
         if market.name not in self._exchanges:
-            settings = Settings.model_validate({name: getattr(self, name) for name in type(self).model_fields})
+            settings = make_settings({name: getattr(self, name) for name in type(self).model_fields})
             self._exchanges[market.name] = Exchange(market, settings, series_in_run)
         return self._exchanges[market.name]
 

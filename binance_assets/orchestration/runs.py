@@ -13,7 +13,7 @@ import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from dagster._core.utils import make_new_run_id
 
-from binance_assets.lake import Lake, Stored
+from binance_assets.lake import Stored
 from binance_assets.orchestration.assets import asset_key, materialization
 from binance_assets.periods import Period
 from binance_assets.processes import is_alive
@@ -140,22 +140,26 @@ def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
     Returns:
         How many runs that were.
     """
-    under_way = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    ours = dg.RunsFilter(statuses=under_way, tags={HOST_TAG: socket.gethostname()})
-    dead = [run for run in instance.get_runs(ours) if not is_alive(int(run.tags[PROCESS_TAG]))]
+    under_way = [
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+        dg.DagsterRunStatus.CANCELING,
+    ]
+    here = instance.get_runs(dg.RunsFilter(statuses=under_way, tags={HOST_TAG: socket.gethostname()}))
+    # A re-execution in the UI inherits the tags of its parent, but is another process's.
+    ours = [run for run in here if run.parent_run_id is None and run.tags.get(PROCESS_TAG, "").isdigit()]
+    dead = [run for run in ours if not is_alive(int(run.tags[PROCESS_TAG]))]
     for run in dead:
         instance.report_run_failed(run, f"Its process, {run.tags[PROCESS_TAG]}, is gone. What it finished is kept.")
     return len(dead)
 
 
-def report_present(
-    instance: dg.DagsterInstance, lake: Lake, series: Series, present: Sequence[tuple[Period, Stored]]
-) -> int:
+def report_present(instance: dg.DagsterInstance, series: Series, present: Sequence[tuple[Period, Stored]]) -> int:
     """Tell Dagster of partitions that are in the lake and that it does not know of.
 
     Args:
         instance: The instance.
-        lake: The lake.
         series: The series.
         present: Partitions with their files.
 
@@ -167,5 +171,5 @@ def report_present(
     known = instance.get_materialized_partitions(asset_key(series))
     unknown = [(period, stored) for period, stored in present if period.key not in known]
     for period, stored in unknown:
-        instance.report_runless_asset_event(materialization(series, period, stored, lake.read(series, period)))
+        instance.report_runless_asset_event(materialization(series, period, stored))
     return len(unknown)

@@ -1,0 +1,18 @@
+"""The program's entrance: an interrupt while it is still being loaded is no traceback either."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Load the command line and run it."""
+    try:
+        from binance_assets.cli import main as run
+    except KeyboardInterrupt:
+        sys.exit(130)
+    run()
+
+
+if __name__ == "__main__":
+    main()
