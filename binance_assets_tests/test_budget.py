@@ -202,7 +202,7 @@ def test_a_ban_stops_even_a_process_that_holds_a_lease(ledger: Ledger, tmp_path:
     holder = budget_at(ledger, MIDDLE, limit=6_000)
     holder.take(2, GO)
     budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE).refused(Banned("banned", headers={"Retry-After": "120"}))
-    time.sleep(0.03)  # as long as it may take to hear of it
+    time.sleep(0.12)  # as long as it may take to hear of it
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
     with pytest.raises(Stopped):

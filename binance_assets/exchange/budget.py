@@ -31,10 +31,10 @@ from binance_assets.settings import ConfigurationError
 
 _LIMIT_AGE_MS: Final = DAY
 # A lease is for so many calls at the most, and for so small a part of what is left that the others get theirs.
-_LEASED_CALLS: Final = 32
+_LEASED_CALLS: Final = 100
 _LEASED_PART: Final = 8
-_FLUSH_SECONDS: Final = 0.1
-_LOOK_FOR_BLOCK_SECONDS: Final = 0.02
+_FLUSH_SECONDS: Final = 0.5
+_LOOK_FOR_BLOCK_SECONDS: Final = 0.1
 # By how much the wall clock may have drifted, ms, since another process asked the server for its time.
 _HEARSAY_ERROR_MS: Final = 1_000.0
 _POLL_SECONDS: Final = 0.01
