@@ -219,6 +219,55 @@ def test_bad_configuration_is_one_line(run_cli: Run, environment: dict[str, str]
     assert "Traceback" not in result.stderr
 
 
+def test_an_unusable_instance_is_told_before_anything_is_written(run_cli: Run, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text("storage: [")
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY)
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert "the Dagster instance in" in result.stderr
+    assert not (tmp_path / "universe.yaml").exists()
+    assert not (tmp_path / "lake").exists()
+
+
+def test_a_range_without_a_finished_partition_is_bad_input(run_cli: Run, tmp_path: Path) -> None:
+    this_month = TODAY.replace(day=1)
+    for arguments in (["--start", f"{this_month}"], ["--end", "2017-08-01"]):
+        result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1M", *arguments)
+        assert result.returncode == 2, result.stderr
+        assert "nothing to fetch" in result.stderr or "not before today" in result.stderr
+    assert not (tmp_path / "universe.yaml").exists()
+
+
+def test_a_port_that_is_taken_is_one_line(run_cli: Run, sandbox: Sandbox) -> None:
+    result = run_cli("sandbox", "--port", sandbox.url.rpartition(":")[2])
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_an_interrupt_of_the_whole_process_group_is_one_line(sandbox: Sandbox, tmp_path: Path) -> None:
+    hang = THE_3RD + 60 * DAY
+    (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
+    sandbox.faults.add(Fault("hang", start=hang, end=hang + 1))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot", "--interval", "1m",
+         "--start", "2024-01-01", "--end", "2024-04-01"],
+        cwd=tmp_path, env=cli_environment(sandbox, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while len(keys_in(tmp_path)) < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # and once more by an impatient hand
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == 130
+    (line,) = told.strip().splitlines()
+    assert line.startswith("error: interrupted")
+    (run,) = runs_in(tmp_path)
+    assert run.status == dg.DagsterRunStatus.CANCELED
+
+
 def test_a_broken_universe_is_one_line(run_cli: Run, tmp_path: Path) -> None:
     (tmp_path / "universe.yaml").write_text("series: [")
     for command in (["series"], ["download", "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY]):

@@ -217,6 +217,16 @@ def test_a_lake_of_real_candles_refuses_the_sandbox_in_one_line(
     assert lake.keys(BTC) == []
 
 
+def test_without_a_known_origin_nothing_is_written(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    lake.prepare("binance")
+    sandbox.faults.add(Fault("status", value=500, path="time", times=6))  # as often as it is asked
+    result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-02")
+    assert not result.success
+    assert lake.keys(BTC) == []
+
+
 def test_the_schedules_ask_for_the_partition_that_has_just_ended(definitions: dg.Definitions) -> None:
     for name, now, expected in (
         ("spot_daily_schedule", dt.datetime(2024, 3, 2, 0, 7, tzinfo=dt.UTC), "2024-03-01"),

@@ -278,6 +278,40 @@ def test_the_budget_is_spent_to_the_end_and_no_429_is_drawn(strict: tuple[Sandbo
     exchange.close()
 
 
+def test_a_process_that_begins_in_a_spent_minute_waits_even_to_ask_the_time(strict: tuple[Sandbox, Settings]) -> None:
+    served, settings = strict
+    series = parse_series("usdm/ETHUSDT/1m")
+    days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 11), series.interval)  # 10 days cost 58 of 60
+    first, second = Exchange(series.market, settings), Exchange(series.market, settings)
+    assert {day.verdict for day in download(first, series, days)} == {"unproved"}
+    assert second.now() // MINUTE > served.requests[0].at_ms // MINUTE
+    assert {request.status for request in served.requests} == {200}
+    for exchange in (first, second):
+        exchange.close()
+
+
+@pytest.mark.parametrize("kind", ["hang", "reset", "broken_json"])
+def test_an_exchange_info_that_cannot_be_had_delays_and_ends_nothing(
+    sandbox: Sandbox, settings: Settings, kind: str
+) -> None:
+    sandbox.faults.add(Fault(kind, path="exchangeInfo"))
+    impatient = Settings.model_validate(settings.model_dump() | {"connect_timeout": 0.5, "read_timeout": 1})
+    series = parse_series("spot/BTCUSDT/1m")
+    exchange = Exchange(series.market, impatient)
+    judged = list(
+        download(exchange, series, periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval))
+    )
+    assert_the_truth(sandbox, "spot/BTCUSDT/1m", judged)
+    exchange.close()
+
+
+def test_a_bad_row_refuses_its_own_day_and_not_the_neighbour_on_the_same_page(sandbox: Sandbox, fetch: Fetch) -> None:
+    late = FIRST + DAY - HOUR
+    sandbox.faults.add(Fault("off_grid", start=late, end=late + MINUTE))
+    days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04")
+    assert [day.verdict for day in days] == ["invalid", "unproved", "unproved"], [day.reason for day in days]
+
+
 def test_a_closed_exchange_ends_a_download_even_while_a_socket_hangs(sandbox: Sandbox, open_exchange: Open) -> None:
     sandbox.faults.add(Fault("hang", start=FIRST + 3 * DAY, end=FIRST + 3 * DAY + 1))
     series = parse_series("spot/BTCUSDT/1m")
