@@ -78,7 +78,7 @@ _WHERE_NEXT: Final = f"""
 Where to look next:
   every day of it in the Dagster UI   make demo-ui
   the Parquet files                   {FOLDER}/lake
-  a market as one table               pl.scan_parquet("{FOLDER}/lake/market=spot/**/*.parquet")
+  a market as one table               pl.scan_parquet("{FOLDER}/lake/market=spot/")
 
 These candles are synthetic and say so; a lake of real candles refuses them."""
 
