@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from binance_assets.exchange.budget import Budget, Ledger, LedgerError, Minute, Stopped, spendable
@@ -244,3 +246,76 @@ def test_the_clock_follows_the_server_and_not_this_machine() -> None:
     clock.sync(5_000_000, now - 0.1, now)
     assert 5_000_050 <= clock.now() < 5_001_000
     assert clock.error_ms == pytest.approx(51)
+
+
+class SimulatedClock(ServerClock):
+    """A clock that is off by some milliseconds, in a world whose time a test sets."""
+
+    def __init__(self, off_ms: float, bound_ms: float) -> None:
+        super().__init__()
+        self.time_ms = 0.0
+        self._off_ms = off_ms
+        self._bound_ms = bound_ms
+
+    def at(self, monotonic: float) -> float:
+        return monotonic * 1_000 + self._off_ms
+
+    def now(self) -> float:
+        return self.time_ms + self._off_ms
+
+    @property
+    def error_ms(self) -> float:
+        return self._bound_ms
+
+    @property
+    def known(self) -> bool:
+        return True
+
+
+class CountingServer:
+    """Binance's side: weight by UTC minute of arrival, ours and that of others."""
+
+    def __init__(self) -> None:
+        self.counted: dict[int, int] = {}
+
+    def arrive(self, at_ms: float, weight: int) -> int:
+        minute = int(at_ms // MINUTE)
+        self.counted[minute] = self.counted.get(minute, 0) + weight
+        return self.counted[minute]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    limit=st.integers(20, 80),
+    skew=st.floats(-1, 1),
+    bound=st.floats(1, 2_000),
+    chance=st.randoms(use_true_random=False),
+)
+def test_the_server_never_counts_more_than_its_limit_whatever_clocks_and_delays_do(
+    limit: int, skew: float, bound: float, chance: random.Random
+) -> None:
+    clock, server = SimulatedClock(skew * bound, bound), CountingServer()
+    on_the_way: list[tuple[float, float, Budget, int, float, bool]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "ledger.sqlite")
+        budgets = [Budget(ledger, "here", "spot", clock, limit, 1.0, 900, 10**6) for _ in range(2)]
+        now = 1_000.0 * MINUTE + 50_000
+        for number in range(300):
+            now += chance.uniform(0, 150)
+            for call in sorted(on_the_way, key=lambda found: found[0]):
+                arrives, comes_back, budget, weight, sent, answered = call
+                if comes_back <= now:
+                    clock.time_ms = comes_back
+                    used = server.arrive(arrives, weight)
+                    budget.settle(weight, used if answered else None, sent / 1_000, comes_back / 1_000)
+                    on_the_way.remove(call)
+            clock.time_ms = now
+            budget, weight = budgets[number % 2], chance.choice([1, 2, 5])
+            if budget._try_to_take(weight) == 0:
+                there, back = chance.uniform(1, 800), chance.uniform(1, 800)
+                on_the_way.append((now + there, now + there + back, budget, weight, now, chance.random() < 0.8))
+        for arrives, _, _, weight, _, _ in on_the_way:
+            server.arrive(arrives, weight)
+        assert max(server.counted.values()) <= limit
+        assert min(server.counted.values()) > 0
+        ledger.close()
