@@ -118,6 +118,9 @@ def download(
     check_dates(request)
     check_source(source or settings.source)
     universe = read_universe(settings.universe)
+    for tracked in universe.tracked:
+        if tracked.series in wanted and source is None:
+            check_source(tracked.source or settings.source)
     for one in wanted:
         if str(one) in universe.derived:
             raise BadRequest(f"{one} is derived by {settings.universe}; remove it there to fetch it")

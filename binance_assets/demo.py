@@ -22,7 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from binance_assets.markets import COINM, MARKETS, SPOT, USDM
+from binance_assets.series import parse_series
 from binance_assets.settings import ConfigurationError
+from binance_assets.universe import track
 
 FOLDER: Final = "demo"
 _ROUND_TRIP_MS: Final = 100
@@ -104,6 +106,7 @@ def _write_configuration(home: Path) -> None:
     (home / "dagster").mkdir(parents=True, exist_ok=True)
     (home / "dagster" / "dagster.yaml").write_text(_INSTANCE)
     (home / "workspace.yaml").write_text(_WORKSPACE)
+    track(home / "universe.yaml", [parse_series(f"{market}/{symbol}/1m") for market, symbol in _SERIES])
 
 
 @contextmanager

@@ -92,6 +92,8 @@ class Lake:
             return str(json.loads((self.root / _MARKER).read_text())["origin"])
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise LakeError(f"the lake {self.root} is no folder; set BINANCE_ASSETS_LAKE to one") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LakeError(
                 f"{self.root / _MARKER} cannot be read ({error}); restore it or name another lake"

@@ -26,7 +26,7 @@ class ConfigurationError(Exception):
 def _host_only(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
-        raise ValueError("must be a host without a path, such as https://api.binance.com")
+        raise ValueError("must be http:// or https:// and a host without a path, such as https://api.binance.com")
     return f"{parts.scheme}://{parts.netloc}"
 
 

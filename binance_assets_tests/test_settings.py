@@ -30,7 +30,7 @@ def test_an_empty_variable_is_unset_and_a_foreign_one_ignored() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("BINANCE_SPOT_URL", "api.binance.com", "a host without a path"),
+        ("BINANCE_SPOT_URL", "api.binance.com", "http:// or https://"),
         ("BINANCE_SPOT_URL", "https://api.binance.com/api/v3", "a host without a path"),
         ("BINANCE_ASSETS_MAX_WORKERS", "many", "valid integer"),
         ("BINANCE_ASSETS_MAX_WORKERS", "0", "greater than or equal to 1"),

@@ -102,7 +102,7 @@ def _without_answer(error: Exception, target: str) -> ExchangeError:
         return BrokenAnswer(f"{target}: the answer broke off", target)
     if "Read timed out" in str(error):  # requests reports a silence amid the body as a ConnectionError
         return TimedOut(f"{target}: the answer stopped coming", target)
-    return NoConnection(f"{target}: no connection ({_innermost(error)})", target)
+    return NoConnection(f"{target}: no connection ({_innermost(error)}); check the network and BINANCE_*_URL", target)
 
 
 def _innermost(error: BaseException) -> str:

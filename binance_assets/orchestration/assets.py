@@ -180,7 +180,9 @@ def check_source(source: Source) -> None:
         ConfigurationError: It is ``archive``; ``auto`` is REST as long as there is no other.
     """
     if source == "archive":
-        raise ConfigurationError("the archive is not supported yet; set the source to rest or auto")
+        raise ConfigurationError(
+            "the archive is not supported yet; use rest or auto (--source, BINANCE_ASSETS_SOURCE, universe)"
+        )
 
 
 def _prepared(lake: Lake, exchange: Exchange, series: Series, periods: Sequence[Period]) -> Iterator[Judged]:
