@@ -116,12 +116,10 @@ def download(
     wanted = tuple(dict.fromkeys(_series(symbols, market, intervals)))
     request = Request(wanted, start, end, refresh)
     check_dates(request)
-    check_source(source or settings.source)
     universe = read_universe(settings.universe)
-    for tracked in universe.tracked:
-        if tracked.series in wanted and source is None:
-            check_source(tracked.source or settings.source)
+    sources = {tracked.series: tracked.source for tracked in universe.tracked}
     for one in wanted:
+        check_source(source or sources.get(one) or settings.source)
         if str(one) in universe.derived:
             raise BadRequest(f"{one} is derived by {settings.universe}; remove it there to fetch it")
     lake = Lake(settings.lake)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -119,43 +118,39 @@ def _read_block(
             check_window(candles, series.interval, answers[0][0].start, answers[-1][0].end)
         return _Block(periods, candles, list(errors))
     except ValueError:
-        return _read_page_by_page(exchange, series, periods, answers, errors)
+        candles, lost = _read_page_by_page(exchange, series, answers)
+        return _Block(periods, candles, [*errors, *lost])
 
 
 def _read_page_by_page(
-    exchange: Exchange,
-    series: Series,
-    periods: list[Period],
-    answers: Sequence[tuple[Page, bytes]],
-    errors: Sequence[tuple[Page, ExchangeError]],
-) -> _Block:
+    exchange: Exchange, series: Series, answers: Sequence[tuple[Page, bytes]]
+) -> tuple[pl.DataFrame, list[tuple[Page, ExchangeError]]]:
     """Find the pages that are not what was asked for, and ask for them again.
 
     Rows that stay odd are kept, so that they refuse the days that they belong to and no others.
     """
-
-    def read(page: Page, rows: bytes) -> pl.DataFrame:
-        frame = parse_rows(series.market, rows)
-        check_window(frame, series.interval, page.start, page.end)
-        return frame
-
     frames: dict[Page, pl.DataFrame] = {}
     bad: list[Page] = []
     for page, rows in answers:
-        with suppress(ValueError):
-            frames[page] = parse_rows(series.market, rows)
         try:
-            read(page, rows)
+            frames[page] = parse_rows(series.market, rows)
+            check_window(frames[page], series.interval, page.start, page.end)
         except ValueError:
             bad.append(page)
-    lost = list(errors)
-    for page, outcome in exchange.stream(series, bad, lambda page, body: read(page, csv_rows(body))):
+
+    def read(page: Page, body: bytes) -> pl.DataFrame:
+        frame = parse_rows(series.market, csv_rows(body))
+        check_window(frame, series.interval, page.start, page.end)
+        return frame
+
+    lost: list[tuple[Page, ExchangeError]] = []
+    for page, outcome in exchange.stream(series, bad, read):
         if not isinstance(outcome, ExchangeError):
             frames[page] = outcome
         elif page not in frames:
             lost.append((page, outcome))
     in_order = [frames[page] for page, _ in answers if page in frames]
-    return _Block(periods, pl.concat([empty_candles(series.market), *in_order]), lost)
+    return pl.concat([empty_candles(series.market), *in_order]), lost
 
 
 def _judge_block(exchange: Exchange, series: Series, block: _Block, now: int) -> Iterator[Judged]:

@@ -268,13 +268,7 @@ def bare_loop(work: Work, url: str, workers: int) -> float:
 
 def _fetcher(session: requests.Session, series: Series, address: str) -> Callable[[Page], int]:
     def fetch(page: Page) -> int:
-        parameters: dict[str, str | int] = {
-            "symbol": series.symbol,
-            "interval": series.interval.wire,
-            "startTime": page.start,
-            "endTime": page.end - 1,
-            "limit": page.limit,
-        }
+        parameters = {"symbol": series.symbol, "interval": series.interval.wire, **page.window}
         return session.get(address, params=parameters).status_code
 
     return fetch

@@ -177,15 +177,13 @@ class Exchange:
 
     def _first_in(self, series: Series, start: int, end: int) -> int | None:
         for page in plan_pages(self.market, series.interval, [(start, end)]):
-            window = {"startTime": page.start, "endTime": page.end - 1, "limit": page.limit}
-            first = self._first_row(series, window, page.weight)
+            first = self._first_row(series, page.window, page.weight)
             if first is not None:
                 return first
         return None
 
-    def _first_row(self, series: Series, window: Mapping[str, int], weight: int) -> int | None:
-        parameters: dict[str, str | int] = {"symbol": series.symbol, "interval": series.interval.wire, **window}
-        return self._call("/klines", parameters, weight, _first_open_time)
+    def _first_row(self, series: Series, window: Mapping[str, str | int], weight: int) -> int | None:
+        return self._call("/klines", _klines(series, window), weight, _first_open_time)
 
     # -- candles ----------------------------------------------------------------------------------------------
 
@@ -222,13 +220,7 @@ class Exchange:
         Raises:
             ExchangeError: It could not be had.
         """
-        parameters: dict[str, str | int] = {
-            "symbol": series.symbol,
-            "interval": series.interval.wire,
-            "startTime": page.start,
-            "endTime": page.end - 1,
-            "limit": page.limit,
-        }
+        parameters = _klines(series, page.window)
         return self._call("/klines", parameters, page.weight, lambda answer: read(page, answer.body), timed=True)
 
     def figures(self) -> Figures:
@@ -373,6 +365,10 @@ def _reading(answer: Answer, wanted: str) -> Iterator[None]:
     except (ValueError, KeyError, TypeError, IndexError) as error:
         reason = f"{answer.request.split('?')[0]} answered something else than {wanted}: {error}"
         raise UnexpectedAnswer(reason, answer.request, 200, None, answer.headers) from error
+
+
+def _klines(series: Series, window: Mapping[str, str | int]) -> dict[str, str | int]:
+    return {"symbol": series.symbol, "interval": series.interval.wire, **window}
 
 
 def _first_open_time(answer: Answer) -> int | None:

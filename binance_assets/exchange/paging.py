@@ -38,6 +38,11 @@ class Page:
     limit: int
     weight: int
 
+    @property
+    def window(self) -> dict[str, str | int]:
+        """The request's parameters for the window; both ends are inclusive on the wire."""
+        return {"startTime": self.start, "endTime": self.end - 1, "limit": self.limit}
+
 
 def plan_pages(market: Market, interval: Interval, ranges: Iterable[tuple[int, int]]) -> list[Page]:
     """The requests that bring every candle of ``ranges``, in order of time.
