@@ -1,7 +1,8 @@
-"""A local, deterministic stand-in for Binance's REST APIs, for demonstrations, tests and benchmarks.
+"""A local, deterministic stand-in for Binance's REST APIs and archive, for demonstrations, tests and benchmarks.
 
-It serves spot, USD-M and COIN-M with synthetic or recorded candles, Binance's limits and errors, and faults on
-demand. Every answer says by a header of its own that it does not come from Binance.
+It serves spot, USD-M and COIN-M with synthetic or recorded candles, Binance's limits and errors, the same candles as
+the zips of the public archive, and faults on demand. Every answer says by a header of its own that it does not come
+from Binance.
 """
 
 from __future__ import annotations

@@ -1,19 +1,24 @@
-"""The sandbox's answers: Binance's error bodies, and what klines, exchangeInfo, time and ping say."""
+"""The sandbox's answers: Binance's error bodies, what klines, exchangeInfo, time and ping say, and the archive's."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
-from binance_assets.intervals import Interval
+from binance_assets.intervals import SECOND, Interval
 from binance_assets.markets import SPOT, TIME_WEIGHT, USDM, Market
+from binance_assets.sandbox.archive import Stored
 from binance_assets.sandbox.limits import BAN_SECONDS, Refusal, banned, too_much
 from binance_assets.sandbox.venue import Venue
 
 _JSON: Final = b"application/json;charset=UTF-8"
 _HTML: Final = b"text/html"
+_XML: Final = b"application/xml"
 _DEFAULT_LIMIT: Final = 500
 _LEAST_MICROSECONDS: Final = 10**14
 _KLINES_PARAMS: Final = ("symbol", "interval", "startTime", "endTime", "limit")
@@ -35,6 +40,13 @@ _FORBIDDEN: Final = (
 _BAD_GATEWAY: Final = (
     b"<html><head><title>502 Bad Gateway</title></head><body><center><h1>502 Bad Gateway</h1></center></body></html>"
 )
+_PORTAL: Final = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
+_S3_ERRORS: Final[Mapping[int, tuple[str, str]]] = {
+    403: ("AccessDenied", "Access Denied"),
+    404: ("NoSuchKey", "The specified key does not exist."),
+    500: ("InternalError", "We encountered an internal error. Please try again."),
+    503: ("SlowDown", "Please reduce your request rate."),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +118,38 @@ def status_answer(value: int | str | None, limit: int, path: str, now: int) -> A
 def not_found(path: str, now: int) -> Answer:
     """The answer to a path that does not exist."""
     return json_answer({"timestamp": now, "status": 404, "error": "Not Found", "path": path}, 404)
+
+
+def file_answer(stored: Stored, body: bytes, content_type: bytes) -> Answer:
+    """``body``, which is a file of the archive or its ``.CHECKSUM``, with the headers of the archive's store."""
+    tag = hashlib.sha256(body).hexdigest()[:32] if body is not stored.body else stored.sha256[:32]
+    headers = [
+        (b"Last-Modified", formatdate(stored.modified // SECOND, usegmt=True).encode()),
+        (b"ETag", f'"{tag}"'.encode()),
+    ]
+    return Answer(200, body, content_type, headers)
+
+
+def archive_error(value: int | str | None, path: str) -> Answer:
+    """What the archive's store (S3) says with an HTTP status.
+
+    Args:
+        value: The status, as in :func:`status_answer`.
+        path: The request's path.
+    """
+    status = 503 if value == "503-no-code" else int(value or 500)
+    code, message = _S3_ERRORS.get(status, ("InternalError", "An error occurred."))
+    key = escape(path.removeprefix("/"))
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<Error><Code>{code}</Code><Message>{message}</Message><Key>{key}</Key></Error>"
+    )
+    return Answer(status, text.encode(), _XML)
+
+
+def portal_answer() -> Answer:
+    """A page that somebody on the way sends instead of a file."""
+    return Answer(200, _PORTAL, _HTML)
 
 
 def weight_of(market: Market, endpoint: str, params: Mapping[str, str]) -> int:

@@ -7,7 +7,7 @@ import json
 import random
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
@@ -23,16 +23,29 @@ from binance_assets.sandbox.answers import (
     Answer,
     BadRequestError,
     answer_to,
+    archive_error,
     error_answer,
+    file_answer,
     interval_of,
     json_answer,
     not_found,
+    portal_answer,
     refusal_answer,
     status_answer,
     weight_of,
     window_of,
 )
-from binance_assets.sandbox.faults import CONNECTION_FAULTS, Call, Fault, parse_faults, spoiled_rows, spoiled_text
+from binance_assets.sandbox.archive import Archive, ArchiveFile, Looks, Stored, parse_path
+from binance_assets.sandbox.faults import (
+    ARCHIVE_ANSWER_FAULTS,
+    CHECKSUM_FAULTS,
+    CONNECTION_FAULTS,
+    Call,
+    Fault,
+    parse_faults,
+    spoiled_rows,
+    spoiled_text,
+)
 from binance_assets.sandbox.venue import SandboxOptions, Served, Venue
 
 CONNECTION: Final = "binance_assets.sandbox.connection"
@@ -48,7 +61,7 @@ _SPOT_USED_WEIGHT: Final = b"x-mbx-used-weight"
 
 
 def create_app(options: SandboxOptions) -> Starlette:
-    """The three APIs and the sandbox's own endpoints.
+    """The three APIs, the archive and the sandbox's own endpoints.
 
     Its :class:`Venue` is ``app.state.venue``. The faults of connections need a server that puts the transport into
     the scope's extensions under :data:`CONNECTION`, as the sandbox's own does.
@@ -60,10 +73,27 @@ def create_app(options: SandboxOptions) -> Starlette:
     apis = [(market, endpoint) for endpoint in _ENDPOINTS for market in MARKETS.values()]
     routes = [Route(f"{market.api}/{endpoint}", _Endpoint(venue, market, endpoint)) for market, endpoint in apis]
     own = [Route("/sandbox/faults", _FaultsEndpoint(venue)), Route("/sandbox/requests", _RequestsEndpoint(venue))]
-    app = Starlette(routes=[*routes, *own])
+    app = Starlette(routes=[*routes, Route("/data/{file:path}", _ArchiveEndpoint(venue)), *own])
     app.router.default = _NotFound(venue)
     app.state.venue = venue
     return app
+
+
+class _Way:
+    """The time that requests and answers are under way."""
+
+    def __init__(self, options: SandboxOptions, seed: str) -> None:
+        self._half_rtt = options.rtt_ms / 2000
+        self._jitter = options.jitter_ms / 1000
+        self._random = random.Random(seed)
+
+    async def there(self) -> None:
+        if self._half_rtt:
+            await asyncio.sleep(self._half_rtt)
+
+    async def back(self) -> None:
+        if wait := self._half_rtt + self._jitter * self._random.random():
+            await asyncio.sleep(wait)
 
 
 class _Endpoint:
@@ -74,23 +104,19 @@ class _Endpoint:
         self._market = market
         self._endpoint = endpoint
         self._path = f"{market.api}/{endpoint}"
-        self._half_rtt = venue.options.rtt_ms / 2000
-        self._jitter = venue.options.jitter_ms / 1000
-        self._random = random.Random(self._path)
+        self._way = _Way(venue.options, self._path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "GET":
             await _send(send, self._venue, not_found(self._path, self._venue.now_ms()), [])
             return
-        if self._half_rtt:
-            await asyncio.sleep(self._half_rtt)
+        await self._way.there()
         arrived = self._venue.now_ms()
         params = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         weight = weight_of(self._market, self._endpoint, params)
         used, refusal = self._venue.limits.charge(self._market.pool, weight, arrived)
         answer, fault = (refusal_answer(refusal), None) if refusal else self._answer(params)
-        if wait := self._half_rtt + self._jitter * self._random.random():
-            await asyncio.sleep(wait)
+        await self._way.back()
         status = 0 if fault in _NO_ANSWER else answer.status
         self._venue.note(Served(self._path, params, status, weight, arrived), self._market.pool)
         headers = self._weight_headers(used)
@@ -127,7 +153,7 @@ class _Endpoint:
         symbol = params.get("symbol")
         if symbol is not None and self._market is not SPOT:
             symbol = symbol.upper()
-        return Call(self._endpoint, self._market.name, symbol, start, end)
+        return Call((self._endpoint,), self._market.name, symbol, start, end)
 
     def _spoiled(self, answer: Answer, fault: Fault, params: Mapping[str, str]) -> Answer:
         if fault.kind == "status":
@@ -142,6 +168,64 @@ class _Endpoint:
         if answer.status != 200 or not isinstance(rows, list) or interval is None:
             return answer
         return json_answer(spoiled_rows(rows, fault, window_of(params)[0], interval.step))
+
+
+class _ArchiveEndpoint:
+    """Everything below ``/data/``: the public archive, which counts no weight."""
+
+    def __init__(self, venue: Venue) -> None:
+        self._venue = venue
+        self._archive = Archive(venue)
+        self._looks = Looks(venue.faults)
+        self._way = _Way(venue.options, "archive")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._way.there()
+        arrived, path = self._venue.now_ms(), scope["path"]
+        parsed = parse_path(path) if scope["method"] in ("GET", "HEAD") else None
+        if parsed is None:
+            answer, fault = archive_error(404, path), None
+        else:
+            answer, fault = await self._answer(*parsed, path, arrived, scope["method"] == "GET")
+        await self._way.back()
+        self._venue.note(Served(path, {}, 0 if fault in _NO_ANSWER else answer.status, 0, arrived), None)
+        if fault is None:
+            await _send(send, self._venue, answer, [])
+        else:
+            await _misbehave(fault, scope, receive, send, (self._venue, answer, []))
+
+    async def _answer(
+        self, file: ArchiveFile, checksum: bool, path: str, now: int, whole: bool
+    ) -> tuple[Answer, str | None]:
+        """The answer, and the fault of the connection that it is to meet; ``whole`` unless only headers are asked."""
+        met = self._met(file, ("archive", "archive/checksum" if checksum else f"archive/{file.period}"))
+        kind = met.kind if met else None
+        if met and kind == "status":
+            return archive_error(met.value, path), None
+        if kind == "not_a_zip":
+            return portal_answer(), None
+        if kind in _NO_ANSWER or not self._archive.exists(file, now):
+            return archive_error(404, path), kind
+        stored = await self._stored(file, "checksum" if checksum else "zip", now, whole and kind is None)
+        if not checksum:
+            return file_answer(stored, stored.body, b"application/zip"), kind
+        paths = ("archive", "archive/checksum", f"archive/{file.period}")
+        wrong = whole and kind is None and self._met(file, paths, CHECKSUM_FAULTS) is not None
+        return file_answer(stored, stored.checksum(wrong), b"binary/octet-stream"), kind
+
+    def _met(
+        self, file: ArchiveFile, paths: tuple[str, ...], kinds: Collection[str] = ARCHIVE_ANSWER_FAULTS
+    ) -> Fault | None:
+        if not self._venue.faults:
+            return None
+        return next(iter(self._venue.faults.befalling(file.call(*paths), kinds)), None)
+
+    async def _stored(self, file: ArchiveFile, part: str, now: int, delivered: bool) -> Stored:
+        faults = self._looks.meet(file, part, delivered)
+        stored = self._archive.kept(file, faults, now)
+        if stored is None:  # to make it may take long, and others wait for their answers meanwhile
+            stored = await asyncio.to_thread(self._archive.make, file, faults, now)
+        return stored
 
 
 class _FaultsEndpoint:

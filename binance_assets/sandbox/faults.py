@@ -2,6 +2,16 @@
 
 A fault spoils the answers to the requests that it matches: rows, status or connection. Times are ms since the epoch,
 UTC.
+
+Faults of the archive have a ``path`` of their own, ``archive`` or below, and never touch klines, nor the other way
+round. Three sorts of them are met at different moments:
+
+- *Faults of files* change a zip, and its ``.CHECKSUM`` with it so that the two agree: the faults of rows that a CSV can
+  show, and those of :data:`FILE_FAULTS`. They are met, and counted for ``times`` and ``share``, once for each *look* at
+  a file, see :class:`binance_assets.sandbox.archive.Looks`: one zip that is fetched and the ``.CHECKSUM`` beside it.
+- *Faults of checksums* (``checksum_mismatch``) are met by each ``.CHECKSUM`` that is fetched.
+- All others are met by each answer, HEAD included, and come first: an answer that they replace leaves the faults of
+  files for the next one.
 """
 
 from __future__ import annotations
@@ -9,7 +19,7 @@ from __future__ import annotations
 import json
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
@@ -25,15 +35,18 @@ class Fault:
         kind: What goes wrong, one of :data:`KINDS`.
         market: Name of the market concerned; None for any.
         symbol: The symbol concerned; None for any.
-        start: Requests concerned are those whose window ``[startTime, endTime]`` reaches ``start`` or beyond, ms UTC.
+        start: Requests concerned are those whose window ``[startTime, endTime]``, of an archive file the day or month,
+            reaches ``start`` or beyond, ms UTC.
         end: ... and begins before ``end``, ms UTC.
         share: Which part of those requests, 0 to 1; always the same ones in the same order of requests.
         times: So many requests at most; None for no bound.
-        value: What the kind needs: the HTTP status (or ``503-no-code``) of ``status``, the ms of ``off_grid``.
-        path: The endpoint concerned: ``klines``, ``exchangeInfo``, ``time`` or ``ping``.
+        value: What the kind needs: the HTTP status (or ``503-no-code``) of ``status``, the ms of ``off_grid``, the ms
+            UTC at which the rows of ``truncated_file`` stop.
+        path: The endpoint concerned, one of :data:`PATHS`: ``klines``, ``exchangeInfo``, ``time``, ``ping``; or of the
+            archive ``archive`` (everything), ``archive/daily`` and ``archive/monthly`` (zips), ``archive/checksum``.
 
     Raises:
-        ValueError: There is no such kind, or the value is no status of an error.
+        ValueError: There is no such kind or path, the kind makes no sense there, or the value is no status of an error.
     """
 
     kind: str
@@ -47,9 +60,13 @@ class Fault:
     path: str = "klines"
 
     def __post_init__(self) -> None:
-        """Check kind and value."""
+        """Check kind, path and value."""
         if self.kind not in KINDS:
             raise ValueError(f"there is no fault {self.kind!r}; the faults are {', '.join(sorted(KINDS))}")
+        if self.path not in PATHS:
+            raise ValueError(f"a fault cannot concern {self.path!r}, only {', '.join(PATHS)}")
+        if self.kind not in _kinds_at(self.path):
+            raise ValueError(f"the fault {self.kind} makes no sense for {self.path}")
         if self.kind == "status" and self.value not in (None, "503-no-code", *range(400, 600)):
             raise ValueError(f"a fault cannot answer with the status {self.value!r}")
 
@@ -65,7 +82,7 @@ class Fault:
     def matches(self, call: Call) -> bool:
         """Whether ``call`` is concerned."""
         return (
-            self.path == call.endpoint
+            self.path in call.endpoints
             and self.market in (None, call.market)
             and self.symbol in (None, call.symbol)
             and (self.start is None or call.end is None or self.start <= call.end)
@@ -75,9 +92,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a fault may look at: a request's endpoint, market, symbol and asked window (ms UTC; None for open ends)."""
+    """What a fault may look at.
 
-    endpoint: str
+    Attributes:
+        endpoints: The paths of faults that concern the request.
+        market: Name of the market.
+        symbol: The symbol, if the request names one.
+        start: First moment of the asked window, ms UTC; None if it is open.
+        end: Last moment, likewise.
+    """
+
+    endpoints: Collection[str]
     market: str
     symbol: str | None
     start: int | None
@@ -91,34 +116,46 @@ class Faults:
         """No faults."""
         self._lock = threading.Lock()
         self._faults: list[_Counted] = []
+        self._version = 0
 
     def __bool__(self) -> bool:
         """Whether there are any."""
         return bool(self._faults)
 
+    @property
+    def version(self) -> int:
+        """A number that is another one after every change of the faults in force."""
+        return self._version
+
     def add(self, fault: Fault) -> None:
         """Put ``fault`` in force, after those that are."""
         with self._lock:
+            self._version += 1
             self._faults.append(_Counted(fault, len(self._faults)))
 
     def clear(self) -> None:
         """End all faults."""
-        with self._lock:
-            self._faults.clear()
+        self.replace([])
 
     def replace(self, faults: Iterable[Fault]) -> None:
         """Put just ``faults`` in force."""
         with self._lock:
+            self._version += 1
             self._faults[:] = [_Counted(fault, i) for i, fault in enumerate(faults)]
 
-    def befalling(self, call: Call) -> list[Fault]:
-        """The faults that ``call`` meets, each counted as met; one that is not of rows is the last."""
+    def befalling(self, call: Call, kinds: Collection[str] | None = None) -> list[Fault]:
+        """The faults that ``call`` meets, each counted as met; one that is not of rows or files is the last.
+
+        Args:
+            call: The request.
+            kinds: Look at faults of these kinds only.
+        """
         met: list[Fault] = []
         with self._lock:
             for counted in self._faults:
-                if counted.meets(call):
+                if (kinds is None or counted.fault.kind in kinds) and counted.meets(call):
                     met.append(counted.fault)
-                    if not counted.fault.spoils_rows:
+                    if counted.fault.kind not in _ADDED_UP:
                         break
         return met
 
@@ -268,8 +305,46 @@ _ROW_FAULTS: Final[Mapping[str, Callable[[Rows, Fault], object]]] = {
 }
 _TEXT_FAULTS: Final = frozenset({"broken_json", "truncated_json"})
 _STATUS_FAULTS: Final = frozenset({"status", "invalid_symbol"})
+_JSON_FAULTS: Final = _TEXT_FAULTS | {"json_object", "nested", "numbers_as_strings", "invalid_symbol"}
 CONNECTION_FAULTS: Final = frozenset({"truncated_body", "reset", "reset_amid_body", "hang"})
 """The faults that need the connection itself."""
 
-KINDS: Final = frozenset(_ROW_FAULTS) | _TEXT_FAULTS | _STATUS_FAULTS | CONNECTION_FAULTS
+FILE_FAULTS: Final = frozenset(
+    {"truncated_zip", "truncated_file", "reissued", "header", "no_header", "junk_last_column", "two_members"}
+)
+"""Faults of archive files beyond those of rows.
+
+- ``truncated_zip``: only the first half of the zip's bytes, and that half's hash;
+- ``truncated_file``: a sound zip whose rows stop at ``value`` (ms UTC), else after 40 % of the file's span;
+- ``reissued``: the same rows in other bytes with another hash, an hour later;
+- ``header``, ``no_header``: with, or without, a header row whatever the file's date;
+- ``junk_last_column``: something else than 0 in the last column;
+- ``two_members``: a second CSV in the zip.
+"""
+
+CHECKSUM_FAULTS: Final = frozenset({"checksum_mismatch"})
+"""Faults of the ``.CHECKSUM`` alone: a hash that is not the zip's. ``path`` says of which files."""
+
+ARCHIVE_ANSWER_FAULTS: Final = frozenset({"status", "not_a_zip"}) | CONNECTION_FAULTS
+"""Faults of a single answer of the archive; ``not_a_zip`` is a page of HTML with status 200."""
+
+_ARCHIVE_ONLY: Final = FILE_FAULTS | CHECKSUM_FAULTS | {"not_a_zip"}
+_ADDED_UP: Final = frozenset(_ROW_FAULTS) | FILE_FAULTS
+
+KINDS: Final = frozenset(_ROW_FAULTS) | _TEXT_FAULTS | _STATUS_FAULTS | CONNECTION_FAULTS | _ARCHIVE_ONLY
 """Every kind of fault."""
+
+ARCHIVE_ROW_FAULTS: Final = frozenset(_ROW_FAULTS) - _JSON_FAULTS
+"""The faults of rows that a CSV can show."""
+
+PATHS: Final = (
+    *("klines", "exchangeInfo", "time", "ping"),
+    *("archive", "archive/daily", "archive/monthly", "archive/checksum"),
+)
+"""What a fault can concern."""
+
+
+def _kinds_at(path: str) -> frozenset[str]:
+    if path == "archive/checksum":  # what changes the zip would make the two disagree
+        return CHECKSUM_FAULTS | ARCHIVE_ANSWER_FAULTS
+    return KINDS - _JSON_FAULTS if path.startswith("archive") else KINDS - _ARCHIVE_ONLY

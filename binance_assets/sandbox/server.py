@@ -32,7 +32,7 @@ class Sandbox:
     """A sandbox that is being served.
 
     Attributes:
-        url: Its address; the three APIs are there under their own paths.
+        url: Its address; the three APIs and the archive are there under their own paths.
     """
 
     def __init__(self, url: str, venue: Venue) -> None:

@@ -53,7 +53,7 @@ class Served:
         path: The path.
         params: The query.
         status: HTTP status of the answer; 0 where a fault left the request without one.
-        weight: Request weight charged.
+        weight: Request weight charged; 0 for the archive.
         at_ms: When it arrived, ms UTC of the sandbox's clock.
     """
 
@@ -138,11 +138,17 @@ class Venue:
             self._candles[names] = SyntheticCandles(self._listings[names], self._blocks)
         return self._candles[names]
 
-    def note(self, served: Served, pool: str) -> None:
-        """Enter a request in the book; beyond a bound the older half of the book is dropped."""
+    def note(self, served: Served, pool: str | None) -> None:
+        """Enter a request in the book; beyond a bound the older half of the book is dropped.
+
+        Args:
+            served: The request.
+            pool: The pool that its weight counts in; None for the archive, which counts none.
+        """
         self.requests.append(served)
         self.by_status[served.status] += 1
-        self.weight_by_pool[pool] += served.weight
+        if pool is not None:
+            self.weight_by_pool[pool] += served.weight
         if len(self.requests) > _MOST_REQUESTS:
             del self.requests[: _MOST_REQUESTS // 2]
 
