@@ -60,8 +60,8 @@ def fetch_missing(
             execution.wait()
         except KeyboardInterrupt:
             # A second Ctrl-C would leave the run half canceled; the process is gone in a moment anyway.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(each, signal.SIG_IGN)
             execution.canceling()
             supervisor.stop()
             execution.canceled()

@@ -308,6 +308,8 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 def main() -> None:
     """Run the command line and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which is how nohup asks to go on
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         # As Dagster reads it: what .env says wins.
         os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})

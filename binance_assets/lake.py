@@ -121,6 +121,9 @@ class Lake:
         with self._writing():
             (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
             self._remove_litter()
+            probe = self._incoming()
+            probe.touch()  # a lake that cannot be written is told before anything is fetched
+            probe.unlink()
             if self.origin is None:
                 text = json.dumps({"origin": origin, "layout": 1}) + "\n"
                 with self._replacing(self.root / _MARKER) as incoming:
@@ -188,7 +191,7 @@ class Lake:
     @contextmanager
     def _replacing(self, target: Path) -> Iterator[Path]:
         """A path to write to; what was written takes the target's place at once, when it is on the disk."""
-        incoming = self.root / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
+        incoming = self._incoming()
         try:
             yield incoming
             with incoming.open("rb") as file:
@@ -197,6 +200,9 @@ class Lake:
         finally:
             with suppress(OSError):
                 incoming.unlink()
+
+    def _incoming(self) -> Path:
+        return self.root / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
 
     def _remove_litter(self) -> None:
         for path in (self.root / _INCOMING).iterdir():

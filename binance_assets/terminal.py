@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final
@@ -20,6 +21,8 @@ from binance_assets.orchestration.figures import RunFigures
 from binance_assets.series import Series
 
 _NAMED_DAYS: Final = 10
+# Without a terminal there is no bar; a log gets a line from time to time.
+_LINE_SECONDS: Final = 30
 
 
 class RunView:
@@ -47,6 +50,9 @@ class RunView:
         )
         self._task: TaskID = self._progress.add_task("starting", total=total, rows=0)
         self._rows = 0
+        self._done = 0
+        self._total = total
+        self._told = time.monotonic()
 
     def __enter__(self) -> RunView:
         self._progress.start()
@@ -69,7 +75,11 @@ class RunView:
             self._rows += judged.candles.height
         else:
             self.refused.setdefault(series, []).append(judged)
+        self._done += 1
         self._progress.update(self._task, advance=1, rows=self._rows)
+        if not self._console.is_terminal and time.monotonic() - self._told > _LINE_SECONDS:
+            self._told = time.monotonic()
+            self._console.out(f"{series}: {self._done:,} of {self._total:,} done, {self._rows:,} candles")
 
     def finished(self, series: Series, figures: RunFigures) -> None:
         """A series is through."""

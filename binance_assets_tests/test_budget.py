@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from binance_assets.exchange.budget import Budget, Ledger, LedgerError, Minute, Stopped, spendable
+from binance_assets.exchange.budget import Budget, Ledger, LedgerError, Minute, Stopped, claimable, spendable
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, RateLimited
 from binance_assets.intervals import MINUTE
@@ -62,6 +62,39 @@ def test_what_may_be_spent_never_takes_the_minute_over_its_limit(
     if spare:
         assert seen + in_flight + spare <= limit
         assert ours + spare <= limit * share
+
+
+@given(
+    st.integers(0, 10_000),
+    st.integers(0, 10_000),
+    st.integers(0, 10_000),
+    st.integers(0, 5_000),
+    st.floats(0.01, 1),
+    st.integers(1, 20),
+)
+def test_what_may_be_claimed_is_enough_for_the_call_and_never_more_than_may_be_spent(
+    limit: int, ours: int, seen: int, in_flight: int, share: float, weight: int
+) -> None:
+    minute = Minute(limit, ours, seen, in_flight)
+    claimed = claimable(minute, share, weight)
+    assert claimed == 0 or claimed >= weight
+    if ours or seen or in_flight:  # the very first call of a minute is let through, however dear
+        assert claimed <= spendable(minute, share)
+    if not in_flight and weight <= spendable(minute, share):
+        assert claimed  # or nothing would ever come to change it
+
+
+@given(st.integers(100, 10_000), st.integers(0, 10_000), st.integers(0, 5_000), st.integers(1, 20))
+def test_what_is_left_besides_outweighs_what_is_in_flight(limit: int, seen: int, in_flight: int, weight: int) -> None:
+    claimed = claimable(Minute(limit, seen, seen, in_flight), 1, weight)
+    if claimed and in_flight:
+        assert in_flight + claimed <= limit - seen - (in_flight + claimed)
+
+
+def test_beside_others_the_last_of_a_minute_is_spent_one_call_at_a_time() -> None:
+    assert claimable(Minute(1_000, ours=500, seen=930, in_flight=0), 1, 2) == 2
+    assert claimable(Minute(1_000, ours=500, seen=930, in_flight=2), 1, 2) == 0
+    assert claimable(Minute(1_000, ours=930, seen=930, in_flight=2), 1, 2) > 0
 
 
 @given(st.integers(1, 500), st.lists(st.tuples(st.integers(1, 20), st.sampled_from(["answer", "lose", "keep"]))))

@@ -312,7 +312,7 @@ def test_tracking_by_hand(run_cli: Run, tmp_path: Path) -> None:
     assert (again.returncode, "was not tracked" in again.stdout) == (1, True)
 
 
-@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_it_within_two_seconds_even_while_a_socket_hangs(
     sandbox: Sandbox, tmp_path: Path, signal_: signal.Signals
 ) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,10 +22,12 @@ import pytest
 from binance_assets.intervals import MINUTE
 from binance_assets.lake import Lake, LakeError
 from binance_assets.orchestration.instance import open_instance
+from binance_assets.orchestration.runs import fail_runs_of_dead_processes
 from binance_assets.periods import period_of
+from binance_assets.processes import begin_of
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.series import parse_series
-from binance_assets_tests.conftest import Fetch, cli_environment
+from binance_assets_tests.conftest import Fetch, Run, cli_environment
 from binance_assets_tests.test_download import truth
 
 NAME = "spot/BTCUSDT/1m"
@@ -94,11 +97,40 @@ def test_a_killed_run_is_failed_by_the_next_call_and_names_its_process(slow: San
         time.sleep(0.02)
     process.kill()
     process.communicate()
+    with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
+        known = instance.get_materialized_partitions(dg.AssetKey(list(SERIES.key)))
+    written = Lake(tmp_path / "lake").keys(SERIES)
+    # The event follows the file: a kill between the two leaves a day that is there and that Dagster asks for again.
+    assert known <= set(written)
+    assert len(written) - len(known) <= 1
     start_download(slow, tmp_path, START, START + dt.timedelta(1)).communicate(timeout=60)
     with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
         killed = next(run for run in instance.get_runs() if run.tags["binance_assets/process"] == str(process.pid))
         assert killed.status == dg.DagsterRunStatus.FAILURE
         assert killed.tags["binance_assets/host"] == os.uname().nodename
+
+
+def test_a_process_number_that_was_given_to_another_process_does_not_keep_a_run_alive(
+    instance: dg.DagsterInstance,
+) -> None:
+    def run(began: str) -> dg.DagsterRun:
+        tags = {"binance_assets/host": socket.gethostname(), "binance_assets/process": str(os.getpid())}
+        return instance.create_run_for_job(
+            candle_job(), tags=tags | {"binance_assets/process_began": began}, status=dg.DagsterRunStatus.STARTED
+        )
+
+    other, this = run("1"), run(begin_of(os.getpid()))
+    assert fail_runs_of_dead_processes(instance) == 1
+    statuses = [instance.get_run_by_id(each.run_id).status.value for each in (other, this)]  # type: ignore[union-attr]
+    assert statuses == ["FAILURE", "STARTED"]
+
+
+def candle_job() -> dg.JobDefinition:
+    @dg.job
+    def spot_daily() -> None:
+        pass
+
+    return spot_daily
 
 
 def test_two_writers_of_the_same_days_leave_whole_files(slow: Sandbox, tmp_path: Path) -> None:
@@ -110,32 +142,52 @@ def test_two_writers_of_the_same_days_leave_whole_files(slow: Sandbox, tmp_path:
     assert len(assert_all_whole(slow, Lake(tmp_path / "lake"))) == 7
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_files(
-    sandbox: Sandbox, fetch: Fetch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with 256 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False).returncode:
         pytest.skip("this user may not mount a small disk")
-    try:
-        lake = Lake(disk / "lake")
-        lake.prepare("sandbox")
-        days = fetch(NAME, "2024-01-01", "2024-01-10")
-        written: list[str] = []
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
-        def write_all() -> None:
-            for day in days:
-                lake.write(SERIES, day, "rest")
-                written.append(day.period.key)
 
-        with pytest.raises(LakeError, match="cannot be written") as told:
-            write_all()
-        assert "\n" not in str(told.value)
-        assert written
-        assert assert_all_whole(sandbox, lake) == written
-        assert list((lake.root / ".incoming").iterdir()) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_files(
+    sandbox: Sandbox, fetch: Fetch, small_disk: Path
+) -> None:
+    lake = Lake(small_disk / "lake")
+    lake.prepare("sandbox")
+    days = fetch(NAME, "2024-01-01", "2024-01-10")
+    written: list[str] = []
+
+    def write_all() -> None:
+        for day in days:
+            lake.write(SERIES, day, "rest")
+            written.append(day.period.key)
+
+    with pytest.raises(LakeError, match="cannot be written") as told:
+        write_all()
+    assert "\n" not in str(told.value)
+    assert written
+    assert assert_all_whole(sandbox, lake) == written
+    assert list((lake.root / ".incoming").iterdir()) == []
+
+
+def test_a_lake_that_turns_read_only_is_told_in_one_line_and_keeps_its_files(
+    sandbox: Sandbox, run_cli: Run, small_disk: Path
+) -> None:
+    elsewhere = {"BINANCE_ASSETS_LAKE": str(small_disk / "lake")}
+    week = ("BTCUSDT", "--market", "spot", "--interval", "1h", "--start", "2024-01-01")
+    assert run_cli("download", *week, "--end", "2024-01-03", **elsewhere).returncode == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    result = run_cli("download", *week, "--end", "2024-01-08", **elsewhere)
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert "cannot be written" in line
+    assert "Read-only" in line
+    files = sorted(path.stem for path in (small_disk / "lake").rglob("*.parquet"))
+    assert files == ["2024-01-01", "2024-01-02"]
 
 
 def test_three_processes_on_one_small_budget_draw_no_429_and_waste_nothing(tmp_path: Path) -> None:

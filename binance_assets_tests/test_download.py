@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import socket
 import threading
 import time
 from collections import Counter
@@ -235,6 +237,23 @@ def test_an_exchange_that_is_not_there_makes_all_days_unreachable(settings: Sett
     assert {day.verdict for day in days} == {"unreachable"}
     assert "no connection" in days[0].reason
     exchange.close()
+
+
+def test_a_host_that_takes_no_connection_is_given_up_after_its_time_out(settings: Settings) -> None:
+    with socket.socket() as deaf, contextlib.ExitStack() as callers:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(4):  # fill its queue; the system lets further callers wait
+            caller = callers.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        series = parse_series("spot/BTCUSDT/1d")
+        exchange = Exchange(series.market, Settings.model_validate(settings.model_dump() | {
+            "spot_url": url, "connect_timeout": 0.2, "read_timeout": 30}))  # fmt: skip
+        (day,) = download(exchange, series, [period_of("2024-01-01", series.interval)])
+        assert (day.verdict, "no connection in time" in day.reason) == ("unreachable", True)
+        exchange.close()
 
 
 # -- what it costs --------------------------------------------------------------------------------------------------

@@ -75,6 +75,12 @@ def test_recorded_error_bodies_have_names(recorded: Path) -> None:
         assert answer["body"]["msg"] in str(error)
 
 
+def test_an_error_carries_all_that_was_answered() -> None:
+    error = error_of(418, {"Retry-After": "17"}, said(-1003), SPOT_KLINES)
+    assert (error.status, error.code, error.message) == (418, -1003, json.loads(said(-1003))["msg"])
+    assert (error.headers, error.request) == ({"Retry-After": "17"}, SPOT_KLINES)
+
+
 def test_an_unknown_symbol_is_named() -> None:
     assert "there is no symbol BTCUSDT" in str(error_of(400, {}, said(-1121), SPOT_KLINES))
 
@@ -114,7 +120,7 @@ def test_a_429_ends_with_retry_after_or_with_the_minute() -> None:
 
 def test_a_ban_ends_at_the_later_of_what_is_said() -> None:
     text = f"IP banned until {NOW + 437_000}. Please use WebSocket Streams."
-    assert blocked_until(Banned(text, headers={"retry-after": "720"}), NOW) == NOW + 720_000
-    assert blocked_until(Banned(text, headers={"retry-after": "20"}), NOW) == NOW + 437_000
-    assert blocked_until(Banned(text), NOW) == NOW + 437_000
+    assert blocked_until(Banned("x", message=text, headers={"retry-after": "720"}), NOW) == NOW + 720_000
+    assert blocked_until(Banned("x", message=text, headers={"retry-after": "20"}), NOW) == NOW + 437_000
+    assert blocked_until(Banned("x", message=text), NOW) == NOW + 437_000
     assert blocked_until(Banned("banned"), NOW) == NOW + 120_000

@@ -34,6 +34,8 @@ _LIMIT_AGE_MS: Final = DAY
 _LEASED_CALLS: Final = 100
 _LEASED_PART: Final = 8
 _FLUSH_SECONDS: Final = 0.5
+# Beside other programs the last so-many-th part of a minute is spent with care.
+_CONTESTED_PART: Final = 10
 _LOOK_FOR_BLOCK_SECONDS: Final = 0.1
 # By how much the wall clock may have drifted, ms, since another process asked the server for its time.
 _HEARSAY_ERROR_MS: Final = 1_000.0
@@ -101,6 +103,31 @@ def spendable(minute: Minute, share: float = 1.0) -> int:
     until_limit = minute.limit - minute.seen - minute.in_flight
     until_share = int(minute.limit * share) - minute.ours
     return max(0, min(until_limit, until_share))
+
+
+def claimable(minute: Minute, share: float, weight: int) -> int:
+    """What a process that needs ``weight`` for its next call may claim now; 0 where it has to wait.
+
+    Other programs use the IP too, and what they take while calls are in flight cannot be seen. So no more is ever in
+    flight than what is left besides; and where others were seen in this minute, the last of it is spent one call at
+    a time, so that going over the limit costs one 429 and not one for each worker. Alone on the IP this costs some
+    round trips at the end of a minute, and no weight.
+
+    Args:
+        minute: What is known of the minute.
+        share: The part of the limit that we allow ourselves, 0 to 1.
+        weight: The weight of the next call.
+    """
+    spare = spendable(minute, share)
+    if weight > spare:
+        # A call dearer than the whole share is let through alone, or it would wait for ever.
+        return 0 if minute.ours or minute.seen or minute.in_flight else weight
+    left, foreign = minute.limit - minute.seen, minute.seen - minute.ours
+    calm = left // 2 - minute.in_flight
+    contested = left - minute.in_flight < min(foreign, minute.limit // _CONTESTED_PART)
+    if contested or calm < weight:
+        return 0 if minute.in_flight else weight
+    return max(weight, min(_LEASED_CALLS * weight, spare // _LEASED_PART, calm))
 
 
 @dataclass(slots=True)
@@ -299,11 +326,8 @@ class Budget:
             self._tell(database, keep=0)
             known = self._minute(database, minute)
             self._limit = known.limit
-            spare = spendable(known, self._share)
-            # A single call dearer than the whole share is let through alone, or it would wait for ever.
-            alone = known.ours == 0 and known.in_flight == 0 and known.seen == 0
-            if weight <= spare or alone:
-                granted = max(weight, min(_LEASED_CALLS * weight, spare // _LEASED_PART))
+            granted = claimable(known, self._share, weight)
+            if granted:
                 self._charge_ours(database, minute, granted)
                 self._lease.minute, self._lease.unused = minute, granted
                 self._tell(database, keep=granted)
@@ -438,7 +462,9 @@ class Budget:
             used: The answer's used-weight header, None where it had none.
         """
         with self._ledger.transaction() as database:
-            self._see(database, self._current_minute(), at_least=used or 0, more=0 if used else weight)
+            minute = self._current_minute()
+            self._charge_ours(database, minute, weight)
+            self._see(database, minute, at_least=used or 0, more=0 if used else weight)
 
     def refused(self, error: RateLimited | Banned) -> None:
         """Stop every process on the pool after a 429 or 418, until it is over.

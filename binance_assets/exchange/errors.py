@@ -43,6 +43,7 @@ class ExchangeError(Exception):
         request: The URL that was asked.
         status: HTTP status, None where no answer came.
         code: Binance's own error code, None where the answer had none.
+        message: Binance's own words, empty where the answer had none.
         headers: The answer's headers.
     """
 
@@ -55,6 +56,7 @@ class ExchangeError(Exception):
         status: int | None = None,
         code: int | None = None,
         headers: Mapping[str, str] | None = None,
+        message: str = "",
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -62,6 +64,7 @@ class ExchangeError(Exception):
         self.status = status
         self.code = code
         self.headers = headers or {}
+        self.message = message
 
 
 class NoConnection(ExchangeError):
@@ -155,7 +158,7 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes, request: str)
     code, message = _code_and_message(body)
     told = f"{request.split('?')[0]} answered {status}" + (f" ({code}: {message})" if message else "")
     kind, reason = _kind(status, code, told, request)
-    return kind(reason, request, status, code, headers)
+    return kind(reason, request, status, code, headers, message)
 
 
 def _kind(status: int, code: int | None, told: str, request: str) -> tuple[type[ExchangeError], str]:
@@ -198,7 +201,7 @@ def blocked_until(error: RateLimited | Banned, now: int) -> int:
         error: A :class:`RateLimited` or :class:`Banned`.
         now: The server's time, ms UTC.
     """
-    times = [int(found) for found in _BANNED_UNTIL.findall(error.reason)]
+    times = [int(found) for found in _BANNED_UNTIL.findall(error.message)]
     seconds = next((value for name, value in error.headers.items() if name.lower() == "retry-after"), "")
     if seconds.isdigit():
         times.append(now + int(seconds) * SECOND)

@@ -16,11 +16,12 @@ from dagster._core.utils import make_new_run_id
 from binance_assets.lake import Stored
 from binance_assets.orchestration.assets import asset_key, materialization
 from binance_assets.periods import Period
-from binance_assets.processes import is_alive
+from binance_assets.processes import begin_of, is_alive
 from binance_assets.series import Series
 
 HOST_TAG: Final = "binance_assets/host"
 PROCESS_TAG: Final = "binance_assets/process"
+PROCESS_BEGAN_TAG: Final = "binance_assets/process_began"
 
 _POLL_SECONDS: Final = 0.1
 # An interrupted process is gone within two seconds, whatever hangs.
@@ -111,6 +112,7 @@ class Execution:
                     ASSET_PARTITION_RANGE_END_TAG: run.last.key,
                     HOST_TAG: socket.gethostname(),
                     PROCESS_TAG: str(os.getpid()),
+                    PROCESS_BEGAN_TAG: begin_of(os.getpid()),
                 },
             )
             self._failures = [line for event in result.all_events if (line := _failure(event))]
@@ -149,7 +151,7 @@ def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
     here = instance.get_runs(dg.RunsFilter(statuses=under_way, tags={HOST_TAG: socket.gethostname()}))
     # A re-execution in the UI inherits the tags of its parent, but is another process's.
     ours = [run for run in here if run.parent_run_id is None and run.tags.get(PROCESS_TAG, "").isdigit()]
-    dead = [run for run in ours if not is_alive(int(run.tags[PROCESS_TAG]))]
+    dead = [run for run in ours if not is_alive(int(run.tags[PROCESS_TAG]), run.tags.get(PROCESS_BEGAN_TAG, ""))]
     for run in dead:
         instance.report_run_failed(run, f"Its process, {run.tags[PROCESS_TAG]}, is gone. What it finished is kept.")
     return len(dead)

@@ -1,0 +1,98 @@
+"""The weight budget beside others, over real HTTP: a share, other programs on the IP, bans, several processes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+
+from binance_assets.download import download
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.intervals import MINUTE
+from binance_assets.periods import periods_between
+from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
+from binance_assets.sandbox.venue import Served
+from binance_assets.series import parse_series
+from binance_assets.settings import Settings
+from binance_assets_tests.test_download import assert_the_truth
+
+OURS, THEIRS = "BTCUSDT", "ETHUSDT"
+LIMIT = 300
+
+
+@contextmanager
+def end_of_a_minute(settings: Settings, rtt_ms: float = 0.0) -> Iterator[tuple[Sandbox, Settings]]:
+    """A sandbox with a small limit, by whose clock a minute is about to end, and settings that point to it."""
+    offset = 50_000 - int(time.time() * 1_000) % MINUTE
+    options = SandboxOptions(rtt_ms=rtt_ms, limits={"spot": LIMIT, "futures": 60}, clock_offset_ms=offset)
+    with running_sandbox(options) as served:
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url"), served.url)
+        yield served, Settings.model_validate(settings.model_dump() | urls)
+
+
+@contextmanager
+def another_program(sandbox: Sandbox, users: int) -> Iterator[None]:
+    """Somebody else on the same IP, who asks as fast as the answers come and waits when told so."""
+    over = threading.Event()
+
+    def use() -> None:
+        session = requests.Session()
+        while not over.is_set():
+            window = {"symbol": THEIRS, "interval": "1h", "limit": 1}
+            answer = session.get(f"{sandbox.url}/api/v3/klines", params=window, timeout=10)
+            over.wait(float(answer.headers.get("Retry-After", 0)))
+
+    threads = [threading.Thread(target=use) for _ in range(users)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def by_minute(sandbox: Sandbox) -> dict[int, list[Served]]:
+    minutes: dict[int, list[Served]] = {}
+    for request in sandbox.requests:
+        if request.params.get("symbol") != THEIRS:
+            minutes.setdefault(request.at_ms // MINUTE, []).append(request)
+    return minutes
+
+
+@pytest.mark.parametrize("rtt_ms", [60, 200])
+def test_other_programs_on_the_ip_cost_one_429_a_minute_at_most(settings: Settings, rtt_ms: float) -> None:
+    with end_of_a_minute(settings, rtt_ms) as (sandbox, pointed):
+        series = parse_series(f"spot/{OURS}/1m")
+        exchange = Exchange(series.market, pointed)
+        days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 4, 10), series.interval)  # 144 pages cost 288
+        with another_program(sandbox, users=6):
+            judged = list(download(exchange, series, days))
+        exchange.close()
+        assert_the_truth(sandbox, str(series), judged)
+        minutes = by_minute(sandbox)
+        assert len(minutes) > 1, minutes.keys()  # beside the others it took more than one
+        for requests_ in minutes.values():
+            statuses = Counter(request.status for request in requests_)
+            assert statuses[429] <= 1
+            assert set(statuses) <= {200, 429}
+
+
+def test_a_share_leaves_the_rest_of_every_minute_to_others(settings: Settings) -> None:
+    with end_of_a_minute(settings) as (sandbox, pointed):
+        series = parse_series(f"spot/{OURS}/1m")
+        exchange = Exchange(series.market, Settings.model_validate(pointed.model_dump() | {"weight_share": 0.5}))
+        days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 3, 10), series.interval)  # 100 pages cost 200
+        assert_the_truth(sandbox, str(series), list(download(exchange, series, days)))
+        exchange.close()
+        spent = [sum(request.weight for request in requests_) for requests_ in by_minute(sandbox).values()]
+        assert 0.97 * LIMIT / 2 <= spent[0] <= LIMIT / 2
+        assert len(spent) == 2
+        assert {request.status for request in sandbox.requests} == {200}
