@@ -10,7 +10,7 @@ import pytest
 from binance_assets.candles.validation import Judged
 from binance_assets.download import download
 from binance_assets.exchange.exchange import Exchange
-from binance_assets.intervals import MINUTE
+from binance_assets.intervals import MINUTE, to_ms
 from binance_assets.periods import periods_between
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.series import parse_series
@@ -21,7 +21,7 @@ ROWS = ("missing_row", "empty", "doubled_row", "unordered", "off_grid", "outside
 BODIES = ("broken_json", "truncated_json", "json_object", "nested", "fields_11", "fields_13", "nan", "empty_strings",
           "null", "numbers_as_strings", "strings_as_numbers")  # fmt: skip
 CONNECTIONS = ("reset", "reset_amid_body", "truncated_body", "hang")
-STATUSES = (408, 500, 502, 503, "503-no-code")
+STATUSES = (408, 500, 502, 503, "503-no-code", 403, 429, 418)
 
 
 def impatient(settings: Settings) -> Settings:
@@ -56,17 +56,35 @@ def test_each_fault_alone(sandbox: Sandbox, settings: Settings, kind: str) -> No
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_each_failure_inside_binance(sandbox: Sandbox, settings: Settings, status: int | str) -> None:
-    sandbox.faults.add(Fault("status", value=status, share=0.25))
+def test_each_status_alone(sandbox: Sandbox, settings: Settings, status: int | str) -> None:
+    sandbox.faults.add(Fault("status", value=status, share=0.25, seconds=1))
     assert_right_or_refused(sandbox, "usdm/ETHUSDT/1m", fetch_week(settings, "usdm/ETHUSDT/1m"))
 
 
 @pytest.mark.parametrize("name", ["spot/BTCUSDT/1m", "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1m"])
 def test_all_of_them_mixed(sandbox: Sandbox, settings: Settings, name: str) -> None:
-    every = [*ROWS, *BODIES, *CONNECTIONS]
-    for kind in every:
-        sandbox.faults.add(Fault(kind, share=0.25 / len(every)))
+    mix_all(sandbox)
     assert_right_or_refused(sandbox, name, fetch_week(settings, name))
+
+
+def mix_all(sandbox: Sandbox) -> None:
+    """Every fault at once, so that a quarter of all answers is spoiled."""
+    share = 0.25 / len([*ROWS, *BODIES, *CONNECTIONS, *STATUSES])
+    for kind in (*ROWS, *BODIES, *CONNECTIONS):
+        sandbox.faults.add(Fault(kind, share=share))
+    for status in STATUSES:
+        sandbox.faults.add(Fault("status", value=status, share=share, seconds=1))
+
+
+def test_a_location_that_is_refused_amid_the_mix_ends_the_run_and_keeps_what_was_right(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    mix_all(sandbox)
+    sandbox.faults.add(Fault("status", value=451, start=to_ms(dt.date(2024, 1, 5)), end=to_ms(dt.date(2024, 1, 6))))
+    days = fetch_week(settings, "spot/BTCUSDT/1m")
+    assert_right_or_refused(sandbox, "spot/BTCUSDT/1m", days)
+    last = days[-1]
+    assert (last.verdict, "data-api.binance.vision" in last.reason) == ("unreachable", True)
 
 
 @pytest.mark.parametrize("path", ["time", "exchangeInfo"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any, Final
 from xml.sax.saxutils import escape
@@ -91,7 +91,7 @@ def refusal_answer(refusal: Refusal) -> Answer:
     return json_answer({"code": -1003, "msg": refusal.message}, refusal.status, headers)
 
 
-def status_answer(value: int | str | None, limit: int, path: str, now: int) -> Answer:
+def status_answer(value: int | str | None, limit: int, path: str, now: int, seconds: int | None = None) -> Answer:
     """What Binance says with an HTTP status, or with ``503-no-code``.
 
     Args:
@@ -99,15 +99,17 @@ def status_answer(value: int | str | None, limit: int, path: str, now: int) -> A
         limit: The weight limit that the text of a 429 names.
         path: The request's path.
         now: The clock, ms UTC.
+        seconds: How long a 429 or 418 asks to wait; None for the rest of the minute and the shortest ban.
     """
     if value == "503-no-code":
         text = "Unknown error, please check your request or try again later."
         return json_answer({"timestamp": now, "path": path, "msg": text}, 503)
     status = int(value or 500)
     if status == 429:
-        return refusal_answer(too_much(limit, now))
+        refusal = too_much(limit, now)
+        return refusal_answer(refusal if seconds is None else replace(refusal, retry_after=seconds))
     if status == 418:
-        return refusal_answer(banned(now + BAN_SECONDS * 1000, now))
+        return refusal_answer(banned(now + (seconds or BAN_SECONDS) * SECOND, now))
     if status == 403:
         return Answer(403, _FORBIDDEN, _HTML)
     if status == 502:

@@ -158,7 +158,7 @@ class _Endpoint:
     def _spoiled(self, answer: Answer, fault: Fault, params: Mapping[str, str]) -> Answer:
         if fault.kind == "status":
             limit = self._venue.limits.limit(self._market.pool)
-            return status_answer(fault.value, limit, self._path, self._venue.now_ms())
+            return status_answer(fault.value, limit, self._path, self._venue.now_ms(), fault.seconds)
         if fault.kind == "invalid_symbol":
             return error_answer(400, -1121, "Invalid symbol.")
         if not fault.spoils_rows:

@@ -44,6 +44,7 @@ class Fault:
             UTC at which the rows of ``truncated_file`` stop.
         path: The endpoint concerned, one of :data:`PATHS`: ``klines``, ``exchangeInfo``, ``time``, ``ping``; or of the
             archive ``archive`` (everything), ``archive/daily`` and ``archive/monthly`` (zips), ``archive/checksum``.
+        seconds: How long the 429 or 418 of ``status`` asks to wait; None for as long as Binance does.
 
     Raises:
         ValueError: There is no such kind or path, the kind makes no sense there, or the value is no status of an error.
@@ -58,6 +59,7 @@ class Fault:
     times: int | None = None
     value: int | str | None = None
     path: str = "klines"
+    seconds: int | None = None
 
     def __post_init__(self) -> None:
         """Check kind, path and value."""
