@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from binance_assets.download import SAFETY_MS, plan
+from binance_assets.download import SAFETY_MS, Forecast, forecast
 from binance_assets.exchange.exchange import Exchange
-from binance_assets.exchange.paging import Page
 from binance_assets.intervals import Interval, to_date
 from binance_assets.lake import Lake, Stored
 from binance_assets.markets import Market
 from binance_assets.periods import FIRST_DAY, Period, first_of, last_finished_end, periods_between
 from binance_assets.series import Series
-from binance_assets.settings import ConfigurationError
+from binance_assets.settings import ConfigurationError, Source
 
 
 class BadRequest(ConfigurationError):
@@ -59,10 +59,9 @@ class Backlog:
     present: tuple[tuple[Period, Stored], ...]
     missing: tuple[Period, ...]
 
-    @property
-    def pages(self) -> list[Page]:
-        """The requests that would bring what is missing."""
-        return plan(self.series, self.missing)
+    def forecast(self, source: Source) -> Forecast:
+        """What it takes to bring what is missing from ``source``."""
+        return forecast(self.series, self.missing, source, int(time.time() * 1_000))
 
 
 def check_dates(request: Request) -> None:
@@ -81,7 +80,7 @@ def check_dates(request: Request) -> None:
         raise BadRequest(f"--end {request.end} is not after --start {request.start}; the end is excluded")
 
 
-def survey(request: Request, lake: Lake, exchange: Exchange, known: Sequence[Series]) -> list[Backlog]:
+def survey(request: Request, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source) -> list[Backlog]:
     """What each series of ``request`` lacks.
 
     The exchange is asked only for what cannot be known without it: the time, where dates are open or recent; the
@@ -92,6 +91,7 @@ def survey(request: Request, lake: Lake, exchange: Exchange, known: Sequence[Ser
         lake: Where finished periods are.
         exchange: The market.
         known: Series whose symbols were proved to exist before.
+        source: Where candles are to come from; for the archive alone no symbol is looked up.
 
     Raises:
         BadRequest: A date is today or later by the server's clock.
@@ -100,11 +100,13 @@ def survey(request: Request, lake: Lake, exchange: Exchange, known: Sequence[Ser
     """
     opened: dict[Series, int | None] = {}
     if request.start is None:
-        opened = dict(exchange.each(request.series, exchange.first_open_time))
+        opened = dict(exchange.each(request.series, lambda one: lake.first_open(one) or exchange.first_open_time(one)))
     backlogs = [_survey_one(request, one, lake, exchange, opened) for one in request.series]
     if any(backlog.missing for backlog in backlogs):
         lake.check_origin(exchange.origin)
     unproved = [one.series for one in backlogs if not one.present and one.series not in (*known, *opened)]
+    if source == "archive":
+        return backlogs
     for _ in exchange.each(unproved, exchange.check_symbol):
         pass
     return backlogs

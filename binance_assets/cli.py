@@ -10,10 +10,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from getpass import getuser
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 from dotenv import dotenv_values
@@ -21,7 +22,7 @@ from dotenv import dotenv_values
 from binance_assets import __version__
 from binance_assets.intervals import Interval, parse_interval
 from binance_assets.markets import MARKETS, Market, parse_market
-from binance_assets.series import Series
+from binance_assets.series import Series, parse_series
 from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
 from binance_assets.universe import Universe, read_universe, track, untrack
 
@@ -109,7 +110,6 @@ def download(
     """
     from binance_assets.backlog import BadRequest, Request, check_dates
     from binance_assets.lake import Lake
-    from binance_assets.orchestration.assets import check_source
     from binance_assets.orchestration.instance import open_instance
 
     settings = _settings()
@@ -117,15 +117,14 @@ def download(
     request = Request(wanted, start, end, refresh)
     check_dates(request)
     universe = read_universe(settings.universe)
-    sources = {tracked.series: tracked.source for tracked in universe.tracked}
+    sources = _sources(wanted, universe, settings, source)
     for one in wanted:
-        check_source(source or sources.get(one) or settings.source)
-        if str(one) in universe.derived:
+        if str(one) in universe.derived_names:
             raise BadRequest(f"{one} is derived by {settings.universe}; remove it there to fetch it")
     lake = Lake(settings.lake)
-    backlogs, origin = _survey(request, settings, lake, universe)
+    backlogs, origin = _survey(request, settings, lake, universe, sources)
     if dry_run:
-        _print_dry_run(backlogs, as_json)
+        _print_dry_run(backlogs, sources, as_json)
         return
     with open_instance(Path.cwd(), os.environ) as instance:
         if origin:
@@ -136,7 +135,17 @@ def download(
         sys.exit(NOT_ALL)
 
 
-def _survey(request: Request, settings: Settings, lake: Lake, universe: Universe) -> tuple[list[Backlog], str]:
+def _sources(
+    wanted: Iterable[Series], universe: Universe, settings: Settings, source: Source | None
+) -> dict[Series, Source]:
+    """Where each series comes from: as the command says, else as the universe does, else as the settings do."""
+    named = {tracked.series: tracked.source for tracked in universe.tracked}
+    return {one: source or named.get(one) or settings.source for one in wanted}
+
+
+def _survey(
+    request: Request, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
+) -> tuple[list[Backlog], str]:
     """What is lacking; and, where anything is, the origin of what would be fetched."""
     from binance_assets.backlog import BadRequest, survey
     from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
@@ -144,7 +153,8 @@ def _survey(request: Request, settings: Settings, lake: Lake, universe: Universe
 
     exchange = Exchange(request.market, settings)
     try:
-        backlogs = survey(request, lake, exchange, universe.series)
+        alone: Source = "archive" if set(sources.values()) == {"archive"} else "auto"
+        backlogs = survey(request, lake, exchange, universe.series, alone)
         return backlogs, exchange.origin if any(backlog.missing for backlog in backlogs) else ""
     except UnknownSymbol as error:
         raise BadRequest(str(error)) from None
@@ -162,19 +172,21 @@ def _track(settings: Settings, wanted: Sequence[Series]) -> None:
         click.echo(f"{told}; a running UI shows it once the code location is reloaded", err=True)
 
 
-def _print_dry_run(backlogs: list[Backlog], as_json: bool) -> None:
+def _print_dry_run(backlogs: list[Backlog], sources: Mapping[Series, Source], as_json: bool) -> None:
     from binance_assets.terminal import print_plan
 
     if not as_json:
-        print_plan(backlogs)
+        print_plan(backlogs, sources)
         return
+    takes = {backlog.series: backlog.forecast(sources[backlog.series]) for backlog in backlogs}
     plans = {
         str(backlog.series): {
             "days_asked": len(backlog.asked),
             "days_present": len(backlog.present),
             "days_missing": [period.key for period in backlog.missing],
-            "requests": len(backlog.pages),
-            "weight": sum(page.weight for page in backlog.pages),
+            "requests": takes[backlog.series].requests,
+            "weight": takes[backlog.series].weight,
+            "files": takes[backlog.series].files,
         }
         for backlog in backlogs
     }
@@ -255,6 +267,98 @@ def series_command() -> None:
         click.echo(f"{one!s:<32} {there}")
     if not universe.tracked:
         click.echo(f"{settings.universe} tracks nothing yet; see binance-assets track --help", err=True)
+
+
+@cli.command()
+@click.argument("names", metavar="[SERIES]...", nargs=-1)
+@click.option("--start", type=_DayType(), help="First partition.  [the first in the lake]")
+@click.option("--end", type=_DayType(), help="Day after the last one.  [the last in the lake]")
+@click.option(
+    "--against", type=click.Choice(["rest", "archive"]), help="Compare every candle with this source.  [a sample]"
+)
+def verify(
+    names: tuple[str, ...], start: dt.date | None, end: dt.date | None, against: Literal["rest", "archive"] | None
+) -> None:
+    """Look again at what is in the lake: files, schema, grid, sums, and the other source.
+
+    SERIES is written like spot/BTCUSDT/1m; without any, all tracked series are looked at.
+    """
+    from binance_assets.exchange.errors import ExchangeError
+    from binance_assets.exchange.exchange import Exchange
+    from binance_assets.lake import Lake
+    from binance_assets.terminal import print_findings, progressing
+    from binance_assets.verification import Finding
+    from binance_assets.verification import verify as verify_series
+
+    settings = _settings()
+    lake = Lake(settings.lake)
+    chosen = [_named(name) for name in names] or read_universe(settings.universe).series
+    asked = {one: periods for one in chosen if (periods := lake.periods(one, start, end))}
+    findings: list[Finding] = []
+    with progressing("looking again", sum(map(len, asked.values()))) as done:
+        for one, periods in asked.items():
+            exchange = Exchange(one.market, settings)
+            try:
+                lake.check_origin(exchange.origin)
+                findings += verify_series(lake, exchange, one, periods, against, done)
+            except ExchangeError as error:
+                _fail(f"{one}: nothing can be proved now: {error}", NOT_ALL)
+            finally:
+                exchange.close()
+    for one in chosen:
+        if one not in asked:
+            click.echo(f"{one}: nothing of it is in the lake", err=True)
+    if findings:
+        print_findings(findings)
+        sys.exit(NOT_ALL)
+    click.echo(f"{sum(map(len, asked.values())):,} partitions of {len(asked)} series are as they should be")
+
+
+@cli.command()
+@click.argument("name", metavar="SERIES")
+@click.argument("day", type=_DayType())
+@click.option("--reason", required=True, help="Why it is to be taken as it is; kept in the file.")
+def accept(name: str, day: dt.date, reason: str) -> None:
+    """Write DAY of SERIES (like spot/BTCUSDT/1m) although candles of it are lost.
+
+    It is fetched once more before. Its verdict stays what it is, and its file says who accepted it, and why.
+    """
+    from binance_assets.acceptance import accept as accept_period
+    from binance_assets.exchange.errors import ExchangeError
+    from binance_assets.exchange.exchange import Exchange
+    from binance_assets.lake import Lake
+    from binance_assets.orchestration.instance import open_instance
+    from binance_assets.orchestration.runs import report_present
+    from binance_assets.periods import FIRST_DAY, first_of, period_of
+
+    settings, series = _settings(), _named(name)
+    if not reason.strip():
+        raise ConfigurationError("--reason: say why, for those who come later")
+    if day < FIRST_DAY or day != first_of(day, series.interval):
+        raise ConfigurationError(f"{day} is no partition of {series}; 3d, 1w and 1M are kept by months")
+    exchange, period = Exchange(series.market, settings), period_of(day.isoformat(), series.interval)
+    try:
+        with open_instance(Path.cwd(), os.environ) as instance:
+            judged, stored = accept_period(Lake(settings.lake), exchange, settings, series, period, getuser(), reason)
+            if stored is not None:
+                report_present(instance, series, [(period, stored)], again=True)
+    except ExchangeError as error:
+        _fail(str(error), NOT_ALL)
+    finally:
+        exchange.close()
+    if stored is None:
+        _fail(f"{series} {period} is {judged.verdict} and cannot be accepted: {judged.reason}", NOT_ALL)
+    if judged.accepted_by:
+        click.echo(f"{series} {period} is {judged.verdict}, and accepted by {judged.accepted_by}: {judged.reason}")
+    else:
+        click.echo(f"{series} {period} is {judged.verdict}; it was written, and nothing had to be accepted")
+
+
+def _named(name: str) -> Series:
+    try:
+        return parse_series(name)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 @cli.command()

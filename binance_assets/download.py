@@ -1,4 +1,4 @@
-"""From periods to judged tables: plan, fetch, assemble, validate. Knows no files and no Dagster.
+"""From periods to judged tables: plan, fetch, assemble, validate, prove. Knows no files and no Dagster.
 
 exchange = Exchange(SPOT, read_settings(os.environ))
 series = parse_series("spot/BTCUSDT/1m")
@@ -9,20 +9,31 @@ for day in download(exchange, series, periods_between(date(2024, 1, 1), date(202
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import polars as pl
 
-from binance_assets.candles.parsing import check_window, count_rows, csv_rows, empty_candles, parse_rows
-from binance_assets.candles.validation import Judged, judge
+from binance_assets.candles.parsing import (
+    check_window,
+    count_rows,
+    csv_rows,
+    empty_candles,
+    parse_archive,
+    parse_rows,
+)
+from binance_assets.candles.validation import REST, Evidence, Judged, Origin, judge, outside_life
+from binance_assets.exchange.archive import Unpacked
 from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.exchange import Exchange
+from binance_assets.exchange.files import ArchiveFile, every_file, single_files, worthwhile_files
 from binance_assets.exchange.paging import Page, plan_pages
 from binance_assets.periods import Period, over_at, spans
+from binance_assets.proof import Memory, asked_again, gather
 from binance_assets.series import Series
+from binance_assets.settings import Source
 
 SAFETY_MS: Final = 2_000
 """A candle counts as finished this long after its close, ms: the exchange may still be writing it."""
@@ -33,16 +44,28 @@ _BLOCK_ROWS: Final = 45_000
 _BLOCK_PAGES: Final = 200
 
 
-def download(exchange: Exchange, series: Series, periods: Sequence[Period]) -> Iterator[Judged]:
-    """Fetch and judge ``periods``, each exactly once, in order; those that are not over come last.
+def download(
+    exchange: Exchange,
+    series: Series,
+    periods: Sequence[Period],
+    source: Source = "rest",
+    strict: bool = False,
+    memory: Memory | None = None,
+) -> Iterator[Judged]:
+    """Fetch, judge and prove ``periods``, each exactly once.
 
     What cannot be had is refused with its reason, it never raises; the other periods go on. Memory is bounded by
-    what is fetched ahead and one block of about 45,000 candles, however long the range.
+    what is fetched ahead and one block of about 45,000 candles, however long the range. From one source the periods
+    come in order; those that needed another one come after the rest, and those that are not over come last.
 
     Args:
         exchange: The market of the series.
         series: What to fetch.
         periods: Ascending, without duplicates; they need not be contiguous.
+        source: ``rest``, ``archive``, or ``auto`` for the archive where that takes fewer requests. Whichever it is, the
+            other one is asked before a period counts as lost.
+        strict: Whether to refuse periods whose sums differ from the exchange's own.
+        memory: Where the first candles of series are remembered.
 
     Yields:
         A verdict for each period; accepted ones carry a table with the columns of
@@ -52,23 +75,200 @@ def download(exchange: Exchange, series: Series, periods: Sequence[Period]) -> I
         Stopped: The exchange was closed meanwhile.
     """
     try:
-        now = exchange.now() - SAFETY_MS
+        now = _now(exchange, source)
+        finished = [period for period in periods if over_at(period, series.interval) <= now]
+        evidence = gather(exchange, series, finished, now, strict, memory, archived=source != "rest")
     except ExchangeError as error:
         yield from (unavailable(series, period, error) for period in periods)
         return
-    finished = [period for period in periods if over_at(period, series.interval) <= now]
-    for block in _blocks(exchange, series, finished):
-        for judged in _judge_block(exchange, series, block, now):
-            if exchange.closed:
-                raise Stopped
-            yield judged
+    for judged in _finished(_Task(exchange, series, evidence), finished, source):
+        if exchange.closed:
+            raise Stopped
+        yield judged
     for period in periods[len(finished) :]:
         yield Judged(period, "unfinished", empty_candles(series.market), (), "it is not over yet")
 
 
+def _now(exchange: Exchange, source: Source) -> int:
+    """The time at which candles count as finished, ms UTC; the archive has one too, where the API serves nobody."""
+    try:
+        return exchange.now() - SAFETY_MS
+    except ExchangeError:
+        if source == "rest":
+            raise
+        return exchange.archive.now() - SAFETY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a download takes if nothing goes wrong, without the few requests for time, limit and sums.
+
+    Attributes:
+        requests: Requests, to the API and the archive.
+        weight: Request weight.
+        files: Files of the archive.
+    """
+
+    requests: int
+    weight: int
+    files: int
+
+
+def forecast(series: Series, periods: Sequence[Period], source: Source, now: int) -> Forecast:
+    """What it takes to bring ``periods`` from ``source`` at ``now``, ms UTC."""
+    choose = {"rest": lambda *_: [], "auto": worthwhile_files, "archive": every_file}[source]
+    files = choose(series, periods, now)
+    held = {period for file in files for period in file.periods}
+    pages = [] if source == "archive" else plan(series, [period for period in periods if period not in held])
+    return Forecast(2 * len(files) + len(pages), sum(page.weight for page in pages), len(files))
+
+
 def plan(series: Series, periods: Sequence[Period]) -> list[Page]:
-    """The requests that bring ``periods``."""
+    """The requests that bring ``periods`` by REST."""
     return plan_pages(series.market, series.interval, spans(periods))
+
+
+@dataclass(slots=True)
+class _Task:
+    """What a call of :func:`download` works with."""
+
+    exchange: Exchange
+    series: Series
+    evidence: Evidence
+
+    def judge(self, candles: pl.DataFrame, periods: Sequence[Period], origin: Origin = REST) -> list[Judged]:
+        return judge(self.series, candles, periods, self.evidence, origin) if periods else []
+
+
+Way = Callable[[_Task, Sequence[Period]], Iterator[Judged]]
+"""One way to get at periods: yields a verdict on each."""
+
+
+def _finished(task: _Task, periods: Sequence[Period], source: Source) -> Iterator[Judged]:
+    """The verdicts on periods that are over: without a request where there was no life, then way after way.
+
+    A period is settled with the first good verdict; one that is doubtful on every way gets the best of them.
+    """
+    left = []
+    for period in periods:
+        outside = outside_life(task.series, period, task.evidence.life)
+        if outside is None:
+            left.append(period)
+        else:
+            yield outside
+    best: dict[Period, Judged] = {}
+    for way, cares_for in _WAYS[source]:
+        worth = [period for period in left if period not in best or cares_for(best[period])]
+        for judged in way(task, worth) if worth else ():
+            better = _better(task, best.get(judged.period), judged)
+            best[judged.period] = better
+            if better.accepted and not better.doubtful:
+                yield best.pop(judged.period)
+                left.remove(judged.period)
+    yield from (best[period] for period in left)
+
+
+def _better(task: _Task, first: Judged | None, second: Judged) -> Judged:
+    """The better of two verdicts on a period, or that on what they have together."""
+    if first is None:
+        return second
+    if second.accepted and not second.doubtful:
+        return replace(second, reason=f"from {second.origin.told}, because of {first.origin.told}: {first.reason}")
+    if first.missing and second.missing and first.missing != second.missing:
+        both = pl.concat([first.candles, second.candles]).unique("open_time", keep="last").sort("open_time")
+        sources = dict.fromkeys((first.origin.source, second.origin.source))
+        (together,) = task.judge(both, [first.period], Origin("+".join(sources)))
+        return min(first, second, together, key=_doubt)
+    return min(first, second, key=_doubt)
+
+
+def _doubt(judged: Judged) -> tuple[bool, bool, int]:
+    """How little a verdict is worth; the first of equals is the better one."""
+    return not judged.accepted, judged.verdict == "unreachable", sum(end - start for start, end in judged.missing)
+
+
+def _by_rest(task: _Task, periods: Sequence[Period]) -> Iterator[Judged]:
+    for block in _blocks(task.exchange, task.series, periods):
+        failed = _failed(block)
+        answered = [period for period in block.periods if period not in failed]
+        judged = {one.period: one for one in task.judge(block.candles, answered)}
+        for period in block.periods:
+            yield judged[period] if period in judged else unavailable(task.series, period, failed[period])
+
+
+def _by_rest_again(task: _Task, periods: Sequence[Period]) -> Iterator[Judged]:
+    """A second look, at the books too: an answer may have been short only once."""
+    task.evidence = asked_again(task.exchange, task.series, periods, task.evidence)
+    yield from _by_rest(task, periods)
+
+
+def _by_archive(choose: Callable[[Series, Sequence[Period], int], list[ArchiveFile]], only: bool = False) -> Way:
+    """The way by those files of the archive that ``choose`` names.
+
+    Args:
+        choose: Of the functions of :mod:`binance_assets.exchange.files`.
+        only: Whether there is no other way for periods that have no file: they are then told.
+    """
+
+    def way(task: _Task, periods: Sequence[Period]) -> Iterator[Judged]:
+        files = choose(task.series, periods, task.evidence.now)
+        held: list[tuple[ArchiveFile, Origin, pl.DataFrame]] = []
+        for file, outcome in task.exchange.archive.stream(files, lambda file, found: _read_file(task, file, found)):
+            if isinstance(outcome, ExchangeError):
+                for period in file.periods:
+                    yield replace(unavailable(task.series, period, outcome), origin=Origin("archive", file.name))
+                continue
+            held.append((file, *outcome))
+            if sum(frame.height for _, _, frame in held) >= _BLOCK_ROWS:
+                yield from _judge_files(task, held)
+                held = []
+        yield from _judge_files(task, held)
+        if only:
+            covered = {period for file in files for period in file.periods}
+            for period in periods:
+                if period not in covered:
+                    reason = "the archive has no file of it, or not yet"
+                    yield Judged(period, "unreachable", empty_candles(task.series.market), (), reason)
+
+    return way
+
+
+def _read_file(task: _Task, file: ArchiveFile, unpacked: Unpacked) -> tuple[Origin, pl.DataFrame]:
+    if task.exchange.known_origin not in ("", task.exchange.archive.origin):
+        raise ValueError("it is of another exchange than the API is; set BINANCE_ARCHIVE_URL")
+    frame = parse_archive(task.series.market, unpacked.text)
+    check_window(frame, task.series.interval, file.start, file.end)
+    return Origin("archive", file.name, unpacked.sha256, unpacked.modified), frame
+
+
+def _judge_files(task: _Task, held: Sequence[tuple[ArchiveFile, Origin, pl.DataFrame]]) -> Iterator[Judged]:
+    if not held:
+        return
+    origins = {period: origin for file, origin, _ in held for period in file.periods}
+    candles = pl.concat([frame for _, _, frame in held])
+    for judged in task.judge(candles, sorted(origins)):
+        yield replace(judged, origin=origins[judged.period])
+
+
+def _any(judged: Judged) -> bool:
+    return True
+
+
+def _doubtful(judged: Judged) -> bool:
+    return judged.doubtful
+
+
+# By which ways, in which order, and for which of the verdicts so far each of them is worth it.
+_WAYS: Final[dict[Source, tuple[tuple[Way, Callable[[Judged], bool]], ...]]] = {
+    "rest": ((_by_rest, _any), (_by_rest_again, _doubtful), (_by_archive(single_files), _doubtful)),
+    "auto": (
+        (_by_archive(worthwhile_files), _any),
+        (_by_rest, _any),
+        (_by_rest_again, _doubtful),
+        (_by_archive(single_files), _doubtful),
+    ),
+    "archive": ((_by_archive(every_file, only=True), _any), (_by_archive(single_files), _any), (_by_rest, _doubtful)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,17 +353,6 @@ def _read_page_by_page(
     return pl.concat([empty_candles(series.market), *in_order]), lost
 
 
-def _judge_block(exchange: Exchange, series: Series, block: _Block, now: int) -> Iterator[Judged]:
-    failed = _failed(block)
-    answered = [period for period in block.periods if period not in failed]
-    judged = {one.period: one for one in judge(series, block.candles, answered, now)} if answered else {}
-    doubtful = [one for one in judged.values() if one.verdict in ("lost", "invalid")]
-    if doubtful:
-        judged |= {again.period: again for again in _look_again(exchange, series, doubtful, now)}
-    for period in block.periods:
-        yield judged[period] if period in judged else unavailable(series, period, failed[period])
-
-
 def _failed(block: _Block) -> dict[Period, ExchangeError]:
     failed: dict[Period, ExchangeError] = {}
     for page, error in block.errors:
@@ -171,25 +360,6 @@ def _failed(block: _Block) -> dict[Period, ExchangeError]:
         last = bisect_left(block.periods, page.end, key=lambda period: period.start)
         failed |= dict.fromkeys(block.periods[first:last], error)
     return failed
-
-
-def _look_again(exchange: Exchange, series: Series, doubtful: Sequence[Judged], now: int) -> Iterator[Judged]:
-    """Ask once more for periods with holes or nonsense; an answer may have been short only once."""
-    before = {first.period: first for first in doubtful}
-    for block in _blocks(exchange, series, list(before)):
-        failed = _failed(block)
-        answered = [period for period in block.periods if period not in failed]
-        for second in judge(series, block.candles, answered, now) if answered else []:
-            first = before[second.period]
-            if first.verdict == second.verdict == "lost" and first.missing != second.missing:
-                union = _union(first.candles, second.candles)
-                yield judge(series, union, [second.period], now)[0]
-            else:
-                yield second
-
-
-def _union(first: pl.DataFrame, second: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([first, second]).unique("open_time", keep="last").sort("open_time")
 
 
 def unavailable(series: Series, period: Period, error: ExchangeError) -> Judged:

@@ -12,6 +12,7 @@ epoch in UTC, ``1w`` opens on Mondays, ``1M`` on the first of the month.
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,11 +28,11 @@ _LONGEST_MONTH: Final = 31 * DAY
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One candle interval.
+    """One candle interval: one of Binance's, or one that only derived candles have, such as ``45m``.
 
     Attributes:
         name: Spelling in keys, paths and messages; as Binance spells it, but the month is ``1mo``.
-        wire: Spelling in requests to the API (``1M`` for the month).
+        wire: Spelling in requests to the API (``1M`` for the month); the name where Binance lacks the interval.
         step: Length of a candle in ms; for the month, which has none, the longest one (31 days).
         anchor: An open time of the grid, ms.
     """
@@ -135,6 +136,39 @@ def parse_interval(text: str) -> Interval:
     except KeyError:
         known = ", ".join(interval.name for interval in INTERVALS)
         raise ValueError(f"there is no interval {text!r}; Binance has {known}") from None
+
+
+_UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND}
+_DERIVED: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
+
+
+def parse_derived_interval(text: str) -> Interval:
+    """The interval that ``text`` spells, for candles made from finer ones; Binance need not have it.
+
+    Args:
+        text: Whole seconds, minutes, hours or ``1d``, in the largest unit that they fill: ``45m``, ``1h``.
+
+    Returns:
+        Binance's own interval where it is one, otherwise a new one on a grid that begins at midnight UTC.
+
+    Raises:
+        ValueError: It spells none, its candles would reach across midnight, or it has another spelling.
+    """
+    spelled = _DERIVED.fullmatch(text)
+    if not spelled:
+        raise ValueError(f"{text!r} is not an interval to derive; write it like 5m, 1h or 45m, at most 1d")
+    step = int(spelled[1]) * _UNITS[spelled[2]]
+    if step > DAY:
+        raise ValueError(f"{text} cannot be derived, it is longer than a day; write at most 1d")
+    if DAY % step:
+        raise ValueError(
+            f"{text} cannot be derived, its candles would reach across midnight; "
+            "write an interval that divides a day evenly, such as 5m, 45m or 1h"
+        )
+    name = next(f"{step // length}{unit}" for unit, length in _UNITS.items() if step % length == 0)
+    if text != name:
+        raise ValueError(f"{text} is another spelling of {name}; write {name}")
+    return _BY_SPELLING.get(name) or _fixed(name, step)
 
 
 def to_ms(day: dt.date) -> int:

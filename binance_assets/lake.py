@@ -7,6 +7,7 @@ All path handling of the project is here. ``<lake>/_lake.json`` says whose candl
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -24,16 +25,19 @@ import polars as pl
 from binance_assets import __version__
 from binance_assets.candles.validation import ACCEPTED, Judged
 from binance_assets.intervals import to_iso
-from binance_assets.periods import Period
-from binance_assets.processes import is_alive
+from binance_assets.periods import Period, next_first, periods_between
+from binance_assets.processes import alone_in, is_alive
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError
 
 _MARKER: Final = "_lake.json"
+_FIRST_CANDLES: Final = "_first_candles.json"
 # Files in the making are kept out of the markets' folders: a reader of a whole folder would stumble over them.
 _INCOMING: Final = ".incoming"
 _INCOMING_NAME: Final = re.compile(r"(?P<pid>\d+)-[0-9a-f]+-(?P<host>.+)")
+_KEY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _STALE_SECONDS: Final = 24 * 3600
+_TEXTS: Final = ("note", "archive_file", "archive_sha256", "archive_modified", "accepted_by", "accepted_because")
 
 
 class LakeError(ConfigurationError):
@@ -51,6 +55,12 @@ class Stored:
         verdict: The verdict with which it was accepted.
         source: Where its candles came from.
         missing: Spans without candles, as ISO times in UTC.
+        note: What else is to be known of it, in one line: the name of an outage, why another source was taken.
+        archive_file: The file of the archive that it came from; empty where it came from REST.
+        archive_sha256: Its SHA-256.
+        archive_modified: When the archive last changed it, as an ISO time in UTC; empty where it does not say.
+        accepted_by: Who took it although candles were lost; empty where nobody had to.
+        accepted_because: The reason they gave.
         first: Open time of the first candle, ms UTC; None where there is none.
         last: Open time of the last candle, ms UTC; None where there is none.
     """
@@ -61,6 +71,12 @@ class Stored:
     verdict: str
     source: str
     missing: list[list[str]]
+    note: str
+    archive_file: str
+    archive_sha256: str
+    archive_modified: str
+    accepted_by: str
+    accepted_because: str
     first: int | None
     last: int | None
 
@@ -130,13 +146,12 @@ class Lake:
                     incoming.write_text(text)
         self.check_origin(origin)
 
-    def write(self, series: Series, judged: Judged, source: str) -> Stored:
+    def write(self, series: Series, judged: Judged) -> Stored:
         """Write an accepted partition: wholly, or not at all.
 
         Args:
             series: Its series.
             judged: Its table and verdict.
-            source: Where the candles came from.
 
         Raises:
             LakeError: The file could not be written; what was there before is untouched.
@@ -148,9 +163,15 @@ class Lake:
         opens = judged.candles["open_time"].to_physical()
         metadata = {
             "series": str(series),
-            "source": source,
+            "source": judged.origin.source,
             "verdict": judged.verdict,
             "missing": json.dumps(missing),
+            "note": judged.reason,
+            "archive_file": judged.origin.file,
+            "archive_sha256": judged.origin.sha256,
+            "archive_modified": to_iso(judged.origin.modified) if judged.origin.modified is not None else "",
+            "accepted_by": judged.accepted_by,
+            "accepted_because": judged.accepted_because,
             "rows": str(judged.candles.height),
             "first_open_time": str(opens[0] if len(opens) else ""),
             "last_open_time": str(opens[-1] if len(opens) else ""),
@@ -170,16 +191,47 @@ class Lake:
             stored = _stored(path, metadata)
         except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
             return None
-        accepted = metadata["series"] == str(series) and stored.verdict in ACCEPTED
-        return stored if accepted else None
+        accepted = stored.verdict in ACCEPTED or bool(stored.accepted_by)
+        return stored if accepted and metadata["series"] == str(series) else None
 
     def keys(self, series: Series) -> list[str]:
         """The keys of the series' partitions that have a file, ascending."""
-        return sorted(path.stem for path in self.folder(series).glob("*.parquet"))
+        return sorted(path.stem for path in self.folder(series).glob("*.parquet") if _KEY.fullmatch(path.stem))
+
+    def periods(self, series: Series, start: dt.date | None = None, end: dt.date | None = None) -> list[Period]:
+        """The partitions from the series' first to its last file, without those before ``start`` or from ``end`` on."""
+        keys = self.keys(series)
+        if not keys:
+            return []
+        first, last = (dt.date.fromisoformat(key) for key in (keys[0], keys[-1]))
+        after_last = next_first(last, series.interval)
+        return periods_between(max(first, start or first), min(after_last, end or after_last), series.interval)
 
     def read(self, series: Series, period: Period) -> pl.DataFrame:
         """The table of a partition that is there."""
         return pl.read_parquet(self.path(series, period), hive_partitioning=False, glob=False)
+
+    def first_open(self, series: Series) -> int | None:
+        """When the first candle of ``series`` opens, ms UTC, if that was ever remembered here."""
+        return self._first_opens().get(str(series))
+
+    def remember_first_open(self, series: Series, first: int) -> None:
+        """Keep when the first candle of ``series`` opens, ms UTC, in ``<lake>/_first_candles.json``.
+
+        Raises:
+            LakeError: It cannot be written.
+        """
+        with self._writing(), alone_in(self.root / _INCOMING):
+            text = json.dumps(self._first_opens() | {str(series): first}, indent=1, ensure_ascii=False) + "\n"
+            with self._replacing(self.root / _FIRST_CANDLES) as incoming:
+                incoming.write_text(text, encoding="utf-8")
+
+    def _first_opens(self) -> dict[str, int]:
+        try:
+            found = json.loads((self.root / _FIRST_CANDLES).read_text(encoding="utf-8"))
+            return {str(name): int(first) for name, first in found.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}  # it can be asked again
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -224,6 +276,7 @@ def _stored(path: Path, metadata: dict[str, str]) -> Stored:
         verdict=metadata["verdict"],
         source=metadata["source"],
         missing=json.loads(metadata["missing"]),
+        **{name: metadata.get(name, "") for name in _TEXTS},
         first=int(first) if first else None,
         last=int(last) if last else None,
     )

@@ -46,6 +46,7 @@ class Market:
         info_weight: Request weight of exchangeInfo.
         opened: The first day of the market on which any candle opens.
         archive: Folder of the market in the public archive.
+        archived: The first day of which the archive has files; later than the market's own on futures.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Market:
     info_weight: int
     opened: dt.date
     archive: str
+    archived: dt.date
 
     def __str__(self) -> str:
         return self.name
@@ -97,6 +99,7 @@ SPOT: Final = Market(
     info_weight=20,
     opened=dt.date(2017, 7, 14),
     archive="spot",
+    archived=dt.date(2017, 8, 17),
 )
 USDM: Final = Market(
     name="usdm",
@@ -113,6 +116,7 @@ USDM: Final = Market(
     info_weight=1,
     opened=dt.date(2019, 9, 8),
     archive="futures/um",
+    archived=dt.date(2019, 12, 31),
 )
 COINM: Final = Market(
     name="coinm",
@@ -130,6 +134,7 @@ COINM: Final = Market(
     info_weight=1,
     opened=dt.date(2020, 8, 10),
     archive="futures/cm",
+    archived=dt.date(2020, 8, 11),
 )
 
 MARKETS: Final[dict[str, Market]] = {market.name: market for market in (SPOT, USDM, COINM)}
@@ -137,6 +142,14 @@ MARKETS: Final[dict[str, Market]] = {market.name: market for market in (SPOT, US
 
 SPOT_ELSEWHERE: Final = "https://data-api.binance.vision"
 """A host for spot market data only, which answers where Binance's others do not (451)."""
+
+TRADED_ON: Final = frozenset(
+    ["TRADING", "PENDING_TRADING", "PRE_TRADING", "POST_TRADING", "AUCTION_MATCH", "HALT", "END_OF_DAY", "CANCEL_ONLY"]
+)
+"""The states of a symbol in exchangeInfo that are not the end of it: what is halted may go on."""
+
+NO_DELIVERY: Final = 4_133_404_800_000
+"""The delivery date of contracts that have none, ms UTC (25 December 2100)."""
 
 TIME_WEIGHT: Final = 1
 """Request weight of ``/time`` and ``/ping`` on every market."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from binance_assets.intervals import Interval, parse_interval
@@ -19,13 +19,22 @@ _LONGEST_TAG: Final = 63
 class Series:
     """One series of candles, written ``spot/BTCUSDT/1m``.
 
+    Attributes:
+        market: Its market.
+        symbol: Its symbol, as Binance writes it.
+        interval: Its interval.
+        derived: Whether it is made from a finer series and may have an interval that the market lacks. It takes no
+            part in comparisons: where a series comes from does not make it another one.
+
     Raises:
-        ValueError: The symbol is not written as Binance writes symbols, or the market lacks the interval.
+        ValueError: The symbol is not written as Binance writes symbols; the market lacks the interval, or it is too
+            long to be derived.
     """
 
     market: Market
     symbol: str
     interval: Interval
+    derived: bool = field(default=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if not _SYMBOL.fullmatch(self.symbol) or not self.symbol.replace("_", "").isalnum():
@@ -34,7 +43,9 @@ class Series:
             )
         if len(ascii_symbol(self.symbol)) > _LONGEST_TAG:
             raise ValueError(f"{self.symbol!r} is too long for a Dagster tag")
-        if self.interval not in self.market.intervals:
+        if self.derived and self.interval.is_coarse:
+            raise ValueError(f"{self.interval} cannot be derived, it is longer than a day")
+        if not self.derived and self.interval not in self.market.intervals:
             raise ValueError(f"{self.market.title} has no candles of {self.interval}")
 
     def __str__(self) -> str:
@@ -44,6 +55,15 @@ class Series:
     def key(self) -> tuple[str, str, str]:
         """The parts of its asset key; a symbol outside ASCII is ``xn_`` and its punycode there."""
         return (self.market.name, ascii_symbol(self.symbol), self.interval.name)
+
+
+def derived_series(market: Market, symbol: str, interval: Interval) -> Series:
+    """The series of ``interval``, at most a day and perhaps not one of Binance's, that is made from a finer one.
+
+    Raises:
+        ValueError: The symbol is not written as Binance writes symbols, or the interval is too long.
+    """
+    return Series(market, symbol, interval, derived=True)
 
 
 def ascii_symbol(symbol: str) -> str:

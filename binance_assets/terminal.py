@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from binance_assets.exchange.exchange import Exchange
 from binance_assets.intervals import to_iso
 from binance_assets.orchestration.figures import RunFigures
 from binance_assets.series import Series
+from binance_assets.settings import Source
+from binance_assets.verification import Finding
 
 _NAMED_DAYS: Final = 10
 # Without a terminal there is no bar; a log gets a line from time to time.
@@ -91,6 +94,22 @@ class RunView:
             exchange.close()
 
 
+@contextmanager
+def progressing(told: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal; yields what advances it by so many of ``total``."""
+    with Progress(
+        TextColumn(told),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    ) as progress:
+        task = progress.add_task(told, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
 def outcome(backlog: Backlog, present: int, view: RunView) -> dict[str, Any]:
     """What became of a series, in the shape that ``--json`` prints."""
     figures = view.figures.get(backlog.series)
@@ -116,15 +135,15 @@ def outcome(backlog: Backlog, present: int, view: RunView) -> dict[str, Any]:
     }
 
 
-def print_plan(backlogs: Sequence[Backlog]) -> None:
+def print_plan(backlogs: Sequence[Backlog], sources: Mapping[Series, Source]) -> None:
     """What would be fetched, as a table."""
-    table = _table("series", "first", "end", "asked", "present", "missing", "requests", "weight")
+    table = _table("series", "first", "end", "asked", "present", "missing", "requests", "weight", "files")
     for backlog in backlogs:
-        pages = backlog.pages
+        takes = backlog.forecast(sources[backlog.series])
         first, last = (backlog.asked[0].key, backlog.asked[-1].key) if backlog.asked else ("-", "-")
-        counts = (len(backlog.asked), len(backlog.present), len(backlog.missing), len(pages))
-        weight = sum(page.weight for page in pages)
-        table.add_row(str(backlog.series), first, last, *(f"{count:,}" for count in (*counts, weight)))
+        periods = (len(backlog.asked), len(backlog.present), len(backlog.missing))
+        counts = (*periods, takes.requests, takes.weight, takes.files)
+        table.add_row(str(backlog.series), first, last, *(f"{count:,}" for count in counts))
     _out().print(table)
 
 
@@ -145,6 +164,16 @@ def print_outcomes(outcomes: dict[str, dict[str, Any]], view: RunView) -> None:
             print(f"refused: {series} {judged.period} is {judged.verdict}: {reason}", file=sys.stderr)
         if len(refused) > _NAMED_DAYS:
             print(f"refused: {series}: {len(refused) - _NAMED_DAYS} more; --json names them all", file=sys.stderr)
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What differs, as a table."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("series", "partition", "what differs"):
+        table.add_column(name, no_wrap=name != "what differs", overflow="fold")
+    for finding in findings:
+        table.add_row(str(finding.series), finding.period.key, finding.says)
+    _out().print(table)
 
 
 def _table(*names: str) -> Table:

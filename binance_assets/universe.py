@@ -5,34 +5,32 @@
         symbols: [BTCUSDT, ETHUSDT]
         intervals: [1m]
 
-``source`` (auto, rest or archive) and ``derive`` (intervals made from the fetched ones) may stand beside them. A
-missing file is an empty universe. Edits keep comments and replace the file at once.
+``source`` (auto, rest or archive) and ``derive`` (intervals made from the fetched ones, such as ``[5m, 45m, 1h]``) may
+stand beside them. A missing file is an empty universe. Edits keep comments and replace the file at once.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from binance_assets.intervals import parse_interval
-from binance_assets.markets import parse_market
+from binance_assets.intervals import Interval, parse_derived_interval, parse_interval
+from binance_assets.markets import Market, parse_market
 from binance_assets.processes import alone_in
-from binance_assets.series import Series
+from binance_assets.series import Series, derived_series
 from binance_assets.settings import ConfigurationError, Source
-
-_DERIVED_INTERVAL: Final = re.compile(r"[1-9]\d*[smhd]")
 
 
 class UniverseError(ConfigurationError):
@@ -53,27 +51,39 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True)
+class Derived:
+    """A series that is made from a fetched one, without a request.
+
+    Attributes:
+        series: The series.
+        source: The fetched series that it is made from: of the same entry, and the coarsest that divides it.
+    """
+
+    series: Series
+    source: Series
+
+
+@dataclass(frozen=True, slots=True)
 class Universe:
     """What the file says.
 
     Attributes:
         tracked: The series that are fetched, in the file's order.
-        derived: Names of the series that are made from fetched ones.
+        derived: The series that are made from fetched ones, in the file's order.
     """
 
     tracked: tuple[Tracked, ...] = ()
-    derived: tuple[str, ...] = ()
+    derived: tuple[Derived, ...] = ()
 
     @property
     def series(self) -> list[Series]:
         """The series that are fetched."""
         return [tracked.series for tracked in self.tracked]
 
-
-def _derived_interval(text: str) -> str:
-    if not _DERIVED_INTERVAL.fullmatch(text):
-        raise ValueError(f"{text!r} is not an interval to derive; write it like 5m, 1h or 45m")
-    return text
+    @property
+    def derived_names(self) -> frozenset[str]:
+        """The names of the series that are made from fetched ones, such as ``spot/BTCUSDT/45m``."""
+        return frozenset(str(derived.series) for derived in self.derived)
 
 
 class _Entry(BaseModel):
@@ -83,17 +93,46 @@ class _Entry(BaseModel):
     symbols: list[str]
     intervals: list[Annotated[str, AfterValidator(lambda text: parse_interval(text).name)]]
     source: Source | None = None
-    derive: list[Annotated[str, AfterValidator(_derived_interval)]] = []
+    derive: list[Annotated[str, AfterValidator(lambda text: parse_derived_interval(text).name)]] = []
 
     def tracked(self) -> Iterator[Tracked]:
         for symbol in self.symbols:
             for interval in self.intervals:
                 yield Tracked(Series(parse_market(self.market), symbol, parse_interval(interval)), self.source)
 
-    def derived(self) -> Iterator[str]:
+    def derived_names(self) -> Iterator[str]:
         for symbol in self.symbols:
             for interval in self.derive:
                 yield f"{self.market}/{symbol}/{interval}"
+
+    def derived(self) -> Iterator[Derived]:
+        market = parse_market(self.market)
+        fetched = [parse_interval(text) for text in self.intervals]
+        wanted = [parse_derived_interval(text) for text in self.derive]
+        pairs = [(interval, _source_of(interval, fetched, market)) for interval in wanted]
+        for symbol in self.symbols:
+            for interval, source in pairs:
+                yield Derived(derived_series(market, symbol, interval), Series(market, symbol, source))
+
+
+def _source_of(interval: Interval, fetched: Iterable[Interval], market: Market) -> Interval:
+    """The one of ``fetched`` with the fewest candles that ``interval`` can be made from."""
+    fitting = _divisors(interval, fetched)
+    if fitting:
+        return fitting[-1]
+    lacking = _divisors(interval, market.intervals)
+    ways_out = [f"add {lacking[-1]} to intervals"] if lacking else []
+    raise ValueError(
+        f"{interval} cannot be derived, no finer interval that divides it evenly is fetched here; "
+        + " or ".join([*ways_out, f"remove {interval} from derive"])
+    )
+
+
+def _divisors(interval: Interval, among: Iterable[Interval]) -> list[Interval]:
+    """Those of ``among`` that are finer than ``interval`` and divide it evenly, finest first."""
+    # An interval to derive is at most a day, so all of these are kept by day as well.
+    fitting = (one for one in among if one.step < interval.step and interval.step % one.step == 0)
+    return sorted(fitting, key=lambda one: one.step)
 
 
 def read_universe(path: Path) -> Universe:
@@ -107,15 +146,30 @@ def read_universe(path: Path) -> Universe:
         tracked = tuple(found for entry in entries for found in entry.tracked())
     except ValueError as error:
         raise UniverseError(f"{path}: {error}") from None
-    derived = tuple(name for entry in entries for name in entry.derived())
-    names = [str(found.series) for found in tracked]
-    for name in names:
-        if name in derived:
-            raise UniverseError(f"{path}: {name} is both fetched and derived; keep one of the two")
-    for name in (*names, *derived):
-        if (*names, *derived).count(name) > 1:
-            raise UniverseError(f"{path}: {name} is listed twice; keep one of the two")
+    _check_names(
+        path,
+        [str(found.series) for found in tracked],
+        [name for entry in entries for name in entry.derived_names()],
+    )
+    derived = tuple(found for number, entry in enumerate(entries, 1) for found in _derived(path, number, entry))
     return Universe(tracked, derived)
+
+
+def _check_names(path: Path, fetched: list[str], derived: list[str]) -> None:
+    derived_names = set(derived)
+    for name in fetched:
+        if name in derived_names:
+            raise UniverseError(f"{path}: {name} is both fetched and derived; keep one of the two")
+    for name, times in Counter((*fetched, *derived)).items():
+        if times > 1:
+            raise UniverseError(f"{path}: {name} is listed twice; keep one of the two")
+
+
+def _derived(path: Path, number: int, entry: _Entry) -> list[Derived]:
+    try:
+        return list(entry.derived())
+    except ValueError as error:
+        raise UniverseError(f"{path}: entry {number} of series, derive: {error}") from None
 
 
 def track(path: Path, series: list[Series]) -> list[Series]:
@@ -149,7 +203,7 @@ def untrack(path: Path, series: list[Series]) -> list[Series]:
         The series that were removed.
 
     Raises:
-        UniverseError: The file cannot be read or written.
+        UniverseError: The file cannot be read or written, or a derived series would be left without a source.
     """
     with _locked(path):
         return _untrack(path, series)
@@ -161,7 +215,7 @@ def _untrack(path: Path, series: list[Series]) -> list[Series]:
     if gone:
         document = _load(path)
         for one in gone:
-            _remove(_entries(path, document), one)
+            _remove(path, _entries(path, document), one)
         _replace(path, document)
     return gone
 
@@ -244,25 +298,46 @@ def _add(entries: CommentedSeq, series: Series) -> None:
     entries.append(CommentedMap(market=market, symbols=_flow([symbol]), intervals=_flow([interval])))
 
 
-def _remove(entries: CommentedSeq, series: Series) -> None:
+def _remove(path: Path, entries: CommentedSeq, series: Series) -> None:
     for position, entry in enumerate(entries):
         names = [parse_interval(text) for text in entry["intervals"]]
         if entry["market"] != series.market.name or series.symbol not in entry["symbols"]:
             continue
         if series.interval not in names:
             continue
-        if len(entry["symbols"]) == 1 and len(names) == 1:
+        left = [interval for interval in names if interval != series.interval]
+        _check_sources(path, series, left, entry.get("derive", []))
+        if len(entry["symbols"]) == 1 and not left:
             del entries[position]
         elif len(entry["symbols"]) == 1:
             del entry["intervals"][names.index(series.interval)]
         else:
             entry["symbols"].remove(series.symbol)
-            left = [interval.name for interval in names if interval != series.interval]
             if left:
-                rest = CommentedMap(market=series.market.name, symbols=_flow([series.symbol]), intervals=_flow(left))
-                rest.update({key: entry[key] for key in ("source", "derive") if key in entry})
-                entries.insert(position + 1, rest)
+                entries.insert(position + 1, _split_off(entry, series.symbol, left))
         return
+
+
+def _check_sources(path: Path, series: Series, left: list[Interval], derive: list[str]) -> None:
+    """Refuse to take ``series`` out of an entry that derives something from it alone."""
+    orphans = [text for text in derive if not _divisors(parse_derived_interval(text), left)]
+    if orphans:
+        named = ", ".join(orphans)
+        raise UniverseError(
+            f"{path}: {named} of {series.symbol} would have no source without {series}; "
+            f"take {named} out of that entry's derive first, or {series.symbol} out of its symbols"
+        )
+
+
+def _split_off(entry: CommentedMap, symbol: str, intervals: list[Interval]) -> CommentedMap:
+    """An entry for one symbol that says otherwise what ``entry`` says."""
+    names = [interval.name for interval in intervals]
+    rest = CommentedMap(market=entry["market"], symbols=_flow([symbol]), intervals=_flow(names))
+    if "source" in entry:
+        rest["source"] = entry["source"]
+    if "derive" in entry:
+        rest["derive"] = _flow(list(entry["derive"]))  # a list of its own: a shared one is written as an alias
+    return rest
 
 
 def _replace(path: Path, document: CommentedMap) -> None:

@@ -56,6 +56,7 @@ def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
         "BINANCE_SPOT_URL": sandbox.url,
         "BINANCE_USDM_URL": sandbox.url,
         "BINANCE_COINM_URL": sandbox.url,
+        "BINANCE_ARCHIVE_URL": sandbox.url,
         "BINANCE_ASSETS_LAKE": str(folder / "lake"),
         "BINANCE_ASSETS_UNIVERSE": str(folder / "universe.yaml"),
         "BINANCE_ASSETS_LEDGER": str(folder / "ledger.sqlite"),
@@ -84,12 +85,13 @@ def open_exchange(settings: Settings) -> Iterator[Open]:
 
 @pytest.fixture
 def fetch(open_exchange: Open) -> Fetch:
-    """Downloads a series from one day to another, the end excluded."""
+    """Downloads a series from one day to another, the end excluded, and returns the days in order."""
 
     def fetch_one(name: str, start: str, end: str) -> list[Judged]:
         series = parse_series(name)
         first, last = dt.date.fromisoformat(start), dt.date.fromisoformat(end)
-        return list(download(open_exchange(name), series, periods_between(first, last, series.interval)))
+        days = download(open_exchange(name), series, periods_between(first, last, series.interval))
+        return sorted(days, key=lambda day: day.period)
 
     return fetch_one
 

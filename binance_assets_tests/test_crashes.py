@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_files(
 
     def write_all() -> None:
         for day in days:
-            lake.write(SERIES, day, "rest")
+            lake.write(SERIES, day)
             written.append(day.period.key)
 
     with pytest.raises(LakeError, match="cannot be written") as told:

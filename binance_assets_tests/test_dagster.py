@@ -107,7 +107,7 @@ def test_what_a_day_says_of_itself(definitions: dg.Definitions, instance: dg.Dag
     assert said["dagster/partition_row_count"] == 1440
     assert said["path"] == str(path)
     assert said["bytes"] == path.stat().st_size
-    assert (said["verdict"], said["source"]) == ("unproved", "rest")
+    assert (said["verdict"], said["source"]) == ("complete", "rest")
     assert said["first_open_time"] == dt.datetime(2024, 1, 2, tzinfo=dt.UTC).timestamp()
     assert said["last_open_time"] == dt.datetime(2024, 1, 2, 23, 59, tzinfo=dt.UTC).timestamp()
 

@@ -24,6 +24,7 @@ from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
 from binance_assets.markets import COINM, MARKETS
 from binance_assets.periods import Period, next_first, period_of, periods_between
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
+from binance_assets.sandbox.venue import Served
 from binance_assets.series import Series, parse_series
 from binance_assets.settings import Settings
 from binance_assets_tests.conftest import Fetch, Open
@@ -39,7 +40,7 @@ def truth(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
 
 
 def assert_the_truth(sandbox: Sandbox, name: str, days: list[Judged]) -> None:
-    assert [day.verdict for day in days] == ["unproved"] * len(days), [day.reason for day in days]
+    assert [day.verdict for day in days] == ["complete"] * len(days), [day.reason for day in days]
     for day in days:
         assert day.candles.equals(truth(sandbox, name, day.period.start, day.period.end))
 
@@ -78,7 +79,7 @@ def test_a_good_range_of_many_blocks_asks_every_page_once(
 ) -> None:
     days = fetch(name, "2024-01-01", "2024-05-01")
     assert_the_truth(sandbox, name, days)
-    windows = [request.params["startTime"] for request in sandbox.requests if request.path.endswith("/klines")]
+    windows = [request.params["startTime"] for request in pages_of(sandbox, name)]
     assert len(windows) == len(set(windows)) == len(plan(parse_series(name), [day.period for day in days]))
 
 
@@ -89,19 +90,18 @@ def test_scattered_days_are_fetched_together_and_only_they_are_kept(sandbox: San
     judged = list(download(open_exchange(name), series, days))
     assert [one.period for one in judged] == days
     assert_the_truth(sandbox, name, judged)
-    assert sum(request.path.endswith("/klines") for request in sandbox.requests) == 1
+    assert len(pages_of(sandbox, name)) == 1
+
+
+def pages_of(sandbox: Sandbox, name: str) -> list[Served]:
+    """The requests for candles of the series itself, without those for its days' sums."""
+    interval = parse_series(name).interval.wire
+    return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
 
 
 def test_a_delivered_contract_is_known_to_klines_alone(sandbox: Sandbox, fetch: Fetch) -> None:
     days = fetch("coinm/BTCUSD_200925/1h", "2020-09-20", "2020-09-24")
     assert_the_truth(sandbox, "coinm/BTCUSD_200925/1h", days)
-
-
-def test_the_listing_day_is_lost_as_long_as_nothing_proves_it(sandbox: Sandbox, fetch: Fetch) -> None:
-    before, listing, after = fetch("spot/ARBUSDT/1m", "2023-03-22", "2023-03-25")
-    assert (before.verdict, listing.verdict, after.verdict) == ("lost", "lost", "unproved")
-    assert before.missing == ((before.period.start, before.period.end),)
-    assert listing.missing == ((listing.period.start, listing.period.start + 15 * HOUR),)
 
 
 def test_today_is_unfinished_by_the_servers_clock_and_costs_nothing(sandbox: Sandbox, open_exchange: Open) -> None:
@@ -110,7 +110,7 @@ def test_today_is_unfinished_by_the_servers_clock_and_costs_nothing(sandbox: San
     today = Period(sandbox.now_ms() // DAY * DAY, sandbox.now_ms() // DAY * DAY + DAY)
     yesterday = Period(today.start - DAY, today.start)
     judged = list(download(open_exchange(name), series, [yesterday, today]))
-    assert [one.verdict for one in judged] == ["unproved", "unfinished"]
+    assert [one.verdict for one in judged] == ["complete", "unfinished"]
     windows = [request.params for request in sandbox.requests if request.path.endswith("/klines")]
     assert all(int(window["endTime"]) < today.start for window in windows)
 
@@ -123,7 +123,7 @@ def test_a_wrong_clock_on_our_side_does_no_harm(settings: Settings, hours: int) 
         series = parse_series("spot/BTCUSDT/1h")
         day = elsewhere.now_ms() // DAY * DAY
         judged = list(download(exchange, series, [Period(day - DAY, day), Period(day, day + DAY)]))
-        assert [one.verdict for one in judged] == ["unproved", "unfinished"]
+        assert [one.verdict for one in judged] == ["complete", "unfinished"]
         exchange.close()
 
 
@@ -178,33 +178,39 @@ def test_numbers_may_come_as_texts_and_texts_as_numbers(sandbox: Sandbox, fetch:
     assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-02"))
 
 
+ALL_SOURCES = ("klines", "archive")
+
+
 @pytest.mark.parametrize(
     ("kind", "verdict"),
     [("missing_row", "lost"), ("bad_prices", "invalid"), ("negative_volume", "invalid"), ("off_grid", "invalid")],
 )
 def test_what_stays_wrong_refuses_its_day_and_no_other(sandbox: Sandbox, fetch: Fetch, kind: str, verdict: str) -> None:
     noon = FIRST + DAY + 12 * HOUR
-    sandbox.faults.add(Fault(kind, start=noon, end=noon + MINUTE))
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault(kind, start=noon, end=noon + MINUTE, interval="1m", path=path))
     days = fetch("usdm/ETHUSDT/1m", "2024-01-01", "2024-01-05")
-    assert [day.verdict for day in days] == ["unproved", verdict, "unproved", "unproved"], [d.reason for d in days]
+    assert [day.verdict for day in days] == ["complete", verdict, "complete", "complete"], [d.reason for d in days]
     assert days[1].reason
     if kind == "missing_row":
         assert days[1].missing == ((noon, noon + MINUTE),)
 
 
 def test_an_empty_page_in_the_middle_is_a_hole_and_not_the_end(sandbox: Sandbox, fetch: Fetch) -> None:
-    sandbox.faults.add(Fault("empty", start=FIRST + DAY, end=FIRST + DAY + 1))
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("empty", start=FIRST + DAY, end=FIRST + DAY + 1, interval="1m", path=path))
     days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04")
     assert days[1].verdict == "lost"
-    assert days[2].verdict == "unproved"
+    assert days[2].verdict == "complete"
 
 
 def test_a_page_that_cannot_be_had_makes_its_days_unreachable_and_the_others_go_on(
     sandbox: Sandbox, fetch: Fetch
 ) -> None:
-    sandbox.faults.add(Fault("status", value=500, start=FIRST + 2 * DAY + HOUR, end=FIRST + 2 * DAY + HOUR + 1))
+    hour = FIRST + 2 * DAY + HOUR
+    sandbox.faults.add(Fault("status", value=500, start=hour, end=hour + 1, interval="1m"))
     days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-07")
-    assert {day.verdict for day in days} == {"unproved", "unreachable"}
+    assert {day.verdict for day in days} == {"complete", "unreachable"}
     unreachable = [day for day in days if day.verdict == "unreachable"]
     assert period_of("2024-01-03", parse_series("spot/BTCUSDT/1m").interval) in [day.period for day in unreachable]
     assert len(unreachable) <= 2
@@ -267,8 +273,8 @@ def test_the_warm_up_pages_are_kept_and_the_figures_say_what_was_asked(sandbox: 
     assert_the_truth(sandbox, name, days)
     figures = exchange.figures()
     assert figures.warmup == 3
-    assert figures.requests == len(sandbox.requests) == 11 + 2  # and the time and the limit
-    assert figures.weight == sum(request.weight for request in sandbox.requests) == 22 + 1 + 20
+    assert figures.requests == len(sandbox.requests) == 11 + 3  # and the time, the limit, the days' sums
+    assert figures.weight == sum(request.weight for request in sandbox.requests) == 22 + 1 + 20 + 2
     assert figures.workers >= 1
     assert figures.rtt_ms
 
@@ -278,7 +284,7 @@ def strict(settings: Settings) -> Iterator[tuple[Sandbox, Settings]]:
     """A sandbox with small limits, by whose clock a minute is about to end."""
     offset = 53_000 - int(time.time() * 1_000) % MINUTE
     with running_sandbox(SandboxOptions(limits={"spot": 400, "futures": 60}, clock_offset_ms=offset)) as served:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url"), served.url)
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
         yield served, Settings.model_validate(settings.model_dump() | urls)
 
 
@@ -288,12 +294,14 @@ def test_the_budget_is_spent_to_the_end_and_no_429_is_drawn(strict: tuple[Sandbo
     exchange = Exchange(series.market, settings)
     days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 13), series.interval)  # 12 days cost 70 of 60
     judged = list(download(exchange, series, days))
-    assert {day.verdict for day in judged} == {"unproved"}
+    assert {day.verdict for day in judged} == {"complete"}
     assert {request.status for request in served.requests} == {200}
     spent = Counter[int]()
     for request in served.requests:
         spent[request.at_ms // MINUTE] += request.weight
-    assert sorted(spent.values()) == [12, 60]  # 70 for the pages, 2 for the time and the limit
+    assert sum(spent.values()) == 73  # 70 for the pages, 3 for the time, the limit, the days' sums
+    assert len(spent) == 2
+    assert max(spent.values()) >= 59  # a page costs 2
     exchange.close()
 
 
@@ -302,7 +310,7 @@ def test_a_process_that_begins_in_a_spent_minute_waits_even_to_ask_the_time(stri
     series = parse_series("usdm/ETHUSDT/1m")
     days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 11), series.interval)  # 10 days cost 58 of 60
     first, second = Exchange(series.market, settings), Exchange(series.market, settings)
-    assert {day.verdict for day in download(first, series, days)} == {"unproved"}
+    assert {day.verdict for day in download(first, series, days)} == {"complete"}
     assert second.now() // MINUTE > served.requests[0].at_ms // MINUTE
     assert {request.status for request in served.requests} == {200}
     for exchange in (first, second):
@@ -326,9 +334,10 @@ def test_an_exchange_info_that_cannot_be_had_delays_and_ends_nothing(
 
 def test_a_bad_row_refuses_its_own_day_and_not_the_neighbour_on_the_same_page(sandbox: Sandbox, fetch: Fetch) -> None:
     late = FIRST + DAY - HOUR
-    sandbox.faults.add(Fault("off_grid", start=late, end=late + MINUTE))
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("off_grid", start=late, end=late + MINUTE, interval="1m", path=path))
     days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04")
-    assert [day.verdict for day in days] == ["invalid", "unproved", "unproved"], [day.reason for day in days]
+    assert [day.verdict for day in days] == ["invalid", "complete", "complete"], [day.reason for day in days]
 
 
 def test_a_closed_exchange_ends_a_download_even_while_a_socket_hangs(sandbox: Sandbox, open_exchange: Open) -> None:

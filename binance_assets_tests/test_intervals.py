@@ -11,7 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.intervals import DAY, INTERVALS, Interval, parse_interval, to_date, to_ms, to_text
+from binance_assets.intervals import (
+    DAY,
+    INTERVALS,
+    MINUTE,
+    Interval,
+    parse_derived_interval,
+    parse_interval,
+    to_date,
+    to_ms,
+    to_text,
+)
 from binance_assets.markets import COINM, SPOT, USDM, limits_address
 from binance_assets.periods import (
     FIRST_DAY,
@@ -23,7 +33,7 @@ from binance_assets.periods import (
     periods_between,
     spans,
 )
-from binance_assets.series import Series, parse_series
+from binance_assets.series import Series, derived_series, parse_series
 
 intervals = st.sampled_from(INTERVALS)
 days = st.dates(FIRST_DAY, dt.date(2030, 1, 1))
@@ -40,6 +50,70 @@ def test_the_month_is_spelled_two_ways_and_told_from_the_minute() -> None:
     assert parse_interval("1M").name == "1mo"
     assert parse_interval("1m").step == 60_000
     assert str(parse_series("spot/BTCUSDT/1M")) == "spot/BTCUSDT/1mo"
+
+
+@pytest.mark.parametrize("interval", [interval for interval in INTERVALS if not interval.is_coarse], ids=str)
+def test_an_interval_to_derive_is_binance_s_own_where_it_is_one(interval: Interval) -> None:
+    assert parse_derived_interval(interval.name) is interval
+
+
+@pytest.mark.parametrize(("text", "minutes"), [("10m", 10), ("45m", 45), ("90m", 90), ("3h", 180), ("30s", 0.5)])
+def test_an_interval_that_binance_lacks_has_a_grid_that_begins_at_midnight(text: str, minutes: float) -> None:
+    interval = parse_derived_interval(text)
+    step = int(minutes * MINUTE)
+    assert str(interval) == text
+    assert interval == parse_derived_interval(text)
+    midnight = to_ms(dt.date(2024, 2, 29))
+    assert list(interval.open_times(midnight, midnight + DAY)) == list(range(midnight, midnight + DAY, step))
+    assert period_of("2024-02-29", interval) == Period(midnight, midnight + DAY)
+    with pytest.raises(ValueError, match="no interval"):
+        parse_interval(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("7m", "reach across midnight"),
+        ("5h", "reach across midnight"),
+        ("7s", "divides a day evenly"),
+        ("60m", "write 1h"),
+        ("24h", "write 1d"),
+        ("60s", "write 1m"),
+        ("1440m", "write 1d"),
+        ("180m", "write 3h"),
+        ("5400s", "write 90m"),
+        ("2d", "longer than a day"),
+        ("3d", "longer than a day"),
+        ("25h", "write at most 1d"),
+        ("999999999d", "longer than a day"),
+        ("1w", "write it like"),
+        ("1M", "write it like"),
+        ("1mo", "write it like"),
+        ("0m", "write it like"),
+        ("05m", "write it like"),
+        ("1.5h", "write it like"),
+        ("-5m", "write it like"),
+        ("5m\n", "write it like"),
+        ("\u0665m", "write it like"),
+        ("9" * 5_000 + "m", "write it like"),
+        ("", "write it like"),
+    ],
+)
+def test_what_cannot_be_derived_is_refused_with_the_way_out(text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says) as told:
+        parse_derived_interval(text)
+    assert "\n" not in str(told.value)
+
+
+@given(st.integers(1, 200_000), st.sampled_from("smhd"))
+def test_every_interval_to_derive_divides_a_day_and_has_one_spelling(count: int, unit: str) -> None:
+    try:
+        interval = parse_derived_interval(f"{count}{unit}")
+    except ValueError:
+        return
+    assert str(interval) == f"{count}{unit}"
+    assert DAY % interval.step == 0
+    assert interval.step == count * {"s": 1_000, "m": MINUTE, "h": 60 * MINUTE, "d": DAY}[unit]
 
 
 @given(intervals, days, st.integers(0, 2))
@@ -133,6 +207,35 @@ def test_what_is_no_symbol_is_refused(text: str) -> None:
 def test_what_is_no_series_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_series(text)
+
+
+def test_a_derived_series_may_have_an_interval_that_the_market_lacks() -> None:
+    odd = derived_series(SPOT, "BTCUSDT", parse_derived_interval("45m"))
+    assert str(odd) == "spot/BTCUSDT/45m"
+    assert odd.key == ("spot", "BTCUSDT", "45m")
+    assert odd.derived
+    for name in ("spot/BTCUSDT/45m", "spot/BTCUSDT/90m"):
+        with pytest.raises(ValueError, match="there is no interval"):
+            parse_series(name)
+    with pytest.raises(ValueError, match="spot has no candles of 45m"):
+        Series(SPOT, "BTCUSDT", parse_derived_interval("45m"))
+    with pytest.raises(ValueError, match="USD-M futures has no candles of 1s"):
+        Series(USDM, "BTCUSDT", parse_interval("1s"))
+
+
+def test_a_derived_series_has_the_rules_of_any_other_symbol_and_at_most_a_day() -> None:
+    with pytest.raises(ValueError, match="not a symbol"):
+        derived_series(SPOT, "btc/usdt", parse_derived_interval("45m"))
+    for interval in ("3d", "1w", "1M"):
+        with pytest.raises(ValueError, match="longer than a day"):
+            derived_series(SPOT, "BTCUSDT", parse_interval(interval))
+
+
+def test_how_a_series_comes_about_does_not_make_it_another_one() -> None:
+    derived, fetched = derived_series(SPOT, "BTCUSDT", parse_interval("1h")), parse_series("spot/BTCUSDT/1h")
+    assert derived == fetched
+    assert hash(derived) == hash(fetched)
+    assert (derived.derived, fetched.derived) == (True, False)
 
 
 def test_a_symbol_outside_ascii_is_punycode_in_keys_and_itself_elsewhere() -> None:

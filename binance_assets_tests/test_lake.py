@@ -35,7 +35,7 @@ def lake(tmp_path: Path) -> Lake:
 def store(lake: Lake, fetch: Fetch, name: str, start: str = "2024-01-01", end: str = "2024-01-04") -> list[Judged]:
     days = fetch(name, start, end)
     for day in days:
-        lake.write(parse_series(name), day, "rest")
+        lake.write(parse_series(name), day)
     return days
 
 
@@ -51,7 +51,7 @@ def test_the_file_itself_says_what_it_is(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
     metadata = pl.read_parquet_metadata(lake.path(SPOT, DAY))
     assert metadata["series"] == "spot/BTCUSDT/1h"
-    assert (metadata["source"], metadata["verdict"]) == ("rest", "unproved")
+    assert (metadata["source"], metadata["verdict"]) == ("rest", "complete")
     assert (metadata["missing"], metadata["version"]) == ("[]", __version__)
 
 
@@ -85,7 +85,7 @@ def test_markets_are_one_table_by_union_of_columns(lake: Lake, fetch: Fetch) -> 
 
 
 def test_a_partition_without_candles_is_a_file_with_no_rows_and_all_columns(lake: Lake) -> None:
-    lake.write(SPOT, Judged(DAY, "before_listing", empty_candles(SPOT.market)), "rest")
+    lake.write(SPOT, Judged(DAY, "before_listing", empty_candles(SPOT.market)))
     assert dict(pl.read_parquet_schema(lake.path(SPOT, DAY))) == columns(SPOT.market)
     stored = lake.stored(SPOT, DAY)
     assert stored is not None
@@ -95,7 +95,7 @@ def test_a_partition_without_candles_is_a_file_with_no_rows_and_all_columns(lake
 @pytest.mark.parametrize("verdict", ["lost", "unfinished", "invalid", "unreachable"])
 def test_a_refused_partition_is_not_written(lake: Lake, verdict: str) -> None:
     with pytest.raises(ValueError, match="must not be written"):
-        lake.write(SPOT, Judged(DAY, verdict, empty_candles(SPOT.market)), "rest")  # type: ignore[arg-type]
+        lake.write(SPOT, Judged(DAY, verdict, empty_candles(SPOT.market)))  # type: ignore[arg-type]
     assert lake.stored(SPOT, DAY) is None
 
 
@@ -141,7 +141,7 @@ def test_a_lake_that_cannot_be_written_is_told_in_one_line_and_keeps_its_files(l
     (lake.root / ".incoming").rmdir()
     (lake.root / ".incoming").write_text("in the way")  # root may write anywhere, so permissions prove nothing
     with pytest.raises(LakeError, match="cannot be written"):
-        lake.write(SPOT, day, "rest")
+        lake.write(SPOT, day)
     assert lake.path(SPOT, DAY).read_bytes() == before
 
 

@@ -32,7 +32,7 @@ def end_of_a_minute(settings: Settings, rtt_ms: float = 0.0) -> Iterator[tuple[S
     offset = 50_000 - int(time.time() * 1_000) % MINUTE
     options = SandboxOptions(rtt_ms=rtt_ms, limits={"spot": LIMIT, "futures": 60}, clock_offset_ms=offset)
     with running_sandbox(options) as served:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url"), served.url)
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
         yield served, Settings.model_validate(settings.model_dump() | urls)
 
 

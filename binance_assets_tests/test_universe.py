@@ -34,6 +34,10 @@ def names(path: Path) -> list[str]:
     return [str(series) for series in read_universe(path).series]
 
 
+def sources(path: Path) -> dict[str, str]:
+    return {str(derived.series): str(derived.source) for derived in read_universe(path).derived}
+
+
 @pytest.mark.parametrize("text", [None, "", "# nothing\n", "series:\n", "series: []\n"])
 def test_nothing_is_an_empty_universe(path: Path, text: str | None) -> None:
     if text is not None:
@@ -53,14 +57,64 @@ def test_the_full_format_is_understood(path: Path) -> None:
     )
     universe = read_universe(path)
     assert [str(series) for series in universe.series] == ["spot/BTCUSDT/1m"]
-    assert universe.derived == ("spot/BTCUSDT/5m", "spot/BTCUSDT/1h", "spot/BTCUSDT/45m")
+    assert sources(path) == {
+        "spot/BTCUSDT/5m": "spot/BTCUSDT/1m",
+        "spot/BTCUSDT/1h": "spot/BTCUSDT/1m",
+        "spot/BTCUSDT/45m": "spot/BTCUSDT/1m",
+    }
+    assert universe.derived_names == set(sources(path))
+
+
+def test_every_symbol_of_an_entry_is_derived_from_its_own_candles(path: Path) -> None:
+    path.write_text("series: [{market: usdm, symbols: [A, B], intervals: [1m], derive: [10m, 1d]}]")
+    assert sources(path) == {f"usdm/{symbol}/{i}": f"usdm/{symbol}/1m" for symbol in "AB" for i in ("10m", "1d")}
+    assert all(found.series.derived and not found.source.derived for found in read_universe(path).derived)
+
+
+@pytest.mark.parametrize(
+    ("fetched", "derived", "source"),
+    [
+        ("1m, 5m, 15m", "1h", "15m"),
+        ("15m, 1m, 5m", "1h", "15m"),
+        ("1m, 1h", "90m", "1m"),
+        ("1m, 30m, 1h", "90m", "30m"),
+        ("1h, 8h, 12h, 3d, 1w, 1M", "1d", "12h"),
+        ("1s, 1m", "30s", "1s"),
+        ("1m, 1d", "45m", "1m"),
+    ],
+)
+def test_the_source_is_the_coarsest_that_divides_the_interval(
+    path: Path, fetched: str, derived: str, source: str
+) -> None:
+    path.write_text(f"series: [{{market: spot, symbols: [A], intervals: [{fetched}], derive: [{derived}]}}]")
+    assert sources(path) == {f"spot/A/{derived}": f"spot/A/{source}"}
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m, 1h], derive: [1h]}]", "both fetched and derived"),
+        ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1h], derive: [1h]}]", "both fetched and derived"),
         ("series: [{market: spot, symbols: [BTCUSDT, BTCUSDT], intervals: [1m]}]", "listed twice"),
+        ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], derive: [1h, 1h]}]", "listed twice"),
+        (
+            "series: [{market: spot, symbols: [A], intervals: [1m], derive: [1h]}, "
+            "{market: spot, symbols: [A], intervals: [5m], derive: [1h]}]",
+            "spot/A/1h is listed twice",
+        ),
+        (
+            "series: [{market: spot, symbols: [A], intervals: [1m]}, "
+            "{market: spot, symbols: [A], intervals: [1h, 1d], derive: [45m]}]",
+            "entry 2 of series, derive: 45m cannot be derived, no finer interval that divides it evenly is fetched "
+            "here; add 15m to intervals or remove 45m from derive",
+        ),
+        ("series: [{market: spot, symbols: [A], intervals: [3d, 1M], derive: [1d]}]", "add 12h to intervals"),
+        ("series: [{market: spot, symbols: [A], intervals: [], derive: [1h]}]", "add 30m to intervals"),
+        ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [1s]}]", "fetched here; remove 1s from"),
+        ("series: [{market: usdm, symbols: [A], intervals: [1m], derive: [90s]}]", "fetched here; remove 90s from"),
+        ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [7m]}]", "across midnight"),
+        ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [60m]}]", "write 1h"),
+        ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [1w]}]", "at most 1d"),
         ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1M, 1mo]}]", "listed twice"),
         ("series: [{market: moon, symbols: [BTCUSDT], intervals: [1m]}]", "no market 'moon'"),
         ("series: [{market: spot, symbols: [BTCUSDT], intervals: [7m]}]", "no interval '7m'"),
@@ -128,6 +182,56 @@ def test_an_edit_that_would_contradict_the_file_changes_nothing(path: Path) -> N
         track(path, [parse_series("spot/BTCUSDT/1h")])
     assert path.read_text() == before
     assert [other.name for other in path.parent.iterdir()] == [path.name]
+
+
+DERIVING = """\
+series:
+  - market: spot
+    symbols: [A, B] # two of them
+    intervals: [1m, 5m, 1w]
+    derive: [15m, 45m]
+"""
+
+
+def test_tracking_leaves_an_entry_that_derives_alone(path: Path) -> None:
+    path.write_text(DERIVING)
+    track(path, [parse_series("spot/C/1m"), parse_series("spot/A/1h")])
+    assert path.read_text().startswith(DERIVING)
+    assert len(sources(path)) == 4
+
+
+def test_untracking_what_nothing_is_derived_from_keeps_what_is_derived(path: Path) -> None:
+    path.write_text(DERIVING)
+    before = sources(path)
+    untrack(path, [parse_series("spot/A/1w"), parse_series("spot/A/1m")])
+    assert names(path) == ["spot/B/1m", "spot/B/5m", "spot/B/1w", "spot/A/5m"]
+    assert sources(path) == before
+    assert path.read_text().count("derive: [15m, 45m]\n") == 2  # each entry says it in full
+
+
+def test_untracking_one_of_two_sources_leaves_the_other(path: Path) -> None:
+    path.write_text(DERIVING)
+    untrack(path, [parse_series("spot/B/5m")])
+    assert sources(path)["spot/A/15m"] == "spot/A/5m"
+    assert sources(path)["spot/B/15m"] == "spot/B/1m"
+
+
+@pytest.mark.parametrize("symbols", ["A", "A, B"])
+@pytest.mark.parametrize(
+    ("intervals", "gone", "orphans"),
+    [("1m", "1m", "10m, 1h"), ("1m, 30m", "1m", "10m"), ("1m, 1d, 1w", "1m", "10m, 1h")],
+)
+def test_untracking_the_only_source_of_something_derived_is_refused(
+    path: Path, symbols: str, intervals: str, gone: str, orphans: str
+) -> None:
+    path.write_text(f"series: [{{market: spot, symbols: [{symbols}], intervals: [{intervals}], derive: [10m, 1h]}}]")
+    before = path.read_text()
+    with pytest.raises(UniverseError) as told:
+        untrack(path, [parse_series(f"spot/A/{gone}")])
+    assert str(path) in str(told.value)
+    assert f"{orphans} of A would have no source without spot/A/{gone}" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert path.read_text() == before
 
 
 def test_edits_of_many_processes_at_once_are_all_kept(path: Path) -> None:

@@ -13,6 +13,8 @@ from binance_assets.intervals import Interval
 from binance_assets.markets import ROW_FIELDS, Market
 
 _NOTHING, _UNUSED = "nothing", "unused"
+# As milliseconds this were the year 33658.
+_LEAST_MICROSECONDS: Final = 10**15
 _BRACKETS_TO_LINES: Final = bytes.maketrans(b"]", b"\n")
 
 
@@ -59,6 +61,10 @@ def parse_rows(market: Market, rows: bytes) -> pl.DataFrame:
         raise ValueError("a field is not the number that it should be") from None
     if any(raw.null_count().row(0)):
         raise ValueError("a field is empty")
+    return _typed(market, raw)
+
+
+def _typed(market: Market, raw: pl.DataFrame) -> pl.DataFrame:
     times = [pl.col(name).cast(TIME) for name in ("open_time", "close_time")]
     return raw.select(list(columns(market))).with_columns(times)
 
@@ -67,6 +73,30 @@ def parse_rows(market: Market, rows: bytes) -> pl.DataFrame:
 def _raw_schema(market: Market) -> dict[str, pl.DataType]:
     types = {name: pl.Int64() if dtype == TIME else dtype for name, dtype in columns(market).items()}
     return {_NOTHING: pl.String(), **types, _UNUSED: pl.String()}
+
+
+def parse_archive(market: Market, text: bytes) -> pl.DataFrame:
+    """The table in a CSV of the public archive.
+
+    Some files have a header row and some have none, and spot files count in microseconds from 2025 on; both may change
+    when a file is issued anew, so both are looked at.
+
+    Raises:
+        ValueError: The text is not what the archive's files hold.
+    """
+    lines = text if text[:1].isdigit() else text.partition(b"\n")[2]
+    if not lines:
+        return empty_candles(market)
+    schema = {name: dtype for name, dtype in _raw_schema(market).items() if name != _NOTHING}
+    try:
+        raw = pl.read_csv(lines, has_header=False, schema=schema, quote_char=None)
+    except pl.exceptions.PolarsError:
+        raise ValueError("a line is no candle") from None
+    if any(raw.null_count().row(0)):
+        raise ValueError("a field is empty")
+    if raw["open_time"][0] >= _LEAST_MICROSECONDS:
+        raw = raw.with_columns(pl.col("open_time", "close_time") // 1_000)
+    return _typed(market, raw)
 
 
 def _csv_from_json(body: bytes) -> bytes:

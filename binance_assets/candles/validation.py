@@ -1,4 +1,5 @@
-"""Which periods of a table are to be trusted: the schema's checks, then the grid of candles that must exist.
+"""Which periods of a table are to be trusted: the schema's checks, then the grid of candles that must exist, then the
+exchange's own sums.
 
 A block of many periods is validated in one call, because a Pandera call costs the same for a day as for a month;
 only a block that fails is taken apart.
@@ -13,8 +14,11 @@ from typing import Final, Literal
 import pandera.errors
 import polars as pl
 
+from binance_assets.candles.books import Books, difference, sums_of
+from binance_assets.candles.outages import outages_within
+from binance_assets.candles.parsing import empty_candles
 from binance_assets.candles.schema import candle_schema, quick_schema
-from binance_assets.intervals import to_text
+from binance_assets.intervals import DAY, to_text
 from binance_assets.periods import Period, over_at
 from binance_assets.series import Series
 
@@ -41,6 +45,63 @@ _NAMED_FAILURES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a period's candles came from.
+
+    Attributes:
+        source: ``rest`` or ``archive``, or ``rest+archive`` where each had what the other lacked.
+        file: Name of the archive's file; empty for REST.
+        sha256: Its SHA-256, in hex.
+        modified: When it was last changed, as the archive says, ms UTC; None where it does not.
+    """
+
+    source: str
+    file: str = ""
+    sha256: str = ""
+    modified: int | None = None
+
+    @property
+    def told(self) -> str:
+        """Its name for people."""
+        return f"{self.source} ({self.file})" if self.file else self.source
+
+
+REST: Final = Origin("rest")
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """From when to when a series has candles, as far as it matters.
+
+    Attributes:
+        first: Open time of its first candle, ms UTC; None where it is known to be earlier than what is judged.
+        end: When its last candle closed for good, ms UTC; None while it goes on.
+    """
+
+    first: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a period is held against, beside itself.
+
+    Attributes:
+        now: The server's time, ms UTC, at which candles count as finished.
+        books: The exchange's ``1d`` candles.
+        life: When the series begins and ends.
+        strict: Whether periods whose sums differ are refused.
+        no_books: Why the exchange's sums could not be had; empty where they could.
+    """
+
+    now: int
+    books: Books
+    life: Life = Life()
+    strict: bool = False
+    no_books: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """One period and what became of it.
 
@@ -49,7 +110,11 @@ class Judged:
         verdict: One of the words above.
         candles: Its table; empty where there is none.
         missing: The spans without candles that should have some, ``(start, end)`` in ms UTC, half-open.
-        reason: Why it was refused, in one line; empty where it was accepted.
+        reason: Why it was refused, or what is to be known of it all the same, in one line; empty where nothing is.
+        origin: Where its candles came from.
+        strict: Whether a period whose sums differ is refused.
+        accepted_by: Who took a ``lost`` period as it is; empty where nobody did.
+        accepted_because: The reason they gave.
     """
 
     period: Period
@@ -57,33 +122,50 @@ class Judged:
     candles: pl.DataFrame
     missing: tuple[tuple[int, int], ...] = ()
     reason: str = ""
+    origin: Origin = REST
+    strict: bool = False
+    accepted_by: str = ""
+    accepted_because: str = ""
 
     @property
     def accepted(self) -> bool:
         """Whether the period may be written."""
+        if self.acceptable:
+            return bool(self.accepted_by)
         return self.verdict in ACCEPTED
 
+    @property
+    def acceptable(self) -> bool:
+        """Whether it is refused, but for a person to accept: nothing better can be had, and what is there is sane."""
+        return self.verdict == "lost" or (self.verdict == "unbalanced" and self.strict)
 
-def judge(series: Series, candles: pl.DataFrame, periods: Sequence[Period], now: int) -> list[Judged]:
+    @property
+    def doubtful(self) -> bool:
+        """Whether another look or source may show more; of an outage too, whose candles may just be without trades."""
+        return self.verdict in ("lost", "invalid", "unbalanced", "outage")
+
+
+def judge(
+    series: Series, candles: pl.DataFrame, periods: Sequence[Period], evidence: Evidence, origin: Origin = REST
+) -> list[Judged]:
     """Judge each of ``periods`` by its part of ``candles``.
 
     Args:
         series: The series.
         candles: All candles that were answered for the periods, and perhaps others.
         periods: The periods, ascending.
-        now: The server's time, ms UTC, at which candles count as finished.
+        evidence: What they are held against.
+        origin: Where the candles came from.
     """
     if len(periods) == 1:
         candles = rows_of(candles, periods[0])
     complaint = _complaint(series, candles)
     if not complaint:
-        return [
-            _judge_sound(series, part, period, now)
-            for period, part in zip(periods, _split(candles, periods), strict=True)
-        ]
+        parts = zip(periods, _split(candles, periods), strict=True)
+        return [_judge_sound(series, part, period, evidence, origin) for period, part in parts]
     if len(periods) == 1:
-        return [Judged(periods[0], "invalid", candles, (), complaint)]
-    return [judged for period in periods for judged in judge(series, rows_of(candles, period), [period], now)]
+        return [Judged(periods[0], "invalid", candles, (), complaint, origin)]
+    return [one for period in periods for one in judge(series, rows_of(candles, period), [period], evidence, origin)]
 
 
 def _split(candles: pl.DataFrame, periods: Sequence[Period]) -> Iterator[pl.DataFrame]:
@@ -125,32 +207,102 @@ def _tell(candles: pl.DataFrame, check: str, count: int, row: int | None) -> str
     return f"{check} ({count} rows{where})"
 
 
-def _judge_sound(series: Series, candles: pl.DataFrame, period: Period, now: int) -> Judged:
-    interval = series.interval
+def outside_life(series: Series, period: Period, life: Life) -> Judged | None:
+    """The verdict on a period in which the series has no life, and so no candle to ask for; None for any other."""
+    if life.first is not None and period.end <= life.first:
+        return Judged(period, "before_listing", empty_candles(series.market))
+    if life.end is not None and period.start >= life.end:
+        return Judged(period, "delisted", empty_candles(series.market))
+    return None
+
+
+def _judge_sound(series: Series, candles: pl.DataFrame, period: Period, evidence: Evidence, origin: Origin) -> Judged:
     opens = candles["open_time"].to_physical()
-    phase = interval.phase(opens[0]) if len(opens) else 0
-    if over_at(period, interval, phase) > now:
-        return Judged(period, "unfinished", candles, (), "its last candle has not closed yet")
-    missing = missing_spans(series, opens, period, phase)
-    if missing:
-        return Judged(period, "lost", candles, missing, f"no candles for {tell_spans(missing)}")
-    return Judged(period, "unproved", candles)
+    phase = series.interval.phase(opens[0]) if len(opens) else 0
+    if over_at(period, series.interval, phase) > evidence.now:
+        return Judged(period, "unfinished", candles, (), "its last candle has not closed yet", origin)
+    outside = outside_life(series, period, evidence.life)
+    if outside is not None and candles.is_empty():
+        return outside
+    expected = _expected(series, period, phase, evidence.life)
+    missing = missing_spans(series, opens, expected)
+    verdict, reason = _verdict(series, candles, period, expected, missing, evidence)
+    return Judged(period, verdict, candles, missing, reason, origin, evidence.strict)
 
 
-def missing_spans(series: Series, opens: pl.Series, period: Period, phase: int) -> tuple[tuple[int, int], ...]:
-    """The parts of ``period`` that have no candle where the grid has one.
+def _expected(series: Series, period: Period, phase: int, life: Life) -> Sequence[int]:
+    """The open times that the period must have, ms UTC."""
+    times = series.interval.open_times(period.start, period.end, phase)
+    if _begins_in(life, period) or _ends_in(life, period):
+        first, end = life.first or 0, life.end or period.end
+        return [time for time in times if first <= time < end]
+    return times
+
+
+def _begins_in(life: Life, period: Period) -> bool:
+    return life.first is not None and period.start < life.first
+
+
+def _ends_in(life: Life, period: Period) -> bool:
+    return life.end is not None and life.end < period.end
+
+
+def _verdict(
+    series: Series,
+    candles: pl.DataFrame,
+    period: Period,
+    expected: Sequence[int],
+    missing: Sequence[tuple[int, int]],
+    evidence: Evidence,
+) -> tuple[Verdict, str]:
+    """The verdict on a period that is over and whose candles are sane, and its reason."""
+    hole = f"no candles for {tell_spans(missing)}" if missing else ""
+    if series.interval.step == DAY:  # these are the books: the grid is their proof
+        return ("lost", hole) if missing else (_whole(period, evidence.life), "")
+    start, end = (expected[0], series.interval.close(expected[-1])) if expected else (period.start, period.end)
+    end = min(end, evidence.life.end or end)
+    begins = evidence.life.first is not None and period.start <= evidence.life.first < period.end
+    record = evidence.books.sums(start // DAY * DAY, -(-end // DAY) * DAY, begins)
+    if record is None:
+        return _unproved(hole, evidence)
+    differs = difference(series.market, sums_of(series.market, candles), record)
+    if not missing and not differs:
+        return _whole(period, evidence.life), ""
+    if not missing:
+        return "unbalanced", f"every candle is there, but the 1d candle says otherwise: {differs}"
+    if differs:
+        return "lost", f"{hole}, and trades with them: {differs}"
+    names = ", ".join(outage.name for outage in outages_within(series.market, missing))
+    return "outage", f"{hole}, and nothing was traded" + (f" ({names})" if names else "")
+
+
+def _whole(period: Period, life: Life) -> Verdict:
+    if _begins_in(life, period):
+        return "listing"
+    return "delisted" if _ends_in(life, period) else "complete"
+
+
+def _unproved(hole: str, evidence: Evidence) -> tuple[Verdict, str]:
+    """The verdict where the exchange has no sums to hold the candles against."""
+    if not hole:
+        return "unproved", evidence.no_books
+    if evidence.no_books:
+        return "unreachable", f"{hole}; what could prove that nothing was traded cannot be had: {evidence.no_books}"
+    return "lost", f"{hole}, and there is no 1d candle that could prove that nothing was traded"
+
+
+def missing_spans(series: Series, opens: pl.Series, expected: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Where there is no candle although one is expected.
 
     Args:
         series: The series.
-        opens: Open times of the candles that exist, ms UTC, on the grid and within the period.
-        period: The period.
-        phase: The symbol's phase of ``3d``, 0 otherwise.
+        opens: Open times of the candles that exist, ms UTC, on the grid.
+        expected: Open times that a gapless series has, ms UTC, ascending.
 
     Returns:
         Half-open ``(start, end)`` in ms UTC, ascending, as few as possible.
     """
-    expected = series.interval.open_times(period.start, period.end, phase)
-    if len(expected) == len(opens):
+    if len(expected) == len(opens) and (not expected or (expected[0], expected[-1]) == (opens[0], opens[-1])):
         return ()
     there = set(opens)
     holes: list[tuple[int, int]] = []

@@ -141,6 +141,18 @@ class RefusedRequest(ExchangeError):
     policy = Policy(attempts=1, ends_run=True)
 
 
+class NoFile(ExchangeError):
+    """404 from the archive: it has no such file, or not yet."""
+
+    policy = Policy(attempts=1)
+
+
+class ChecksumMismatch(ExchangeError):
+    """A file of the archive that does not agree with its SHA-256; it may just be issued anew."""
+
+    policy = Policy(attempts=2, first_delay=1, verdict="invalid")
+
+
 class NotAsked(ExchangeError):
     """Not sent at all, because an earlier request showed that it could not succeed."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,14 +11,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from binance_assets.exchange.archive import Archive
 from binance_assets.exchange.budget import Budget, Ledger, Stopped
 from binance_assets.exchange.client import Answer, Client, used_weight
 from binance_assets.exchange.clock import ServerClock
-from binance_assets.exchange.errors import Banned, ExchangeError, RateLimited, UnexpectedAnswer, retry_delay
+from binance_assets.exchange.errors import Banned, ExchangeError, RateLimited, UnexpectedAnswer
 from binance_assets.exchange.paging import Page, plan_pages
-from binance_assets.exchange.pool import Pool, workers_needed
+from binance_assets.exchange.pool import Pool, retrying, workers_needed
 from binance_assets.intervals import DAY, MINUTE, SECOND, parse_interval, to_ms
-from binance_assets.markets import TIME_WEIGHT, Market, limits_address
+from binance_assets.markets import NO_DELIVERY, TIME_WEIGHT, TRADED_ON, Market, limits_address
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError, Settings
 
@@ -83,13 +83,15 @@ class Exchange:
         self._next_sync = 0.0
         self._limit_reader: threading.Thread | None = None
         self._pool = Pool(settings.warmup)
-        self._luck = random.Random()
+        self.archive = Archive(market, settings)
+        """The market's public archive."""
         self._counting = threading.Lock()
         self._requests = 0
         self._weight = 0
         self._warmup_pages = 0
         self._round_trips: list[float] = []
         self._origin = ""
+        self._listed: dict[str, tuple[str, int | None]] | None = None
 
     # -- what the exchange says of itself ---------------------------------------------------------------------
 
@@ -104,8 +106,23 @@ class Exchange:
 
     @property
     def origin(self) -> str:
-        """Whose candles these are: ``binance``, or ``sandbox`` for the project's own stand-in."""
-        self._know_the_time()
+        """Whose candles these are: ``binance``, or ``sandbox`` for the project's own stand-in.
+
+        Raises:
+            ExchangeError: Neither the API nor the archive could be asked.
+        """
+        try:
+            self._know_the_time()
+        except ExchangeError:
+            with suppress(ExchangeError):
+                self.archive.now()
+                return self.archive.origin
+            raise
+        return self._origin
+
+    @property
+    def known_origin(self) -> str:
+        """The same as far as the API has said; empty where it was not asked, or did not answer."""
         return self._origin
 
     def weight_limit(self) -> int:
@@ -152,6 +169,31 @@ class Exchange:
             return None
         lead = 31 * DAY if series.interval.is_coarse else 0  # a coarse candle may open long before its first trade
         return self._first_in(series, first_day - lead, first_day + DAY)
+
+    def end_of(self, series: Series) -> int | None:
+        """When the last candle of ``series`` closed for good, ms UTC; None while the symbol is traded or only halted.
+
+        exchangeInfo says what became of a symbol; one that it does not list any more has ended as well. Contracts end
+        with their delivery, all others with their newest candle.
+
+        Raises:
+            ExchangeError: It could not be asked.
+        """
+        state, delivery = self._symbols().get(series.symbol, ("", None))
+        if state in TRADED_ON:
+            return None
+        newest = self._first_row(series, {"limit": 1}, self.market.klines_weight(1))
+        if newest is None:
+            return None
+        closed = series.interval.close(newest)
+        return min(closed, delivery) if delivery is not None and delivery > newest else closed
+
+    def _symbols(self) -> dict[str, tuple[str, int | None]]:
+        """State and delivery (ms UTC; None for none) of each symbol that exchangeInfo lists; asked once."""
+        with self._asking:
+            if self._listed is None:
+                self._listed = self._call("/exchangeInfo", {}, self.market.info_weight, _symbols)
+            return self._listed
 
     def check_symbol(self, series: Series) -> None:
         """Ask for one candle of ``series``, whichever.
@@ -205,7 +247,7 @@ class Exchange:
         left = len(pages)
 
         def fetch(page: Page) -> Result:
-            return self.klines(series, page, read)
+            return self.klines(series, page, read, timed=True)
 
         def size() -> int:
             return self._workers(left, pages[0].weight)
@@ -214,14 +256,20 @@ class Exchange:
             left -= 1
             yield outcome
 
-    def klines(self, series: Series, page: Page, read: Callable[[Page, bytes], Result]) -> Result:
+    def klines(self, series: Series, page: Page, read: Callable[[Page, bytes], Result], timed: bool = False) -> Result:
         """Fetch one page.
+
+        Args:
+            series: The series.
+            page: The request.
+            read: As for :meth:`stream`.
+            timed: Whether its round trip is one of the warm-up's.
 
         Raises:
             ExchangeError: It could not be had.
         """
         parameters = _klines(series, page.window)
-        return self._call("/klines", parameters, page.weight, lambda answer: read(page, answer.body), timed=True)
+        return self._call("/klines", parameters, page.weight, lambda answer: read(page, answer.body), timed)
 
     def figures(self) -> Figures:
         """What was asked so far."""
@@ -233,6 +281,7 @@ class Exchange:
     def close(self) -> None:
         """Stop everything under way; waits end, requests in flight are abandoned."""
         self._pool.close()
+        self.archive.close()
         self._client.close()
         with suppress(ConfigurationError, Stopped):
             self._budget.release()
@@ -254,7 +303,7 @@ class Exchange:
             if not self._clock.known:
                 self._budget.recall_clock()
             if self._clock.age == math.inf:
-                self._retrying(self._ask_time)
+                retrying(self._ask_time, self._pool.stop)
             elif time.monotonic() > self._next_sync:
                 self._next_sync = time.monotonic() + _SYNC_AGAIN_SECONDS
                 with suppress(ExchangeError):  # the old reading drifts by milliseconds
@@ -291,20 +340,7 @@ class Exchange:
         timed: bool = False,
     ) -> Result:
         self._know_the_time()
-        return self._retrying(lambda: self._paid(endpoint, parameters, weight, read, timed))
-
-    def _retrying(self, attempt_once: Callable[[], Result]) -> Result:
-        attempt = 1
-        while True:
-            try:
-                return attempt_once()
-            except ExchangeError as error:
-                delay = retry_delay(error, attempt, self._luck)
-                if delay is None:
-                    raise
-                if self._pool.stop.wait(delay):
-                    raise Stopped from error
-            attempt += 1
+        return retrying(lambda: self._paid(endpoint, parameters, weight, read, timed), self._pool.stop)
 
     def _paid(
         self,
@@ -389,3 +425,12 @@ def _weight_limit(answer: Answer) -> int:
         if kind == ("REQUEST_WEIGHT", "MINUTE", 1):
             return int(limit["limit"])
     raise ValueError("it names no limit of request weight per minute")
+
+
+def _symbols(answer: Answer) -> dict[str, tuple[str, int | None]]:
+    listed = {}
+    for symbol in json.loads(answer.body)["symbols"]:
+        state = symbol["status"] if "status" in symbol else symbol["contractStatus"]  # COIN-M calls it so
+        delivery = symbol.get("deliveryDate", NO_DELIVERY)
+        listed[str(symbol["symbol"])] = (str(state), int(delivery) if delivery < NO_DELIVERY else None)
+    return listed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import queue
+import random
 import threading
 import time
 from collections import deque
@@ -12,17 +13,17 @@ from concurrent.futures import Future
 from typing import Final, TypeVar
 
 from binance_assets.exchange.budget import Stopped
-from binance_assets.exchange.errors import ExchangeError, NotAsked
+from binance_assets.exchange.errors import ExchangeError, NotAsked, retry_delay
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 _BURST_SECONDS: Final = 1.0
-_PAGES_AHEAD_PER_WORKER: Final = 4
 _LOOK_FOR_STOP_SECONDS: Final = 0.1
 # After so many pages in a row, and so long a time, in which no retry brought anything, the exchange counts as gone.
 _LOST_IN_A_ROW: Final = 10
 _LOST_SECONDS: Final = 60
+_LUCK: Final = random.Random()
 
 
 def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) -> int:
@@ -42,6 +43,30 @@ def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) 
     return max(1, min(cap, max(burst, sustained)))
 
 
+def retrying(attempt_once: Callable[[], Result], stop: threading.Event) -> Result:
+    """Do something as often as the errors' own policies allow, with growing pauses.
+
+    Args:
+        attempt_once: Does it once; raises :class:`ExchangeError` where it cannot.
+        stop: Set to end the pauses.
+
+    Raises:
+        ExchangeError: The last of the errors.
+        Stopped: ``stop`` was set in a pause.
+    """
+    attempt = 1
+    while True:
+        try:
+            return attempt_once()
+        except ExchangeError as error:
+            delay = retry_delay(error, attempt, _LUCK)
+            if delay is None:
+                raise
+            if stop.wait(delay):
+                raise Stopped from error
+        attempt += 1
+
+
 class Pool:
     """Worker threads that live as long as a run.
 
@@ -50,6 +75,7 @@ class Pool:
 
     Args:
         warmup: How many tasks are done one after another before the workers are sized.
+        ahead_per_worker: How many results for each worker may be under way or wait to be taken.
 
     Attributes:
         workers: Requests that may be in flight at once; 1 until the warm-up is over, then fixed.
@@ -57,11 +83,12 @@ class Pool:
         stop: Set to make every wait end; see :meth:`close`.
     """
 
-    def __init__(self, warmup: int) -> None:
+    def __init__(self, warmup: int, ahead_per_worker: int = 4) -> None:
         self.workers = 1
         self.sized = False
         self.stop = threading.Event()
         self._warmup_left = warmup
+        self._ahead_per_worker = ahead_per_worker
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = 0
 
@@ -85,6 +112,8 @@ class Pool:
         Raises:
             Stopped: The pool was closed.
         """
+        if self._warmup_left <= 0:
+            self._size(size)
         self._start_threads()
         waiting = iter(tasks)
         under_way: deque[tuple[Task, Future[Result]]] = deque()
@@ -130,11 +159,15 @@ class Pool:
         raise Stopped
 
     def _look_ahead(self) -> int:
-        return _PAGES_AHEAD_PER_WORKER * self.workers if self.sized else 1
+        return self._ahead_per_worker * self.workers if self.sized else 1
 
     def _after_warmup(self, size: Callable[[], int]) -> None:
         self._warmup_left -= 1
-        if not self.sized and self._warmup_left <= 0:
+        if self._warmup_left <= 0:
+            self._size(size)
+
+    def _size(self, size: Callable[[], int]) -> None:
+        if not self.sized:
             self.workers, self.sized = size(), True
             self._start_threads()
 

@@ -144,14 +144,13 @@ def _materialize(
     if config.only_missing:
         periods = [period for period in periods if lake.stored(series, period) is None]
     try:
-        check_source(source)
         exchange = binance.exchange(series.market, _series_in_run(context, series))
         run = _Run(series, exchange, exchange.figures())
         if watcher:
             watcher.started(series, exchange)
-        for judged in _prepared(lake, exchange, series, periods):
+        for judged in _prepared(lake, exchange, series, periods, source, binance.strict):
             if judged.accepted:
-                stored = lake.write(series, judged, "rest")
+                stored = lake.write(series, judged)
                 yield materialization(series, judged.period, stored)
                 run.accepted += 1
                 run.rows += judged.candles.height
@@ -173,19 +172,9 @@ def _materialize(
     yield gap_free_result(run.refused, run.accepted, figures)
 
 
-def check_source(source: Source) -> None:
-    """Refuse the source that is not built yet.
-
-    Raises:
-        ConfigurationError: It is ``archive``; ``auto`` is REST as long as there is no other.
-    """
-    if source == "archive":
-        raise ConfigurationError(
-            "the archive is not supported yet; use rest or auto (--source, BINANCE_ASSETS_SOURCE, universe)"
-        )
-
-
-def _prepared(lake: Lake, exchange: Exchange, series: Series, periods: Sequence[Period]) -> Iterator[Judged]:
+def _prepared(
+    lake: Lake, exchange: Exchange, series: Series, periods: Sequence[Period], source: Source, strict: bool
+) -> Iterator[Judged]:
     """The verdicts, after a look whether the lake takes candles of this origin."""
     if not periods:
         return
@@ -194,7 +183,7 @@ def _prepared(lake: Lake, exchange: Exchange, series: Series, periods: Sequence[
     except ExchangeError as error:
         yield from (unavailable(series, period, error) for period in periods)
         return
-    yield from download(exchange, series, periods)
+    yield from download(exchange, series, periods, source, strict, lake)
 
 
 def materialization(series: Series, period: Period, stored: Stored) -> dg.AssetMaterialization:
@@ -214,6 +203,9 @@ def materialization(series: Series, period: Period, stored: Stored) -> dg.AssetM
     }
     if stored.missing:
         metadata["missing"] = dg.MetadataValue.json(stored.missing)
+    for name in ("note", "archive_file", "archive_sha256", "archive_modified", "accepted_by", "accepted_because"):
+        if text := getattr(stored, name):
+            metadata[name] = dg.MetadataValue.text(text)
     for name, time_ms in (("first_open_time", stored.first), ("last_open_time", stored.last)):
         if time_ms is not None:
             metadata[name] = dg.MetadataValue.timestamp(time_ms / SECOND)

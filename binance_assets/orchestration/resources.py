@@ -25,6 +25,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     spot_url: str = Field(description="Host of the spot API, without a path")
     usdm_url: str = Field(description="Host of the USD-M futures API, without a path")
     coinm_url: str = Field(description="Host of the COIN-M futures API, without a path")
+    archive_url: str = Field(description="Host of the public archive, without a path")
     max_workers: int = Field(description="Most requests in flight at once")
     warmup: int = Field(description="Pages fetched one by one to measure the network")
     weight_share: float = Field(description="Share of the request weight of this IP to use, 0 to 1")
@@ -32,6 +33,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     ban_patience: float = Field(description="Longest ban to wait out, seconds")
     connect_timeout: float = Field(description="Longest wait for a connection, seconds")
     read_timeout: float = Field(description="Longest silence of an open connection, seconds")
+    strict: bool = Field(description="Whether days whose sums differ from the exchange's own are refused")
 
     _exchanges: dict[str, Exchange] = PrivateAttr(default_factory=dict)
 

@@ -157,20 +157,23 @@ def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
     return len(dead)
 
 
-def report_present(instance: dg.DagsterInstance, series: Series, present: Sequence[tuple[Period, Stored]]) -> int:
+def report_present(
+    instance: dg.DagsterInstance, series: Series, present: Sequence[tuple[Period, Stored]], again: bool = False
+) -> int:
     """Tell Dagster of partitions that are in the lake and that it does not know of.
 
     Args:
         instance: The instance.
         series: The series.
         present: Partitions with their files.
+        again: Whether to tell also of those that it knows.
 
     Returns:
-        How many it did not know.
+        Of how many it was told.
     """
     if not present:
         return 0
-    known = instance.get_materialized_partitions(asset_key(series))
+    known = set() if again else instance.get_materialized_partitions(asset_key(series))
     unknown = [(period, stored) for period, stored in present if period.key not in known]
     for period, stored in unknown:
         instance.report_runless_asset_event(materialization(series, period, stored))

@@ -153,7 +153,7 @@ class _Endpoint:
         symbol = params.get("symbol")
         if symbol is not None and self._market is not SPOT:
             symbol = symbol.upper()
-        return Call((self._endpoint,), self._market.name, symbol, start, end)
+        return Call((self._endpoint,), self._market.name, symbol, start, end, params.get("interval"))
 
     def _spoiled(self, answer: Answer, fault: Fault, params: Mapping[str, str]) -> Answer:
         if fault.kind == "status":

@@ -116,7 +116,7 @@ class ArchiveFile:
 
     def call(self, *endpoints: str) -> Call:
         """A request for it, as faults with one of the paths ``endpoints`` see it."""
-        return Call(endpoints, self.market.name, self.symbol, self.start, self.end - 1)
+        return Call(endpoints, self.market.name, self.symbol, self.start, self.end - 1, self.interval.wire)
 
     def opens_by(self, now: int) -> tuple[int, int]:
         """The span ``[start, end)`` in which candles that it holds at ``now`` open, all ms UTC; it may be empty."""

@@ -44,6 +44,7 @@ class Fault:
             UTC at which the rows of ``truncated_file`` stop.
         path: The endpoint concerned, one of :data:`PATHS`: ``klines``, ``exchangeInfo``, ``time``, ``ping``; or of the
             archive ``archive`` (everything), ``archive/daily`` and ``archive/monthly`` (zips), ``archive/checksum``.
+        interval: The interval concerned, as Binance writes it; None for any.
         seconds: How long the 429 or 418 of ``status`` asks to wait; None for as long as Binance does.
 
     Raises:
@@ -60,6 +61,7 @@ class Fault:
     value: int | str | None = None
     path: str = "klines"
     seconds: int | None = None
+    interval: str | None = None
 
     def __post_init__(self) -> None:
         """Check kind, path and value."""
@@ -87,6 +89,7 @@ class Fault:
             self.path in call.endpoints
             and self.market in (None, call.market)
             and self.symbol in (None, call.symbol)
+            and self.interval in (None, call.interval)
             and (self.start is None or call.end is None or self.start <= call.end)
             and (self.end is None or call.start is None or call.start < self.end)
         )
@@ -102,6 +105,7 @@ class Call:
         symbol: The symbol, if the request names one.
         start: First moment of the asked window, ms UTC; None if it is open.
         end: Last moment, likewise.
+        interval: The interval, if the request names one.
     """
 
     endpoints: Collection[str]
@@ -109,6 +113,7 @@ class Call:
     symbol: str | None
     start: int | None
     end: int | None
+    interval: str | None = None
 
 
 class Faults:

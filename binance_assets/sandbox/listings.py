@@ -13,10 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from binance_assets.intervals import DAY, SECOND
-from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
-
-NEVER: Final = 4_133_404_800_000
-"""The delivery date that Binance gives perpetual contracts, ms UTC (2100-12-25)."""
+from binance_assets.markets import COINM, MARKETS, NO_DELIVERY, SPOT, USDM, Market
 
 _QUARTER: Final = 91 * DAY
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "USD")
@@ -157,7 +154,7 @@ class Listing:
         entry |= {
             "pair": self.pair,
             "contractType": self._contract_type(now),
-            "deliveryDate": self.ended or NEVER,
+            "deliveryDate": self.ended or NO_DELIVERY,
             "onboardDate": self.listed,
             "pricePrecision": 2 if self.market is USDM else 1,
             "quantityPrecision": 3 if self.market is USDM else 0,

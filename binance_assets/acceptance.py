@@ -1,0 +1,41 @@
+"""The way out of a refused day for a person who knows better: it is written with its hole, and says so for ever."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from binance_assets.candles.validation import Judged
+from binance_assets.download import download
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.lake import Lake, Stored
+from binance_assets.periods import Period
+from binance_assets.series import Series
+from binance_assets.settings import Settings
+
+
+def accept(
+    lake: Lake, exchange: Exchange, settings: Settings, series: Series, period: Period, who: str, reason: str
+) -> tuple[Judged, Stored | None]:
+    """Fetch a partition once more and write it, also where candles of it are lost.
+
+    Args:
+        lake: The lake.
+        exchange: The market of the series.
+        settings: Which source to take, and whether sums that differ refuse a day.
+        series: The series.
+        period: The partition.
+        who: Who accepts it.
+        reason: Why, in their words.
+
+    Returns:
+        The verdict, and the file; None where nobody can accept it: it is not over, not sane, or cannot be had.
+
+    Raises:
+        LakeError: The lake cannot be written.
+        ExchangeError: The exchange cannot be asked.
+    """
+    lake.prepare(exchange.origin)
+    (judged,) = download(exchange, series, [period], settings.source, settings.strict, lake)
+    if judged.acceptable:
+        judged = replace(judged, accepted_by=who, accepted_because=reason)
+    return judged, lake.write(series, judged) if judged.accepted else None

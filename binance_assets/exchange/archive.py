@@ -1,0 +1,183 @@
+"""The public archive of one market: files fetched in parallel, proved by their SHA-256, unpacked in memory.
+
+It asks no weight of the budget. What goes wrong is one of the named errors, file by file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final, TypeVar
+
+from binance_assets.exchange.client import Answer, Client
+from binance_assets.exchange.errors import (
+    Blocked,
+    ChecksumMismatch,
+    ExchangeError,
+    NoConnection,
+    NoFile,
+    NotAsked,
+    RefusedRequest,
+    UnexpectedAnswer,
+)
+from binance_assets.exchange.files import ArchiveFile
+from binance_assets.exchange.pool import Pool, retrying
+from binance_assets.intervals import SECOND
+from binance_assets.markets import SANDBOX_HEADER, Market
+from binance_assets.settings import Settings
+
+Result = TypeVar("Result")
+
+_SIDECAR: Final = re.compile(r"([0-9a-f]{64})  (\S+)\s*")
+# A month of 1m is two megabytes as a zip and four as a table: enough for the network, and little in memory.
+_MOST_WORKERS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A file whose zip agrees with its checksum.
+
+    Attributes:
+        text: The CSV in it.
+        sha256: SHA-256 of the zip, in hex.
+        modified: When it was last changed, as the archive says, ms UTC; None where it does not.
+    """
+
+    text: bytes
+    sha256: str
+    modified: int | None
+
+
+class Archive:
+    """The files of one market; nothing is sent before the first call.
+
+    Args:
+        market: The market.
+        settings: Host, time-outs, workers.
+    """
+
+    def __init__(self, market: Market, settings: Settings) -> None:
+        self.market = market
+        self._most_workers = min(_MOST_WORKERS, settings.max_workers)
+        self._client = Client(settings.archive_url, self._most_workers, settings.connect_timeout, settings.read_timeout)
+        self._pool = Pool(warmup=0, ahead_per_worker=1)
+        self._requests = 0
+        self.origin = ""
+        """Whose candles the files are, once anything was asked: ``binance`` or ``sandbox``."""
+        self._gone: NoConnection | None = None
+
+    @property
+    def requests(self) -> int:
+        """Requests sent so far."""
+        return self._requests
+
+    def stream(
+        self, files: Sequence[ArchiveFile], read: Callable[[ArchiveFile, Unpacked], Result]
+    ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
+        """Fetch ``files`` in parallel and yield each with what ``read`` made of it, in their order.
+
+        No more of them are in memory than are under way.
+
+        Args:
+            files: What to fetch.
+            read: Makes something of a file, in a worker; a ``ValueError`` says that it holds nonsense.
+
+        Raises:
+            Stopped: The archive was closed.
+        """
+
+        def fetch(file: ArchiveFile) -> Result:
+            try:
+                return retrying(lambda: self._read(file, read), self._pool.stop)
+            except NoConnection as error:
+                self._gone = error  # there are other ways; the next files need not find out again
+                raise
+
+        return self._pool.stream(files, fetch, lambda: min(self._most_workers, len(files)))
+
+    def checksum(self, file: ArchiveFile) -> str:
+        """The SHA-256 that the archive names for ``file`` now, in hex.
+
+        Raises:
+            NoFile: There is none.
+            ExchangeError: It could not be asked.
+        """
+        return retrying(lambda: self._checksum(file), self._pool.stop)
+
+    def now(self) -> int:
+        """The time of the archive's host, ms UTC, to the second.
+
+        Raises:
+            ExchangeError: It could not be asked.
+        """
+        return retrying(self._ask_time, self._pool.stop)
+
+    def _ask_time(self) -> int:
+        headers: Mapping[str, str]
+        try:
+            headers = self._client.get("/", {}).headers
+        except (RefusedRequest, Blocked) as error:  # it answers, whatever it thinks of the question
+            headers = error.headers
+        self.origin = "sandbox" if SANDBOX_HEADER in headers else "binance"
+        try:
+            return int(parsedate_to_datetime(headers["Date"]).timestamp()) * SECOND
+        except (KeyError, ValueError):
+            raise UnexpectedAnswer("the archive does not tell the time", self._client.url) from None
+
+    def close(self) -> None:
+        """Stop everything under way."""
+        self._pool.close()
+        self._client.close()
+
+    def _read(self, file: ArchiveFile, read: Callable[[ArchiveFile, Unpacked], Result]) -> Result:
+        answer = self._get(file.path)
+        told = self._checksum(file)
+        sha256 = hashlib.sha256(answer.body).hexdigest()
+        if sha256 != told:
+            raise ChecksumMismatch(f"{file.name} of the archive does not agree with its checksum", answer.request, 200)
+        try:
+            return read(file, Unpacked(_unzip(answer.body), sha256, _modified(answer)))
+        except (ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            reason = f"{file.name} of the archive is not what it should be: {error}"
+            raise UnexpectedAnswer(reason, answer.request, 200, headers=answer.headers) from error
+
+    def _checksum(self, file: ArchiveFile) -> str:
+        answer = self._get(file.path + ".CHECKSUM")
+        found = _SIDECAR.fullmatch(answer.body.decode("utf-8", "replace"))
+        if found is None or found[2] != file.name:
+            raise UnexpectedAnswer(f"the checksum of {file.name} in the archive is not one", answer.request, 200)
+        return found[1]
+
+    def _get(self, path: str) -> Answer:
+        if self._gone is not None:
+            raise NotAsked(f"not asked, because of this: {self._gone}", self._client.url + path)
+        self._requests += 1
+        try:
+            answer = self._client.get(path, {})
+        except RefusedRequest as error:
+            if error.status == 404:
+                raise NoFile(f"the archive has no {path.rpartition('/')[2]}", error.request, 404) from None
+            raise
+        self.origin = "sandbox" if answer.from_sandbox else "binance"
+        return answer
+
+
+def _unzip(body: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(body)) as folder:
+        names = folder.namelist()
+        if len(names) != 1:
+            raise ValueError(f"it holds {len(names)} files and not one")
+        return folder.read(names[0])
+
+
+def _modified(answer: Answer) -> int | None:
+    try:
+        return int(parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()) * SECOND
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,166 @@
+"""Gathers what a series' periods are held against: the exchange's own ``1d`` candles, and when the series lived."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import polars as pl
+
+from binance_assets.candles.books import Books
+from binance_assets.candles.parsing import check_window, csv_rows, empty_candles, parse_archive, parse_rows
+from binance_assets.candles.validation import Evidence, Life
+from binance_assets.exchange.archive import Unpacked
+from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.exchange.files import ArchiveFile, every_file
+from binance_assets.exchange.paging import Page, plan_pages
+from binance_assets.intervals import DAY, parse_interval, to_date
+from binance_assets.periods import Period, periods_between, spans
+from binance_assets.series import Series
+
+_DAILY: Final = parse_interval("1d")
+
+
+class Memory(Protocol):
+    """Remembers when series begin, so that it is asked once."""
+
+    def first_open(self, series: Series) -> int | None:
+        """When the first candle of ``series`` opens, ms UTC; None where it was never asked."""
+
+    def remember_first_open(self, series: Series, first: int) -> None:
+        """Keep the answer."""
+
+
+def gather(
+    exchange: Exchange,
+    series: Series,
+    periods: Sequence[Period],
+    now: int,
+    strict: bool = False,
+    memory: Memory | None = None,
+    archived: bool = False,
+) -> Evidence:
+    """The evidence for ``periods``, in as few requests as it takes: one for up to 1000 days, seldom more.
+
+    The books cover a day more at the front. Where they have it, the symbol was alive before and nobody has to be asked
+    for its first candle; likewise its end is asked for only where the last day is not in the books.
+
+    Args:
+        exchange: The market.
+        series: The series.
+        periods: Those to be judged, ascending, all over at ``now``.
+        now: The server's time, ms UTC.
+        strict: Whether periods whose sums differ are to be refused.
+        memory: Where first candles are remembered.
+        archived: Whether the archive may stand in for an API that serves nobody here.
+
+    Raises:
+        ExchangeError: One that ends the run: nothing else could be had either.
+        Stopped: The exchange was closed.
+    """
+    if not periods:
+        return Evidence(now, Books(series.market), strict=strict)
+    days = _days(series, periods, now)
+    try:
+        books = Books(series.market, _daily_candles(exchange, series, days))
+    except ExchangeError as error:
+        if isinstance(error, UnknownSymbol) or (error.policy.ends_run and not archived):
+            raise
+        try:
+            books = Books(series.market, _archived_days(exchange, series, days, now))
+        except ExchangeError:
+            if error.policy.ends_run:
+                raise error from None
+            return Evidence(now, Books(series.market), strict=strict, no_books=str(error))
+    life = _life(exchange, series, periods, days, books, memory)
+    evidence = Evidence(now, books, life, strict)
+    first, end = max(days[0][0] + DAY, life.first or 0) // DAY * DAY, min(days[-1][1], life.end or now)
+    if any(books.lack(max(start + DAY, first), min(stop, end)) for start, stop in days):
+        return asked_again(exchange, series, periods, evidence)
+    return evidence
+
+
+def asked_again(exchange: Exchange, series: Series, periods: Sequence[Period], evidence: Evidence) -> Evidence:
+    """The evidence with books that were asked once more for ``periods``."""
+    try:
+        daily = _daily_candles(exchange, series, _days(series, periods, evidence.now))
+    except ExchangeError:
+        return evidence
+    books = evidence.books.updated(daily)
+    return Evidence(evidence.now, books, evidence.life, evidence.strict)
+
+
+def _days(series: Series, periods: Sequence[Period], now: int) -> list[tuple[int, int]]:
+    """The spans of days whose sums prove ``periods``, ms UTC, ascending and disjoint."""
+    longest = series.interval.step if series.interval.is_coarse else 0
+    wanted: list[tuple[int, int]] = []
+    for start, end in spans(periods):
+        start, end = start - DAY, min(end + longest, now // DAY * DAY)
+        if wanted and start <= wanted[-1][1]:
+            start = wanted.pop()[0]
+        wanted.append((start, end))
+    return wanted
+
+
+def _daily_candles(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]]) -> pl.DataFrame:
+    daily = Series(series.market, series.symbol, _DAILY)
+
+    def read(page: Page, body: bytes) -> pl.DataFrame:
+        frame = parse_rows(series.market, csv_rows(body))
+        check_window(frame, _DAILY, page.start, page.end)
+        return frame
+
+    pages = plan_pages(series.market, _DAILY, days)
+    return pl.concat([empty_candles(series.market), *(exchange.klines(daily, page, read) for page in pages)])
+
+
+def _archived_days(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]], now: int) -> pl.DataFrame:
+    """The same from the archive, for those whom the API does not serve."""
+    daily = Series(series.market, series.symbol, _DAILY)
+    first = max(to_date(days[0][0]), series.market.archived)
+    wanted = periods_between(first, to_date(days[-1][1]), _DAILY)
+
+    def read(file: ArchiveFile, unpacked: Unpacked) -> pl.DataFrame:
+        frame = parse_archive(series.market, unpacked.text)
+        check_window(frame, _DAILY, file.start, file.end)
+        return frame
+
+    frames = [empty_candles(series.market)]
+    for _, outcome in exchange.archive.stream(every_file(daily, wanted, now), read):
+        if isinstance(outcome, ExchangeError):
+            raise outcome
+        frames.append(outcome)
+    return pl.concat(frames)
+
+
+def _life(
+    exchange: Exchange,
+    series: Series,
+    periods: Sequence[Period],
+    days: Sequence[tuple[int, int]],
+    books: Books,
+    memory: Memory | None,
+) -> Life:
+    first, end = None, None
+    try:
+        if not books.has(days[0][0]):
+            first = _first_open(exchange, series, memory)
+        if not books.has(days[-1][1] - DAY):
+            end = exchange.end_of(series)
+    except ExchangeError as error:
+        if error.policy.ends_run and not books.daily.height:
+            raise
+    if first is not None and first < periods[0].start:
+        first = None
+    return Life(first, end)
+
+
+def _first_open(exchange: Exchange, series: Series, memory: Memory | None) -> int | None:
+    known = memory.first_open(series) if memory else None
+    if known is not None:
+        return known
+    first = exchange.first_open_time(series)
+    if first is not None and memory:
+        memory.remember_first_open(series, first)
+    return first

@@ -1,0 +1,235 @@
+"""Derived candles: what Binance itself makes of the finer ones, to the last decimal."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binance_assets.candles.deriving import derive
+from binance_assets.candles.parsing import empty_candles
+from binance_assets.candles.schema import candle_schema, columns
+from binance_assets.intervals import DAY, HOUR, MINUTE, Interval, parse_derived_interval, parse_interval, to_ms
+from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.sandbox import Sandbox
+from binance_assets_tests.test_parsing import archive_rows, expected
+
+ODD = ["10m", "45m", "90m"]
+FIRST = to_ms(dt.date(2024, 1, 1))
+CENT = Decimal("0.01")
+LOT = Decimal("0.00000001")
+WITH_ALL_DECIMALS = 2**26  # up to here neighbours in Float64 are closer than a lot
+
+
+def recorded_candles(recorded: Path, market: Market, file: str) -> pl.DataFrame:
+    return expected(market, archive_rows(recorded / market.name / f"{file}.zip"))
+
+
+def candle(minute: int, prices: Sequence[float], trades: int, amount: float = 1.0) -> tuple[object, ...]:
+    start = FIRST + minute * MINUTE
+    return (start, *prices, amount, start + MINUTE - 1, amount, trades, amount, amount)
+
+
+def table(candles: Sequence[tuple[object, ...]]) -> pl.DataFrame:
+    raw = pl.DataFrame(candles, schema=list(columns(SPOT)), orient="row")
+    return raw.cast(dict(columns(SPOT)))  # type: ignore[arg-type]
+
+
+def opens(candles: pl.DataFrame) -> list[int]:
+    return candles["open_time"].to_physical().to_list()
+
+
+# What the exchange made of the same minutes.
+
+
+@pytest.mark.parametrize(
+    ("symbol", "interval", "day"),
+    [("ARBUSDT", "15m", "2023-07-25"), ("BTCUSDT", "15m", "2023-03-24"), ("BTCUSDT", "1h", "2023-03-24")],
+)
+def test_recorded_minutes_give_the_exchange_s_own_candles_bit_for_bit(
+    recorded: Path, symbol: str, interval: str, day: str
+) -> None:
+    minutes = recorded_candles(recorded, SPOT, f"{symbol}-1m-{day}")
+    own = recorded_candles(recorded, SPOT, f"{symbol}-{interval}-{day}")
+    assert derive(SPOT, minutes, parse_interval(interval)).equals(own)
+
+
+def test_recorded_quarters_of_an_hour_give_the_hours_that_minutes_give(recorded: Path) -> None:
+    quarters = recorded_candles(recorded, SPOT, "BTCUSDT-15m-2023-03-24")
+    assert derive(SPOT, quarters, parse_interval("1h")).equals(
+        recorded_candles(recorded, SPOT, "BTCUSDT-1h-2023-03-24")
+    )
+
+
+def test_a_minute_without_trades_opens_no_recorded_quarter(recorded: Path) -> None:
+    minutes = recorded_candles(recorded, SPOT, "ARBUSDT-1m-2023-07-25")
+    quarters = recorded_candles(recorded, SPOT, "ARBUSDT-15m-2023-07-25")
+    plain = minutes.group_by_dynamic("open_time", every="15m").agg(pl.col("open").first())
+    differing = plain.filter(plain["open"] != quarters["open"])["open_time"]
+    assert len(differing) > 0  # or the recording would prove nothing
+    firsts = minutes.filter(pl.col("open_time").is_in(differing.implode()))
+    assert firsts["trades"].to_list() == [0] * len(differing)
+
+
+def test_the_stop_of_2023_cuts_a_candle_short_and_leaves_out_what_lies_within(recorded: Path) -> None:
+    minutes = recorded_candles(recorded, SPOT, "BTCUSDT-1m-2023-03-24")
+    hours = derive(SPOT, minutes, parse_interval("1h"))
+    assert len(hours) == 23
+    assert to_ms(dt.date(2023, 3, 24)) + 13 * HOUR not in opens(hours)
+    stopped = hours.filter(pl.col("open_time").dt.hour() == 12).row(0, named=True)
+    assert int(stopped["close_time"].timestamp() * 1_000) == 1_679_661_581_646
+    assert stopped["trades"] == 0
+    assert stopped["open"] == stopped["high"] == stopped["low"] == stopped["close"]
+
+
+@pytest.mark.parametrize(
+    ("market", "file"),
+    [
+        (SPOT, "ARBUSDT-1m-2023-07-25"),
+        (SPOT, "BTCUSDT-1m-2023-03-24"),
+        (USDM, "BTCUSDT-1m-2022-09-05"),
+        (COINM, "BTCUSD_PERP-1m-2022-10-24"),
+    ],
+)
+@pytest.mark.parametrize("interval", ["5m", *ODD, "8h", "1d"])
+def test_what_recorded_minutes_give_is_sane_and_their_exact_sum(
+    recorded: Path, market: Market, file: str, interval: str
+) -> None:
+    rows = archive_rows(recorded / market.name / f"{file}.zip")
+    coarser = parse_derived_interval(interval)
+    derived = derive(market, expected(market, rows), coarser)
+    candle_schema(market, coarser).validate(derived, lazy=True)
+    slots: defaultdict[int, list[list[Any]]] = defaultdict(list)
+    for row in rows:
+        slots[coarser.slot_start(coarser.slot(row[0]))].append(row)
+    assert opens(derived) == list(slots)
+    assert derived["trades"].to_list() == [sum(row[8] for row in within) for within in slots.values()]
+    for name, column in zip(market.value_columns, (5, 7, 9, 10), strict=True):
+        for found, within in zip(derived[name], slots.values(), strict=True):
+            amounts = [Decimal(row[column]) for row in within]
+            true = float(sum(amounts))
+            assert abs(found - true) <= (math.ulp(true) if max(amounts) > WITH_ALL_DECIMALS else 0)
+
+
+# What the sandbox, which adds up in whole numbers, makes of the same minutes.
+
+
+@pytest.mark.parametrize(("market", "symbol"), [("spot", "BTCUSDT"), ("usdm", "ETHUSDT"), ("coinm", "BTCUSD_PERP")])
+@pytest.mark.parametrize("interval", ["3m", "5m", "15m", "1h", "4h", "1d"])
+def test_synthetic_minutes_give_the_sandbox_s_own_candles(
+    shared_sandbox: Sandbox, market: str, symbol: str, interval: str
+) -> None:
+    def rows(of: str) -> pl.DataFrame:
+        return expected(MARKETS[market], shared_sandbox.rows(market, symbol, of, FIRST, FIRST + 3 * DAY))
+
+    assert derive(MARKETS[market], rows("1m"), parse_interval(interval)).equals(rows(interval))
+
+
+def test_synthetic_seconds_give_minutes(shared_sandbox: Sandbox) -> None:
+    seconds, minutes = (
+        expected(SPOT, shared_sandbox.rows("spot", "BTCUSDT", interval, FIRST, FIRST + 6 * HOUR))
+        for interval in ("1s", "1m")
+    )
+    assert derive(SPOT, seconds, parse_interval("1m")).equals(minutes)
+
+
+# The rules one by one.
+
+
+def test_candles_without_trades_count_where_there_are_no_others() -> None:
+    quiet = [candle(0, (9, 9, 9, 9), 0), candle(1, (9, 9, 9, 9), 0)]
+    busy = [candle(2, (5, 7, 4, 6), 3), candle(3, (6, 8, 5, 5), 2), candle(4, (5, 5, 5, 5), 0)]
+    prices = ["open", "high", "low", "close", "trades"]
+    assert derive(SPOT, table([*quiet, *busy]), parse_interval("5m")).select(prices).rows() == [(5, 8, 4, 5, 5)]
+    assert derive(SPOT, table(quiet), parse_interval("5m")).select(prices).rows() == [(9, 9, 9, 9, 0)]
+
+
+def test_a_candle_closes_with_the_last_one_in_it_and_opens_on_the_grid() -> None:
+    derived = derive(SPOT, table([candle(7, (1, 1, 1, 1), 1), candle(8, (1, 1, 1, 1), 1)]), parse_interval("5m"))
+    assert opens(derived) == [FIRST + 5 * MINUTE]
+    assert derived["close_time"].to_physical().to_list() == [FIRST + 9 * MINUTE - 1]
+
+
+def test_a_sum_shows_no_noise_of_binary_fractions() -> None:
+    derived = derive(SPOT, table([candle(n, (1, 1, 1, 1), 1, 0.1) for n in range(3)]), parse_interval("3m"))
+    assert derived["volume"].to_list() == [0.3]
+    assert 0.1 + 0.1 + 0.1 != 0.3
+
+
+@pytest.mark.parametrize("market", MARKETS.values(), ids=str)
+def test_of_nothing_comes_an_empty_table_with_every_column(market: Market) -> None:
+    derived = derive(market, empty_candles(market), parse_interval("1h"))
+    assert derived.is_empty()
+    assert dict(derived.schema) == columns(market)
+    assert derived.columns == list(columns(market))
+
+
+@pytest.mark.parametrize("interval", [*ODD, "1h", "8h", "1d"])
+def test_every_slot_of_the_grid_has_its_candle(interval: str) -> None:
+    coarser = parse_derived_interval(interval)
+    minutes = table([candle(n, (1, 1, 1, 1), 1) for n in range(3 * 1440)])
+    derived = derive(SPOT, minutes, coarser)
+    assert opens(derived) == list(coarser.open_times(FIRST, FIRST + 3 * DAY))
+    assert derived["volume"].unique().to_list() == [coarser.step / MINUTE]
+    assert (derived["close_time"] - derived["open_time"]).unique().dt.total_milliseconds().to_list() == [
+        coarser.step - 1
+    ]
+
+
+# What holds for any candles.
+
+
+def decimal(amount: float) -> Decimal:
+    """The number of lots that Binance's decimals say."""
+    return Decimal(amount).quantize(LOT)
+
+
+def _candles(minute: int, close: int, size: int, trades: int) -> tuple[object, ...]:
+    """A sane candle, flat where it has no trades."""
+    spread = 0 if trades == 0 else size % 50
+    prices = [float(CENT * value) for value in (close - spread // 2, close + spread, close - spread, close)]
+    volume = 0.0 if trades == 0 else float(LOT * size)
+    return candle(minute, prices, trades, volume)
+
+
+minutes_of_two_days = st.lists(
+    st.tuples(st.integers(0, 2 * 1440 - 1), st.integers(100, 10**7), st.integers(0, 10**14), st.integers(0, 3)),
+    min_size=1,
+    max_size=60,
+    unique_by=lambda parts: parts[0],
+).map(lambda many: table([_candles(*parts) for parts in sorted(many)]))
+
+chains = st.sampled_from([("5m", "1h"), ("5m", "10m"), ("15m", "45m"), ("45m", "90m"), ("1h", "1d"), ("3m", "1d")])
+
+
+@given(minutes_of_two_days, chains)
+def test_deriving_in_two_steps_is_deriving_in_one(minutes: pl.DataFrame, chain: tuple[str, str]) -> None:
+    finer, coarser = map(parse_derived_interval, chain)
+    assert derive(SPOT, derive(SPOT, minutes, finer), coarser).equals(derive(SPOT, minutes, coarser))
+
+
+@given(minutes_of_two_days, st.sampled_from(["5m", *ODD, "1h", "1d"]).map(parse_derived_interval))
+def test_derived_candles_are_sane_and_nothing_is_lost_in_them(minutes: pl.DataFrame, interval: Interval) -> None:
+    derived = derive(SPOT, minutes, interval)
+    candle_schema(SPOT, interval).validate(derived, lazy=True)
+    assert opens(derived) == sorted({time - time % interval.step for time in opens(minutes)})
+    assert derived["trades"].sum() == minutes["trades"].sum()
+    for name in SPOT.value_columns:
+        assert sum(map(decimal, derived[name])) == sum(map(decimal, minutes[name]))
+
+
+@given(minutes_of_two_days)
+def test_a_day_is_derived_alike_alone_and_among_others(minutes: pl.DataFrame) -> None:
+    first = pl.col("open_time").dt.date() == dt.date(2024, 1, 1)
+    whole = derive(SPOT, minutes, parse_derived_interval("90m"))
+    alone = [derive(SPOT, minutes.filter(part), parse_derived_interval("90m")) for part in (first, ~first)]
+    assert pl.concat(alone).equals(whole)
