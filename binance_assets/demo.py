@@ -94,6 +94,8 @@ def settings_of(home: Path, url: str) -> dict[str, str]:
     """
     return {
         **{f"BINANCE_{name.upper()}_URL": url for name in MARKETS},
+        "BINANCE_ARCHIVE_URL": url,
+        "BINANCE_ASSETS_SOURCE": "rest",  # whose warm-up and weight the table shows
         "BINANCE_ASSETS_LAKE": "lake",
         "BINANCE_ASSETS_UNIVERSE": "universe.yaml",
         "BINANCE_ASSETS_LEDGER": "ledger.sqlite",

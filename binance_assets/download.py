@@ -211,7 +211,7 @@ def _by_archive(choose: Callable[[Series, Sequence[Period], int], list[ArchiveFi
     """
 
     def way(task: _Task, periods: Sequence[Period]) -> Iterator[Judged]:
-        files = choose(task.series, periods, task.evidence.now)
+        files = choose(task.series, periods, task.evidence.now) if task.exchange.archive_fits else []
         held: list[tuple[ArchiveFile, Origin, pl.DataFrame]] = []
         for file, outcome in task.exchange.archive.stream(files, lambda file, found: _read_file(task, file, found)):
             if isinstance(outcome, ExchangeError):
@@ -228,6 +228,8 @@ def _by_archive(choose: Callable[[Series, Sequence[Period], int], list[ArchiveFi
             for period in periods:
                 if period not in covered:
                     reason = "the archive has no file of it, or not yet"
+                    if not task.exchange.archive_fits:
+                        reason = "the archive is Binance's own and the API is not; set BINANCE_ARCHIVE_URL"
                     yield Judged(period, "unreachable", empty_candles(task.series.market), (), reason)
 
     return way

@@ -143,6 +143,9 @@ MARKETS: Final[dict[str, Market]] = {market.name: market for market in (SPOT, US
 SPOT_ELSEWHERE: Final = "https://data-api.binance.vision"
 """A host for spot market data only, which answers where Binance's others do not (451)."""
 
+ARCHIVE_URL: Final = "https://data.binance.vision"
+"""Host of the public archive of all markets."""
+
 TRADED_ON: Final = frozenset(
     ["TRADING", "PENDING_TRADING", "PRE_TRADING", "POST_TRADING", "AUCTION_MATCH", "HALT", "END_OF_DAY", "CANCEL_ONLY"]
 )

@@ -117,6 +117,8 @@ def _daily_candles(exchange: Exchange, series: Series, days: Sequence[tuple[int,
 
 def _archived_days(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]], now: int) -> pl.DataFrame:
     """The same from the archive, for those whom the API does not serve."""
+    if not exchange.archive_fits:
+        return empty_candles(series.market)
     daily = Series(series.market, series.symbol, _DAILY)
     first = max(to_date(days[0][0]), series.market.archived)
     wanted = periods_between(first, to_date(days[-1][1]), _DAILY)

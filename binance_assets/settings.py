@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from binance_assets.markets import COINM, SPOT, USDM, Market
+from binance_assets.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
 
 Source = Literal["auto", "rest", "archive"]
 
@@ -47,9 +47,7 @@ class Settings(BaseModel):
     spot_url: Url = Field(SPOT.default_url, alias="BINANCE_SPOT_URL", description="Host of the spot API")
     usdm_url: Url = Field(USDM.default_url, alias="BINANCE_USDM_URL", description="Host of the USD-M futures API")
     coinm_url: Url = Field(COINM.default_url, alias="BINANCE_COINM_URL", description="Host of the COIN-M futures API")
-    archive_url: Url = Field(
-        "https://data.binance.vision", alias="BINANCE_ARCHIVE_URL", description="Host of the public archive"
-    )
+    archive_url: Url = Field(ARCHIVE_URL, alias="BINANCE_ARCHIVE_URL", description="Host of the public archive")
     lake: Location = Field(Path("lake"), alias="BINANCE_ASSETS_LAKE", description="Folder of the Parquet files")
     universe: Location = Field(
         Path("universe.yaml"), alias="BINANCE_ASSETS_UNIVERSE", description="File that lists the tracked series"

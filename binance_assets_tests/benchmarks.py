@@ -52,17 +52,20 @@ from rich.table import Table
 
 from binance_assets.download import download, plan
 from binance_assets.exchange.exchange import Exchange, Figures
+from binance_assets.exchange.files import every_file
 from binance_assets.exchange.paging import Page
+from binance_assets.intervals import DAY, to_ms
 from binance_assets.markets import MARKETS, Market
 from binance_assets.periods import Period, periods_between
 from binance_assets.sandbox import SandboxOptions, running_sandbox
 from binance_assets.sandbox.venue import Served
 from binance_assets.series import Series, parse_series
-from binance_assets.settings import Settings, read_settings
+from binance_assets.settings import Settings, Source, read_settings
 
 ROUND_TRIP_MS: Final = 100
 MOST_RATIO: Final = 1.7
 MOST_RUN_SECONDS: Final = 12
+MOST_ARCHIVE_SECONDS: Final = 1
 MOST_MANY_SERIES_SECONDS: Final = 40
 LEAST_SHARE: Final = 0.97
 MOST_MEMORY_MB: Final = 400
@@ -226,13 +229,37 @@ def _engine(work: Work) -> EngineRun:
         return run_engine(work, sandbox.url, Path(folder))
 
 
-def run_engine(work: Work, url: str, folder: Path) -> EngineRun:
+def archive_row(work: Work, runs: int) -> Row:
+    """A year of one series from the archive, checksums and proof included; its files were packed before."""
+    engines = []
+    for number in range(1, runs + 1):
+        with sandbox_with(work) as sandbox, tempfile.TemporaryDirectory() as folder:
+            for file in every_file(work.series, work.periods, to_ms(work.end) + 60 * DAY):
+                requests.head(sandbox.url + file.path, timeout=60).raise_for_status()
+            engines.append(run_engine(work, sandbox.url, Path(folder), "archive"))
+        tell(f"  {number} of {runs}: {engines[-1].seconds:.2f} s")
+    middle = sorted(engines, key=lambda engine: engine.seconds)[(len(engines) - 1) // 2]
+    return Row(
+        work=f"{work.name}, year, archive, engine",
+        seconds=spread([engine.seconds for engine in engines]),
+        speed=f"{statistics.median(engine.candles / engine.seconds for engine in engines):,.0f}",
+        workers="",
+        requests=f"{middle.figures.requests:,}",
+        weight=f"{middle.figures.weight:,}",
+        bound="",
+        result=f"{middle.seconds:.2f} s",
+        target=f"<= {MOST_ARCHIVE_SECONDS} s",
+        met=middle.seconds <= MOST_ARCHIVE_SECONDS,
+    )
+
+
+def run_engine(work: Work, url: str, folder: Path, source: Source = "rest") -> EngineRun:
     """Fetch and judge all of ``work``; every day must be accepted."""
     series, candles, refused = work.series, 0, 0
     began = time.perf_counter()
     exchange = Exchange(series.market, settings_of(url, folder))
     try:
-        for judged in download(exchange, series, work.periods):
+        for judged in download(exchange, series, work.periods, source):
             candles += judged.candles.height
             refused += not judged.accepted
         seconds = time.perf_counter() - began
@@ -306,7 +333,7 @@ def _download(works: Sequence[Work], url: str, folder: Path) -> list[dict[str, A
     first = works[0]
     command = [sys.executable, "-m", "binance_assets", "download", *(work.series.symbol for work in works)]
     command += ["--market", first.series.market.name, "--interval", str(first.series.interval), "--json"]
-    command += ["--start", first.start.isoformat(), "--end", first.end.isoformat()]
+    command += ["--start", first.start.isoformat(), "--end", first.end.isoformat(), "--source", "rest"]
     result = subprocess.run(
         command, cwd=folder, env=environment_of(url, folder), capture_output=True, text=True, check=False
     )
@@ -320,7 +347,7 @@ def _download(works: Sequence[Work], url: str, folder: Path) -> list[dict[str, A
 def environment_of(url: str, folder: Path) -> dict[str, str]:
     """The environment of a client that knows nothing but the sandbox, and keeps its ledger in ``folder``."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
-    hosts = {f"BINANCE_{name.upper()}_URL": url for name in MARKETS}
+    hosts = {f"BINANCE_{name.upper()}_URL": url for name in (*MARKETS, "archive")}
     return {**inherited, **hosts, "BINANCE_ASSETS_LEDGER": str(folder / "ledger.sqlite")}
 
 
@@ -436,6 +463,8 @@ def _default_rows(runs: int) -> list[Row]:
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
         run_engine(_WARM_UP, sandbox.url, Path(folder))
     rows = [_announced(work, lambda work: engine_row(work, runs)) for work in _ENGINE_WORKS]
+    tell("spot/BTCUSDT/1m, year, from the archive")
+    rows.append(archive_row(_SPOT_YEAR, runs))
     tell("spot/BTCUSDT/1m, year, as one Dagster run")
     rows.append(run_row("spot/BTCUSDT/1m, year, Dagster run", [_SPOT_YEAR], MOST_RUN_SECONDS))
     tell(f"{_MANY} series, one day, as one Dagster run")

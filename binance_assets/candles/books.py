@@ -7,6 +7,8 @@ those of its ``1d`` candle to the last one.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,16 +47,16 @@ class Books:
     def __init__(self, market: Market, daily: pl.DataFrame | None = None) -> None:
         self.market = market
         self.daily = empty_candles(market) if daily is None else daily
-        self._opens = set(self.daily["open_time"].to_physical())
+        self._days = sums_by_day(market, self.daily)
 
     def has(self, day: int) -> bool:
         """Whether there is a candle that opens at ``day``, ms UTC."""
-        return day in self._opens
+        return day in self._days
 
     @property
     def first(self) -> int | None:
         """Open time of the first candle, ms UTC; None where there is none."""
-        return min(self._opens, default=None)
+        return min(self._days, default=None)
 
     def sums(self, start: int, end: int, begins: bool = False) -> Sums | None:
         """What was traded in the days from ``start`` to ``end``, ms UTC; None where one of them is not in the books.
@@ -64,14 +66,12 @@ class Books:
             end: Day after the last.
             begins: Whether the symbol's first trade is in the span: there are no days before it.
         """
-        first, last = self.daily["open_time"].to_physical().search_sorted(pl.Series([start, end]))
-        days = self.daily.slice(first, last - first)
         begin = max(start, self.first or start) if begins else start
-        return sums_of(self.market, days) if days.height == max(1, (end - begin) // DAY) else None
+        return None if begin >= end or self.lack(begin, end) else total(self._days, begin, end)
 
     def lack(self, start: int, end: int) -> bool:
         """Whether a day from ``start`` to ``end`` (ms UTC) is not in the books."""
-        return any(day not in self._opens for day in range(start, end, DAY))
+        return any(day not in self._days for day in range(start, end, DAY))
 
     def updated(self, daily: pl.DataFrame) -> Books:
         """These books with newer candles in the place of older ones."""
@@ -79,10 +79,20 @@ class Books:
         return Books(self.market, both)
 
 
-def sums_of(market: Market, candles: pl.DataFrame) -> Sums:
-    """The totals of a table of candles."""
-    trades, *amounts = candles.select("trades", *market.value_columns).sum().row(0)
-    return Sums(int(trades), tuple(float(amount) for amount in amounts))
+def sums_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Sums]:
+    """The totals of a table of candles by the day in which they open, ms UTC."""
+    day = pl.col("open_time").to_physical() // DAY * DAY
+    summed = candles.group_by(day.alias("day")).agg(pl.col("trades", *market.value_columns).sum())
+    return {row[0]: Sums(row[1], row[2:]) for row in summed.iter_rows()}
+
+
+def total(days: Mapping[int, Sums], start: int, end: int) -> Sums:
+    """The sum of the days from ``start`` to ``end``, ms UTC; days that are not there count as nothing."""
+    chosen = [days[day] for day in range(start, end, DAY) if day in days]
+    if len(chosen) == 1:
+        return chosen[0]
+    amounts = zip(*(sums.amounts for sums in chosen), strict=True)
+    return Sums(sum(sums.trades for sums in chosen), tuple(map(math.fsum, amounts)) or (0.0,) * 4)
 
 
 def difference(market: Market, ours: Sums, theirs: Sums) -> str:

@@ -7,14 +7,14 @@ only a block that fails is taken apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import pandera.errors
 import polars as pl
 
-from binance_assets.candles.books import Books, difference, sums_of
+from binance_assets.candles.books import Books, Sums, difference, sums_by_day, total
 from binance_assets.candles.outages import outages_within
 from binance_assets.candles.parsing import empty_candles
 from binance_assets.candles.schema import candle_schema, quick_schema
@@ -161,8 +161,9 @@ def judge(
         candles = rows_of(candles, periods[0])
     complaint = _complaint(series, candles)
     if not complaint:
+        sums = sums_by_day(series.market, candles)
         parts = zip(periods, _split(candles, periods), strict=True)
-        return [_judge_sound(series, part, period, evidence, origin) for period, part in parts]
+        return [_judge_sound(series, part, period, evidence, origin, sums) for period, part in parts]
     if len(periods) == 1:
         return [Judged(periods[0], "invalid", candles, (), complaint, origin)]
     return [one for period in periods for one in judge(series, rows_of(candles, period), [period], evidence, origin)]
@@ -216,7 +217,9 @@ def outside_life(series: Series, period: Period, life: Life) -> Judged | None:
     return None
 
 
-def _judge_sound(series: Series, candles: pl.DataFrame, period: Period, evidence: Evidence, origin: Origin) -> Judged:
+def _judge_sound(
+    series: Series, candles: pl.DataFrame, period: Period, evidence: Evidence, origin: Origin, sums: Mapping[int, Sums]
+) -> Judged:
     opens = candles["open_time"].to_physical()
     phase = series.interval.phase(opens[0]) if len(opens) else 0
     if over_at(period, series.interval, phase) > evidence.now:
@@ -226,7 +229,8 @@ def _judge_sound(series: Series, candles: pl.DataFrame, period: Period, evidence
         return outside
     expected = _expected(series, period, phase, evidence.life)
     missing = missing_spans(series, opens, expected)
-    verdict, reason = _verdict(series, candles, period, expected, missing, evidence)
+    traded = total(sums, period.start, period.end)
+    verdict, reason = _verdict(series, traded, period, expected, missing, evidence)
     return Judged(period, verdict, candles, missing, reason, origin, evidence.strict)
 
 
@@ -249,7 +253,7 @@ def _ends_in(life: Life, period: Period) -> bool:
 
 def _verdict(
     series: Series,
-    candles: pl.DataFrame,
+    traded: Sums,
     period: Period,
     expected: Sequence[int],
     missing: Sequence[tuple[int, int]],
@@ -265,7 +269,7 @@ def _verdict(
     record = evidence.books.sums(start // DAY * DAY, -(-end // DAY) * DAY, begins)
     if record is None:
         return _unproved(hole, evidence)
-    differs = difference(series.market, sums_of(series.market, candles), record)
+    differs = difference(series.market, traded, record)
     if not missing and not differs:
         return _whole(period, evidence.life), ""
     if not missing:

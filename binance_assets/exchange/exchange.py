@@ -19,7 +19,7 @@ from binance_assets.exchange.errors import Banned, ExchangeError, RateLimited, U
 from binance_assets.exchange.paging import Page, plan_pages
 from binance_assets.exchange.pool import Pool, retrying, workers_needed
 from binance_assets.intervals import DAY, MINUTE, SECOND, parse_interval, to_ms
-from binance_assets.markets import NO_DELIVERY, TIME_WEIGHT, TRADED_ON, Market, limits_address
+from binance_assets.markets import ARCHIVE_URL, NO_DELIVERY, TIME_WEIGHT, TRADED_ON, Market, limits_address
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError, Settings
 
@@ -37,8 +37,8 @@ class Figures:
     """What a run asked of one market.
 
     Attributes:
-        requests: Requests sent, retries included.
-        weight: Request weight they cost by the table of markets.
+        requests: Requests sent, to the API and the archive, retries included.
+        weight: Request weight they cost by the table of markets; the archive costs none.
         workers: Requests that may be in flight at once.
         warmup: Pages that were fetched one after another to measure the network.
         rtt_ms: Mean round trip during the warm-up, ms; None before the first answer.
@@ -119,6 +119,11 @@ class Exchange:
                 return self.archive.origin
             raise
         return self._origin
+
+    @property
+    def archive_fits(self) -> bool:
+        """Whether the archive can be of the same exchange as the API: Binance's own is not the sandbox's."""
+        return self._origin != "sandbox" or self._settings.archive_url != ARCHIVE_URL
 
     @property
     def known_origin(self) -> str:
@@ -276,7 +281,8 @@ class Exchange:
         with self._counting:
             trips = self._round_trips
             rtt_ms = round(sum(trips) / len(trips) * 1_000, 2) if trips else None
-            return Figures(self._requests, self._weight, self._pool.workers, self._warmup_pages, rtt_ms)
+            requests = self._requests + self.archive.requests
+            return Figures(requests, self._weight, self._pool.workers, self._warmup_pages, rtt_ms)
 
     def close(self) -> None:
         """Stop everything under way; waits end, requests in flight are abandoned."""

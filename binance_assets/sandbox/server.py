@@ -79,7 +79,7 @@ def serve(options: SandboxOptions, port: int) -> None:
     app = create_app(options)
     listener = _listener(port)
     url = _url(listener)
-    hosts = " ".join(f"BINANCE_{name.upper()}_URL={url}" for name in MARKETS)
+    hosts = " ".join(f"BINANCE_{name.upper()}_URL={url}" for name in (*MARKETS, "archive"))
     print(f"The sandbox is at {url}; for the client to use it: {hosts}", flush=True)
     _Server(app).run(sockets=[listener])
 
