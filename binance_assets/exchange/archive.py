@@ -30,6 +30,7 @@ from binance_assets.exchange.files import ArchiveFile
 from binance_assets.exchange.pool import Pool, retrying
 from binance_assets.intervals import SECOND
 from binance_assets.markets import SANDBOX_HEADER, Market
+from binance_assets.series import Series
 from binance_assets.settings import Settings
 
 Result = TypeVar("Result")
@@ -60,22 +61,18 @@ class Archive:
     Args:
         market: The market.
         settings: Host, time-outs, workers.
+        count: Told of each request for a file of a series.
     """
 
-    def __init__(self, market: Market, settings: Settings) -> None:
+    def __init__(self, market: Market, settings: Settings, count: Callable[[Series], None]) -> None:
         self.market = market
         self._most_workers = min(_MOST_WORKERS, settings.max_workers)
         self._client = Client(settings.archive_url, self._most_workers, settings.connect_timeout, settings.read_timeout)
         self._pool = Pool(warmup=0, ahead_per_worker=1)
-        self._requests = 0
+        self._count = count
         self.origin = ""
         """Whose candles the files are, once anything was asked: ``binance`` or ``sandbox``."""
         self._gone: NoConnection | None = None
-
-    @property
-    def requests(self) -> int:
-        """Requests sent so far."""
-        return self._requests
 
     def stream(
         self, files: Sequence[ArchiveFile], read: Callable[[ArchiveFile, Unpacked], Result]
@@ -136,7 +133,7 @@ class Archive:
         self._client.close()
 
     def _read(self, file: ArchiveFile, read: Callable[[ArchiveFile, Unpacked], Result]) -> Result:
-        answer = self._get(file.path)
+        answer = self._get(file, file.path)
         told = self._checksum(file)
         sha256 = hashlib.sha256(answer.body).hexdigest()
         if sha256 != told:
@@ -148,16 +145,16 @@ class Archive:
             raise UnexpectedAnswer(reason, answer.request, 200, headers=answer.headers) from error
 
     def _checksum(self, file: ArchiveFile) -> str:
-        answer = self._get(file.path + ".CHECKSUM")
+        answer = self._get(file, file.path + ".CHECKSUM")
         found = _SIDECAR.fullmatch(answer.body.decode("utf-8", "replace"))
         if found is None or found[2] != file.name:
             raise UnexpectedAnswer(f"the checksum of {file.name} in the archive is not one", answer.request, 200)
         return found[1]
 
-    def _get(self, path: str) -> Answer:
+    def _get(self, file: ArchiveFile, path: str) -> Answer:
         if self._gone is not None:
             raise NotAsked(f"not asked, because of this: {self._gone}", self._client.url + path)
-        self._requests += 1
+        self._count(file.series)
         try:
             answer = self._client.get(path, {})
         except RefusedRequest as error:

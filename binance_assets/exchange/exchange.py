@@ -51,6 +51,20 @@ class Figures:
     rtt_ms: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Requests, and the weight that they cost."""
+
+    requests: int = 0
+    weight: int = 0
+
+
+Owner = tuple[str, str] | None
+"""Symbol and interval that a request was for; None where it was for neither."""
+
+_SETTLED: Final = ("", "")
+
+
 class Exchange:
     """A connection to one market that lives as long as a run. Nothing is sent before the first call.
 
@@ -83,11 +97,10 @@ class Exchange:
         self._next_sync = 0.0
         self._limit_reader: threading.Thread | None = None
         self._pool = Pool(settings.warmup)
-        self.archive = Archive(market, settings)
+        self.archive = Archive(market, settings, lambda series: self._count((series.symbol, series.interval.wire), 0))
         """The market's public archive."""
         self._counting = threading.Lock()
-        self._requests = 0
-        self._weight = 0
+        self._spent: dict[Owner, Spent] = {}
         self._warmup_pages = 0
         self._round_trips: list[float] = []
         self._origin = ""
@@ -281,8 +294,22 @@ class Exchange:
         with self._counting:
             trips = self._round_trips
             rtt_ms = round(sum(trips) / len(trips) * 1_000, 2) if trips else None
-            requests = self._requests + self.archive.requests
-            return Figures(requests, self._weight, self._pool.workers, self._warmup_pages, rtt_ms)
+            requests = sum(spent.requests for spent in self._spent.values())
+            weight = sum(spent.weight for spent in self._spent.values())
+            return Figures(requests, weight, self._pool.workers, self._warmup_pages, rtt_ms)
+
+    def settle_account(self, series: Series) -> Spent:
+        """What was spent on ``series`` since the last time, with what belongs to no series, such as the time.
+
+        Series may be fetched at the same time; so the accounts of all series of a run add up to what it spent.
+        """
+        with self._counting:
+            owners: tuple[Owner, ...] = ((series.symbol, series.interval.wire), (series.symbol, _DAILY.wire), None)
+            spent = [self._spent.pop(owner) for owner in dict.fromkeys(owners) if owner in self._spent]
+            settled = Spent(sum(one.requests for one in spent), sum(one.weight for one in spent))
+            before = self._spent.get(_SETTLED, Spent())
+            self._spent[_SETTLED] = Spent(before.requests + settled.requests, before.weight + settled.weight)
+            return settled
 
     def close(self) -> None:
         """Stop everything under way; waits end, requests in flight are abandoned."""
@@ -322,7 +349,7 @@ class Exchange:
         else:
             # The budget counts by the server's minutes, so the very first request cannot be claimed before it is sent.
             self._budget.wait_for_block(self._pool.stop)
-            self._count(TIME_WEIGHT)
+            self._count(None, TIME_WEIGHT)
             answer = self._get("/time", {})
             with _reading(answer, "its time"):
                 _, server_ms = _server_time(answer)
@@ -357,7 +384,7 @@ class Exchange:
         timed: bool,
     ) -> Result:
         self._budget.take(weight, self._pool.stop)
-        self._count(weight)
+        self._count(_owner(parameters), weight)
         sent, used = time.monotonic(), None
         try:
             answer = self._get(endpoint, parameters)
@@ -379,10 +406,10 @@ class Exchange:
             self._budget.refused(error)
             raise
 
-    def _count(self, weight: int) -> None:
+    def _count(self, owner: Owner, weight: int) -> None:
         with self._counting:
-            self._requests += 1
-            self._weight += weight
+            before = self._spent.get(owner, Spent())
+            self._spent[owner] = Spent(before.requests + 1, before.weight + weight)
 
     def _note_round_trip(self, answer: Answer) -> None:
         if self._pool.sized:
@@ -411,6 +438,10 @@ def _reading(answer: Answer, wanted: str) -> Iterator[None]:
 
 def _klines(series: Series, window: Mapping[str, str | int]) -> dict[str, str | int]:
     return {"symbol": series.symbol, "interval": series.interval.wire, **window}
+
+
+def _owner(parameters: Mapping[str, str | int]) -> Owner:
+    return (str(parameters["symbol"]), str(parameters["interval"])) if "interval" in parameters else None
 
 
 def _first_open_time(answer: Answer) -> int | None:

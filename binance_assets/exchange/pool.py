@@ -91,6 +91,8 @@ class Pool:
         self._ahead_per_worker = ahead_per_worker
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = 0
+        self._growing = threading.Lock()
+        self._sizing = threading.Lock()
 
     def stream(
         self,
@@ -99,6 +101,8 @@ class Pool:
         size: Callable[[], int],
     ) -> Iterator[tuple[Task, Result | ExchangeError]]:
         """Yield every task with its result, or the error that stands in its place, in the order of the tasks.
+
+        Several threads may each have a stream of their own; they share the workers.
 
         Only so many tasks are under way, or done and not yet taken, as keep the workers busy: memory does not grow
         with the number of tasks. Once a task's error ends the run, or nothing was had for a minute, the tasks behind
@@ -167,9 +171,10 @@ class Pool:
             self._size(size)
 
     def _size(self, size: Callable[[], int]) -> None:
-        if not self.sized:
-            self.workers, self.sized = size(), True
-            self._start_threads()
+        with self._sizing:
+            if not self.sized:
+                self.workers, self.sized = size(), True
+        self._start_threads()
 
     def _submit(self, task: Task, fetch: Callable[[Task], Result]) -> Future[Result]:
         future: Future[Result] = Future()
@@ -188,9 +193,10 @@ class Pool:
         return future
 
     def _start_threads(self) -> None:
-        for _ in range(self._threads, self.workers):
-            threading.Thread(target=self._work_on, name="binance-page", daemon=True).start()
-            self._threads += 1
+        with self._growing:
+            for _ in range(self._threads, self.workers):
+                threading.Thread(target=self._work_on, name="binance-page", daemon=True).start()
+                self._threads += 1
 
     def _work_on(self) -> None:
         while (work := self._work.get()) is not None:

@@ -18,15 +18,18 @@ from binance_assets.candles.validation import Judged
 from binance_assets.download import download, unavailable
 from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.errors import ExchangeError
-from binance_assets.exchange.exchange import Exchange, Figures
+from binance_assets.exchange.exchange import Exchange
 from binance_assets.intervals import SECOND
 from binance_assets.lake import Lake, Stored
+from binance_assets.markets import Market
+from binance_assets.orchestration.ahead import Ahead, worth_fetching_ahead
 from binance_assets.orchestration.checks import gap_free_result, gap_free_spec, tell_refused
 from binance_assets.orchestration.figures import RunFigures, Watcher
+from binance_assets.orchestration.freshness import freshness_of
 from binance_assets.orchestration.partitions import partitions_of
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
 from binance_assets.periods import Period, period_of
-from binance_assets.series import Series, ascii_symbol
+from binance_assets.series import Series, ascii_symbol, parse_series
 from binance_assets.settings import ConfigurationError, Source
 
 
@@ -35,6 +38,9 @@ class CandlesConfig(dg.Config):
 
     only_missing: bool = Field(
         default=False, description="Leave alone partitions that are in the lake; otherwise they are fetched again"
+    )
+    only: list[str] = Field(
+        default=[], description="Of the run's partitions only these, by their keys; all of them where it is empty"
     )
 
 
@@ -71,8 +77,10 @@ def candles_asset(series: Series, source: Source, lake: Lake, watcher: Watcher |
             "interval": series.interval.name,
         },
         description=_description(series),
+        freshness_policy=freshness_of(series),
         metadata={
             "series": str(series),
+            "source": source,
             "dagster/column_schema": column_schema(series),
             "dagster/uri": lake.folder(series).absolute().as_uri(),
         },
@@ -80,7 +88,7 @@ def candles_asset(series: Series, source: Source, lake: Lake, watcher: Watcher |
     def candles(
         context: dg.AssetExecutionContext, config: CandlesConfig, binance: BinanceResource, lake: LakeResource
     ) -> CandleEvents:
-        yield from _materialize(context, config, binance, lake.lake(), series, source, watcher)
+        yield from _materialize(context, binance, lake.lake(), series, source, watcher)
 
     return candles
 
@@ -112,17 +120,16 @@ class _Run:
 
     series: Series
     exchange: Exchange
-    before: Figures
     began: float = field(default_factory=time.monotonic)
     refused: list[Judged] = field(default_factory=list)
     accepted: int = 0
     rows: int = 0
 
     def figures(self) -> RunFigures:
-        now = self.exchange.figures()
+        now, spent = self.exchange.figures(), self.exchange.settle_account(self.series)
         return RunFigures(
-            requests=now.requests - self.before.requests,
-            weight=now.weight - self.before.weight,
+            requests=spent.requests,
+            weight=spent.weight,
             workers=now.workers,
             warmup=now.warmup,
             rtt_ms=now.rtt_ms,
@@ -133,22 +140,18 @@ class _Run:
 
 def _materialize(
     context: dg.AssetExecutionContext,
-    config: CandlesConfig,
     binance: BinanceResource,
     lake: Lake,
     series: Series,
     source: Source,
     watcher: Watcher | None,
 ) -> CandleEvents:
-    periods = [period_of(key, series.interval) for key in context.partition_keys]
-    if config.only_missing:
-        periods = [period for period in periods if lake.stored(series, period) is None]
     try:
-        exchange = binance.exchange(series.market, _series_in_run(context, series))
-        run = _Run(series, exchange, exchange.figures())
+        exchange = binance.exchange(series.market, len(_series_in_run(context, series.market)))
+        run = _Run(series, exchange)
         if watcher:
             watcher.started(series, exchange)
-        for judged in _prepared(lake, exchange, series, periods, source, binance.strict):
+        for judged in _fetched(context, binance, lake, exchange, series, source):
             if judged.accepted:
                 stored = lake.write(series, judged)
                 yield materialization(series, judged.period, stored)
@@ -170,6 +173,40 @@ def _materialize(
     if _has_downstream(context) and not run.refused:
         yield dg.MaterializeResult()
     yield gap_free_result(run.refused, run.accepted, figures)
+
+
+def _fetched(
+    context: dg.AssetExecutionContext,
+    binance: BinanceResource,
+    lake: Lake,
+    exchange: Exchange,
+    series: Series,
+    source: Source,
+) -> Iterator[Judged]:
+    """The verdicts on the step's partitions; of a run over many series the next ones are fetched meanwhile."""
+    sources = _series_in_run(context, series.market)
+    periods = [period_of(key, series.interval) for key in context.partition_keys]
+
+    def fetch(one: Series) -> Iterator[Judged]:
+        wanted = _wanted(context, lake, one)
+        return _prepared(lake, exchange, one, wanted, sources.get(one, source), binance.strict)
+
+    if not worth_fetching_ahead(list(sources), periods):
+        return fetch(series)
+    ahead = binance.ahead(series.market, lambda: Ahead(list(sources), lambda one: list(fetch(one))))
+    return ahead.take(series)
+
+
+def _wanted(context: dg.AssetExecutionContext, lake: Lake, series: Series) -> list[Period]:
+    """The partitions of ``series`` that the run is to fetch, by what it is configured with."""
+    step = context.run_config.get("ops", {}).get("__".join(series.key), {})
+    config = CandlesConfig(**step.get("config", {}))
+    periods = [
+        period_of(key, series.interval) for key in context.partition_keys if key in config.only or not config.only
+    ]
+    if config.only_missing:
+        return [period for period in periods if lake.stored(series, period) is None]
+    return periods
 
 
 def _prepared(
@@ -227,6 +264,12 @@ def _has_downstream(context: dg.AssetExecutionContext) -> bool:
     return bool(context.job_def.asset_layer.asset_graph.get(context.asset_key).child_keys)
 
 
-def _series_in_run(context: dg.AssetExecutionContext, series: Series) -> int:
-    keys = context.job_def.asset_layer.executable_asset_keys
-    return sum(1 for key in keys if len(key.path) == 3 and key.path[0] == series.market.name)
+def _series_in_run(context: dg.AssetExecutionContext, market: Market) -> dict[Series, Source]:
+    """The fetched series of ``market`` in the run with their sources, in the order of their steps."""
+    layer = context.job_def.asset_layer
+    found = {}
+    for key in sorted(layer.executable_asset_keys, key=lambda key: "__".join(key.path)):
+        metadata = layer.asset_graph.get(key).metadata
+        if key.path[0] == market.name and "source" in metadata:
+            found[parse_series(str(metadata["series"]))] = metadata["source"]
+    return found

@@ -6,7 +6,7 @@ sized once per run and market.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pydantic import Field, PrivateAttr
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.lake import Lake
 from binance_assets.markets import Market
+from binance_assets.orchestration.ahead import Ahead
 from binance_assets.settings import Settings, make_settings
 
 
@@ -36,6 +37,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     strict: bool = Field(description="Whether days whose sums differ from the exchange's own are refused")
 
     _exchanges: dict[str, Exchange] = PrivateAttr(default_factory=dict)
+    _ahead: dict[str, Ahead] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> BinanceResource:
@@ -46,10 +48,12 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[BinanceResource, None, None]:
         """The resource for the length of a run; at its end the exchanges are closed."""
-        self._exchanges = {}
+        self._exchanges, self._ahead = {}, {}
         try:
             yield self
         finally:
+            for ahead in self._ahead.values():
+                ahead.close()
             for exchange in self._exchanges.values():
                 exchange.close()
 
@@ -67,6 +71,12 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             settings = make_settings({name: getattr(self, name) for name in type(self).model_fields})
             self._exchanges[market.name] = Exchange(market, settings, series_in_run)
         return self._exchanges[market.name]
+
+    def ahead(self, market: Market, start: Callable[[], Ahead]) -> Ahead:
+        """What the run fetches ahead of ``market``; ``start`` begins it with the run's first step."""
+        if market.name not in self._ahead:
+            self._ahead[market.name] = start()
+        return self._ahead[market.name]
 
 
 class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
