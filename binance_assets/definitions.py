@@ -9,10 +9,15 @@ import dagster as dg
 
 from binance_assets.lake import Lake
 from binance_assets.orchestration.assets import candles_asset
+from binance_assets.orchestration.catch_up import catch_up_schedules
+from binance_assets.orchestration.coverage import coverage_asset
+from binance_assets.orchestration.derived import derived_asset
 from binance_assets.orchestration.figures import Watcher
+from binance_assets.orchestration.io_manager import CandlesIOManager
 from binance_assets.orchestration.jobs import candle_jobs
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
 from binance_assets.orchestration.schedules import candle_schedules
+from binance_assets.orchestration.sensors import candle_sensors
 from binance_assets.settings import Settings, read_settings
 from binance_assets.universe import Universe, read_universe
 
@@ -33,13 +38,19 @@ def build_defs(settings: Settings, universe: Universe, watcher: Watcher | None =
         # Single-run backfills are what this project stands on; its users can do nothing about the label.
         warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
         assets = [candles_asset(one.series, one.source or settings.source, lake, watcher) for one in universe.tracked]
+        assets += [derived_asset(one, lake) for one in universe.derived]
+    every = [*universe.series, *(one.series for one in universe.derived)]
+    for market in dict.fromkeys(one.market for one in every):
+        assets.append(coverage_asset(market, [one for one in every if one.market == market]))
     return dg.Definitions(
         assets=assets,
         jobs=jobs,
-        schedules=candle_schedules(jobs),
+        schedules=[*candle_schedules(jobs), *catch_up_schedules(universe.series, settings)],
+        sensors=candle_sensors(jobs, universe.series, universe.derived, settings),
         resources={
             "binance": BinanceResource.from_settings(settings),
             "lake": LakeResource(root=str(settings.lake)),
+            "candles": CandlesIOManager(root=str(settings.lake)),
         },
         executor=dg.in_process_executor,
     )

@@ -177,7 +177,11 @@ def _better(task: _Task, first: Judged | None, second: Judged) -> Judged:
     if first.missing and second.missing and first.missing != second.missing:
         both = pl.concat([first.candles, second.candles]).unique("open_time", keep="last").sort("open_time")
         sources = dict.fromkeys((first.origin.source, second.origin.source))
-        (together,) = task.judge(both, [first.period], Origin("+".join(sources)))
+        file = first.origin if first.origin.file else second.origin
+        (together,) = task.judge(both, [first.period], replace(file, source="+".join(sources)))
+        if together.accepted and not together.doubtful:
+            told = f"{first.origin.told} and {second.origin.told} together, each with candles that the other lacks"
+            return replace(together, reason=f"from {told}")
         return min(first, second, together, key=_doubt)
     return min(first, second, key=_doubt)
 

@@ -187,6 +187,11 @@ def to_text(time: int) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S" if moment.second else "%Y-%m-%d %H:%M")
 
 
+def from_iso(text: str) -> int:
+    """The moment (ms, UTC) that :func:`to_iso` wrote."""
+    return int(dt.datetime.fromisoformat(text).timestamp()) * SECOND
+
+
 def to_iso(time: int) -> str:
     """A moment (ms, UTC) as programs read it: ``2024-01-01T12:40:00Z``."""
     return dt.datetime.fromtimestamp(time // SECOND, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

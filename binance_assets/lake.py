@@ -18,26 +18,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import polars as pl
 
 from binance_assets import __version__
-from binance_assets.candles.validation import ACCEPTED, Judged
+from binance_assets.candles.validation import ACCEPTED, Judged, Verdict
 from binance_assets.intervals import to_iso
+from binance_assets.markets import Market
 from binance_assets.periods import Period, next_first, periods_between
 from binance_assets.processes import alone_in, is_alive
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError
 
 _MARKER: Final = "_lake.json"
+_COVERAGE: Final = "_coverage"
 _FIRST_CANDLES: Final = "_first_candles.json"
 # Files in the making are kept out of the markets' folders: a reader of a whole folder would stumble over them.
 _INCOMING: Final = ".incoming"
 _INCOMING_NAME: Final = re.compile(r"(?P<pid>\d+)-[0-9a-f]+-(?P<host>.+)")
 _KEY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _STALE_SECONDS: Final = 24 * 3600
-_TEXTS: Final = ("note", "archive_file", "archive_sha256", "archive_modified", "accepted_by", "accepted_because")
+_TEXTS: Final = (
+    "note",
+    "archive_file",
+    "archive_sha256",
+    "archive_modified",
+    "derived_from",
+    "accepted_by",
+    "accepted_because",
+)
 
 
 class LakeError(ConfigurationError):
@@ -59,6 +69,7 @@ class Stored:
         archive_file: The file of the archive that it came from; empty where it came from REST.
         archive_sha256: Its SHA-256.
         archive_modified: When the archive last changed it, as an ISO time in UTC; empty where it does not say.
+        derived_from: The series that it was made from; empty where it was fetched.
         accepted_by: Who took it although candles were lost; empty where nobody had to.
         accepted_because: The reason they gave.
         first: Open time of the first candle, ms UTC; None where there is none.
@@ -68,13 +79,14 @@ class Stored:
     path: Path
     size: int
     rows: int
-    verdict: str
+    verdict: Verdict
     source: str
     missing: list[list[str]]
     note: str
     archive_file: str
     archive_sha256: str
     archive_modified: str
+    derived_from: str
     accepted_by: str
     accepted_because: str
     first: int | None
@@ -170,6 +182,7 @@ class Lake:
             "archive_file": judged.origin.file,
             "archive_sha256": judged.origin.sha256,
             "archive_modified": to_iso(judged.origin.modified) if judged.origin.modified is not None else "",
+            "derived_from": judged.origin.of,
             "accepted_by": judged.accepted_by,
             "accepted_because": judged.accepted_because,
             "rows": str(judged.candles.height),
@@ -210,6 +223,20 @@ class Lake:
     def read(self, series: Series, period: Period) -> pl.DataFrame:
         """The table of a partition that is there."""
         return pl.read_parquet(self.path(series, period), hive_partitioning=False, glob=False)
+
+    def write_coverage(self, market: Market, table: pl.DataFrame) -> Path:
+        """Write what is known of a market to ``<lake>/_coverage/<market>.parquet``, out of the way of its candles.
+
+        Raises:
+            LakeError: It cannot be written.
+        """
+        target = self.root / _COVERAGE / f"{market.name}.parquet"
+        with self._writing():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
+            with self._replacing(target) as incoming:
+                table.write_parquet(incoming, compression="zstd")
+        return target
 
     def first_open(self, series: Series) -> int | None:
         """When the first candle of ``series`` opens, ms UTC, if that was ever remembered here."""
@@ -273,7 +300,7 @@ def _stored(path: Path, metadata: dict[str, str]) -> Stored:
         path=path,
         size=path.stat().st_size,
         rows=int(metadata["rows"]),
-        verdict=metadata["verdict"],
+        verdict=cast("Verdict", metadata["verdict"]),  # a word of another version is not accepted
         source=metadata["source"],
         missing=json.loads(metadata["missing"]),
         **{name: metadata.get(name, "") for name in _TEXTS},

@@ -132,7 +132,7 @@ COINM: Final = Market(
     # Counted in contracts; the archive's CSV headers call the third one quote_volume, which it is not.
     value_columns=("volume", "base_volume", "taker_buy_volume", "taker_buy_base_volume"),
     info_weight=1,
-    opened=dt.date(2020, 8, 10),
+    opened=dt.date(2020, 6, 1),
     archive="futures/cm",
     archived=dt.date(2020, 8, 11),
 )

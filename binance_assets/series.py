@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from binance_assets.intervals import Interval, parse_interval
+from binance_assets.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.markets import Market, parse_market
 
 # ASCII symbols are capitals, digits and underscores; since 2025 there are also symbols in other scripts.
@@ -83,3 +83,17 @@ def parse_series(text: str) -> Series:
     if len(parts) != 3:
         raise ValueError(f"{text!r} is not a series; write market/SYMBOL/interval, such as spot/BTCUSDT/1m")
     return Series(parse_market(parts[0]), parts[1], parse_interval(parts[2]))
+
+
+def parse_any_series(text: str) -> Series:
+    """The series that ``text`` names, fetched or derived, as in ``spot/BTCUSDT/45m``.
+
+    Raises:
+        ValueError: It names none; the message says why.
+    """
+    try:
+        return parse_series(text)
+    except ValueError:
+        market, _, rest = text.partition("/")
+        symbol, _, interval = rest.partition("/")
+        return derived_series(parse_market(market), symbol, parse_derived_interval(interval))

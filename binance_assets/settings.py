@@ -76,6 +76,9 @@ class Settings(BaseModel):
     read_timeout: float = Field(
         15, gt=0, alias="BINANCE_ASSETS_READ_TIMEOUT", description="Longest silence of an open connection, seconds"
     )
+    catch_up_days: int = Field(
+        14, ge=1, le=366, alias="BINANCE_ASSETS_CATCH_UP_DAYS", description="How many days back the catch-up looks"
+    )
     strict: bool = Field(
         False, alias="BINANCE_ASSETS_STRICT", description="Refuse days whose sums differ from the exchange's"
     )

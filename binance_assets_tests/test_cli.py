@@ -44,12 +44,20 @@ def keys_in(folder: Path, series: str = "market=spot/symbol=BTCUSDT/interval=1m"
     return sorted(path.stem for path in (folder / "lake" / series).glob("*.parquet"))
 
 
+def lose_a_minute(sandbox: Sandbox) -> None:
+    """From now on neither source has the first minute of the 3rd's second hour."""
+    begin = THE_3RD + HOUR
+    for path in ("klines", "archive"):
+        sandbox.faults.add(Fault("missing_row", start=begin, end=begin + MINUTE, path=path, interval="1m"))
+
+
 def test_a_month_lands_in_lake_universe_and_dagster(run_cli: Run, tmp_path: Path) -> None:
-    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json")
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json",
+                      "--source", "rest")  # fmt: skip
     assert result.returncode == 0, result.stderr
     told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
     assert (told["days_asked"], told["days_present"], told["refused"]) == (31, 31, [])
-    assert (told["rows"], told["requests"]) == (44_640, 47)
+    assert (told["rows"], told["requests"]) == (44_640, 48)  # and the time, the limit, the days' sums
     assert told["workers"] >= 1
     assert told["rtt_ms"] > 0
     assert len(keys_in(tmp_path)) == len(materialized_in(tmp_path)) == 31
@@ -58,6 +66,21 @@ def test_a_month_lands_in_lake_universe_and_dagster(run_cli: Run, tmp_path: Path
     assert "spot/BTCUSDT/1m is now tracked" in result.stderr
     assert "reload" in result.stderr
     assert "dagster" not in result.stderr.lower().replace(str(tmp_path).lower(), "")
+
+
+@pytest.mark.parametrize("source", [["--source", "archive"], ["--source", "auto"], []])
+def test_a_month_that_is_over_is_one_file_of_the_archive_and_costs_no_weight(
+    run_cli: Run, sandbox: Sandbox, source: list[str]
+) -> None:
+    result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json", *source)
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    assert (told["days_present"], told["rows"], told["refused"]) == (31, 44_640, [])
+    zips = [request.path for request in sandbox.requests if request.path.endswith(".zip")]
+    assert zips == ["/data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip"]
+    asked = [request.params["interval"] for request in sandbox.requests if request.path.endswith("/klines")]
+    assert asked.count("1m") == (0 if source[-1:] == ["archive"] else 1)  # whether there is such a symbol
+    assert told["weight"] == 1 + 2  # the time and the days' sums
 
 
 def test_the_table_says_the_same_to_people(run_cli: Run) -> None:
@@ -114,7 +137,7 @@ def test_days_that_dagster_does_not_know_are_reported_to_it(run_cli: Run, tmp_pa
 
 
 def test_a_refused_day_is_named_and_the_code_is_1(run_cli: Run, sandbox: Sandbox, tmp_path: Path) -> None:
-    sandbox.faults.add(Fault("missing_row", start=THE_3RD + HOUR, end=THE_3RD + HOUR + MINUTE))
+    lose_a_minute(sandbox)
     result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json")
     assert result.returncode == 1
     told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
@@ -150,16 +173,28 @@ def test_from_the_first_candle_to_the_last_finished_one(run_cli: Run, sandbox: S
 
 
 def test_a_dry_run_writes_nothing(run_cli: Run, tmp_path: Path) -> None:
-    result = download(run_cli, "BTCUSDT", "--market", "usdm", "--interval", "1m", *JANUARY, "--dry-run", "--json")
-    assert result.returncode == 0
-    told = json.loads(result.stdout)["usdm/BTCUSDT/1m"]
-    assert (told["days_asked"], told["days_present"], len(told["days_missing"])) == (31, 0, 31)
-    assert (told["requests"], told["weight"]) == (90, 180)
+    wanted = ("BTCUSDT", "--market", "usdm", "--interval", "1m", "--start", "2024-01-01", "--end", "2024-02-03")
+    for source, requests, weight, files in (("rest", 96, 192, 0), ("auto", 4, 0, 2), ("archive", 4, 0, 2)):
+        result = download(run_cli, *wanted, "--dry-run", "--json", "--source", source)
+        assert result.returncode == 0
+        told = json.loads(result.stdout)["usdm/BTCUSDT/1m"]
+        assert (told["days_asked"], told["days_present"], len(told["days_missing"])) == (33, 0, 33)
+        assert (told["requests"], told["weight"], told["files"]) == (requests, weight, files)
+        table = download(run_cli, *wanted, "--dry-run", "--source", source).stdout.splitlines()
+        assert table[0].split()[-3:] == ["requests", "weight", "files"]
+        assert table[1].split() == [
+            "usdm/BTCUSDT/1m", "2024-01-01", "2024-02-02", "33", "0", "33", f"{requests}", f"{weight}", f"{files}",
+        ]  # fmt: skip
     assert {path.name.split("-")[0] for path in tmp_path.iterdir()} <= {"ledger.sqlite"}
-    table = download(run_cli, "BTCUSDT", "--market", "usdm", "--interval", "1m", *JANUARY, "--dry-run")
-    assert table.stdout.splitlines()[1].split() == [
-        "usdm/BTCUSDT/1m", "2024-01-01", "2024-01-31", "31", "0", "31", "90", "180",
-    ]  # fmt: skip
+
+
+def test_a_dry_run_weighs_what_the_archive_has_not_yet(run_cli: Run) -> None:
+    first = (TODAY - dt.timedelta(40)).replace(day=1)
+    wanted = ("BTCUSDT", "--market", "spot", "--interval", "1m", "--start", f"{first}", "--dry-run", "--json")
+    told = json.loads(download(run_cli, *wanted, "--source", "auto").stdout)["spot/BTCUSDT/1m"]
+    assert told["files"] >= 1
+    assert told["days_asked"] == len(told["days_missing"]) == (TODAY - first).days
+    assert told["weight"] == 2 * (told["requests"] - 2 * told["files"])
 
 
 TODAY = dt.datetime.now(dt.UTC).date()
@@ -183,7 +218,7 @@ TODAY = dt.datetime.now(dt.UTC).date()
             ["BTCUSDT", "--market", "spot", "--interval", "1m", "--end", f"{TODAY + dt.timedelta(2)}"],
             "later than today",
         ),
-        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--source", "archive", *JANUARY], "archive"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1m", "--source", "attic", *JANUARY], "attic"),
         (["BTCUSDT", "--market", "spot"], "--interval"),
         (["--market", "spot", "--interval", "1m"], "SYMBOL"),
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--sauce"], "--sauce"),
@@ -247,10 +282,10 @@ def test_a_port_that_is_taken_is_one_line(run_cli: Run, sandbox: Sandbox) -> Non
 def test_an_interrupt_of_the_whole_process_group_is_one_line(sandbox: Sandbox, tmp_path: Path) -> None:
     hang = THE_3RD + 60 * DAY
     (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
-    sandbox.faults.add(Fault("hang", start=hang, end=hang + 1))
+    sandbox.faults.add(Fault("hang", start=hang, end=hang + 1, interval="1m"))
     process = subprocess.Popen(
         [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot", "--interval", "1m",
-         "--start", "2024-01-01", "--end", "2024-04-01"],
+         "--start", "2024-01-01", "--end", "2024-04-01", "--source", "rest"],
         cwd=tmp_path, env=cli_environment(sandbox, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
@@ -318,10 +353,10 @@ def test_an_interrupt_ends_it_within_two_seconds_even_while_a_socket_hangs(
 ) -> None:
     (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
     hang = THE_3RD + 60 * DAY
-    sandbox.faults.add(Fault("hang", start=hang, end=hang + 1))
+    sandbox.faults.add(Fault("hang", start=hang, end=hang + 1, interval="1m"))
     process = subprocess.Popen(
         [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot", "--interval", "1m",
-         "--start", "2024-01-01", "--end", "2024-04-01"],
+         "--start", "2024-01-01", "--end", "2024-04-01", "--source", "rest"],
         cwd=tmp_path, env=cli_environment(sandbox, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60

@@ -48,7 +48,7 @@ def start_download(
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "binance_assets", "download", SERIES.symbol, "--market", "spot", "--interval", "1m",
-         "--start", str(start), "--end", str(end), "--json", *more],
+         "--start", str(start), "--end", str(end), "--source", "rest", "--json", *more],
         cwd=folder, env=cli_environment(sandbox, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -202,7 +202,8 @@ def test_three_processes_on_one_small_budget_draw_no_429_and_waste_nothing(tmp_p
         running = [
             subprocess.Popen(
                 [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot",
-                 "--interval", "1m", "--start", str(start), "--end", str(start + dt.timedelta(18)), "--json"],
+                 "--interval", "1m", "--start", str(start), "--end", str(start + dt.timedelta(18)), "--source", "rest",
+                 "--json"],
                 cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
             for folder, environment, start in zip(folders, environments, starts, strict=True)

@@ -1,6 +1,7 @@
 """Materializing on a real Dagster instance: a day, a range, a range with a bad day, with downstream, two at once."""
 
 import datetime as dt
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,14 @@ BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUS
 WEEKS = parse_series("spot/BTCUSDT/1w")
 UNIVERSE = Universe(tuple(Tracked(series) for series in (BTC, ETH, COIN, WEEKS)))
 NOON_OF_THE_3RD = to_ms(dt.date(2024, 1, 3)) + 12 * HOUR
+
+
+def lose_two_minutes(sandbox: Sandbox) -> None:
+    """From now on neither source has the first two minutes of the afternoon of the 3rd."""
+    for path in ("klines", "archive"):
+        sandbox.faults.add(
+            Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE, path=path, interval="1m")
+        )
 
 
 @dg.asset(
@@ -107,7 +116,10 @@ def test_what_a_day_says_of_itself(definitions: dg.Definitions, instance: dg.Dag
     assert said["dagster/partition_row_count"] == 1440
     assert said["path"] == str(path)
     assert said["bytes"] == path.stat().st_size
-    assert (said["verdict"], said["source"]) == ("complete", "rest")
+    assert (said["verdict"], said["source"]) == ("complete", "archive")
+    assert said["archive_file"] == "BTCUSDT-1m-2024-01.zip"
+    assert re.fullmatch("[0-9a-f]{64}", said["archive_sha256"])
+    assert said["archive_modified"] == "2024-02-03T08:30:00Z"
     assert said["first_open_time"] == dt.datetime(2024, 1, 2, tzinfo=dt.UTC).timestamp()
     assert said["last_open_time"] == dt.datetime(2024, 1, 2, 23, 59, tzinfo=dt.UTC).timestamp()
 
@@ -118,18 +130,19 @@ def _periods() -> list[object]:
     return list(periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 4), BTC.interval))
 
 
-def test_what_a_run_says_of_itself(definitions: dg.Definitions, instance: dg.DagsterInstance) -> None:
+def test_what_a_run_says_of_itself(settings: Settings, instance: dg.DagsterInstance) -> None:
+    definitions = build_defs(settings.model_copy(update={"source": "rest"}), UNIVERSE)
     said = check_of(run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-31")).metadata
     assert said["rows"].value == 44_640
-    assert said["requests"].value == 45 + 2  # and the time and the limit
-    assert said["weight"].value == 90 + 1 + 20
+    assert said["requests"].value == 45 + 3  # and the time, the limit, the days' sums
+    assert said["weight"].value == 90 + 1 + 20 + 2
     assert {"rtt_ms", "workers", "rows_per_second", "seconds"} <= set(said)
 
 
 def test_a_bad_day_is_missing_and_named_and_the_others_are_there(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    sandbox.faults.add(Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE))
+    lose_two_minutes(sandbox)
     result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-05")
     assert not result.success
     good = ["2024-01-01", "2024-01-02", "2024-01-04", "2024-01-05"]
@@ -145,14 +158,16 @@ def test_a_bad_day_is_missing_and_named_and_the_others_are_there(
 def test_a_repaired_day_is_fetched_by_the_next_run(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    sandbox.faults.add(Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE))
+    lose_two_minutes(sandbox)
     run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-05")
     sandbox.faults.clear()
     sandbox.requests.clear()
     assert run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-05", only_missing=True).success
     assert len(lake.keys(BTC)) == 5
-    windows = [request.params["startTime"] for request in sandbox.requests if "startTime" in request.params]
+    windows = [request.params["startTime"] for request in sandbox.requests if request.params.get("interval") == "1m"]
+    assert windows
     assert all(int(start) >= to_ms(dt.date(2024, 1, 3)) for start in windows)
+    assert not any(request.path.endswith(".zip") for request in sandbox.requests)  # two pages are cheaper
 
 
 def test_a_refused_refresh_leaves_the_file_that_was_there(
@@ -161,7 +176,7 @@ def test_a_refused_refresh_leaves_the_file_that_was_there(
     run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03")
     (path,) = lake.root.rglob("*.parquet")
     before = path.read_bytes()
-    sandbox.faults.add(Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE))
+    lose_two_minutes(sandbox)
     assert not run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03").success
     assert path.read_bytes() == before
 
@@ -177,7 +192,7 @@ def test_a_downstream_asset_runs_in_the_same_run_after_a_good_range(
 def test_a_downstream_asset_does_not_run_on_a_range_with_a_bad_day(
     definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
-    sandbox.faults.add(Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE))
+    lose_two_minutes(sandbox)
     result = run(definitions, instance, [asset_key(BTC), report.key], "2024-01-01", "2024-01-04")
     assert not result.success
     assert materialized(instance, report.key) == []
@@ -196,6 +211,7 @@ def test_one_asset_that_fails_does_not_stop_the_other(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     sandbox.faults.add(Fault("status", value=451, market="spot"))
+    sandbox.faults.add(Fault("status", value=404, market="spot", path="archive"))
     assert not run(definitions, instance, [asset_key(BTC), asset_key(ETH)], "2024-01-01", "2024-01-02").success
     assert (lake.keys(BTC), len(lake.keys(ETH))) == ([], 2)
 

@@ -20,7 +20,11 @@ from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets_tests.conftest import cli_environment
 
-UNIVERSE = "series: [{market: spot, symbols: [BTCUSDT, ETHUSDT], intervals: [1m]}]"
+UNIVERSE = """\
+series:
+  - {market: spot, symbols: [BTCUSDT], intervals: [1m], source: rest}
+  - {market: spot, symbols: [ETHUSDT], intervals: [1m], source: auto}
+"""
 WORKSPACE = """\
 load_from:
   - python_module:
@@ -147,7 +151,10 @@ def test_a_single_day(ui: UserInterface) -> None:
 
 def test_a_backfill_of_two_assets_with_a_bad_day_fails_only_that_day(ui: UserInterface, sandbox: Sandbox) -> None:
     noon = to_ms(dt.date(2024, 2, 4)) + 12 * HOUR
-    sandbox.faults.add(Fault("missing_row", symbol="ETHUSDT", start=noon, end=noon + MINUTE))
+    for path in ("klines", "archive"):
+        sandbox.faults.add(
+            Fault("missing_row", symbol="ETHUSDT", start=noon, end=noon + MINUTE, path=path, interval="1m")
+        )
     days = [f"2024-02-{day:02}" for day in range(1, 11)]
     params = {
         "assetSelection": [{"path": ["spot", symbol, "1m"]} for symbol in ("BTCUSDT", "ETHUSDT")],
@@ -166,19 +173,20 @@ def test_a_backfill_of_two_assets_with_a_bad_day_fails_only_that_day(ui: UserInt
     assert ("MATERIALIZED", "2024-02-01", "2024-02-10") in ui.partitions("BTCUSDT")
 
 
+@pytest.mark.parametrize(("symbol", "path"), [("BTCUSDT", "klines"), ("ETHUSDT", "archive")])
 def test_terminate_ends_a_run_as_canceled_while_a_socket_hangs_and_keeps_what_was_finished(
-    ui: UserInterface, sandbox: Sandbox
+    ui: UserInterface, sandbox: Sandbox, symbol: str, path: str
 ) -> None:
-    hang = to_ms(dt.date(2024, 5, 1)) + 20 * DAY
-    sandbox.faults.add(Fault("hang", start=hang, end=hang + 1))
-    before = ui.files("BTCUSDT")
-    run = ui.launch("BTCUSDT", "2024-04-01", "2024-05-31")
-    until(60, lambda: ui.files("BTCUSDT") >= before + 10)
+    hang = to_ms(dt.date(2024, 6, 1)) + 20 * DAY
+    sandbox.faults.add(Fault("hang", start=hang, end=hang + 1, path=path, interval="1m"))
+    before = ui.files(symbol)
+    run = ui.launch(symbol, "2024-04-01", "2024-06-30")
+    until(60, lambda: ui.files(symbol) >= before + 10)
     began = time.monotonic()
     assert ui.ask(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
     assert ui.ended(run, 20) == "CANCELED"
     assert time.monotonic() - began < 3  # two seconds, and what asking for it adds
-    done = [found for found in ui.partitions("BTCUSDT") if found[1] == "2024-04-01"]
+    done = [found for found in ui.partitions(symbol) if found[1] == "2024-04-01"]
     assert done
     assert done[0][0] == "MATERIALIZED"
-    assert ui.files("BTCUSDT") >= before + 10
+    assert ui.files(symbol) >= before + 10

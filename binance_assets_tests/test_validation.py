@@ -9,11 +9,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from binance_assets.candles.books import Books
 from binance_assets.candles.schema import candle_schema, columns
-from binance_assets.candles.validation import ACCEPTED, Judged, judge, tell_spans
+from binance_assets.candles.validation import ACCEPTED, Evidence, Judged, judge, tell_spans
 from binance_assets.intervals import DAY, MINUTE, to_ms
 from binance_assets.markets import MARKETS
-from binance_assets.periods import period_of, periods_between
+from binance_assets.periods import Period, period_of, periods_between
 from binance_assets.sandbox import Sandbox
 from binance_assets.series import Series, parse_series
 from binance_assets_tests.test_parsing import archive_rows, body_of, parse_page
@@ -29,8 +30,25 @@ def day(shared_sandbox: Sandbox) -> pl.DataFrame:
     return parse_page(MINUTES.market, body_of(shared_sandbox.rows("spot", "BTCUSDT", "1m", DAY_ONE.start, DAY_ONE.end)))
 
 
-def verdict(candles: pl.DataFrame) -> Judged:
-    (judged,) = judge(MINUTES, candles, [DAY_ONE], LATER)
+@pytest.fixture(scope="module")
+def books(shared_sandbox: Sandbox) -> Books:
+    """What the exchange says was traded from December 2023 to July 2024."""
+    return books_of(shared_sandbox, MINUTES, to_ms(dt.date(2023, 12, 1)), to_ms(dt.date(2024, 7, 1)))
+
+
+def books_of(sandbox: Sandbox, series: Series, start: int, end: int) -> Books:
+    rows = sandbox.rows(series.market.name, series.symbol, "1d", start, end)
+    return Books(series.market, parse_page(series.market, body_of(rows)))
+
+
+def judge_alone(series: Series, candles: pl.DataFrame, periods: list[Period], now: int = LATER) -> list[Judged]:
+    """Judge without the exchange's sums."""
+    return judge(series, candles, periods, Evidence(now, Books(series.market)))
+
+
+def verdict(candles: pl.DataFrame, books: Books | None = None) -> Judged:
+    """The verdict on day one, by ``books`` where there are any."""
+    (judged,) = judge(MINUTES, candles, [DAY_ONE], Evidence(LATER, books or Books(MINUTES.market)))
     return judged
 
 
@@ -39,23 +57,32 @@ def set_row(candles: pl.DataFrame, row: int, column: str, value: float) -> pl.Da
     return candles.with_columns(changed.cast(candles.schema[column]).alias(column))
 
 
-def test_a_day_without_a_hole_is_accepted_unproved(day: pl.DataFrame) -> None:
+def test_a_day_without_a_hole_whose_sums_are_those_of_the_exchange_is_complete(day: pl.DataFrame, books: Books) -> None:
+    judged = verdict(day, books)
+    assert (judged.verdict, judged.accepted, judged.missing) == ("complete", True, ())
+    assert (judged.reason, judged.doubtful) == ("", False)
+    assert judged.candles.equals(day)
+
+
+def test_a_day_without_a_hole_is_accepted_unproved_where_there_are_no_sums(day: pl.DataFrame) -> None:
     judged = verdict(day)
     assert (judged.verdict, judged.accepted, judged.missing) == ("unproved", True, ())
     assert judged.candles.equals(day)
 
 
-def test_a_missing_candle_makes_the_day_lost_and_is_named(day: pl.DataFrame) -> None:
-    judged = verdict(day.filter(pl.int_range(pl.len()) != 760))
+def test_a_missing_candle_makes_the_day_lost_and_is_named(day: pl.DataFrame, books: Books) -> None:
+    judged = verdict(day.filter(pl.int_range(pl.len()) != 760), books)
     assert (judged.verdict, judged.accepted) == ("lost", False)
     assert judged.missing == ((DAY_ONE.start + 760 * MINUTE, DAY_ONE.start + 761 * MINUTE),)
     assert "2024-01-01 12:40 to 12:41" in judged.reason
+    assert "trades of" in judged.reason
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (1439, 1440), (100, 200), (0, 1440)])
-def test_a_hole_anywhere_is_found(day: pl.DataFrame, first: int, last: int) -> None:
+@pytest.mark.parametrize("with_books", [True, False])
+def test_a_hole_anywhere_is_found(day: pl.DataFrame, books: Books, first: int, last: int, with_books: bool) -> None:
     row = pl.int_range(pl.len())
-    judged = verdict(day.filter((row < first) | (row >= last)))
+    judged = verdict(day.filter((row < first) | (row >= last)), books if with_books else None)
     assert judged.verdict == "lost"
     assert judged.missing == ((DAY_ONE.start + first * MINUTE, DAY_ONE.start + last * MINUTE),)
 
@@ -102,46 +129,48 @@ def test_rows_twice_or_out_of_order_or_off_the_grid_are_invalid(day: pl.DataFram
     assert verdict(shifted).verdict == "invalid"
 
 
-def test_an_odd_close_time_is_tolerated_where_the_engine_stopped(day: pl.DataFrame) -> None:
+def test_an_odd_close_time_is_tolerated_where_the_engine_stopped(day: pl.DataFrame, books: Books) -> None:
     cut = day.with_columns(
         pl.when(pl.int_range(pl.len()) == 9)
         .then(pl.col("close_time") - pl.duration(milliseconds=18_353))
         .otherwise(pl.col("close_time"))
         .alias("close_time")
     )
-    assert verdict(cut).accepted
+    assert verdict(cut, books).verdict == "complete"
 
 
-def test_a_bad_day_stops_only_itself(shared_sandbox: Sandbox) -> None:
+def test_a_bad_day_stops_only_itself(shared_sandbox: Sandbox, books: Books) -> None:
     days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 4), MINUTES.interval)
     rows = shared_sandbox.rows("spot", "BTCUSDT", "1m", days[0].start, days[-1].end)
     candles = set_row(parse_page(MINUTES.market, body_of(rows)), 1_500, "low", 10**9)
-    assert [judged.verdict for judged in judge(MINUTES, candles, days, LATER)] == ["unproved", "invalid", "unproved"]
+    judged = judge(MINUTES, candles, days, Evidence(LATER, books))
+    assert [one.verdict for one in judged] == ["complete", "invalid", "complete"]
 
 
-def test_a_period_that_is_not_over_is_unfinished(shared_sandbox: Sandbox) -> None:
+def test_a_period_that_is_not_over_is_unfinished(shared_sandbox: Sandbox, books: Books) -> None:
     three_days = parse_series("spot/BTCUSDT/3d")
     month = period_of("2024-01-01", three_days.interval)
     rows = shared_sandbox.rows("spot", "BTCUSDT", "3d", month.start, month.end)
     candles = parse_page(three_days.market, body_of(rows))
     closes = rows[-1][6] + 1
-    assert judge(three_days, candles, [month], closes - 1)[0].verdict == "unfinished"
-    assert judge(three_days, candles, [month], closes)[0].verdict == "unproved"
+    assert judge(three_days, candles, [month], Evidence(closes - 1, books))[0].verdict == "unfinished"
+    assert judge(three_days, candles, [month], Evidence(closes, books))[0].verdict == "complete"
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
-def test_a_coarse_candle_that_is_missing_is_found(shared_sandbox: Sandbox, interval: str) -> None:
+def test_a_coarse_candle_that_is_missing_is_found(shared_sandbox: Sandbox, books: Books, interval: str) -> None:
     series = parse_series(f"spot/BTCUSDT/{interval}")
     month = period_of("2024-05-01", series.interval)
     rows = shared_sandbox.rows("spot", "BTCUSDT", series.interval.wire, month.start, month.end)
     whole = parse_page(series.market, body_of(rows))
-    assert judge(series, whole, [month], LATER)[0].verdict == "unproved"
+    evidence = Evidence(LATER, books)
+    assert judge(series, whole, [month], evidence)[0].verdict == "complete"
     for row in range(whole.height):
-        judged = judge(series, whole.filter(pl.int_range(pl.len()) != row), [month], LATER)[0]
+        judged = judge(series, whole.filter(pl.int_range(pl.len()) != row), [month], evidence)[0]
         assert judged.verdict == "lost", row
 
 
-def test_the_recorded_outage_is_a_hole_of_eighty_minutes(recorded: Path) -> None:
+def test_the_recorded_outage_is_a_hole_of_eighty_minutes_and_lost_where_no_sums_prove_it(recorded: Path) -> None:
     for day, verdict_, missing in (
         ("2023-03-23", "unproved", 0),
         ("2023-03-24", "lost", 80),
@@ -149,7 +178,7 @@ def test_the_recorded_outage_is_a_hole_of_eighty_minutes(recorded: Path) -> None
     ):
         rows = archive_rows(recorded / "spot" / f"BTCUSDT-1m-{day}.zip")
         period = period_of(day, MINUTES.interval)
-        judged = judge(MINUTES, parse_page(MINUTES.market, body_of(rows)), [period], LATER)[0]
+        judged = judge_alone(MINUTES, parse_page(MINUTES.market, body_of(rows)), [period])[0]
         assert judged.verdict == verdict_, judged.reason
         assert sum(end - start for start, end in judged.missing) == missing * MINUTE
 
@@ -167,14 +196,14 @@ def test_recorded_candles_of_every_market_are_sane(recorded: Path) -> None:
         rows = archive_rows(recorded / file)
         candles = parse_page(series.market, body_of(rows))
         day = period_of(file[-14:-4], series.interval)
-        assert judge(series, candles, [day], LATER)[0].verdict == "unproved"
+        assert judge_alone(series, candles, [day])[0].verdict == "unproved"
 
 
 def test_33_hours_of_2018_are_absent_and_the_other_days_sane(recorded: Path) -> None:
     series = parse_series("spot/BTCUSDT/1h")
     rows = json.loads((recorded / "spot" / "REST_spot_BTCUSDT_1h_2018-02-01.json").read_text())
     days = periods_between(dt.date(2018, 2, 5), dt.date(2018, 2, 12), series.interval)
-    judged = judge(series, parse_page(series.market, body_of(rows)), days, LATER)
+    judged = judge_alone(series, parse_page(series.market, body_of(rows)), days)
     assert [one.period.key for one in judged if not one.accepted] == ["2018-02-08", "2018-02-09"]
     assert sum(end - start for one in judged for start, end in one.missing) == 33 * 60 * MINUTE
 
@@ -194,4 +223,6 @@ def test_a_day_of_seconds_has_86400_candles(shared_sandbox: Sandbox) -> None:
     series: Series = parse_series("spot/BTCUSDT/1s")
     day = period_of("2024-01-01", series.interval)
     rows = shared_sandbox.rows("spot", "BTCUSDT", "1s", day.start, day.start + DAY)
-    assert judge(series, parse_page(series.market, body_of(rows)), [day], LATER)[0].candles.height == 86_400
+    evidence = Evidence(LATER, books_of(shared_sandbox, series, day.start, day.end))
+    (judged,) = judge(series, parse_page(series.market, body_of(rows)), [day], evidence)
+    assert (judged.verdict, judged.candles.height) == ("complete", 86_400)

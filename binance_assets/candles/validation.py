@@ -49,16 +49,18 @@ class Origin:
     """Where a period's candles came from.
 
     Attributes:
-        source: ``rest`` or ``archive``, or ``rest+archive`` where each had what the other lacked.
+        source: ``rest`` or ``archive``, ``rest+archive`` where each had what the other lacked, or ``derived``.
         file: Name of the archive's file; empty for REST.
         sha256: Its SHA-256, in hex.
         modified: When it was last changed, as the archive says, ms UTC; None where it does not.
+        of: The series that it was derived from; empty for what was fetched.
     """
 
     source: str
     file: str = ""
     sha256: str = ""
     modified: int | None = None
+    of: str = ""
 
     @property
     def told(self) -> str:
@@ -159,7 +161,7 @@ def judge(
     """
     if len(periods) == 1:
         candles = rows_of(candles, periods[0])
-    complaint = _complaint(series, candles)
+    complaint = complaint_about(series, candles)
     if not complaint:
         sums = sums_by_day(series.market, candles)
         parts = zip(periods, _split(candles, periods), strict=True)
@@ -184,7 +186,7 @@ def rows_of(candles: pl.DataFrame, period: Period) -> pl.DataFrame:
     return candles.filter((open_time >= period.start) & (open_time < period.end))
 
 
-def _complaint(series: Series, candles: pl.DataFrame) -> str:
+def complaint_about(series: Series, candles: pl.DataFrame) -> str:
     """What the schema finds wrong with the table, all at once; empty where it finds nothing."""
     if candles.is_empty():
         return ""

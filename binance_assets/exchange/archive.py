@@ -96,16 +96,19 @@ class Archive:
                 self._gone = error  # there are other ways; the next files need not find out again
                 raise
 
-        return self._pool.stream(files, fetch, lambda: min(self._most_workers, len(files)))
+        return self._pool.stream(files, fetch, lambda: self._most_workers)
 
-    def checksum(self, file: ArchiveFile) -> str:
-        """The SHA-256 that the archive names for ``file`` now, in hex.
+    def checksums(self, files: Sequence[ArchiveFile]) -> Iterator[tuple[ArchiveFile, str | ExchangeError]]:
+        """The SHA-256, in hex, that the archive names for each of ``files`` now.
 
         Raises:
-            NoFile: There is none.
-            ExchangeError: It could not be asked.
+            Stopped: The archive was closed.
         """
-        return retrying(lambda: self._checksum(file), self._pool.stop)
+
+        def ask(file: ArchiveFile) -> str:
+            return retrying(lambda: self._checksum(file), self._pool.stop)
+
+        return self._pool.stream(files, ask, lambda: self._most_workers)
 
     def now(self) -> int:
         """The time of the archive's host, ms UTC, to the second.

@@ -200,10 +200,12 @@ class Exchange:
         state, delivery = self._symbols().get(series.symbol, ("", None))
         if state in TRADED_ON:
             return None
-        newest = self._first_row(series, {"limit": 1}, self.market.klines_weight(1))
+        # A coarse candle closes long after its last trade.
+        fine = Series(self.market, series.symbol, _DAILY) if series.interval.is_coarse else series
+        newest = self._first_row(fine, {"limit": 1}, self.market.klines_weight(1))
         if newest is None:
             return None
-        closed = series.interval.close(newest)
+        closed = fine.interval.close(newest)
         return min(closed, delivery) if delivery is not None and delivery > newest else closed
 
     def _symbols(self) -> dict[str, tuple[str, int | None]]:
@@ -261,7 +263,11 @@ class Exchange:
         Raises:
             Stopped: The exchange was closed.
         """
-        self._begin_asking_limit()
+        try:
+            self._begin_asking_limit()
+        except ExchangeError as error:  # without the server's time no page could be paid either
+            yield from ((page, error) for page in pages)
+            return
         left = len(pages)
 
         def fetch(page: Page) -> Result:

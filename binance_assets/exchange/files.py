@@ -44,7 +44,15 @@ class ArchiveFile:
     series: Series
     start: int
     end: int
-    periods: tuple[Period, ...]
+    periods: tuple[Period, ...] = ()
+
+    @classmethod
+    def named(cls, series: Series, name: str) -> ArchiveFile:
+        """The file of ``series`` with that name, as :attr:`name` spells it."""
+        date = name.removeprefix(f"{series.symbol}-{series.interval.name}-").removesuffix(".zip")
+        first = dt.date.fromisoformat(date if len(date) > len("2024-01") else f"{date}-01")
+        end = first + dt.timedelta(days=1) if len(date) > len("2024-01") else _next_month(first)
+        return cls(series, to_ms(first), to_ms(end))
 
     @property
     def monthly(self) -> bool:

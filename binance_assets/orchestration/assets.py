@@ -170,7 +170,7 @@ def _materialize(
         watcher.finished(series, figures)
     _log_outcome(context, run, figures)
     # Downstream steps of the same run start only after an output, which marks all partitions of the run.
-    if _has_downstream(context) and not run.refused:
+    if has_downstream(context) and not run.refused:
         yield dg.MaterializeResult()
     yield gap_free_result(run.refused, run.accepted, figures)
 
@@ -240,7 +240,8 @@ def materialization(series: Series, period: Period, stored: Stored) -> dg.AssetM
     }
     if stored.missing:
         metadata["missing"] = dg.MetadataValue.json(stored.missing)
-    for name in ("note", "archive_file", "archive_sha256", "archive_modified", "accepted_by", "accepted_because"):
+    for name in ("note", "archive_file", "archive_sha256", "archive_modified", "derived_from", "accepted_by",
+                 "accepted_because"):  # fmt: skip
         if text := getattr(stored, name):
             metadata[name] = dg.MetadataValue.text(text)
     for name, time_ms in (("first_open_time", stored.first), ("last_open_time", stored.last)):
@@ -260,8 +261,10 @@ def _log_outcome(context: dg.AssetExecutionContext, run: _Run, figures: RunFigur
         context.log.error(f"{run.series}: {tell_refused(run.refused)}")
 
 
-def _has_downstream(context: dg.AssetExecutionContext) -> bool:
-    return bool(context.job_def.asset_layer.asset_graph.get(context.asset_key).child_keys)
+def has_downstream(context: dg.AssetExecutionContext) -> bool:
+    """Whether an asset of the same run is made from this one."""
+    layer = context.job_def.asset_layer
+    return bool(layer.asset_graph.get(context.asset_key).child_keys & layer.executable_asset_keys)
 
 
 def _series_in_run(context: dg.AssetExecutionContext, market: Market) -> dict[Series, Source]:

@@ -1,0 +1,67 @@
+"""The asset ``<market>/coverage``: what the lake holds of each series, as Parquet and on the asset's page."""
+
+# No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
+
+import base64
+import datetime as dt
+from collections.abc import Sequence
+
+import dagster as dg
+
+from binance_assets.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
+from binance_assets.markets import Market
+from binance_assets.orchestration.assets import asset_key
+from binance_assets.orchestration.partitions import partitions_of
+from binance_assets.orchestration.resources import LakeResource
+from binance_assets.series import Series
+
+
+def coverage_key(market: Market) -> dg.AssetKey:
+    """The key of a market's coverage."""
+    return dg.AssetKey([market.name, "coverage"])
+
+
+def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinition:
+    """The coverage of a market.
+
+    Args:
+        market: The market.
+        series: Its series, fetched and derived.
+    """
+
+    @dg.asset(
+        key=coverage_key(market),
+        group_name=market.name,
+        kinds={"polars", "parquet"},
+        description=f"What the lake holds of Binance {market.title}: for each series the first and the last partition, "
+        "partitions by verdict, those that were refused or are missing, candles and bytes.\n\nA sensor refreshes it "
+        "after materializations.",
+    )
+    def coverage(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        today = dt.datetime.now(dt.UTC).date()
+        found = [coverage_of(lake.lake(), one, today, _refused(context.instance, one)) for one in series]
+        table = coverage_table(found)
+        path = lake.lake().write_coverage(market, table)
+        picture = base64.b64encode(coverage_picture(found)).decode()
+        return dg.MaterializeResult(
+            metadata={
+                "table": dg.MetadataValue.md(coverage_markdown(table)),
+                "days by month": dg.MetadataValue.md(f"![green: whole, red: lacking](data:image/png;base64,{picture})"),
+                "path": dg.MetadataValue.path(path.absolute()),
+                "dagster/row_count": dg.MetadataValue.int(table.height),
+                "partitions": dg.MetadataValue.int(int(table["partitions"].sum())),
+                "refused": dg.MetadataValue.int(int(table["refused"].sum())),
+                "missing": dg.MetadataValue.int(int(table["missing"].sum())),
+                "candles": dg.MetadataValue.int(int(table["rows"].sum())),
+                "bytes": dg.MetadataValue.int(int(table["bytes"].sum())),
+            }
+        )
+
+    return coverage
+
+
+def _refused(instance: dg.DagsterInstance, series: Series) -> frozenset[str]:
+    """The partitions that the last run which was to bring them did not."""
+    definition = partitions_of(series.interval)
+    statuses = instance.get_status_by_partition(asset_key(series), definition.get_partition_keys(), definition) or {}
+    return frozenset(key for key, status in statuses.items() if status is not None and status.value == "FAILED")

@@ -1,0 +1,248 @@
+"""Sensors: derived days after their source's, coverage after anything, re-issued files of the archive.
+
+Dagster's own asset sensor sees the last materialization since its last tick and no other; a backfill brings hundreds.
+These read the event log from a cursor on, so that none is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from binance_assets.exchange.errors import ExchangeError, NoFile
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.exchange.files import ArchiveFile
+from binance_assets.intervals import DAY, parse_interval
+from binance_assets.lake import Lake
+from binance_assets.markets import MARKETS, Market
+from binance_assets.orchestration.assets import asset_key
+from binance_assets.orchestration.coverage import coverage_key
+from binance_assets.orchestration.jobs import job_name
+from binance_assets.orchestration.partitions import partitioning
+from binance_assets.periods import Period, period_of, spans
+from binance_assets.series import Series
+from binance_assets.settings import ConfigurationError, Settings
+from binance_assets.universe import Derived
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+_DAILY: Final = parse_interval("1d")
+_EVENTS_AT_ONCE: Final = 1_000
+# What one tick reads of one series at the most; the next tick goes on from there.
+_MOST_EVENTS: Final = 5_000
+# Coverage waits until nothing has happened for so long, but not for ever while a long backfill goes on.
+_QUIET_SECONDS: Final = 30
+_LONGEST_WAIT_SECONDS: Final = 600
+_RECENT_DAYS: Final = 60
+# Dagster ends a tick after a minute.
+_TICK_SECONDS: Final = 40
+
+
+def partition_ranges(keys: Sequence[str]) -> list[tuple[str, str]]:
+    """Days as the fewest contiguous ranges, each by its first and last key."""
+    periods = [period_of(key, _DAILY) for key in sorted(set(keys))]
+    return [(Period(start, start + DAY).key, Period(end - DAY, end).key) for start, end in spans(periods)]
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """The tags that make a run cover the partitions from ``first`` to ``last``, both included."""
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
+
+
+def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
+    """The sensor ``derived_candles``: new or repaired days of a source launch the derived days that they touch.
+
+    The cursor holds, of each source, the number of the last event that was seen.
+    """
+    by_source: dict[Series, list[Series]] = {}
+    for one in derived:
+        by_source.setdefault(one.source, []).append(one.series)
+
+    @dg.sensor(
+        name="derived_candles",
+        asset_selection=dg.AssetSelection.assets(*(asset_key(one.series) for one in derived)),
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Makes the derived candles of days that were fetched, or fetched again. Sends no request.",
+    )
+    def derived_candles(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
+        requests = []
+        for source, targets in by_source.items():
+            keys, last = _new_partitions(context.instance, source, seen.get(str(source), 0))
+            seen[str(source)] = last
+            for first_key, last_key in partition_ranges(keys):
+                requests.append(
+                    dg.RunRequest(
+                        run_key=f"{source}:{last}:{first_key}",
+                        asset_selection=[asset_key(target) for target in targets],
+                        tags=range_tags(first_key, last_key),
+                    )
+                )
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else dg.SkipReason("no new days of the sources"),
+            cursor=json.dumps(seen),
+        )
+
+    return derived_candles
+
+
+def _new_partitions(instance: dg.DagsterInstance, series: Series, after: int) -> tuple[list[str], int]:
+    """The partitions of ``series`` with an event behind the one numbered ``after``, and the last event's number."""
+    keys: list[str] = []
+    while len(keys) < _MOST_EVENTS:
+        filter_ = dg.AssetRecordsFilter(asset_key(series), after_storage_id=after)
+        result = instance.fetch_materializations(filter_, limit=_EVENTS_AT_ONCE, ascending=True)
+        for record in result.records:
+            after = record.storage_id
+            if record.partition_key:
+                keys.append(record.partition_key)
+        if not result.has_more:
+            break
+    return keys, after
+
+
+def coverage_sensor(series: Mapping[Market, Sequence[Series]]) -> dg.SensorDefinition:
+    """The sensor ``coverage``: refreshes a market's coverage when its series have come to rest.
+
+    The cursor holds, of each market, the number of the last event that a refresh was asked for, and since when newer
+    ones wait.
+    """
+
+    @dg.sensor(
+        name="coverage",
+        asset_selection=dg.AssetSelection.assets(*(coverage_key(market) for market in series)),
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Refreshes the coverage of a market after materializations. Sends no request.",
+    )
+    def coverage(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        state: dict[str, dict[str, float]] = json.loads(context.cursor) if context.cursor else {}
+        requests, now = [], time.time()
+        for market, members in series.items():
+            known = state.setdefault(market.name, {"seen": 0, "waits_since": 0})
+            newest, at = _newest_event(context.instance, members)
+            if newest <= known["seen"]:
+                continue
+            known["waits_since"] = known["waits_since"] or now
+            if now - at < _QUIET_SECONDS and now - known["waits_since"] < _LONGEST_WAIT_SECONDS:
+                continue
+            state[market.name] = {"seen": newest, "waits_since": 0}
+            requests.append(dg.RunRequest(run_key=f"{market}:{newest}", asset_selection=[coverage_key(market)]))
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else dg.SkipReason("nothing new, or more is still coming"),
+            cursor=json.dumps(state),
+        )
+
+    return coverage
+
+
+def _newest_event(instance: dg.DagsterInstance, series: Sequence[Series]) -> tuple[int, float]:
+    """Number and time (seconds) of the newest materialization of any of ``series``."""
+    records = instance.get_asset_records([asset_key(one) for one in series])
+    entries = [record.asset_entry for record in records if record.asset_entry.last_materialization_storage_id]
+    newest = max(entries, key=lambda entry: entry.last_materialization_storage_id or 0, default=None)
+    if newest is None or newest.last_materialization is None:
+        return 0, 0.0
+    return newest.last_materialization_storage_id or 0, newest.last_materialization.timestamp
+
+
+def reissued_archives_sensor(
+    jobs: Sequence[UnresolvedAssetJobDefinition], series: Sequence[Series], settings: Settings
+) -> dg.SensorDefinition:
+    """The sensor ``reissued_archives``: compares recent hashes with the archive's, and fetches changed days again."""
+    lake = Lake(settings.lake)
+
+    @dg.sensor(
+        name="reissued_archives",
+        jobs=jobs,
+        minimum_interval_seconds=6 * 3600,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description=f"Compares the hashes of the archive's files behind the last {_RECENT_DAYS} partitions of each "
+        "series with what the archive says now, and fetches again the days of those that were issued anew.",
+    )
+    def reissued_archives(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        requests: list[dg.RunRequest] = []
+        deadline = time.monotonic() + _TICK_SECONDS
+        # Where there are too many series for a tick, the next one goes on behind the last that was looked at.
+        begin = int(context.cursor or 0) % max(1, len(series))
+        looked_at = 0
+        for one in (*series[begin:], *series[:begin]):
+            if time.monotonic() > deadline:
+                break
+            looked_at += 1
+            try:
+                requests += _requests_for(one, _reissued(lake, settings, one))
+            except (ExchangeError, ConfigurationError) as error:
+                context.log.warning(f"{one}: the archive could not be asked: {error}")
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else dg.SkipReason("no file was issued anew"),
+            cursor=str(begin + looked_at),
+        )
+
+    return reissued_archives
+
+
+def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.RunRequest]:
+    """Runs that fetch the partitions again whose file has a new hash."""
+    keys = sorted(changed)
+    for first, last in [(key, key) for key in keys] if series.interval.is_coarse else partition_ranges(keys):
+        new = hashlib.sha256("".join(changed[key] for key in keys if first <= key <= last).encode()).hexdigest()
+        yield dg.RunRequest(
+            run_key=f"{series}:{first}:{last}:{new}",
+            job_name=job_name(series.market, partitioning(series.interval)),
+            asset_selection=[asset_key(series)],
+            tags=range_tags(first, last),
+        )
+
+
+def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
+    """The recent partitions whose file in the archive has another hash now, with that hash."""
+    kept: dict[ArchiveFile, list[str]] = {}
+    hashes: dict[ArchiveFile, str] = {}
+    for period in lake.periods(series)[-_RECENT_DAYS:]:
+        stored = lake.stored(series, period)
+        if stored is None or not stored.archive_sha256:
+            continue
+        file = ArchiveFile.named(series, stored.archive_file)
+        kept.setdefault(file, []).append(period.key)
+        hashes[file] = stored.archive_sha256
+    if not kept:
+        return {}
+    exchange = Exchange(series.market, settings)
+    try:
+        now = dict(exchange.archive.checksums(list(kept)))
+    finally:
+        exchange.close()
+    for error in (answer for answer in now.values() if isinstance(answer, ExchangeError)):
+        if not isinstance(error, NoFile):  # withdrawn, perhaps to be issued anew
+            raise error
+    changed = {file: told for file, told in now.items() if isinstance(told, str) and told != hashes[file]}
+    return {key: told for file, told in changed.items() for key in kept[file]}
+
+
+def candle_sensors(
+    jobs: Sequence[UnresolvedAssetJobDefinition],
+    series: Sequence[Series],
+    derived: Sequence[Derived],
+    settings: Settings,
+) -> list[dg.SensorDefinition]:
+    """The sensors that a universe calls for."""
+    if not series:
+        return []
+    every = [*series, *(one.series for one in derived)]
+    by_market = {market: [one for one in every if one.market == market] for market in MARKETS.values()}
+    sensors = [coverage_sensor({market: members for market, members in by_market.items() if members})]
+    if derived:
+        sensors.append(derived_candles_sensor(derived))
+    return [*sensors, reissued_archives_sensor(jobs, series, settings)]
