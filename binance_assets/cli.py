@@ -22,7 +22,7 @@ from dotenv import dotenv_values
 from binance_assets import __version__
 from binance_assets.intervals import Interval, parse_interval
 from binance_assets.markets import MARKETS, Market, parse_market
-from binance_assets.series import Series, parse_series
+from binance_assets.series import Series, parse_any_series
 from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
 from binance_assets.universe import Universe, read_universe, track, untrack
 
@@ -255,16 +255,17 @@ def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[I
 
 @cli.command("series")
 def series_command() -> None:
-    """List the tracked series and how many of their partitions are in the lake."""
+    """List the series of the universe and how many of their partitions are in the lake."""
     from binance_assets.lake import Lake
 
     settings = _settings()
     universe = read_universe(settings.universe)
     lake = Lake(settings.lake)
-    for one in universe.series:
+    sources = {one.series: f"  derived from {one.source.interval}" for one in universe.derived}
+    for one in (*universe.series, *sources):
         keys = lake.keys(one)
         there = f"{len(keys):>6} partitions, {keys[0]} to {keys[-1]}" if keys else "nothing yet"
-        click.echo(f"{one!s:<32} {there}")
+        click.echo(f"{one!s:<32} {there}{sources.get(one, '')}")
     if not universe.tracked:
         click.echo(f"{settings.universe} tracks nothing yet; see binance-assets track --help", err=True)
 
@@ -281,22 +282,28 @@ def verify(
 ) -> None:
     """Look again at what is in the lake: files, schema, grid, sums, and the other source.
 
-    SERIES is written like spot/BTCUSDT/1m; without any, all tracked series are looked at.
+    SERIES is written like spot/BTCUSDT/1m; without any, all series of the universe are looked at. A derived series is
+    made anew from the one that it comes from.
     """
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.exchange import Exchange
     from binance_assets.lake import Lake
     from binance_assets.terminal import print_findings, progressing
-    from binance_assets.verification import Finding
+    from binance_assets.verification import Finding, verify_derived
     from binance_assets.verification import verify as verify_series
 
     settings = _settings()
     lake = Lake(settings.lake)
-    chosen = [_named(name) for name in names] or read_universe(settings.universe).series
+    universe = read_universe(settings.universe)
+    derived = {one.series: one for one in universe.derived}
+    chosen = [_series_named(name) for name in names] or [*universe.series, *derived]
     asked = {one: periods for one in chosen if (periods := lake.periods(one, start, end))}
     findings: list[Finding] = []
     with progressing("looking again", sum(map(len, asked.values()))) as done:
         for one, periods in asked.items():
+            if one in derived:
+                findings += verify_derived(lake, derived[one], periods, done)
+                continue
             exchange = Exchange(one.market, settings)
             try:
                 lake.check_origin(exchange.origin)
@@ -331,9 +338,11 @@ def accept(name: str, day: dt.date, reason: str) -> None:
     from binance_assets.orchestration.runs import report_present
     from binance_assets.periods import FIRST_DAY, first_of, period_of
 
-    settings, series = _settings(), _named(name)
+    settings, series = _settings(), _series_named(name)
     if not reason.strip():
         raise ConfigurationError("--reason: say why, for those who come later")
+    if series.derived:
+        raise ConfigurationError(f"{series} is derived; accept the day of the series that it comes from")
     if day < FIRST_DAY or day != first_of(day, series.interval):
         raise ConfigurationError(f"{day} is no partition of {series}; 3d, 1w and 1M are kept by months")
     exchange, period = Exchange(series.market, settings), period_of(day.isoformat(), series.interval)
@@ -354,9 +363,9 @@ def accept(name: str, day: dt.date, reason: str) -> None:
         click.echo(f"{series} {period} is {judged.verdict}; it was written, and nothing had to be accepted")
 
 
-def _named(name: str) -> Series:
+def _series_named(name: str) -> Series:
     try:
-        return parse_series(name)
+        return parse_any_series(name)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
 

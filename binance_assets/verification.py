@@ -11,6 +11,7 @@ import polars as pl
 
 from binance_assets.candles.schema import columns
 from binance_assets.candles.validation import ACCEPTED, Evidence, Judged, judge
+from binance_assets.derivation import derived_day
 from binance_assets.download import SAFETY_MS, download
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.intervals import to_date, to_text
@@ -18,6 +19,7 @@ from binance_assets.lake import Lake, Stored
 from binance_assets.periods import Period
 from binance_assets.proof import gather
 from binance_assets.series import Series
+from binance_assets.universe import Derived
 
 # Where no source is named, one day in so many is compared with the source that it did not come from.
 _SAMPLED: Final = 30
@@ -81,6 +83,33 @@ def verify(
     yield from _compared(lake, exchange, series, _sample(sampled, against))
 
 
+def verify_derived(
+    lake: Lake, derived: Derived, periods: Sequence[Period], done: Callable[[int], None]
+) -> Iterator[Finding]:
+    """Look at partitions of a derived series again: make each anew and compare. Nothing is changed, nobody is asked.
+
+    Args:
+        lake: The lake.
+        derived: The series and its source.
+        periods: Which partitions.
+        done: Told how many partitions were looked at.
+
+    Yields:
+        What differs, in order of time.
+    """
+    for period in periods:
+        found = _read(lake, derived.series, period)
+        if isinstance(found, str):
+            yield Finding(derived.series, period, found)
+        else:
+            judged = derived_day(lake, derived, period)
+            says = "" if judged.accepted else f"it cannot be made again: {judged.reason}"
+            says = says or _unequal(found[1], judged.candles, str(derived.source))
+            if says:
+                yield Finding(derived.series, period, says)
+        done(1)
+
+
 def _read(lake: Lake, series: Series, period: Period) -> tuple[Stored, pl.DataFrame] | str:
     """The file and its table, or what keeps it from being read as one."""
     path = lake.path(series, period)
@@ -138,9 +167,14 @@ def _compared(lake: Lake, exchange: Exchange, series: Series, chosen: dict[str, 
 
 def _difference(lake: Lake, series: Series, judged: Judged, source: str) -> str:
     """How the lake's candles differ from what another source has; empty where they do not."""
+    if judged.candles.is_empty() and judged.accepted:  # a day before the listing, say: no source has any
+        return _unequal(lake.read(series, judged.period), judged.candles, source)
     if judged.origin.source != source or judged.verdict == "unreachable":
         return f"it cannot be compared with {source}: {judged.reason}"
-    ours, theirs = lake.read(series, judged.period), judged.candles
+    return _unequal(lake.read(series, judged.period), judged.candles, source)
+
+
+def _unequal(ours: pl.DataFrame, theirs: pl.DataFrame, source: str) -> str:
     if ours.equals(theirs):
         return ""
     only_ours = ours.join(theirs, on="open_time", how="anti").height

@@ -291,7 +291,7 @@ def _whole(period: Period, life: Life) -> Verdict:
 def _unproved(hole: str, evidence: Evidence) -> tuple[Verdict, str]:
     """The verdict where the exchange has no sums to hold the candles against."""
     if not hole:
-        return "unproved", evidence.no_books
+        return "unproved", evidence.no_books or "there is no 1d candle to hold its sums against"
     if evidence.no_books:
         return "unreachable", f"{hole}; what could prove that nothing was traded cannot be had: {evidence.no_books}"
     return "lost", f"{hole}, and there is no 1d candle that could prove that nothing was traded"

@@ -74,6 +74,11 @@ class Archive:
         """Whose candles the files are, once anything was asked: ``binance`` or ``sandbox``."""
         self._gone: NoConnection | None = None
 
+    @property
+    def workers(self) -> int:
+        """Files that may be under way at once; 1 before the first one."""
+        return self._pool.workers
+
     def stream(
         self, files: Sequence[ArchiveFile], read: Callable[[ArchiveFile, Unpacked], Result]
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:

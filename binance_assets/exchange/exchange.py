@@ -302,7 +302,8 @@ class Exchange:
             rtt_ms = round(sum(trips) / len(trips) * 1_000, 2) if trips else None
             requests = sum(spent.requests for spent in self._spent.values())
             weight = sum(spent.weight for spent in self._spent.values())
-            return Figures(requests, weight, self._pool.workers, self._warmup_pages, rtt_ms)
+            workers = max(self._pool.workers, self.archive.workers)
+            return Figures(requests, weight, workers, self._warmup_pages, rtt_ms)
 
     def settle_account(self, series: Series) -> Spent:
         """What was spent on ``series`` since the last time, with what belongs to no series, such as the time.

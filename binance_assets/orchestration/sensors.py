@@ -76,7 +76,7 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
         seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
         requests = []
         for source, targets in by_source.items():
-            keys, last = _new_partitions(context.instance, source, seen.get(str(source), 0))
+            keys, last = new_partitions(context.instance, asset_key(source), seen.get(str(source), 0))
             seen[str(source)] = last
             for first_key, last_key in partition_ranges(keys):
                 requests.append(
@@ -95,11 +95,20 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
     return derived_candles
 
 
-def _new_partitions(instance: dg.DagsterInstance, series: Series, after: int) -> tuple[list[str], int]:
-    """The partitions of ``series`` with an event behind the one numbered ``after``, and the last event's number."""
+def new_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, after: int) -> tuple[list[str], int]:
+    """The partitions of an asset that were materialized since an event, and the number of the last event.
+
+    Args:
+        instance: Where the events are.
+        key: The asset.
+        after: Number of the last event that was seen; 0 for none.
+
+    Returns:
+        Partition keys in the order of their events, and what to pass as ``after`` the next time.
+    """
     keys: list[str] = []
     while len(keys) < _MOST_EVENTS:
-        filter_ = dg.AssetRecordsFilter(asset_key(series), after_storage_id=after)
+        filter_ = dg.AssetRecordsFilter(key, after_storage_id=after)
         result = instance.fetch_materializations(filter_, limit=_EVENTS_AT_ONCE, ascending=True)
         for record in result.records:
             after = record.storage_id
