@@ -7,22 +7,29 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from binance_assets.definitions import build_defs
-from binance_assets.series import parse_series
+from binance_assets.intervals import parse_derived_interval
+from binance_assets.markets import SPOT
+from binance_assets.series import derived_series, parse_series
 from binance_assets.settings import read_settings
-from binance_assets.universe import Tracked, Universe
+from binance_assets.universe import Derived, Tracked, Universe
 
 SNAPSHOT = Path(__file__).with_name("specs.json")
 NAMES = ("spot/BTCUSDT/1s", "spot/BTCUSDT/1m", "spot/BTCUSDT/1mo", "usdm/币安人生USDT/1d", "coinm/BTCUSD_PERP/3d")
 
 
 def declared() -> dict[str, Any]:
-    universe = Universe(tuple(Tracked(parse_series(name)) for name in NAMES))
+    derived = [derived_series(SPOT, "BTCUSDT", parse_derived_interval(text)) for text in ("45m", "1h")]
+    universe = Universe(
+        tuple(Tracked(parse_series(name)) for name in NAMES),
+        tuple(Derived(one, parse_series("spot/BTCUSDT/1m")) for one in derived),
+    )
     repository = build_defs(read_settings({"BINANCE_ASSETS_LAKE": "/lake"}), universe).get_repository_def()
     repository.load_all_definitions()
     graph = repository.asset_graph
@@ -34,9 +41,10 @@ def declared() -> dict[str, Any]:
             "tags": {name: value for name, value in sorted(spec.tags.items()) if not name.startswith("dagster/kind")},
             "description": spec.description,
             "partitions": str(spec.partitions_def),
-            "uri": spec.metadata["dagster/uri"],
-            "series": spec.metadata["series"],
-            "columns": [f"{column.name}: {column.type}" for column in spec.metadata["dagster/column_schema"].columns],
+            "upstream": sorted(dep.asset_key.to_user_string() for dep in spec.deps),
+            "fresh": repr(spec.freshness_policy),
+            **{name: spec.metadata[name] for name in ("dagster/uri", "series") if name in spec.metadata},
+            "columns": [f"{column.name}: {column.type}" for column in columns_of(spec)],
             "checks": [
                 {"name": check.name, "blocking": check.blocking}
                 for check in repository.assets_defs_by_key[spec.key].check_specs
@@ -56,8 +64,14 @@ def declared() -> dict[str, Any]:
         }
         for schedule in repository.schedule_defs
     }
+    sensors = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
     resources = sorted(repository.get_top_level_resources())
-    return {"assets": assets, "jobs": jobs, "schedules": schedules, "resources": resources}
+    return {"assets": assets, "jobs": jobs, "schedules": schedules, "sensors": sensors, "resources": resources}
+
+
+def columns_of(spec: dg.AssetSpec) -> Sequence[dg.TableColumn]:
+    schema = spec.metadata.get("dagster/column_schema")
+    return schema.columns if schema else []
 
 
 def test_the_code_location_declares_what_the_snapshot_says() -> None:
