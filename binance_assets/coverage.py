@@ -66,7 +66,7 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
     there = {key: found for key in keys if (found := lake.stored(series, period_of(key, series.interval)))}
     expected = _expected(series, list(there), until)
     lacking = [period.key for period in expected if period.key not in there]
-    refused_here = [key for key in lacking if key in refused]
+    refused_here = refused - there.keys()  # also before the first partition that is there
     months: dict[str, tuple[int, int]] = {}
     for period in expected:
         held, of = months.get(period.key[:7], (0, 0))
@@ -77,7 +77,7 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
         last=max(there, default=""),
         verdicts=Counter(stored.verdict for stored in there.values()),
         refused=len(refused_here),
-        missing=len(lacking) - len(refused_here),
+        missing=len(refused_here.symmetric_difference(lacking) & set(lacking)),
         rows=sum(stored.rows for stored in there.values()),
         size=sum(stored.size for stored in there.values()),
         months=months,

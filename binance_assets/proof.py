@@ -147,7 +147,7 @@ def _life(
     first, end = None, None
     try:
         if not books.has(days[0][0]):
-            first = _first_open(exchange, series, memory)
+            first = _first_open(exchange, series, books, memory)
         if not books.has(days[-1][1] - DAY):
             end = exchange.end_of(series)
     except ExchangeError as error:
@@ -155,14 +155,17 @@ def _life(
             raise
     if first is not None and first < periods[0].start:
         first = None
+    if end is not None and books.last is not None and books.last >= end:
+        end = None  # it goes on in the books, so what was said of its end is wrong
     return Life(first, end)
 
 
-def _first_open(exchange: Exchange, series: Series, memory: Memory | None) -> int | None:
+def _first_open(exchange: Exchange, series: Series, books: Books, memory: Memory | None) -> int | None:
+    """When the first candle opens, ms UTC; None where nobody knows, or where the books have a day before it."""
     known = memory.first_open(series) if memory else None
-    if known is not None:
-        return known
-    first = exchange.first_open_time(series)
-    if first is not None and memory:
+    first = exchange.first_open_time(series) if known is None else known
+    if first is None or (books.first is not None and books.first < first // DAY * DAY):
+        return None  # an answer may have been short: without this check, days would silently count as before it
+    if known is None and memory:
         memory.remember_first_open(series, first)
     return first

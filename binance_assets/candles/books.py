@@ -58,6 +58,11 @@ class Books:
         """Open time of the first candle, ms UTC; None where there is none."""
         return min(self._days, default=None)
 
+    @property
+    def last(self) -> int | None:
+        """Open time of the last candle, ms UTC; None where there is none."""
+        return max(self._days, default=None)
+
     def sums(self, start: int, end: int, begins: bool = False) -> Sums | None:
         """What was traded in the days from ``start`` to ``end``, ms UTC; None where one of them is not in the books.
 

@@ -67,7 +67,7 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
         today = context.scheduled_execution_time.astimezone(dt.UTC).date()
         since = max(FIRST_DAY, today - dt.timedelta(days=settings.catch_up_days))
         lacking = _lacking(lake, series, since, today)
-        lacking = _without(lacking, _under_way(context.instance, series))
+        lacking = _without(lacking, _under_way(context.instance, market, series))
         attempts = _attempts(context.instance, market, series, since)
         given_up = {one: [key for key in keys if attempts[one, key] >= MOST_ATTEMPTS] for one, keys in lacking.items()}
         wanted = _without(lacking, {(one, key) for one, keys in given_up.items() for key in keys})
@@ -93,9 +93,9 @@ def _without(days: Days, taken: set[tuple[Series, str]]) -> Days:
     return {one: [key for key in keys if (one, key) not in taken] for one, keys in days.items()}
 
 
-def _under_way(instance: dg.DagsterInstance, series: Sequence[Series]) -> set[tuple[Series, str]]:
+def _under_way(instance: dg.DagsterInstance, market: Market, series: Sequence[Series]) -> set[tuple[Series, str]]:
     runs = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY), limit=_MOST_RUNS)
-    return {day for run in runs for day in _days_of(run, series)}
+    return {day for run in runs for day in _days_of(run, market, series)}
 
 
 def _attempts(
@@ -105,17 +105,20 @@ def _attempts(
     begin = dt.datetime.combine(since, dt.time(), dt.UTC)
     filter_ = dg.RunsFilter(tags={CATCH_UP_TAG: market.name}, created_after=begin)
     runs = instance.get_runs(filter_, limit=_MOST_RUNS)
-    return Counter(day for run in runs for day in _days_of(run, series))
+    return Counter(day for run in runs for day in _days_of(run, market, series))
 
 
-def _days_of(run: dg.DagsterRun, series: Sequence[Series]) -> Iterator[tuple[Series, str]]:
-    """The days that a run was asked for."""
+def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> Iterator[tuple[Series, str]]:
+    """The days that a run was asked for, of those series of ``market`` that it is over."""
+    chosen = run.asset_selection
+    if not chosen and run.job_name != job_name(market, "daily"):
+        return  # a whole job, and another one: its partitions may not even be days
     first = run.tags.get(ASSET_PARTITION_RANGE_START_TAG) or run.tags.get(PARTITION_NAME_TAG)
     last = run.tags.get(ASSET_PARTITION_RANGE_END_TAG) or first
     if first is None or last is None:
         return
     for one in series:
-        if run.asset_selection is not None and asset_key(one) not in run.asset_selection:
+        if chosen and asset_key(one) not in chosen:
             continue
         config: Any = run.run_config
         step = config.get("ops", {}).get("__".join(one.key), {}).get("config", {})
