@@ -94,6 +94,7 @@ def parse_any_series(text: str) -> Series:
     try:
         return parse_series(text)
     except ValueError:
-        market, _, rest = text.partition("/")
-        symbol, _, interval = rest.partition("/")
+        if text.count("/") != 2:
+            raise
+        market, symbol, interval = text.split("/")
         return derived_series(parse_market(market), symbol, parse_derived_interval(interval))

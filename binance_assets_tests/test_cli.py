@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
@@ -378,6 +379,26 @@ def test_an_interrupt_ends_it_within_two_seconds_even_while_a_socket_hangs(
     assert list((tmp_path / "lake" / ".incoming").iterdir()) == []
 
 
+def test_an_interrupt_ends_it_within_two_seconds_while_the_days_sums_hang(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.faults.add(Fault("hang", interval="1d"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot", "--interval", "1m",
+         *JANUARY],
+        cwd=tmp_path, env=cli_environment(sandbox, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not any(one.params.get("interval") == "1d" for one in sandbox.requests) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=20)
+    assert time.monotonic() - began < 2.5  # two seconds, and what a loaded machine adds
+    assert process.returncode == 130
+    assert told.strip().splitlines()[-1].startswith("error: interrupted")
+    (run,) = runs_in(tmp_path)
+    assert run.status == dg.DagsterRunStatus.CANCELED
+
+
 def test_after_an_interrupt_the_same_command_goes_on(run_cli: Run, sandbox: Sandbox, tmp_path: Path) -> None:
     test_an_interrupt_ends_it_within_two_seconds_even_while_a_socket_hangs(sandbox, tmp_path, signal.SIGINT)
     sandbox.faults.clear()
@@ -394,3 +415,215 @@ def test_help_is_quick_and_knows_every_command(run_cli: Run) -> None:
     told = run_cli("--help").stdout
     assert all(name in told for name in ("download", "track", "untrack", "series", "sandbox", "demo"))
     assert os.linesep in run_cli("download", "--help").stdout
+
+
+# -- accepting a refused day ----------------------------------------------------------------------------------------
+
+LAKE_OF_BTC = "lake/market=spot/symbol=BTCUSDT/interval=1m"
+
+
+def file_of(folder: Path, day: str) -> Path:
+    return folder / LAKE_OF_BTC / f"2024-01-{day}.parquet"
+
+
+def parquets(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.parquet"))
+
+
+def test_a_lost_day_that_somebody_accepts_is_there_with_its_hole_and_says_so(
+    run_cli: Run, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    days = ("BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-01-01", "--end", "2024-01-06")
+    lose_a_minute(sandbox)
+    refused = download(run_cli, *days)
+    assert refused.returncode == 1
+    assert "2024-01-03 is lost" in refused.stderr
+    assert not file_of(tmp_path, "03").exists()
+
+    accepted = run_cli("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "asked the exchange, it is gone")
+    assert accepted.returncode == 0, accepted.stderr
+    (line,) = accepted.stdout.strip().splitlines()
+    assert line.startswith("spot/BTCUSDT/1m 2024-01-03 is lost, and accepted by ")
+    metadata = pl.read_parquet_metadata(file_of(tmp_path, "03"))
+    assert (metadata["verdict"], metadata["accepted_because"]) == ("lost", "asked the exchange, it is gone")
+    assert metadata["accepted_by"] in line
+    assert metadata["accepted_by"]
+    assert json.loads(metadata["missing"]) == [["2024-01-03T01:00:00Z", "2024-01-03T01:01:00Z"]]
+    assert pl.read_parquet(file_of(tmp_path, "03"), hive_partitioning=False).height == 1_439
+    assert "2024-01-03" in materialized_in(tmp_path)
+    with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
+        event = instance.get_latest_materialization_event(BTC)
+        assert event is not None
+        assert event.asset_materialization is not None
+        said = event.asset_materialization.metadata
+        assert (said["verdict"].value, said["accepted_because"].value) == ("lost", "asked the exchange, it is gone")
+
+    again = download(run_cli, *days, "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["spot/BTCUSDT/1m"]["days_present"] == 5
+    looked = run_cli("verify", "spot/BTCUSDT/1m")
+    assert (looked.returncode, "5 partitions of 1 series" in looked.stdout) == (0, True), looked.stdout
+
+
+def test_of_a_good_day_nothing_has_to_be_accepted(run_cli: Run, tmp_path: Path) -> None:
+    result = run_cli("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "to be sure")
+    assert result.returncode == 0, result.stderr
+    assert "is complete; it was written, and nothing had to be accepted" in result.stdout
+    metadata = pl.read_parquet_metadata(file_of(tmp_path, "03"))
+    assert (metadata["verdict"], metadata["accepted_by"], metadata["accepted_because"]) == ("complete", "", "")
+    assert materialized_in(tmp_path) == {"2024-01-03"}
+
+
+def test_an_invalid_day_cannot_be_accepted(run_cli: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    for path in ("klines", "archive"):
+        sandbox.faults.add(Fault("bad_prices", start=THE_3RD, end=THE_3RD + MINUTE, path=path, interval="1m"))
+    result = run_cli("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "never mind")
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert "is invalid and cannot be accepted: not so: " in line
+    assert parquets(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["spot/BTCUSDT/1m", f"{TODAY}", "--reason", "now"], 1, "unfinished and cannot be accepted"),
+        (["spot/BTCUSDT/1m", "2099-01-01", "--reason", "now"], 1, "unfinished and cannot be accepted"),
+        (["spot/NOPEUSDT/1m", "2024-01-03", "--reason", "now"], 1, "there is no symbol NOPEUSDT"),
+        (["spot/BTCUSDT/1m", "2017-06-30", "--reason", "now"], 2, "is no partition"),
+        (["spot/BTCUSDT/1M", "2024-01-03", "--reason", "now"], 2, "kept by months"),
+        (["spot/BTCUSDT/1m", "soon", "--reason", "now"], 2, "not a day"),
+        (["spot/BTCUSDT/1m", "2024-01-03", "--reason", "  "], 2, "--reason"),
+        (["spot/BTCUSDT/1m", "2024-01-03"], 2, "--reason"),
+        (["BTCUSDT", "2024-01-03", "--reason", "now"], 2, "not a series"),
+        (["spot/BTCUSDT/7m", "2024-01-03", "--reason", "now"], 2, "7m"),
+    ],
+)
+def test_what_cannot_be_accepted_is_one_line_and_nothing_is_written(
+    run_cli: Run, tmp_path: Path, arguments: list[str], code: int, says: str
+) -> None:
+    result = run_cli("accept", *arguments)
+    assert result.returncode == code, result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert says in line
+    assert result.stdout == ""
+    assert parquets(tmp_path) == []
+
+
+# -- looking again --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def week(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the first week of January was downloaded."""
+    folder = tmp_path_factory.mktemp("week")
+    shared_sandbox.faults.clear()
+    subprocess.run(
+        [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot", "--interval", "1m",
+         "--start", "2024-01-01", "--end", "2024-01-08"],
+        cwd=folder, env=cli_environment(shared_sandbox, folder), check=True,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def lake_of_a_week(run_cli: Run, week: Path, tmp_path: Path) -> Run:
+    """Runs commands on a copy of that week."""
+    shutil.copytree(week / "lake", tmp_path / "lake")
+    shutil.copy(week / "universe.yaml", tmp_path)
+    return run_cli
+
+
+def rewrite(path: Path, change: pl.Expr | None = None, **metadata: str) -> None:
+    """Write a file again with other candles or other metadata, as a hand may."""
+    kept = {name: text for name, text in pl.read_parquet_metadata(path).items() if name != "ARROW:schema"}
+    candles = pl.read_parquet(path, hive_partitioning=False)
+    changed = candles if change is None else candles.with_columns(change)
+    changed.write_parquet(path, metadata=kept | metadata)
+
+
+def fiftieth(column: str, factor: float) -> pl.Expr:
+    """A column whose fiftieth value is another one."""
+    return pl.when(pl.int_range(pl.len()) == 50).then(pl.col(column) * factor).otherwise(pl.col(column)).alias(column)
+
+
+@pytest.mark.parametrize("more", [[], ["--against", "rest"], ["--against", "archive"]])
+def test_a_good_lake_is_as_it_should_be(lake_of_a_week: Run, sandbox: Sandbox, tmp_path: Path, more: list[str]) -> None:
+    sandbox.requests.clear()
+    before = {path: path.read_bytes() for path in parquets(tmp_path)}
+    for names in (["spot/BTCUSDT/1m"], []) if not more else (["spot/BTCUSDT/1m"],):
+        looked = lake_of_a_week("verify", *names, *more)
+        assert looked.returncode == 0, looked.stdout + looked.stderr
+        assert looked.stdout.strip() == "7 partitions of 1 series are as they should be"
+    assert {path: path.read_bytes() for path in parquets(tmp_path)} == before
+    files = [request.path for request in sandbox.requests if request.path.endswith(".zip")]
+    pages = [request for request in sandbox.requests if request.params.get("interval") == "1m"]
+    assert (len(files), bool(pages)) == ((1, False) if more[1:] == ["archive"] else (0, True))
+
+
+def test_whatever_is_wrong_with_a_file_is_found_and_named(lake_of_a_week: Run, tmp_path: Path) -> None:
+    file_of(tmp_path, "02").unlink()
+    whole = file_of(tmp_path, "03").read_bytes()
+    file_of(tmp_path, "03").write_bytes(whole[: len(whole) // 2])
+    rewrite(file_of(tmp_path, "04"), fiftieth("volume", 1.001))
+    rewrite(file_of(tmp_path, "05"), series="spot/ETHUSDT/1m")
+    rewrite(file_of(tmp_path, "06"), rows="1439")
+    rewrite(file_of(tmp_path, "07"), fiftieth("high", 0.5))
+    looked = lake_of_a_week("verify", "spot/BTCUSDT/1m")
+    assert looked.returncode == 1
+    header, *lines = looked.stdout.strip().splitlines()
+    assert header.split()[:2] == ["series", "partition"]
+    told = {line.split()[1]: " ".join(line.split()[2:]) for line in lines if line.startswith("spot/BTCUSDT/1m")}
+    assert set(told) == {f"2024-01-0{n}" for n in range(2, 8)}
+    assert told["2024-01-02"] == "there is no file"
+    assert "metadata" in told["2024-01-03"] or "cannot be read" in told["2024-01-03"]
+    assert "it was complete and is unbalanced" in told["2024-01-04"]
+    assert "metadata" in told["2024-01-05"]
+    assert "it has 1,440 candles, and its metadata says 1,439" in told["2024-01-06"]
+    assert "it was complete and is invalid" in told["2024-01-07"]
+    assert "Traceback" not in looked.stderr
+
+
+@pytest.mark.parametrize("against", ["rest", "archive"])
+def test_a_price_that_was_changed_is_found_by_comparing_every_candle(
+    lake_of_a_week: Run, tmp_path: Path, against: str
+) -> None:
+    between = pl.col("close") + (pl.col("high") - pl.col("close")) / 2
+    change = pl.when(pl.int_range(pl.len()) == 50).then(between).otherwise(pl.col("close")).alias("close")
+    rewrite(file_of(tmp_path, "05"), change)
+    looked = lake_of_a_week("verify", "spot/BTCUSDT/1m", "--against", against)
+    assert looked.returncode == 1
+    (line,) = looked.stdout.strip().splitlines()[1:]
+    assert line.split()[:2] == ["spot/BTCUSDT/1m", "2024-01-05"]
+    assert f"1 candles differ from those of {against}, the first at 2024-01-05 00:50" in line
+
+
+def test_a_candle_that_was_taken_out_is_found(lake_of_a_week: Run, tmp_path: Path) -> None:
+    path = file_of(tmp_path, "04")
+    kept = {name: text for name, text in pl.read_parquet_metadata(path).items() if name != "ARROW:schema"}
+    fewer = pl.read_parquet(path, hive_partitioning=False).filter(pl.int_range(pl.len()) != 700)
+    fewer.write_parquet(path, metadata=kept | {"rows": "1439"})
+    looked = lake_of_a_week("verify")
+    assert looked.returncode == 1
+    assert "it was complete and is lost: no candles for 2024-01-04 11:40 to 11:41" in looked.stdout
+
+
+def test_only_what_is_asked_for_is_looked_at(lake_of_a_week: Run, tmp_path: Path) -> None:
+    file_of(tmp_path, "02").unlink()
+    part = ("--start", "2024-01-03", "--end", "2024-01-06")
+    looked = lake_of_a_week("verify", "spot/BTCUSDT/1m", *part)
+    assert (looked.returncode, looked.stdout.strip()) == (0, "3 partitions of 1 series are as they should be")
+    nothing = lake_of_a_week("verify", "spot/ETHUSDT/1m")
+    assert "nothing of it is in the lake" in nothing.stderr
+    bad = lake_of_a_week("verify", "spot/ETHUSDT")
+    assert (bad.returncode, len(bad.stderr.strip().splitlines())) == (2, 1)
+
+
+def test_without_the_exchange_nothing_can_be_proved_and_that_is_one_line(lake_of_a_week: Run, sandbox: Sandbox) -> None:
+    for path in ("klines", "time"):
+        sandbox.faults.add(Fault("status", value=451, path=path))
+    looked = lake_of_a_week("verify")
+    assert looked.returncode == 1
+    (line,) = looked.stderr.strip().splitlines()
+    assert "nothing can be proved now" in line

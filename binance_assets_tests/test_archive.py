@@ -1,0 +1,569 @@
+"""The archive as a source: which files are asked for, what is in them, and what follows where one of them is bad."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binance_assets.candles.validation import Judged
+from binance_assets.download import forecast
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.exchange.files import ArchiveFile, every_file, single_files, worthwhile_files
+from binance_assets.intervals import DAY, HOUR, MINUTE, SECOND, to_date, to_ms
+from binance_assets.lake import Lake
+from binance_assets.markets import COINM, MARKETS, SPOT, USDM
+from binance_assets.periods import Period, next_first, period_of, periods_between
+from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
+from binance_assets.sandbox.archive import parse_path
+from binance_assets.sandbox.faults import ARCHIVE_ROW_FAULTS
+from binance_assets.series import Series, parse_series
+from binance_assets.settings import Settings, Source, read_settings
+from binance_assets_tests.conftest import environment_of
+from binance_assets_tests.test_download import truth
+from binance_assets_tests.test_parsing import archive_rows, expected
+from binance_assets_tests.test_proof import (
+    EVERYWHERE,
+    assert_as_the_exchange_has_them,
+    days_of,
+    impatient,
+    klines,
+    verdicts,
+)
+
+BTC = "spot/BTCUSDT/1m"
+JAN_2 = to_ms(dt.date(2024, 1, 2))
+NOON = JAN_2 + 12 * HOUR
+WEEK = ("2024-01-01", "2024-01-04")
+Choose = Callable[[Series, Sequence[Period], int], list[ArchiveFile]]
+
+
+# -- which files ----------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> tuple[Series, list[Period], int]:
+    """A series, some of its periods, and a time at which they are wanted."""
+    market = draw(st.sampled_from(list(MARKETS.values())))
+    symbol = "BTCUSD_PERP" if market is COINM else "BTCUSDT"
+    series = Series(market, symbol, draw(st.sampled_from(market.intervals)))
+    first = draw(st.dates(dt.date(2019, 6, 1), dt.date(2026, 6, 1)))
+    end = first = first.replace(day=1) if series.interval.is_coarse else first
+    wanted = draw(st.lists(st.booleans(), min_size=1, max_size=100))
+    for _ in wanted:
+        end = next_first(end, series.interval)
+    every = periods_between(first, end, series.interval)
+    periods = [period for period, asked in zip(every, wanted, strict=True) if asked]
+    return series, periods, draw(st.integers(every[0].start, every[-1].end + 40 * DAY))
+
+
+@pytest.mark.parametrize("choose", [worthwhile_files, every_file, single_files])
+@given(wish=wishes())
+def test_each_period_is_in_one_file_at_most_and_no_file_is_younger_than_it_may_be(
+    choose: Choose, wish: tuple[Series, list[Period], int]
+) -> None:
+    series, periods, now = wish
+    files = choose(series, periods, now)
+    held = [period for file in files for period in file.periods]
+    assert held == sorted(set(held)), "in order, and once"
+    assert set(held) <= set(periods)
+    for file in files:
+        assert file.periods
+        assert all(file.start <= period.start and period.end <= file.end for period in file.periods)
+        assert file.end + (3 * DAY if file.monthly else DAY) <= now
+        assert file.end > to_ms(series.market.archived)
+        assert file.monthly or file.start >= to_ms(series.market.archived)
+
+
+@pytest.mark.parametrize("choose", [worthwhile_files, every_file, single_files])
+@given(wish=wishes())
+def test_files_are_called_as_the_archive_calls_them(choose: Choose, wish: tuple[Series, list[Period], int]) -> None:
+    series = wish[0]
+    for file in choose(*wish):
+        known = parse_path(file.path)
+        assert known is not None, file.path
+        assert known == parse_path(f"{file.path.rpartition('/')[0]}/{file.name}")
+        (there, checksum) = known
+        assert (there.market, there.symbol, there.interval) == (series.market, series.symbol, series.interval)
+        assert (there.start, there.end, checksum) == (file.start, file.end, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "path"),
+    [
+        (BTC, "2020-01-01", "spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2020-01-01.zip"),
+        ("usdm/BTCUSDT/1h", "2022-09-05", "futures/um/daily/klines/BTCUSDT/1h/BTCUSDT-1h-2022-09-05.zip"),
+        ("spot/SOLUSDT/1M", "2024-02-01", "spot/monthly/klines/SOLUSDT/1mo/SOLUSDT-1mo-2024-02.zip"),
+        ("coinm/BTCUSD_PERP/3d", "2023-12-01", "futures/cm/monthly/klines/BTCUSD_PERP/3d/BTCUSD_PERP-3d-2023-12.zip"),
+    ],
+)
+def test_some_paths(name: str, key: str, path: str) -> None:
+    series = parse_series(name)
+    (file,) = single_files(series, [period_of(key, series.interval)], to_ms(dt.date(2026, 1, 1)))
+    assert file.path == f"/data/{path}"
+
+
+@given(wish=wishes())
+def test_auto_asks_for_a_file_only_where_it_is_cheaper(wish: tuple[Series, list[Period], int]) -> None:
+    series, _, now = wish
+    rows_of_a_page = 1000 if series.market is SPOT else 499
+    for file in worthwhile_files(*wish):
+        rows = sum((period.end - period.start) // series.interval.step for period in file.periods)
+        assert rows > 2 * rows_of_a_page
+    least = forecast(*wish[:2], "auto", now)
+    rest = forecast(*wish[:2], "rest", now)
+    assert least.weight <= rest.weight
+    assert (rest.files, rest.weight == 0) == (0, rest.requests == 0)
+
+
+@given(wish=wishes())
+def test_one_source_or_the_other_is_asked_for_each_period(wish: tuple[Series, list[Period], int]) -> None:
+    series, periods, now = wish
+    files = worthwhile_files(series, periods, now)
+    takes = forecast(series, periods, "auto", now)
+    assert takes.files == len(files)
+    assert (takes.weight == 0) == (len([period for file in files for period in file.periods]) == len(periods))
+
+
+@given(
+    market=st.sampled_from([SPOT, USDM, COINM]), month=st.dates(dt.date(2020, 9, 1), dt.date(2026, 1, 1)),
+    more=st.integers(1, 5), hours=st.integers(72, 2_000),
+)  # fmt: skip
+def test_whole_past_months_of_1m_are_one_file_each(market: Any, month: dt.date, more: int, hours: int) -> None:
+    series = Series(market, "BTCUSD_PERP" if market is COINM else "BTCUSDT", parse_series(BTC).interval)
+    first = month.replace(day=1)
+    end = first
+    for _ in range(more):
+        end = (end + dt.timedelta(32)).replace(day=1)
+    periods = periods_between(first, end, series.interval)
+    for choose in (worthwhile_files, every_file):
+        files = choose(series, periods, to_ms(end) + hours * HOUR)
+        assert [file.monthly for file in files] == [True] * more
+        assert [period for file in files for period in file.periods] == periods
+
+
+@given(now=st.integers(to_ms(dt.date(2021, 1, 1)), to_ms(dt.date(2026, 1, 1))), market=st.sampled_from([SPOT, USDM]))
+def test_today_and_yesterday_are_left_to_rest(now: int, market: Any) -> None:
+    series = Series(market, "BTCUSDT", parse_series(BTC).interval)
+    today = to_date(now)
+    last_month = (today.replace(day=1) - dt.timedelta(1)).replace(day=1)
+    periods = periods_between(last_month, today + dt.timedelta(1), series.interval)
+    held = {period for file in worthwhile_files(series, periods, now) for period in file.periods}
+    assert held.isdisjoint(periods[-2:])
+    if market is USDM:
+        assert held == set(periods[:-2])
+    elif today.day > 3:  # a day of spot is two pages, which is no more than a zip and its checksum
+        assert held == {period for period in periods if to_date(period.start) < today.replace(day=1)}
+
+
+# -- what is in them ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["archive", "auto"])
+@pytest.mark.parametrize(
+    ("name", "start", "end"),
+    [
+        (BTC, "2024-02-28", "2024-03-02"),
+        (BTC, "2024-12-31", "2025-01-02"),
+        ("spot/ETHUSDT/1m", "2024-12-01", "2025-02-01"),
+        ("spot/BTCUSDT/1s", "2024-12-31", "2025-01-02"),
+        ("spot/ETHUSDT/1h", "2024-12-01", "2025-02-01"),
+        ("spot/BTCUSDT/1d", "2024-11-01", "2025-03-01"),
+        ("spot/SOLUSDT/3d", "2024-11-01", "2025-03-01"),
+        ("spot/SOLUSDT/1w", "2024-11-01", "2025-03-01"),
+        ("spot/SOLUSDT/1M", "2024-11-01", "2025-03-01"),
+        ("usdm/ETHUSDT/1m", "2022-06-29", "2022-07-03"),
+        ("usdm/ETHUSDT/1h", "2022-06-01", "2022-08-01"),
+        ("usdm/ETHUSDT/1d", "2022-06-01", "2022-08-01"),
+        ("usdm/ETHUSDT/3d", "2022-05-01", "2022-09-01"),
+        ("usdm/ETHUSDT/1w", "2022-05-01", "2022-09-01"),
+        ("usdm/ETHUSDT/1M", "2022-05-01", "2022-09-01"),
+        ("usdm/币安人生USDT/1h", "2025-12-30", "2026-01-03"),
+        ("coinm/BTCUSD_PERP/1m", "2021-12-31", "2022-01-02"),
+        ("coinm/BTCUSD_PERP/1h", "2021-12-01", "2022-02-01"),
+        ("coinm/BTCUSD_PERP/1d", "2021-12-01", "2022-02-01"),
+        ("coinm/BTCUSD_PERP/3d", "2021-11-01", "2022-03-01"),
+        ("coinm/ETHUSD_PERP/1w", "2021-11-01", "2022-03-01"),
+        ("coinm/ETHUSD_PERP/1M", "2021-11-01", "2022-03-01"),
+    ],
+)
+def test_every_candle_is_as_klines_has_it(
+    sandbox: Sandbox, settings: Settings, name: str, start: str, end: str, source: Source
+) -> None:
+    days = days_of(settings, name, start, end, source)
+    assert set(verdicts(days)) == {"complete"}, [day.reason for day in days]
+    assert_as_the_exchange_has_them(sandbox, name, days)
+    if source == "archive":
+        assert {day.origin.source for day in days} == {"archive"}
+        assert klines(sandbox, parse_series(name).interval.wire if not name.endswith("/1d") else "") == []
+
+
+@pytest.mark.parametrize("kind", ["header", "no_header", "junk_last_column", "reissued"])
+@pytest.mark.parametrize("name", [BTC, "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1m"])
+def test_header_junk_and_new_issues_change_no_candle(
+    sandbox: Sandbox, settings: Settings, name: str, kind: str
+) -> None:
+    sandbox.faults.add(Fault(kind, path="archive", interval="1m"))
+    days = days_of(settings, name, "2024-12-31", "2025-01-02", "archive")
+    assert verdicts(days) == ["complete"] * 2
+    assert {day.origin.source for day in days} == {"archive"}
+    assert_as_the_exchange_has_them(sandbox, name, days)
+
+
+@pytest.fixture(scope="module")
+def replaying(recorded: Path) -> Iterator[Sandbox]:
+    with running_sandbox(SandboxOptions(replay=recorded)) as served:
+        yield served
+
+
+@pytest.mark.parametrize(
+    ("name", "day", "file"),
+    [
+        (BTC, "2020-01-02", "spot/BTCUSDT-1m-2020-01-02.zip"),
+        ("spot/ARBUSDT/1m", "2023-07-25", "spot/ARBUSDT-1m-2023-07-25.zip"),
+        ("spot/ARBUSDT/15m", "2023-07-25", "spot/ARBUSDT-15m-2023-07-25.zip"),
+        ("usdm/BTCUSDT/1m", "2022-09-05", "usdm/BTCUSDT-1m-2022-09-05.zip"),
+        ("usdm/ETHUSDT/1h", "2022-08-24", "usdm/ETHUSDT-1h-2022-08-24.zip"),
+        ("coinm/BTCUSD_PERP/1m", "2022-10-24", "coinm/BTCUSD_PERP-1m-2022-10-24.zip"),
+    ],
+)
+def test_a_recorded_day_is_read_from_its_file(
+    replaying: Sandbox, recorded: Path, tmp_path: Path, name: str, day: str, file: str
+) -> None:
+    connection = read_settings(environment_of(replaying, tmp_path))
+    (judged,) = days_of(connection, name, day, f"{dt.date.fromisoformat(day) + dt.timedelta(1)}", "archive")
+    assert (judged.verdict, judged.origin.source) == ("complete", "archive"), judged.reason
+    assert judged.origin.file == Path(file).name
+    assert judged.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
+
+
+def test_recorded_hours_on_both_sides_of_the_change_to_microseconds(replaying: Sandbox, tmp_path: Path) -> None:
+    connection = read_settings(environment_of(replaying, tmp_path))
+    days = days_of(connection, "spot/BTCUSDT/1h", "2024-12-20", "2025-01-10", "archive")
+    assert verdicts(days) == ["complete"] * 21, [day.reason for day in days]
+    assert {day.origin.file for day in days} == {"BTCUSDT-1h-2024-12.zip", "BTCUSDT-1h-2025-01.zip"}
+    assert_as_the_exchange_has_them(replaying, "spot/BTCUSDT/1h", days)
+
+
+# -- bad files, each alone and all at once --------------------------------------------------------------------------
+
+WHOLE_FILE: dict[str, dict[str, Any]] = {
+    "404": {"kind": "status", "value": 404},
+    "403": {"kind": "status", "value": 403},
+    "500": {"kind": "status", "value": 500},
+    "503": {"kind": "status", "value": 503},
+    **{
+        kind: {"kind": kind}
+        for kind in ("checksum_mismatch", "truncated_zip", "not_a_zip", "two_members", "reset", "reset_amid_body",
+                     "truncated_body", "hang", "empty", "doubled_row", "unordered", "off_grid", "outside", "fields_11",
+                     "fields_13", "empty_strings", "null")
+    },
+}  # fmt: skip
+"""Faults after which nothing of a file is taken."""
+ONE_DAY = ("missing_row", "bad_prices", "negative_volume", "nan")
+"""Faults of one row, after which the other days of the file are."""
+FIRST, END = dt.date(2024, 1, 30), dt.date(2024, 2, 3)
+CASES = [(what, kind) for what in (*WHOLE_FILE, *ONE_DAY, "truncated_file") for kind in ("monthly", "daily")]
+MIXED = ("spot", "usdm", "coinm")
+MIX = (*WHOLE_FILE, *ONE_DAY, "truncated_file", "reissued", "header")
+
+
+def fault_of(what: str, path: str, symbol: str, share: float = 1.0) -> Fault:
+    start = end = None
+    if what in ONE_DAY and share == 1:
+        day = to_ms(FIRST if path == "archive/monthly" else END - dt.timedelta(1))
+        start, end = day + 12 * HOUR, day + 12 * HOUR + MINUTE
+    kind = WHOLE_FILE.get(what, {"kind": what})
+    return Fault(**kind, start=start, end=end, path=path, symbol=symbol, interval="1m", share=share)
+
+
+class Winter:
+    """A sandbox in February 2024, when January is in monthly files and February in daily ones.
+
+    What goes wrong befalls a symbol of its own in each case, so that the pauses between attempts are waited for at
+    the same time.
+    """
+
+    def __init__(self, served: Sandbox, folder: Path) -> None:
+        self.served = served
+        settings = read_settings(environment_of(served, folder))
+        self.settings = Settings.model_validate(settings.model_dump() | {"connect_timeout": 2, "read_timeout": 2})
+        self._numbers = count(1)
+        self.cases: dict[Any, tuple[str, Any]] = {}
+
+    def run(self) -> None:
+        with ThreadPoolExecutor(16) as threads:
+            for case in CASES:
+                what, kind = case
+                symbol = f"S{next(self._numbers):03}USDT"
+                self.served.faults.add(fault_of(what, f"archive/{kind}", symbol))
+                name = f"usdm/{symbol}/1m"
+                self.cases[case] = name, threads.submit(days_of, self.settings, name, str(FIRST), str(END), "auto")
+            for market in MIXED:
+                symbol = "BTCUSD_PERP" if market == "coinm" else f"S{next(self._numbers):03}USDT"
+                self.mix(symbol)
+                name = f"{market}/{symbol}/1m"
+                self.cases[market] = (
+                    name, threads.submit(days_of, self.settings, name, "2024-01-20", "2024-02-08", "archive"),
+                )  # fmt: skip
+
+    def mix(self, symbol: str) -> None:
+        """A quarter of all answers of the archive is spoiled, and some of the API's."""
+        share = 0.25 / len(MIX)
+        for what in MIX:
+            self.served.faults.add(fault_of(what, "archive", symbol, share))
+        for kind in ("missing_row", "reset", "bad_prices"):
+            self.served.faults.add(Fault(kind, symbol=symbol, interval="1m", share=0.05))
+
+    def of(self, case: Any) -> tuple[str, list[Judged]]:
+        name, future = self.cases[case]
+        return name, future.result()
+
+
+@pytest.fixture(scope="module")
+def winter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Winter]:
+    offset = to_ms(dt.date(2024, 2, 20)) + 12 * HOUR - int(time.time() * SECOND)
+    options = SandboxOptions(clock_offset_ms=offset, limits={"spot": 200_000, "futures": 200_000})
+    with running_sandbox(options) as served:
+        there = Winter(served, tmp_path_factory.mktemp("winter"))
+        there.run()
+        yield there
+
+
+@pytest.mark.parametrize(("what", "kind"), CASES)
+def test_what_a_file_does_not_bring_is_brought_by_rest_and_the_day_says_why(
+    winter: Winter, what: str, kind: str
+) -> None:
+    name, days = winter.of((what, kind))
+    assert verdicts(days) == ["complete"] * 4, [day.reason for day in days]
+    assert_as_the_exchange_has_them(winter.served, name, days)
+    concerned = days[:2] if kind == "monthly" else days[2:]
+    if what in ONE_DAY:
+        concerned = days[:1] if kind == "monthly" else days[3:]
+    for day in days:
+        if day in concerned:
+            assert day.origin.source == "rest", day.period
+            assert day.reason.startswith("from rest, because of archive (")
+            assert f"-1m-{str(day.period)[: 7 if kind == 'monthly' else 10]}.zip): " in day.reason
+            assert "\n" not in day.reason
+        elif what != "reset":  # after which nothing else is asked of the archive
+            assert (day.origin.source, day.reason) == ("archive", ""), day.period
+
+
+@pytest.mark.parametrize("market", MIXED)
+def test_everything_at_once_brings_the_right_rows_or_refused_days_that_say_why(winter: Winter, market: str) -> None:
+    name, days = winter.of(market)
+    assert len(days) == 19
+    for day in days:
+        if day.accepted:
+            whole = truth(winter.served, name, day.period.start, day.period.end)
+            assert day.candles.equals(whole.join(day.candles, on="open_time", how="semi")), day.period
+            assert whole.join(day.candles, on="open_time", how="anti")["trades"].sum() == 0, day.period
+        else:
+            assert day.verdict in {"lost", "invalid", "unreachable"}
+            assert day.reason
+            assert "\n" not in day.reason
+    assert sum(day.accepted for day in days) >= 10
+
+
+def test_most_kinds_of_faults_that_a_file_can_have_were_tried() -> None:
+    assert set(ARCHIVE_ROW_FAULTS) - {*WHOLE_FILE, *ONE_DAY} == {"strings_as_numbers"}  # which a CSV does not show
+
+
+@pytest.mark.parametrize(
+    "kind", ["checksum_mismatch", "truncated_zip", "not_a_zip", "reset_amid_body", "truncated_body"]
+)
+def test_a_file_that_is_bad_once_is_fetched_again(sandbox: Sandbox, settings: Settings, kind: str) -> None:
+    sandbox.faults.add(Fault(kind, path="archive", interval="1m", times=1))
+    days = days_of(settings, BTC, *WEEK, "archive")
+    assert verdicts(days) == ["complete"] * 3
+    assert {(day.origin.source, day.reason) for day in days} == {("archive", "")}
+
+
+# -- one source for the other ---------------------------------------------------------------------------------------
+
+
+def lack(sandbox: Sandbox, path: str, minute: int = NOON) -> None:
+    sandbox.faults.add(Fault("missing_row", start=minute, end=minute + MINUTE, path=path, interval="1m"))
+
+
+def test_where_a_month_is_not_there_the_archive_alone_takes_its_days(sandbox: Sandbox, settings: Settings) -> None:
+    sandbox.faults.add(Fault("status", value=404, path="archive/monthly", interval="1m"))
+    days = days_of(settings, BTC, *WEEK, "archive")
+    assert verdicts(days) == ["complete"] * 3
+    assert [day.origin.file for day in days] == [f"BTCUSDT-1m-2024-01-0{n}.zip" for n in (1, 2, 3)]
+    assert all("the archive has no BTCUSDT-1m-2024-01.zip" in day.reason for day in days)
+    assert klines(sandbox, "1m") == []
+
+
+def test_where_month_and_day_differ_the_day_is_right(sandbox: Sandbox, settings: Settings) -> None:
+    lack(sandbox, "archive/monthly")
+    days = days_of(settings, BTC, *WEEK, "archive")
+    assert verdicts(days) == ["complete"] * 3
+    assert [day.origin.file for day in days] == [
+        "BTCUSDT-1m-2024-01.zip", "BTCUSDT-1m-2024-01-02.zip", "BTCUSDT-1m-2024-01.zip",
+    ]  # fmt: skip
+    assert "because of archive (BTCUSDT-1m-2024-01.zip): no candles for" in days[1].reason
+    assert klines(sandbox, "1m") == []
+
+
+@pytest.mark.parametrize("name", [BTC, "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1m"])
+def test_the_archive_serves_those_whom_the_api_does_not(sandbox: Sandbox, settings: Settings, name: str) -> None:
+    for path in ("klines", "time", "exchangeInfo", "ping"):
+        sandbox.faults.add(Fault("status", value=451, path=path))
+    for source in ("archive", "auto"):
+        days = days_of(settings, name, *WEEK, source)
+        assert verdicts(days) == ["complete"] * 3, [day.reason for day in days]
+        assert {day.origin.source for day in days} == {"archive"}
+        assert_as_the_exchange_has_them(sandbox, name, days)
+    sandbox.requests.clear()
+    refused = days_of(settings, name, *WEEK, "rest")
+    assert set(verdicts(refused)) == {"unreachable"}
+    assert "Binance does not serve this location" in refused[0].reason
+    assert "\n" not in refused[0].reason
+    assert len(sandbox.requests) == 1
+
+
+def test_without_the_api_the_days_that_the_archive_lacks_are_told_and_the_others_go_on(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    for path in ("klines", "time", "exchangeInfo", "ping"):
+        sandbox.faults.add(Fault("status", value=451, path=path))
+    lack(sandbox, "archive")
+    for source in ("archive", "auto"):
+        before, day, after = days_of(settings, BTC, *WEEK, source)
+        assert (before.verdict, day.verdict, after.verdict) == ("complete", "lost", "complete")
+        assert day.missing == ((NOON, NOON + MINUTE),)
+
+
+def test_yesterday_is_not_in_the_archive_yet_and_says_so(sandbox: Sandbox, settings: Settings) -> None:
+    today = to_date(sandbox.now_ms())
+    days = days_of(settings, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "archive")
+    assert days[-1].verdict == "unreachable"
+    assert days[-1].reason == "the archive has no file of it, or not yet"
+    with_both = days_of(settings, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "auto")
+    assert verdicts(with_both) == ["complete"] * 3
+
+
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+def test_a_candle_that_one_source_lacks_comes_from_the_other(
+    sandbox: Sandbox, settings: Settings, source: Source
+) -> None:
+    for lacking, other in (("klines", "archive"), ("archive", "rest")):
+        sandbox.faults.clear()
+        lack(sandbox, lacking)
+        days = days_of(settings, BTC, *WEEK, source)
+        assert verdicts(days) == ["complete"] * 3
+        assert_as_the_exchange_has_them(sandbox, BTC, days)
+        assert days[1].origin.source == other
+        if (lacking == "klines") == (source == "rest"):
+            assert days[1].reason.startswith(f"from {other}")
+            assert "no candles for 2024-01-02 12:00 to 12:01" in days[1].reason
+        else:
+            assert days[1].reason == ""
+
+
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+def test_two_sources_that_lack_different_candles_make_a_day_together(
+    sandbox: Sandbox, settings: Settings, source: Source
+) -> None:
+    lack(sandbox, "klines")
+    lack(sandbox, "archive", NOON + HOUR)
+    days = days_of(settings, BTC, *WEEK, source)
+    assert verdicts(days) == ["complete"] * 3
+    assert_as_the_exchange_has_them(sandbox, BTC, days)
+    assert set(days[1].origin.source.split("+")) == {"rest", "archive"}
+    assert days[1].origin.file.startswith("BTCUSDT-1m-2024-01")
+    assert "together" in days[1].reason
+
+
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+def test_a_candle_that_both_lack_is_lost_and_the_smaller_hole_is_kept(
+    sandbox: Sandbox, settings: Settings, source: Source
+) -> None:
+    for path in EVERYWHERE:
+        lack(sandbox, path)
+    lack(sandbox, "klines", NOON + MINUTE)
+    days = days_of(settings, BTC, *WEEK, source)
+    assert verdicts(days) == ["complete", "lost", "complete"]
+    assert (days[1].missing, days[1].candles.height) == (((NOON, NOON + MINUTE),), 1_439)
+
+
+# -- what is kept of it ---------------------------------------------------------------------------------------------
+
+
+def test_a_file_in_the_lake_says_which_zip_it_came_from(sandbox: Sandbox, settings: Settings) -> None:
+    series, lake = parse_series(BTC), Lake(settings.lake)
+    lake.prepare("sandbox")
+    lack(sandbox, "archive/monthly")
+    from_archive, from_rest, _ = days_of(settings, BTC, *WEEK, "auto")
+    kept = pl.read_parquet_metadata(lake.write(series, from_archive).path)
+    path = "/data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip"
+    zipped = requests.get(sandbox.url + path, timeout=20)
+    told = requests.get(f"{sandbox.url}{path}.CHECKSUM", timeout=20).text.split()
+    assert (kept["source"], kept["archive_file"], kept["note"]) == ("archive", "BTCUSDT-1m-2024-01.zip", "")
+    assert kept["archive_sha256"] == hashlib.sha256(zipped.content).hexdigest() == told[0]
+    assert kept["archive_modified"] == "2024-02-03T08:30:00Z"
+    assert zipped.headers["Last-Modified"] == "Sat, 03 Feb 2024 08:30:00 GMT"
+    stored = lake.stored(series, from_archive.period)
+    assert stored is not None
+    assert (stored.archive_file, stored.archive_sha256) == (kept["archive_file"], kept["archive_sha256"])
+
+    kept = pl.read_parquet_metadata(lake.write(series, from_rest).path)
+    archived = ("archive_file", "archive_sha256", "archive_modified")
+    assert (kept["source"], *(kept[name] for name in archived)) == ("rest", "", "", "")
+    assert kept["note"].startswith("from rest, because of archive (BTCUSDT-1m-2024-01.zip): no candles for")
+
+
+def test_a_new_issue_of_a_file_has_another_hash_and_date(sandbox: Sandbox, settings: Settings) -> None:
+    (before,) = days_of(settings, BTC, "2024-01-02", "2024-01-03", "archive")
+    sandbox.faults.add(Fault("reissued", path="archive"))
+    (after,) = days_of(settings, BTC, "2024-01-02", "2024-01-03", "archive")
+    assert before.candles.equals(after.candles)
+    assert before.origin.sha256 != after.origin.sha256
+    assert (before.origin.modified or 0) < (after.origin.modified or 0)
+
+
+def test_a_month_from_the_archive_costs_the_weight_of_its_sums_alone(sandbox: Sandbox, settings: Settings) -> None:
+    series = parse_series(BTC)
+    days = days_of(settings, BTC, "2024-01-01", "2024-03-01", "auto")
+    assert verdicts(days) == ["complete"] * 60
+    assert sum(one.weight for one in sandbox.requests) == 1 + 2
+    assert len([one for one in sandbox.requests if one.path.endswith(".zip")]) == 2
+    takes = forecast(series, [day.period for day in days], "auto", sandbox.now_ms())
+    assert (takes.requests, takes.weight, takes.files) == (4, 0, 2)
+    assert len(sandbox.requests) == takes.requests + 2  # the time and the sums
+
+
+def test_an_archive_that_is_not_there_is_given_up_and_rest_goes_on(sandbox: Sandbox, settings: Settings) -> None:
+    elsewhere = impatient(settings.model_copy(update={"archive_url": "http://127.0.0.1:9"}))
+    days = days_of(elsewhere, BTC, *WEEK, "auto")
+    assert verdicts(days) == ["complete"] * 3
+    assert all("because of archive" in day.reason for day in days)
+    assert_as_the_exchange_has_them(sandbox, BTC, days)
+
+
+def test_an_archive_of_another_exchange_is_not_mixed_in(sandbox: Sandbox, settings: Settings) -> None:
+    binances = settings.model_copy(update={"archive_url": "https://data.binance.vision"})
+    for source, verdict in (("auto", "complete"), ("archive", "unreachable")):
+        days = days_of(binances, BTC, *WEEK, source)  # type: ignore[arg-type]
+        assert set(verdicts(days)) == {verdict}
+        assert {day.origin.source for day in days} == {"rest"}
+    assert "set BINANCE_ARCHIVE_URL" in days[0].reason
+
+
+def test_a_closed_exchange_names_no_file(settings: Settings) -> None:
+    exchange = Exchange(SPOT, settings)
+    assert list(exchange.archive.stream([], lambda _, found: found)) == []
+    exchange.close()

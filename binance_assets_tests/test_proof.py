@@ -1,0 +1,490 @@
+"""What proves a day: the exchange's own sums, when a series lived, and what was asked to know it. Over real HTTP."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import hypothesis
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from binance_assets.candles.books import Books, Sums, difference, sums_by_day, total
+from binance_assets.candles.outages import known_outages, outages_within
+from binance_assets.candles.parsing import empty_candles
+from binance_assets.candles.validation import Evidence, Judged, judge
+from binance_assets.download import download
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
+from binance_assets.lake import Lake
+from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.periods import period_of, periods_between
+from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
+from binance_assets.sandbox.venue import Served
+from binance_assets.series import parse_series
+from binance_assets.settings import Settings, Source, read_settings
+from binance_assets_tests.conftest import environment_of
+from binance_assets_tests.test_download import truth
+from binance_assets_tests.test_parsing import body_of, parse_page
+
+BTC = "spot/BTCUSDT/1m"
+JAN_2 = to_ms(dt.date(2024, 1, 2))
+NOON = JAN_2 + 12 * HOUR
+EVERYWHERE = ("klines", "archive")
+
+
+def days_of(
+    connection: Settings,
+    name: str,
+    start: str,
+    end: str,
+    source: Source = "rest",
+    strict: bool = False,
+    memory: Lake | None = None,
+) -> list[Judged]:
+    """The verdicts from one day to another, the end excluded, in order of time."""
+    series = parse_series(name)
+    exchange = Exchange(series.market, connection)
+    periods = periods_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
+    try:
+        return sorted(download(exchange, series, periods, source, strict, memory), key=lambda day: day.period)
+    finally:
+        exchange.close()
+
+
+def verdicts(days: list[Judged]) -> list[str]:
+    return [day.verdict for day in days]
+
+
+def impatient(connection: Settings) -> Settings:
+    """The same with time-outs that a test can wait for."""
+    return Settings.model_validate(connection.model_dump() | {"connect_timeout": 0.5, "read_timeout": 0.5})
+
+
+def klines(sandbox: Sandbox, interval: str) -> list[Served]:
+    """The requests for candles of an interval."""
+    return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
+
+
+def assert_as_the_exchange_has_them(sandbox: Sandbox, name: str, days: list[Judged]) -> None:
+    for day in days:
+        assert day.candles.equals(truth(sandbox, name, day.period.start, day.period.end)), day.period
+
+
+# -- holes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def replaying(recorded: Path) -> Iterator[Sandbox]:
+    with running_sandbox(SandboxOptions(replay=recorded)) as served:
+        yield served
+
+
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+def test_a_recorded_outage_is_accepted_with_its_hole_and_the_file_names_it(
+    replaying: Sandbox, tmp_path: Path, source: Source
+) -> None:
+    connection = read_settings(environment_of(replaying, tmp_path))
+    (day,) = days_of(connection, BTC, "2023-03-24", "2023-03-25", source)
+    assert (day.verdict, day.accepted, day.candles.height) == ("outage", True, 1_360)
+    first = to_ms(dt.date(2023, 3, 24)) + 12 * HOUR + 40 * MINUTE
+    assert day.missing == ((first, first + 80 * MINUTE),)
+    lake, series = Lake(connection.lake), parse_series(BTC)
+    lake.prepare("sandbox")
+    metadata = pl.read_parquet_metadata(lake.write(series, day).path)
+    assert json.loads(metadata["missing"]) == [["2023-03-24T12:40:00Z", "2023-03-24T14:00:00Z"]]
+    assert "nothing was traded (spot outage of 2023-03-24 12:39 to 2023-03-24 14:00)" in metadata["note"]
+
+
+def quiet_minute(sandbox: Sandbox) -> int:
+    """When a minute of 2 January opens in which nothing was traded."""
+    return next(int(row[0]) for row in sandbox.rows("spot", "BTCUSDT", "1m", JAN_2, JAN_2 + DAY) if row[8] == 0)
+
+
+def test_a_hole_in_which_nothing_was_traded_is_an_outage_though_nobody_knows_its_name(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    quiet = quiet_minute(sandbox)
+    for path in EVERYWHERE:
+        sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, path=path, interval="1m"))
+    (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
+    assert (day.verdict, day.missing) == ("outage", ((quiet, quiet + MINUTE),))
+    assert day.reason.endswith("and nothing was traded")
+
+
+def test_a_minute_without_trades_that_an_answer_lacked_once_is_no_outage(sandbox: Sandbox, settings: Settings) -> None:
+    quiet = quiet_minute(sandbox)
+    sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, interval="1m", times=1))
+    (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
+    assert (day.verdict, day.origin.source, day.missing) == ("complete", "rest", ())
+    assert "because of rest: no candles for" in day.reason
+    assert_as_the_exchange_has_them(sandbox, BTC, [day])
+
+
+def test_a_minute_without_trades_that_rest_lacks_comes_from_the_archive(sandbox: Sandbox, settings: Settings) -> None:
+    quiet = quiet_minute(sandbox)
+    sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, interval="1m"))
+    (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
+    assert (day.verdict, day.origin.source) == ("complete", "archive")
+    assert_as_the_exchange_has_them(sandbox, BTC, [day])
+
+
+@pytest.mark.parametrize("name", [BTC, "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1h"])
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+def test_a_candle_that_neither_source_has_is_lost_with_its_trades(
+    sandbox: Sandbox, settings: Settings, name: str, source: Source
+) -> None:
+    series = parse_series(name)
+    step = series.interval.step
+    for path in EVERYWHERE:
+        sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + step, path=path, interval=series.interval.wire))
+    before, day, after = days_of(settings, name, "2024-01-01", "2024-01-04", source)
+    assert (before.verdict, day.verdict, after.verdict) == ("complete", "lost", "complete")
+    assert day.missing == ((NOON, NOON + step),)
+    assert "and trades with them" in day.reason
+    assert (day.accepted, day.acceptable) == (False, True)
+
+
+# -- sums -----------------------------------------------------------------------------------------------------------
+
+
+def test_sums_that_differ_are_accepted_and_told_or_refused_where_that_is_asked(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    sandbox.faults.add(Fault("negative_volume", interval="1d", start=JAN_2, end=JAN_2 + 1))
+    for strict in (False, True):
+        before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04", strict=strict)
+        assert (before.verdict, day.verdict, after.verdict) == ("complete", "unbalanced", "complete")
+        assert (day.accepted, day.acceptable) == (not strict, strict)
+        assert "every candle is there, but the 1d candle says otherwise: volume" in day.reason
+        assert_as_the_exchange_has_them(sandbox, BTC, [before, day, after])
+
+
+def test_one_trade_too_many_unbalances_a_day(shared_sandbox: Sandbox) -> None:
+    series = parse_series(BTC)
+    period = period_of("2024-01-02", series.interval)
+    candles = truth(shared_sandbox, BTC, period.start, period.end)
+    daily = truth(shared_sandbox, "spot/BTCUSDT/1d", period.start, period.end)
+    for column in ("trades", *SPOT.value_columns):
+        lied = daily.with_columns(pl.col(column) + 1)
+        (judged,) = judge(series, candles, [period], Evidence(period.end, Books(SPOT, lied)))
+        assert (judged.verdict, column in judged.reason) == ("unbalanced", True)
+
+
+def test_without_the_exchanges_sums_a_whole_day_is_unproved_and_one_with_a_hole_cannot_be_judged(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    sandbox.faults.add(Fault("status", value=500, interval="1d"))
+    sandbox.faults.add(Fault("status", value=404, interval="1d", path="archive"))
+    for path in EVERYWHERE:
+        sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, path=path, interval="1m"))
+    before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04")
+    assert (before.verdict, day.verdict, after.verdict) == ("unproved", "unreachable", "unproved")
+    assert "answered 500" in before.reason
+    assert "what could prove that nothing was traded cannot be had" in day.reason
+    assert_as_the_exchange_has_them(sandbox, BTC, [before, after])
+
+
+def test_the_sums_come_from_the_archive_where_the_api_does_not_tell_them(sandbox: Sandbox, settings: Settings) -> None:
+    sandbox.faults.add(Fault("hang", interval="1d"))
+    days = days_of(impatient(settings), BTC, "2024-01-01", "2024-01-04")
+    assert verdicts(days) == ["complete"] * 3
+
+
+def test_a_1d_candle_that_an_answer_lacked_once_is_asked_for_again(sandbox: Sandbox, settings: Settings) -> None:
+    sandbox.faults.add(Fault("missing_row", interval="1d", start=JAN_2, end=JAN_2 + 1, times=1))
+    assert verdicts(days_of(settings, BTC, "2024-01-01", "2024-01-04")) == ["complete"] * 3
+    assert len(klines(sandbox, "1d")) == 2
+
+
+def test_where_the_exchange_has_no_1d_candle_a_whole_day_is_unproved_and_a_hole_lost(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    sandbox.faults.add(Fault("missing_row", interval="1d", start=JAN_2, end=JAN_2 + DAY + 1))
+    for path in EVERYWHERE:
+        sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, path=path, interval="1m"))
+    before, hole, whole = days_of(settings, BTC, "2024-01-01", "2024-01-04")
+    assert (before.verdict, hole.verdict, whole.verdict) == ("complete", "lost", "unproved")
+    assert "there is no 1d candle" in hole.reason
+    assert "there is no 1d candle" in whole.reason
+
+
+def test_a_year_of_sums_is_one_request(sandbox: Sandbox, settings: Settings) -> None:
+    days = days_of(settings, "spot/ETHUSDT/1h", "2023-01-01", "2024-01-01")
+    assert verdicts(days) == ["complete"] * 365
+    assert len(klines(sandbox, "1d")) == 1
+
+
+# -- beginning and end ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+@pytest.mark.parametrize(
+    ("name", "day", "rows"),
+    [
+        ("spot/ARBUSDT/1m", "2023-03-23", 540),
+        ("spot/ARBUSDT/1h", "2023-03-23", 9),
+        ("spot/ARBUSDT/12h", "2023-03-23", 1),
+        ("usdm/ARBUSDT/15m", "2023-03-23", 34),
+        ("usdm/BTCUSDT_260327/4h", "2025-09-26", 4),
+        ("coinm/SOLUSD_PERP/30m", "2021-07-28", 34),
+    ],
+)
+def test_a_symbol_begins_amid_a_day_and_before_there_is_nothing_to_ask_for(
+    sandbox: Sandbox, settings: Settings, name: str, day: str, rows: int, source: Source
+) -> None:
+    listed = dt.date.fromisoformat(day)
+    days = days_of(settings, name, f"{listed - dt.timedelta(60)}", f"{listed + dt.timedelta(2)}", source)
+    assert verdicts(days) == ["before_listing"] * 60 + ["listing", "complete"]
+    assert [one.candles.height for one in days[:61]] == [0] * 60 + [rows]
+    assert not any(one.missing for one in days)
+    assert_as_the_exchange_has_them(sandbox, name, days)
+    asked = [one.params for one in klines(sandbox, parse_series(name).interval.wire)]
+    early = [one for one in asked if int(one["startTime"]) < to_ms(listed)]
+    # One row tells when a symbol begins; on COIN-M its days do.
+    assert [(one["startTime"], one["limit"]) for one in early] == ([] if "coinm" in name else [("0", "1")])
+
+
+def test_a_symbol_that_began_at_midnight_has_a_whole_first_day(sandbox: Sandbox, settings: Settings) -> None:
+    days = days_of(settings, "spot/ALGOUSDT/1h", "2019-06-20", "2019-06-24")
+    assert verdicts(days) == ["before_listing", "before_listing", "complete", "complete"]
+
+
+def test_a_candle_missing_from_the_day_of_listing_is_lost(sandbox: Sandbox, settings: Settings) -> None:
+    late = to_ms(dt.date(2023, 3, 23)) + 20 * HOUR
+    for path in EVERYWHERE:
+        sandbox.faults.add(Fault("missing_row", start=late, end=late + MINUTE, path=path, interval="1m"))
+    (day,) = days_of(settings, "spot/ARBUSDT/1m", "2023-03-23", "2023-03-24")
+    assert (day.verdict, day.missing) == ("lost", ((late, late + MINUTE),))
+
+
+def test_the_first_candle_is_remembered_in_the_lake_and_asked_once(sandbox: Sandbox, settings: Settings) -> None:
+    name, lake = "spot/ARBUSDT/1m", Lake(settings.lake)
+    lake.prepare("sandbox")
+
+    def looks() -> int:
+        return sum(one.params.get("startTime") == "0" for one in klines(sandbox, "1m"))
+
+    for _ in range(2):
+        days = days_of(settings, name, "2023-03-20", "2023-03-25", memory=lake)
+        assert verdicts(days) == ["before_listing"] * 3 + ["listing", "complete"]
+        assert looks() == 1
+    listed = to_ms(dt.date(2023, 3, 23)) + 15 * HOUR
+    assert json.loads((settings.lake / "_first_candles.json").read_text()) == {name: listed}
+
+
+def test_days_amid_a_symbols_life_ask_for_neither_its_beginning_nor_its_end(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    assert verdicts(days_of(settings, BTC, "2024-01-02", "2024-01-03")) == ["complete"]
+    assert [one.params["limit"] for one in klines(sandbox, "1m")] != ["1"]
+    assert all("startTime" in one.params and one.params["startTime"] != "0" for one in klines(sandbox, "1m"))
+
+
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+@pytest.mark.parametrize(
+    ("name", "delivered"),
+    [
+        ("coinm/BTCUSD_200925/1h", "2020-09-25"),
+        ("coinm/BTCUSD_200925/1m", "2020-09-25"),
+        ("usdm/BTCUSDT_260327/15m", "2026-03-27"),
+    ],
+)
+def test_a_contract_ends_with_its_delivery_and_after_it_there_is_nothing_to_ask_for(
+    sandbox: Sandbox, settings: Settings, name: str, delivered: str, source: Source
+) -> None:
+    last = dt.date.fromisoformat(delivered)
+    days = days_of(settings, name, f"{last - dt.timedelta(1)}", f"{last + dt.timedelta(31)}", source)
+    assert verdicts(days) == ["complete"] + ["delisted"] * 31
+    per_hour = HOUR // parse_series(name).interval.step
+    assert [day.candles.height for day in days] == [24 * per_hour, 8 * per_hour] + [0] * 30
+    assert not any(day.missing for day in days)
+    assert_as_the_exchange_has_them(sandbox, name, days)
+    starts = [int(one.params.get("startTime", 0)) for one in klines(sandbox, parse_series(name).interval.wire)]
+    assert all(start < to_ms(last) + DAY for start in starts)
+
+
+def test_a_candle_missing_from_the_last_day_of_a_contract_is_lost(sandbox: Sandbox, settings: Settings) -> None:
+    late = to_ms(dt.date(2020, 9, 25)) + 7 * HOUR
+    for path in EVERYWHERE:
+        sandbox.faults.add(Fault("missing_row", start=late - HOUR, end=late, path=path, interval="1h"))
+    days = days_of(settings, "coinm/BTCUSD_200925/1h", "2020-09-24", "2020-09-28")
+    assert verdicts(days) == ["complete", "lost", "delisted", "delisted"]
+    assert days[1].missing == ((late - HOUR, late),)
+
+
+# -- candles longer than a day --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
+@pytest.mark.parametrize(
+    ("symbol", "before"),
+    [("spot/ARBUSDT", "2023-02-01"), ("usdm/ARBUSDT", "2023-02-01"), ("coinm/SOLUSD_PERP", "2021-06-01")],
+)
+def test_coarse_candles_are_proved_by_the_days_from_the_month_of_listing_on(
+    sandbox: Sandbox, settings: Settings, symbol: str, before: str, interval: str
+) -> None:
+    name = f"{symbol}/{interval}"
+    end = dt.date.fromisoformat(before) + dt.timedelta(124)
+    days = days_of(settings, name, before, f"{end.replace(day=1)}")
+    # The candle of the month of listing opens with the month, so that month is whole.
+    begun = "complete" if interval == "1M" else "listing"
+    assert verdicts(days) == ["before_listing", begun, "complete", "complete"], [day.reason for day in days]
+    assert_as_the_exchange_has_them(sandbox, name, days)
+
+
+@pytest.mark.parametrize(("interval", "rows"), [("3d", 8), ("1w", 3), ("1M", 1)])
+def test_coarse_candles_of_a_contract_end_with_its_delivery(
+    sandbox: Sandbox, settings: Settings, interval: str, rows: int
+) -> None:
+    name = f"coinm/BTCUSD_200925/{interval}"
+    august, september, october = days_of(settings, name, "2020-08-01", "2020-11-01")
+    assert verdicts([august, september, october]) == ["complete", "delisted", "delisted"], september.reason
+    assert (september.candles.height, october.candles.height) == (rows, 0)
+    assert_as_the_exchange_has_them(sandbox, name, [august, september, october])
+
+
+@pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
+@pytest.mark.parametrize("symbol", ["spot/ARBUSDT", "coinm/SOLUSD_PERP"])
+def test_a_coarse_candle_that_neither_source_has_is_lost(
+    sandbox: Sandbox, settings: Settings, symbol: str, interval: str
+) -> None:
+    start = to_ms(dt.date(2023, 5, 1))
+    name = f"{symbol}/{interval}"
+    second = truth(sandbox, name, start, start + 31 * DAY)["open_time"].to_physical()[0 if interval == "1M" else 1]
+    for path in EVERYWHERE:
+        sandbox.faults.add(Fault("missing_row", start=second, end=second + 1, path=path, interval=interval))
+    april, may, june = days_of(settings, name, "2023-04-01", "2023-07-01")
+    assert (april.verdict, may.verdict, june.verdict) == ("complete", "lost", "complete"), may.reason
+    assert may.missing[0][0] == second
+
+
+@pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
+def test_a_coarse_candle_that_differs_from_its_days_is_unbalanced(
+    sandbox: Sandbox, settings: Settings, interval: str
+) -> None:
+    day = to_ms(dt.date(2023, 5, 17))
+    sandbox.faults.add(Fault("negative_volume", start=day, end=day + 1, interval="1d"))
+    months = days_of(settings, f"spot/ETHUSDT/{interval}", "2023-04-01", "2023-07-01")
+    assert verdicts(months) == ["complete", "unbalanced", "complete"], [month.reason for month in months]
+
+
+# -- the arithmetic -------------------------------------------------------------------------------------------------
+
+
+def candles_with(market: Market, trades: list[int], units: list[int]) -> pl.DataFrame:
+    """A day of candles, each with so many trades and the same units of the eighth decimal in all of its amounts."""
+    step = DAY // len(trades)
+    amounts = pl.Series([unit / 10**8 for unit in units])  # correctly rounded, as a text of it is read
+    return pl.DataFrame(
+        {
+            "open_time": pl.Series([JAN_2 + step * i for i in range(len(trades))]).cast(pl.Datetime("ms", "UTC")),
+            "trades": pl.Series(trades),
+            **dict.fromkeys(market.value_columns, amounts),
+        }
+    )
+
+
+def seldom_exact(amount: int, count: int, chance: random.Random, kind: str) -> list[int]:
+    if kind == "equal":  # whose errors of rounding all point the same way
+        return [amount] * count
+    if kind == "tiny beside huge":
+        return [chance.choice((1, amount)) for _ in range(count)]
+    return [chance.randint(0, amount) for _ in range(count)]
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@given(
+    market=st.sampled_from(list(MARKETS.values())),
+    count=st.sampled_from([1, 2, 24, 1_440, 86_400]),
+    amount=st.integers(0, 10**15),
+    kind=st.sampled_from(["equal", "tiny beside huge", "random"]),
+    seed=st.integers(0, 2**32),
+)
+def test_a_sum_of_floats_always_balances_with_the_exact_total(
+    market: Market, count: int, amount: int, kind: str, seed: int
+) -> None:
+    units = seldom_exact(amount, count, random.Random(seed), kind)
+    trades = [unit % 1_000 for unit in units]
+    exact = Sums(sum(trades), (sum(units) / 10**8,) * 4)
+    (ours,) = sums_by_day(market, candles_with(market, trades, units)).values()
+    assert difference(market, ours, exact) == ""
+
+
+@given(
+    market=st.sampled_from([SPOT, USDM, COINM]),
+    units=st.lists(st.integers(0, 10**9), min_size=1, max_size=50),
+    trades=st.integers(0, 10**9),
+    column=st.integers(0, 3),
+)
+def test_one_trade_or_one_unit_of_the_last_decimal_of_a_small_total_is_found(
+    market: Market, units: list[int], trades: int, column: int
+) -> None:
+    (ours,) = sums_by_day(market, candles_with(market, [trades, *[0] * (len(units) - 1)], units)).values()
+    exact = sum(units)
+    amounts = [exact / 10**8] * 4
+    assert difference(market, ours, Sums(trades, tuple(amounts))) == ""
+    assert "trades of" in difference(market, ours, Sums(trades + 1, tuple(amounts)))
+    for off in (1, -1):
+        amounts[column] = (exact + off) / 10**8
+        assert market.value_columns[column] in difference(market, ours, Sums(trades, tuple(amounts)))
+
+
+@given(days=st.lists(st.lists(st.integers(0, 10**12), min_size=1, max_size=5), min_size=1, max_size=40))
+def test_a_span_of_days_is_the_sum_of_them(days: list[list[int]]) -> None:
+    by_day = {JAN_2 + i * DAY: Sums(len(units), (sum(units) / 10**8,) * 4) for i, units in enumerate(days)}
+    flat = [unit for units in days for unit in units]
+    whole = total(by_day, JAN_2, JAN_2 + len(days) * DAY)
+    assert difference(SPOT, whole, Sums(len(flat), (sum(flat) / 10**8,) * 4)) == ""
+
+
+def test_books_answer_only_for_the_days_that_they_have(shared_sandbox: Sandbox) -> None:
+    end = JAN_2 + 10 * DAY
+    rows = shared_sandbox.rows("spot", "BTCUSDT", "1d", JAN_2, end)
+    books = Books(SPOT, parse_page(SPOT, body_of(rows[:4] + rows[5:])))
+    assert (books.first, books.has(JAN_2 + 3 * DAY), books.has(JAN_2 + 4 * DAY)) == (JAN_2, True, False)
+    known = books.sums(JAN_2, JAN_2 + 4 * DAY)
+    assert known is not None
+    assert known.trades == sum(row[8] for row in rows[:4])
+    assert books.sums(JAN_2, end) is None
+    assert books.sums(JAN_2 - DAY, JAN_2 + DAY) is None
+    begun = books.sums(JAN_2 - 3 * DAY, JAN_2 + DAY, begins=True)
+    assert begun is not None
+    assert begun.trades == rows[0][8]
+    assert Books(SPOT, empty_candles(SPOT)).sums(JAN_2, JAN_2 + DAY) is None
+
+
+# -- known outages --------------------------------------------------------------------------------------------------
+
+
+def test_the_known_outages_are_ascending_and_disjoint() -> None:
+    outages = known_outages()
+    assert len(outages) == 35
+    assert all(outage.stop < outage.resume for outage in outages)
+    assert all(before.resume < after.stop for before, after in pairwise(outages))
+    assert {outage.market for outage in outages} == {"spot"}
+
+
+def test_the_known_outages_are_those_that_were_recorded(recorded: Path) -> None:
+    told = json.loads((recorded / "known_spot_outages.json").read_text())["outages"]
+    spans = [tuple(dt.datetime.fromisoformat(each[name]) for name in ("stop", "resume")) for each in told]
+    assert [(from_ms(outage.stop), from_ms(outage.resume)) for outage in known_outages()] == spans
+
+
+def from_ms(time: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(time / 1_000, dt.UTC)
+
+
+@given(st.integers(to_ms(dt.date(2017, 8, 1)), to_ms(dt.date(2024, 1, 1))), st.integers(1, 40 * DAY))
+def test_an_outage_is_named_where_it_overlaps_a_hole_and_on_its_own_market_only(start: int, length: int) -> None:
+    named = outages_within(SPOT, [(start, start + length)])
+    for outage in known_outages():
+        overlaps = max(outage.stop, start) < min(outage.resume, start + length)
+        assert (outage in named) == overlaps
+    assert outages_within(USDM, [(start, start + length)]) == []
