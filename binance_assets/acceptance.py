@@ -10,20 +10,28 @@ from binance_assets.exchange.exchange import Exchange
 from binance_assets.lake import Lake, Stored
 from binance_assets.periods import Period
 from binance_assets.series import Series
-from binance_assets.settings import Settings
+from binance_assets.settings import Source
 
 
 def accept(
-    lake: Lake, exchange: Exchange, settings: Settings, series: Series, period: Period, who: str, reason: str
+    lake: Lake,
+    exchange: Exchange,
+    series: Series,
+    period: Period,
+    source: Source,
+    strict: bool,
+    who: str,
+    reason: str,
 ) -> tuple[Judged, Stored | None]:
     """Fetch a partition once more and write it, also where candles of it are lost.
 
     Args:
         lake: The lake.
         exchange: The market of the series.
-        settings: Which source to take, and whether sums that differ refuse a day.
         series: The series.
         period: The partition.
+        source: Where it comes from.
+        strict: Whether sums that differ refuse a day.
         who: Who accepts it.
         reason: Why, in their words.
 
@@ -35,7 +43,7 @@ def accept(
         ExchangeError: The exchange cannot be asked.
     """
     lake.prepare(exchange.origin)
-    (judged,) = download(exchange, series, [period], settings.source, settings.strict, lake)
+    (judged,) = download(exchange, series, [period], source, strict, lake)
     if judged.acceptable:
         judged = replace(judged, accepted_by=who, accepted_because=reason)
     return judged, lake.write(series, judged) if judged.accepted else None

@@ -345,10 +345,13 @@ def accept(name: str, day: dt.date, reason: str) -> None:
         raise ConfigurationError(f"{series} is derived; accept the day of the series that it comes from")
     if day < FIRST_DAY or day != first_of(day, series.interval):
         raise ConfigurationError(f"{day} is no partition of {series}; 3d, 1w and 1M are kept by months")
+    source = _sources([series], read_universe(settings.universe), settings, None)[series]
     exchange, period = Exchange(series.market, settings), period_of(day.isoformat(), series.interval)
     try:
         with open_instance(Path.cwd(), os.environ) as instance:
-            judged, stored = accept_period(Lake(settings.lake), exchange, settings, series, period, getuser(), reason)
+            judged, stored = accept_period(
+                Lake(settings.lake), exchange, series, period, source, settings.strict, _user(), reason
+            )
             if stored is not None:
                 report_present(instance, series, [(period, stored)], again=True)
     except ExchangeError as error:
@@ -361,6 +364,13 @@ def accept(name: str, day: dt.date, reason: str) -> None:
         click.echo(f"{series} {period} is {judged.verdict}, and accepted by {judged.accepted_by}: {judged.reason}")
     else:
         click.echo(f"{series} {period} is {judged.verdict}; it was written, and nothing had to be accepted")
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (OSError, KeyError):  # a container may run as a number without a name
+        return str(os.getuid())
 
 
 def _series_named(name: str) -> Series:

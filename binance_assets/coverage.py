@@ -13,9 +13,9 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.validation import ACCEPTED
-from binance_assets.intervals import to_date
+from binance_assets.intervals import to_date, to_ms
 from binance_assets.lake import Lake
-from binance_assets.periods import Period, period_of, periods_between
+from binance_assets.periods import Period, last_finished_end, period_of, periods_between
 from binance_assets.series import Series
 
 _VERDICTS: Final = (*sorted(ACCEPTED), "lost")
@@ -65,8 +65,7 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
     keys = lake.keys(series)
     there = {key: found for key in keys if (found := lake.stored(series, period_of(key, series.interval)))}
     expected = _expected(series, list(there), until)
-    lacking = [period.key for period in expected if period.key not in there]
-    refused_here = refused - there.keys()  # also before the first partition that is there
+    refused_here = refused - there.keys()  # also where no partition is there, or none before them
     months: dict[str, tuple[int, int]] = {}
     for period in expected:
         held, of = months.get(period.key[:7], (0, 0))
@@ -77,7 +76,7 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
         last=max(there, default=""),
         verdicts=Counter(stored.verdict for stored in there.values()),
         refused=len(refused_here),
-        missing=len(refused_here.symmetric_difference(lacking) & set(lacking)),
+        missing=len({period.key for period in expected} - there.keys() - refused_here),
         rows=sum(stored.rows for stored in there.values()),
         size=sum(stored.size for stored in there.values()),
         months=months,
@@ -89,7 +88,8 @@ def _expected(series: Series, keys: Sequence[str], until: dt.date) -> list[Perio
     if not keys:
         return []
     periods = periods_between(dt.date.fromisoformat(min(keys)), until, series.interval)
-    return [period for period in periods if to_date(period.end) <= until or period.key in keys]
+    over = last_finished_end(to_ms(until), series.interval)
+    return [period for period in periods if to_date(period.start) < over or period.key in keys]
 
 
 def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:

@@ -264,6 +264,10 @@ def _doubtful(judged: Judged) -> bool:
     return judged.doubtful
 
 
+def _doubtful_or_unreachable(judged: Judged) -> bool:
+    return judged.doubtful or judged.verdict == "unreachable"
+
+
 # By which ways, in which order, and for which of the verdicts so far each of them is worth it.
 _WAYS: Final[dict[Source, tuple[tuple[Way, Callable[[Judged], bool]], ...]]] = {
     "rest": ((_by_rest, _any), (_by_rest_again, _doubtful), (_by_archive(single_files), _doubtful)),
@@ -271,7 +275,7 @@ _WAYS: Final[dict[Source, tuple[tuple[Way, Callable[[Judged], bool]], ...]]] = {
         (_by_archive(worthwhile_files), _any),
         (_by_rest, _any),
         (_by_rest_again, _doubtful),
-        (_by_archive(single_files), _doubtful),
+        (_by_archive(single_files), _doubtful_or_unreachable),
     ),
     "archive": ((_by_archive(every_file, only=True), _any), (_by_archive(single_files), _any), (_by_rest, _doubtful)),
 }

@@ -212,13 +212,13 @@ class Lake:
         return sorted(path.stem for path in self.folder(series).glob("*.parquet") if _KEY.fullmatch(path.stem))
 
     def periods(self, series: Series, start: dt.date | None = None, end: dt.date | None = None) -> list[Period]:
-        """The partitions from the series' first to its last file, without those before ``start`` or from ``end`` on."""
+        """The partitions from ``start`` to ``end``; without them, from the series' first file to its last."""
         keys = self.keys(series)
         if not keys:
             return []
         first, last = (dt.date.fromisoformat(key) for key in (keys[0], keys[-1]))
         after_last = next_first(last, series.interval)
-        return periods_between(max(first, start or first), min(after_last, end or after_last), series.interval)
+        return periods_between(start or first, end or after_last, series.interval)
 
     def read(self, series: Series, period: Period) -> pl.DataFrame:
         """The table of a partition that is there."""

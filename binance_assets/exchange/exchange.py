@@ -271,7 +271,7 @@ class Exchange:
         left = len(pages)
 
         def fetch(page: Page) -> Result:
-            return self.klines(series, page, read, timed=True)
+            return self._page(series, page, read, timed=True)
 
         def size() -> int:
             return self._workers(left, pages[0].weight)
@@ -280,18 +280,21 @@ class Exchange:
             left -= 1
             yield outcome
 
-    def klines(self, series: Series, page: Page, read: Callable[[Page, bytes], Result], timed: bool = False) -> Result:
+    def klines(self, series: Series, page: Page, read: Callable[[Page, bytes], Result]) -> Result:
         """Fetch one page.
 
         Args:
             series: The series.
             page: The request.
             read: As for :meth:`stream`.
-            timed: Whether its round trip is one of the warm-up's.
 
         Raises:
             ExchangeError: It could not be had.
+            Stopped: The exchange was closed meanwhile.
         """
+        return self._pool.run(lambda: self._page(series, page, read, timed=False))
+
+    def _page(self, series: Series, page: Page, read: Callable[[Page, bytes], Result], timed: bool) -> Result:
         parameters = _klines(series, page.window)
         return self._call("/klines", parameters, page.weight, lambda answer: read(page, answer.body), timed)
 

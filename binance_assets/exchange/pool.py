@@ -148,6 +148,16 @@ class Pool:
                 return
             self._after_warmup(size)
 
+    def run(self, call: Callable[[], Result]) -> Result:
+        """Do ``call`` in a thread of its own, and come back without it once the pool is closed.
+
+        Raises:
+            Stopped: The pool was closed.
+        """
+        future: Future[Result] = Future()
+        threading.Thread(target=_fulfil, args=(future, call), name="binance-call", daemon=True).start()
+        return self._await(future)
+
     def _await(self, future: Future[Result]) -> Result:
         # A worker that hangs in a socket never sets its result, so a closed pool is looked for in between.
         while not self.stop.is_set():
@@ -179,17 +189,12 @@ class Pool:
     def _submit(self, task: Task, fetch: Callable[[Task], Result]) -> Future[Result]:
         future: Future[Result] = Future()
 
-        def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                if self.stop.is_set():
-                    raise Stopped
-                future.set_result(fetch(task))
-            except BaseException as error:
-                future.set_exception(error)
+        def call() -> Result:
+            if self.stop.is_set():
+                raise Stopped
+            return fetch(task)
 
-        self._work.put(work)
+        self._work.put(lambda: _fulfil(future, call))
         return future
 
     def _start_threads(self) -> None:
@@ -208,3 +213,12 @@ class Pool:
         for _ in range(self._threads):
             self._work.put(None)
         self._threads = 0
+
+
+def _fulfil(future: Future[Result], call: Callable[[], Result]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)

@@ -9,6 +9,7 @@ reported as ``AssetMaterialization`` and the step's own output is optional.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -199,7 +200,8 @@ def _fetched(
 
 def _wanted(context: dg.AssetExecutionContext, lake: Lake, series: Series) -> list[Period]:
     """The partitions of ``series`` that the run is to fetch, by what it is configured with."""
-    step = context.run_config.get("ops", {}).get("__".join(series.key), {})
+    run_config: Any = context.run.run_config
+    step = run_config.get("ops", {}).get("__".join(series.key), {})
     config = CandlesConfig(**step.get("config", {}))
     periods = [
         period_of(key, series.interval) for key in context.partition_keys if key in config.only or not config.only

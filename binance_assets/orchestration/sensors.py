@@ -217,15 +217,13 @@ def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.Run
 
 def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
     """The recent partitions whose file in the archive has another hash now, with that hash."""
-    kept: dict[ArchiveFile, list[str]] = {}
-    hashes: dict[ArchiveFile, str] = {}
+    kept: dict[ArchiveFile, dict[str, str]] = {}  # a month's file may have been issued anew between two of its days
     for period in lake.periods(series)[-_RECENT_DAYS:]:
         stored = lake.stored(series, period)
         if stored is None or not stored.archive_sha256:
             continue
         file = ArchiveFile.named(series, stored.archive_file)
-        kept.setdefault(file, []).append(period.key)
-        hashes[file] = stored.archive_sha256
+        kept.setdefault(file, {})[period.key] = stored.archive_sha256
     if not kept:
         return {}
     exchange = Exchange(series.market, settings)
@@ -236,8 +234,8 @@ def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
     for error in (answer for answer in now.values() if isinstance(answer, ExchangeError)):
         if not isinstance(error, NoFile):  # withdrawn, perhaps to be issued anew
             raise error
-    changed = {file: told for file, told in now.items() if isinstance(told, str) and told != hashes[file]}
-    return {key: told for file, told in changed.items() for key in kept[file]}
+    hashes = {file: told for file, told in now.items() if isinstance(told, str)}
+    return {key: told for file, told in hashes.items() for key, sha256 in kept[file].items() if sha256 != told}
 
 
 def candle_sensors(
