@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,18 +111,28 @@ class UserInterface:
 
 @pytest.fixture(scope="module")
 def ui(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserInterface]:
-    folder = tmp_path_factory.mktemp("ui")
+    with dagster_dev(shared_sandbox, working_folder(tmp_path_factory.mktemp("ui"))) as served:
+        yield served
+
+
+def working_folder(folder: Path) -> Path:
     (folder / "home").mkdir()
     (folder / "home" / "dagster.yaml").write_text(CONFIG)
     (folder / "universe.yaml").write_text(UNIVERSE)
     (folder / "workspace.yaml").write_text(WORKSPACE)
+    return folder
+
+
+@contextmanager
+def dagster_dev(sandbox: Sandbox, folder: Path) -> Iterator[UserInterface]:
+    """A ``dagster dev`` that works in ``folder``; at the end it is told to stop; a run under way goes on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
-        cwd=folder, env=cli_environment(shared_sandbox, folder) | {"DAGSTER_HOME": str(folder / "home")},
-        stdout=(folder / "log").open("w"), stderr=subprocess.STDOUT, start_new_session=True,
+        cwd=folder, env=cli_environment(sandbox, folder) | {"DAGSTER_HOME": str(folder / "home")},
+        stdout=(folder / "log").open("a"), stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     served = UserInterface(f"http://127.0.0.1:{port}", folder)
 
@@ -136,7 +147,7 @@ def ui(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
         until(30, lambda: "assetNodeOrError" in served.ask(PARTITIONS, key={"path": ["spot", "BTCUSDT", "1m"]}))
         yield served
     finally:
-        os.killpg(process.pid, signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
@@ -190,3 +201,33 @@ def test_terminate_ends_a_run_as_canceled_while_a_socket_hangs_and_keeps_what_wa
     assert done
     assert done[0][0] == "MATERIALIZED"
     assert ui.files(symbol) >= before + 10
+
+
+@pytest.mark.usefixtures("sandbox")
+@pytest.mark.timeout(300)
+def test_a_backfill_over_months_of_two_assets_survives_a_restart_of_the_daemon(
+    shared_sandbox: Sandbox, tmp_path: Path
+) -> None:
+    folder = working_folder(tmp_path)
+    days = [str(dt.date(2022, 1, 1) + dt.timedelta(n)) for n in range(200)]
+    params = {
+        "assetSelection": [{"path": ["spot", symbol, "1m"]} for symbol in ("BTCUSDT", "ETHUSDT")],
+        "partitionNames": days,
+        "tags": [],
+    }
+    with dagster_dev(shared_sandbox, folder) as first:
+        launched = first.ask(BACKFILL, params=params)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        until(90, lambda: first.files("BTCUSDT") + first.files("ETHUSDT") > 20)
+    with dagster_dev(shared_sandbox, folder) as second:
+        status = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+            ... on PartitionBackfill { status } } }"""
+
+        def over() -> bool:
+            found = second.ask(status, id=launched["backfillId"])["partitionBackfillOrError"]["status"]
+            return found in {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
+
+        until(150, over)
+        for symbol in ("BTCUSDT", "ETHUSDT"):
+            assert second.partitions(symbol) == [("MATERIALIZED", days[0], days[-1])]
+            assert second.files(symbol) == len(days)
