@@ -67,6 +67,12 @@ def fetch_missing(
             execution.canceled()
             raise
         failures += execution.failures()
+        if not execution.succeeded and not refresh:
+            # Dagster now takes every day of the run's range for failed that the run did not bring, present or not.
+            for backlog in backlogs:
+                within = [there for there in backlog.present if run.first <= there[0] <= run.last]
+                if backlog.series in run.series:
+                    report_present(instance, backlog.series, within, again=True)
     return failures
 
 

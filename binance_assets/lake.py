@@ -145,6 +145,8 @@ class Lake:
         Raises:
             LakeError: It holds candles of another origin, or cannot be written.
         """
+        if not origin:
+            raise ValueError("a lake cannot be prepared for candles of unknown origin")
         self.check_origin(origin)
         with self._writing():
             (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)

@@ -363,11 +363,12 @@ class Exchange:
             answer = self._get("/time", {})
             with _reading(answer, "its time"):
                 _, server_ms = _server_time(answer)
+        # Before the clock: who sees that the time is known may ask whose candles these are.
+        self._origin = "sandbox" if answer.from_sandbox else "binance"
         self._clock.sync(server_ms, answer.sent, answer.received)
         if not paid:
             self._budget.charge(TIME_WEIGHT, used_weight(answer.headers))
         self._budget.remember_clock()
-        self._origin = "sandbox" if answer.from_sandbox else "binance"
 
     def _ask_limit(self) -> None:
         with suppress(ExchangeError, Stopped, ConfigurationError):

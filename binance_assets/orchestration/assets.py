@@ -40,9 +40,6 @@ class CandlesConfig(dg.Config):
     only_missing: bool = Field(
         default=False, description="Leave alone partitions that are in the lake; otherwise they are fetched again"
     )
-    only: list[str] = Field(
-        default=[], description="Of the run's partitions only these, by their keys; all of them where it is empty"
-    )
 
 
 CandleEvents = Iterator[dg.AssetMaterialization | dg.MaterializeResult | dg.AssetCheckResult]  # type: ignore[type-arg]
@@ -203,9 +200,7 @@ def _wanted(context: dg.AssetExecutionContext, lake: Lake, series: Series) -> li
     run_config: Any = context.run.run_config
     step = run_config.get("ops", {}).get("__".join(series.key), {})
     config = CandlesConfig(**step.get("config", {}))
-    periods = [
-        period_of(key, series.interval) for key in context.partition_keys if key in config.only or not config.only
-    ]
+    periods = [period_of(key, series.interval) for key in context.partition_keys]
     if config.only_missing:
         return [period for period in periods if lake.stored(series, period) is None]
     return periods

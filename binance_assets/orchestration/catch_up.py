@@ -7,9 +7,9 @@ left alone, and what was refused again and again is left to a person.
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from typing import Final
 
 import dagster as dg
 from dagster._core.storage.tags import (
@@ -21,6 +21,7 @@ from dagster._core.storage.tags import (
 from binance_assets.lake import Lake
 from binance_assets.markets import MARKETS, Market
 from binance_assets.orchestration.assets import asset_key
+from binance_assets.orchestration.checks import unreachable_days
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.sensors import partition_ranges, range_tags
 from binance_assets.periods import FIRST_DAY, periods_between
@@ -29,7 +30,7 @@ from binance_assets.settings import Settings
 
 CATCH_UP_TAG: Final = "binance_assets/catch_up"
 MOST_ATTEMPTS: Final = 5
-"""How often the catch-up asks for a day before it leaves it to a person."""
+"""How often the catch-up asks for a day that is refused before it leaves it to a person."""
 
 _UNDER_WAY: Final = [
     dg.DagsterRunStatus.QUEUED,
@@ -69,12 +70,11 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
         lacking = _lacking(lake, series, since, today)
         lacking = _without(lacking, _under_way(context.instance, market, series))
         attempts = _attempts(context.instance, market, series, since)
-        given_up = {one: [key for key in keys if attempts[one, key] >= MOST_ATTEMPTS] for one, keys in lacking.items()}
-        wanted = _without(lacking, {(one, key) for one, keys in given_up.items() for key in keys})
+        given_up = {(one, key) for one, keys in lacking.items() for key in keys if attempts[one, key] >= MOST_ATTEMPTS}
         told = _tell(given_up)
         if told:
             context.log.warning(told)
-        requests = list(_requests(market, wanted, context.scheduled_execution_time))
+        requests = list(_requests(market, _without(lacking, given_up), context.scheduled_execution_time))
         yield from requests
         if not requests:
             yield dg.SkipReason(told or f"every day since {since} is there, or on its way")
@@ -101,11 +101,15 @@ def _under_way(instance: dg.DagsterInstance, market: Market, series: Sequence[Se
 def _attempts(
     instance: dg.DagsterInstance, market: Market, series: Sequence[Series], since: dt.date
 ) -> Counter[tuple[Series, str]]:
-    """How often the catch-up asked for each day."""
+    """How often the catch-up asked for each day in vain; while Binance is not there, no attempt counts."""
     begin = dt.datetime.combine(since, dt.time(), dt.UTC)
     filter_ = dg.RunsFilter(tags={CATCH_UP_TAG: market.name}, created_after=begin)
     runs = instance.get_runs(filter_, limit=_MOST_RUNS)
-    return Counter(day for run in runs for day in _days_of(run, market, series))
+    if not runs:
+        return Counter()
+    not_there = {one: unreachable_days(instance, asset_key(one)) for one in series}
+    asked = ((run.run_id, *day) for run in runs for day in _days_of(run, market, series))
+    return Counter((one, key) for run_id, one, key in asked if (run_id, key) not in not_there[one])
 
 
 def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> Iterator[tuple[Series, str]]:
@@ -120,33 +124,33 @@ def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> It
     for one in series:
         if chosen and asset_key(one) not in chosen:
             continue
-        config: Any = run.run_config
-        step = config.get("ops", {}).get("__".join(one.key), {}).get("config", {})
         end = dt.date.fromisoformat(last) + dt.timedelta(days=1)
         for period in periods_between(dt.date.fromisoformat(first), end, one.interval):
-            if not step.get("only") or period.key in step["only"]:
-                yield one, period.key
+            yield one, period.key
 
 
 def _requests(market: Market, wanted: Mapping[Series, Sequence[str]], at: dt.datetime) -> Iterator[dg.RunRequest]:
-    """A run for each contiguous range of days: over all series that lack any of them, and for what each lacks."""
-    for first, last in partition_ranges([key for keys in wanted.values() for key in keys]):
-        only = {one: [key for key in keys if first <= key <= last] for one, keys in wanted.items()}
-        lacking = {one: keys for one, keys in only.items() if keys}
-        config = {"__".join(one.key): {"config": {"only": keys}} for one, keys in lacking.items()}
+    """A run for each contiguous range of days, over all series that lack just this range: mostly one for the market.
+
+    A run over more days than a series lacks would turn the others red where it fails, though they are there.
+    """
+    lacking: defaultdict[tuple[str, str], list[Series]] = defaultdict(list)
+    for one, keys in wanted.items():
+        for days in partition_ranges(keys):
+            lacking[days].append(one)
+    for (first, last), series in sorted(lacking.items()):
         yield dg.RunRequest(
-            run_key=f"{market}:{at.isoformat()}:{first}",
-            asset_selection=[asset_key(one) for one in lacking],
-            run_config={"ops": config},
+            run_key=f"{market}:{at.isoformat()}:{first}:{last}",
+            asset_selection=[asset_key(one) for one in series],
             tags={**range_tags(first, last), CATCH_UP_TAG: market.name},
         )
 
 
-def _tell(given_up: Mapping[Series, Sequence[str]]) -> str:
+def _tell(given_up: Set[tuple[Series, str]]) -> str:
     """What is left to a person, in one line; empty where nothing is."""
-    days = [f"{one} {key}" for one, keys in given_up.items() for key in keys]
-    if not days:
+    if not given_up:
         return ""
+    days = sorted(f"{one} {key}" for one, key in given_up)
     more = f" and {len(days) - _NAMED_DAYS} more" if len(days) > _NAMED_DAYS else ""
     return (
         f"left to a person after {MOST_ATTEMPTS} attempts: {', '.join(days[:_NAMED_DAYS])}{more}; the check gap_free "

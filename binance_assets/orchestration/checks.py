@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
 from binance_assets.candles.validation import Judged, tell_spans
 from binance_assets.orchestration.figures import RunFigures
@@ -17,6 +18,7 @@ from binance_assets.orchestration.figures import RunFigures
 CHECK_NAME: Final = "gap_free"
 _NAMED_DAYS: Final = 5
 _TABLE_ROWS: Final = 1_000
+_EVALUATIONS: Final = 500
 
 
 def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -72,3 +74,22 @@ def tell_refused(refused: Sequence[Judged]) -> str:
     told = "; ".join(f"{judged.period.key} {judged.verdict}: {judged.reason}" for judged in refused[:_NAMED_DAYS])
     more = len(refused) - _NAMED_DAYS
     return f"{len(refused)} refused: {told}" + (f"; and {more} more" if more > 0 else "")
+
+
+def unreachable_days(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[tuple[str, str]]:
+    """Run and partition of what could lately not be had, or was not over: those were never looked at.
+
+    Args:
+        instance: Where the evaluations are.
+        key: The asset.
+    """
+    check = dg.AssetCheckKey(key, CHECK_NAME)
+    found = set()
+    for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=_EVALUATIONS):
+        event = record.event.dagster_event if record.event else None
+        evaluation = event.event_specific_data if event else None
+        refused = evaluation.metadata.get("refused") if isinstance(evaluation, AssetCheckEvaluation) else None
+        for row in refused.records if isinstance(refused, dg.TableMetadataValue) else ():
+            if row.data["verdict"] in ("unreachable", "unfinished"):
+                found.add((record.run_id, str(row.data["day"])))
+    return found

@@ -58,6 +58,8 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
 def _derive(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
     began, rows, accepted = time.monotonic(), 0, 0
     refused: list[Judged] = []
+    if lake.origin is not None:
+        lake.prepare(lake.origin)
     for key in context.partition_keys:
         judged = derived_day(lake, derived, period_of(key, derived.series.interval))
         if not judged.accepted:

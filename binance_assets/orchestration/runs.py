@@ -77,6 +77,12 @@ class Execution:
         if self._error is not None:
             raise self._error
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether every step did what it was to do, its check included."""
+        run = self._instance.get_run_by_id(self.run_id)
+        return run is not None and run.is_success
+
     def failures(self) -> list[str]:
         """Why steps failed, a line each, other than by their check."""
         return self._failures

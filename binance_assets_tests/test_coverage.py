@@ -1,0 +1,287 @@
+"""Coverage: what the lake holds of a market, in numbers, as Markdown and as a picture."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from binance_assets.acceptance import accept
+from binance_assets.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
+from binance_assets.definitions import build_defs
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.intervals import HOUR, parse_derived_interval, to_ms
+from binance_assets.lake import Lake
+from binance_assets.orchestration.coverage import coverage_key
+from binance_assets.periods import period_of
+from binance_assets.sandbox import Fault, Sandbox
+from binance_assets.series import Series, derived_series, parse_series
+from binance_assets.settings import Settings
+from binance_assets.universe import Derived
+from binance_assets_tests.test_catch_up import execute, fetch, new_instance, universe_of
+
+BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))
+COIN, WEEKS = parse_series("coinm/BTCUSD_PERP/1h"), parse_series("spot/BTCUSDT/1w")
+FOUR_HOURS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interval("4h")), BTC)
+
+GREEN, RED, GREY, WHITE = (38, 140, 92), (222, 84, 63), (235, 237, 240), (255, 255, 255)
+
+Pixels = list[list[tuple[int, int, int]]]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with new_instance(tmp_path / "dagster") as opened:
+        yield opened
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"source": "rest"})
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    return Lake(settings.lake)
+
+
+def march(*days: int) -> list[str]:
+    return [f"2024-03-{day:02}" for day in days]
+
+
+def lose_noon(sandbox: Sandbox, series: Series, key: str) -> None:
+    """From now on neither source has that hour."""
+    noon = to_ms(dt.date.fromisoformat(key)) + 12 * HOUR
+    for path in ("klines", "archive"):
+        lost = Fault("missing_row", symbol=series.symbol, start=noon, end=noon + HOUR, path=path, interval="1h")
+        sandbox.faults.add(lost)
+
+
+def refresh(definitions: dg.Definitions, instance: dg.DagsterInstance, market: str) -> dict[str, dg.MetadataValue]:
+    """Materialize a market's coverage and return what its page shows."""
+    key = dg.AssetKey([market, "coverage"])
+    result = execute(definitions, instance, dg.RunRequest(asset_selection=[key]), "__ASSET_JOB")
+    assert result.success
+    (event,) = result.asset_materializations_for_node(f"{market}__coverage")
+    return dict(event.metadata)
+
+
+def days_until_today(first: str) -> set[int]:
+    """How many days are over since then; two answers where midnight is near."""
+    now = dt.datetime.now(dt.UTC)
+    moments = (now, now - dt.timedelta(minutes=5))
+    return {(moment.date() - dt.date.fromisoformat(first)).days for moment in moments}
+
+
+def pixels_of(png: bytes) -> Pixels:
+    """The pixels of a PNG as a reader of PNG sees them."""
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, place = [], 8
+    while place < len(png):
+        (length,) = struct.unpack(">I", png[place : place + 4])
+        kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
+        assert struct.unpack(">I", png[place + 8 + length : place + 12 + length]) == (zlib.crc32(kind + data),)
+        chunks.append((kind, data))
+        place += 12 + length
+    assert [kind for kind, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
+    width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
+    assert (depth, colour, rest) == (8, 2, [0, 0, 0])
+    raw = zlib.decompress(chunks[1][1])
+    assert len(raw) == height * (1 + 3 * width)
+    lines = [raw[at : at + 1 + 3 * width] for at in range(0, len(raw), 1 + 3 * width)]
+    assert all(line[0] == 0 for line in lines)
+    return [[tuple(line[at : at + 3]) for at in range(1, len(line), 3)] for line in lines]  # type: ignore[misc]
+
+
+def squares(pixels: Pixels) -> Pixels:
+    """The colour of each month of each series; between them is a white line."""
+    assert all(line[5::6] == [WHITE] * len(line[5::6]) for line in pixels)
+    assert all(set(line) == {WHITE} for line in pixels[5::6])
+    return [line[::6] for line in pixels[::6]]
+
+
+def test_the_page_of_a_market_shows_what_the_lake_holds(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC, ARB, COIN, derived=[FOUR_HOURS]))
+    lose_noon(sandbox, BTC, "2024-03-06")
+    fetch(definitions, instance, [BTC], march(1, 2, 3, 5, 6, 7))
+    fetch(definitions, instance, [FOUR_HOURS.series], march(1, 2))
+    fetch(definitions, instance, [ARB], ["2023-03-22", "2023-03-23", "2023-03-24"])
+    said = refresh(definitions, instance, "spot")
+
+    path = lake.root / "_coverage" / "spot.parquet"
+    assert said["path"].value == str(path)
+    table = pl.read_parquet(path)
+    rows = {row["series"]: row for row in table.iter_rows(named=True)}
+    assert list(rows) == [str(BTC), str(ARB), "spot/BTCUSDT/4h"]
+    btc, arb, derived = rows.values()
+    assert (btc["first"], btc["last"], btc["partitions"]) == ("2024-03-01", "2024-03-07", 5)
+    assert (btc["complete"], btc["refused"], btc["rows"]) == (5, 1, 5 * 24)
+    assert btc["missing"] in {days - 6 for days in days_until_today("2024-03-01")}  # the 4th, and since the 7th
+    assert btc["bytes"] == sum(file.stat().st_size for file in lake.folder(BTC).iterdir())
+    assert (arb["before_listing"], arb["listing"], arb["complete"], arb["rows"]) == (1, 1, 1, 9 + 24)
+    assert (arb["refused"], derived["refused"], derived["partitions"], derived["rows"]) == (0, 0, 2, 12)
+
+    assert said["dagster/row_count"].value == 3
+    assert said["partitions"].value == 10
+    assert said["refused"].value == 1
+    for name in ("missing", "bytes"):
+        assert said[name].value == table[name].sum()
+    assert said["candles"].value == table["rows"].sum() == 5 * 24 + 33 + 12
+
+    head, ruler, first, *_ = str(said["table"].value).splitlines()
+    verdicts = "before_listing | complete | listing"
+    assert head == f"| series | first | last | partitions | {verdicts} | refused | missing | rows | bytes |"
+    assert ruler.count("|") == head.count("|")
+    assert first.startswith("| spot/BTCUSDT/1h | 2024-03-01 | 2024-03-07 | 5 | 0 | 5 | 0 | 1 | ")
+
+    before, _, encoded = str(said["days by month"].value).partition("data:image/png;base64,")
+    assert before.startswith("![")
+    picture = squares(pixels_of(base64.b64decode(encoded.removesuffix(")"))))
+    assert len(picture) == 3
+    assert picture[0][0] == GREY  # the months begin with the earliest series, in March 2023
+    assert picture[1][0] != GREY
+    assert picture[0][12] not in (GREY, GREEN, RED)
+    assert picture[0][13] == RED
+
+
+def test_coverage_sends_no_request_and_stays_out_of_the_candles(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC, COIN))
+    fetch(definitions, instance, [BTC, COIN], march(1))
+    sandbox.requests.clear()
+    refresh(definitions, instance, "spot")
+    refresh(definitions, instance, "coinm")
+    assert sandbox.requests == []
+    assert pl.scan_parquet(lake.root / "market=spot").collect().height == 24
+    for market in ("spot", "coinm"):
+        names = pl.read_parquet(lake.root / "_coverage" / f"{market}.parquet")["series"]
+        assert [name.split("/")[0] for name in names] == [market]
+    assert coverage_key(COIN.market) == dg.AssetKey(["coinm", "coverage"])
+
+
+def test_the_coverage_of_an_empty_lake(settings: Settings, instance: dg.DagsterInstance, lake: Lake) -> None:
+    said = refresh(build_defs(settings, universe_of(BTC, ETH)), instance, "spot")
+    table = pl.read_parquet(lake.root / "_coverage" / "spot.parquet")
+    assert table["first"].to_list() == table["last"].to_list() == [None, None]
+    assert table.select(pl.exclude("series", "first", "last").sum()).row(0) == (0,) * (table.width - 3)
+    assert str(said["table"].value).splitlines()[2] == "| spot/BTCUSDT/1h |  |  | 0 | 0 | 0 | 0 | 0 |"
+    encoded = str(said["days by month"].value).partition("base64,")[2].removesuffix(")")
+    assert pixels_of(base64.b64decode(encoded)) == [[GREY]]
+    assert lake.origin is None  # the lake may still become one of real candles
+
+
+def test_a_series_of_which_every_day_was_refused_is_not_passed_over(
+    settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC, ETH))
+    lose_noon(sandbox, BTC, "2024-03-06")
+    lose_noon(sandbox, ETH, "2024-03-06")
+    fetch(definitions, instance, [BTC, ETH], march(6))
+    fetch(definitions, instance, [ETH], march(8))
+    said = refresh(definitions, instance, "spot")
+    assert said["refused"].value == 2
+    assert said["missing"].value in {days - 1 for days in days_until_today("2024-03-08")}
+
+
+def test_a_refused_day_that_came_after_all_is_refused_no_more(
+    settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC))
+    lose_noon(sandbox, BTC, "2024-03-02")
+    fetch(definitions, instance, [BTC], march(1, 2, 3))
+    assert refresh(definitions, instance, "spot")["refused"].value == 1
+    sandbox.faults.clear()
+    fetch(definitions, instance, [BTC], march(2))
+    said = refresh(definitions, instance, "spot")
+    assert (said["refused"].value, said["partitions"].value) == (0, 3)
+
+
+def test_a_refused_refresh_is_not_counted_where_the_file_is_still_there(
+    settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC))
+    fetch(definitions, instance, [BTC], march(1, 2))
+    lose_noon(sandbox, BTC, "2024-03-02")
+    fetch(definitions, instance, [BTC], march(2))
+    said = refresh(definitions, instance, "spot")
+    assert (said["refused"].value, said["partitions"].value) == (0, 2)
+
+
+def test_a_day_that_a_person_accepted_is_counted_as_lost(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC))
+    lose_noon(sandbox, BTC, "2024-03-02")
+    fetch(definitions, instance, [BTC], march(1, 2))
+    exchange, period = Exchange(BTC.market, settings), period_of("2024-03-02", BTC.interval)
+    accept(lake, exchange, BTC, period, source="rest", strict=False, who="somebody", reason="no other source")
+    exchange.close()
+    said = refresh(definitions, instance, "spot")
+    assert (said["refused"].value, said["partitions"].value, said["candles"].value) == (0, 2, 47)
+    (row,) = pl.read_parquet(lake.root / "_coverage" / "spot.parquet").iter_rows(named=True)
+    assert (row["complete"], row["lost"]) == (1, 1)
+
+
+# Without Dagster.
+
+
+@pytest.fixture
+def filled(settings: Settings, instance: dg.DagsterInstance, lake: Lake) -> Lake:
+    """A lake with 27 to 29 February, the 1st and the 3rd of March, and a month of weeks."""
+    definitions = build_defs(settings, universe_of(BTC, WEEKS))
+    fetch(definitions, instance, [BTC], ["2024-02-27", "2024-02-28", "2024-02-29", *march(1, 3)])
+    fetch(definitions, instance, [WEEKS], ["2024-02-01"])
+    return lake
+
+
+def test_what_is_missing_reaches_from_the_first_file_to_the_last_day_that_is_over(filled: Lake) -> None:
+    for until, missing in ((dt.date(2024, 3, 4), 1), (dt.date(2024, 3, 7), 4), (dt.date(2024, 3, 1), 0)):
+        assert coverage_of(filled, BTC, until, frozenset()).missing == missing
+    found = coverage_of(filled, BTC, dt.date(2024, 3, 7), frozenset(march(4, 5)))
+    assert (found.refused, found.missing) == (2, 2)
+    assert found.months == {"2024-02": (3, 3), "2024-03": (2, 6)}
+
+
+def test_a_month_is_missing_only_when_its_last_week_has_closed(filled: Lake) -> None:
+    # The last week that opens in March 2024 opens on the 25th; the last one of April, on the 29th, closes on 6 May.
+    for until, missing in (
+        (dt.date(2024, 3, 31), 0),
+        (dt.date(2024, 4, 1), 1),
+        (dt.date(2024, 5, 1), 1),
+        (dt.date(2024, 5, 6), 2),
+    ):
+        assert coverage_of(filled, WEEKS, until, frozenset()).missing == missing
+
+
+def test_a_file_that_cannot_be_read_is_missing(filled: Lake) -> None:
+    filled.path(BTC, period_of("2024-02-28", BTC.interval)).write_bytes(b"torn")
+    found = coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())
+    assert (found.missing, found.verdicts["complete"], found.rows) == (2, 4, 96)
+
+
+def test_a_picture_has_a_square_for_each_month_of_each_series(filled: Lake) -> None:
+    until = dt.date(2024, 5, 1)
+    both = [coverage_of(filled, one, until, frozenset()) for one in (BTC, WEEKS, ETH)]
+    pixels = pixels_of(coverage_picture(both))
+    assert (len(pixels), len(pixels[0])) == (3 * 6, 3 * 6)
+    hours, weeks, nothing = squares(pixels)
+    assert (hours[0], hours[2]) == (GREEN, RED)
+    assert RED[0] > hours[1][0] > GREEN[0]
+    assert weeks == [GREEN, RED, GREY]
+    assert nothing == [GREY] * 3
+
+
+def test_a_table_without_series_is_a_table(filled: Lake) -> None:
+    empty = coverage_table([])
+    assert empty.schema == coverage_table([coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())]).schema
+    assert coverage_markdown(empty).splitlines()[0].startswith("| series | first | last | partitions | refused |")

@@ -1,0 +1,337 @@
+"""Derived candles as assets: made from the lake without a request, day by day, with the verdict of their source."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from binance_assets.acceptance import accept
+from binance_assets.definitions import build_defs
+from binance_assets.derivation import derived_day
+from binance_assets.exchange.exchange import Exchange
+from binance_assets.intervals import DAY, MINUTE, parse_derived_interval, parse_interval, to_ms
+from binance_assets.lake import Lake
+from binance_assets.orchestration.assets import asset_key
+from binance_assets.periods import period_of
+from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
+from binance_assets.series import Series, derived_series, parse_series
+from binance_assets.settings import Settings
+from binance_assets.universe import Derived
+from binance_assets_tests.test_catch_up import execute, fetch, new_instance, universe_of
+from binance_assets_tests.test_download import truth
+
+BTC, COIN = parse_series("spot/BTCUSDT/1m"), parse_series("coinm/BTCUSD_PERP/1m")
+DAYS = ["2024-03-01", "2024-03-02"]
+
+
+def derived_from(source: Series, *intervals: str) -> list[Derived]:
+    parsed = [parse_derived_interval(text) for text in intervals]
+    return [Derived(derived_series(source.market, source.symbol, interval), source) for interval in parsed]
+
+
+FIVE, ODD, HOUR, WHOLE_DAY = derived_from(BTC, "5m", "45m", "1h", "1d")
+OF_COIN = derived_from(COIN, "5m", "1h", "1d")
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    with new_instance(tmp_path / "dagster") as opened:
+        yield opened
+
+
+@pytest.fixture
+def definitions(settings: Settings) -> dg.Definitions:
+    return build_defs(settings, universe_of(BTC, COIN, derived=[FIVE, ODD, HOUR, WHOLE_DAY, *OF_COIN]))
+
+
+@pytest.fixture
+def lake(settings: Settings) -> Lake:
+    return Lake(settings.lake)
+
+
+def read(lake: Lake, series: Series, key: str) -> pl.DataFrame:
+    return lake.read(series, period_of(key, series.interval))
+
+
+def metadata(lake: Lake, series: Series, key: str) -> dict[str, str]:
+    return pl.read_parquet_metadata(lake.path(series, period_of(key, series.interval)))
+
+
+def events(instance: dg.DagsterInstance, series: Series) -> list[str | None]:
+    """The partitions of a series' materializations, ascending by time."""
+    found = instance.fetch_materializations(asset_key(series), limit=1_000, ascending=True)
+    return [record.partition_key for record in found.records]
+
+
+def lose(sandbox: Sandbox, key: str) -> None:
+    """From now on neither source has ten minutes in the noon of that day."""
+    noon = to_ms(dt.date.fromisoformat(key)) + DAY // 2
+    for path in ("klines", "archive"):
+        lost = Fault("missing_row", start=noon, end=noon + 10 * MINUTE, path=path, interval="1m", symbol="BTCUSDT")
+        sandbox.faults.add(lost)
+
+
+def test_derived_days_are_the_exchange_s_own_candles(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    fetch(definitions, instance, [BTC, COIN], DAYS)
+    sandbox.requests.clear()
+    targets = [one.series for one in (FIVE, HOUR, WHOLE_DAY, *OF_COIN)]
+    (result,) = fetch(definitions, instance, targets, DAYS)
+    assert result.success
+    assert not sandbox.requests
+    for series in targets:
+        assert lake.keys(series) == DAYS
+        for key in DAYS:
+            start = to_ms(dt.date.fromisoformat(key))
+            assert read(lake, series, key).equals(truth(sandbox, str(series), start, start + DAY)), (series, key)
+        assert all(check.passed for check in result.get_asset_check_evaluations())
+        assert events(instance, series) == DAYS
+
+
+def test_there_are_candles_of_an_interval_that_binance_lacks(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    fetch(definitions, instance, [BTC], DAYS[:1])
+    fetch(definitions, instance, [ODD.series], DAYS[:1])
+    candles, minutes = read(lake, ODD.series, DAYS[0]), read(lake, BTC, DAYS[0])
+    assert candles.height == 32
+    assert candles["trades"].sum() == minutes["trades"].sum()
+    assert candles["close"].to_list() == minutes["close"].gather_every(45, 44).to_list()
+
+
+def test_a_derived_file_lies_beside_the_fetched_ones_and_is_like_them(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    fetch(definitions, instance, [BTC], DAYS[:1])
+    (result,) = fetch(definitions, instance, [ODD.series], DAYS[:1])
+    path = lake.root / "market=spot" / "symbol=BTCUSDT" / "interval=45m" / "2024-03-01.parquet"
+    assert path.is_file()
+    assert read(lake, ODD.series, DAYS[0]).schema == read(lake, BTC, DAYS[0]).schema
+    said, of_source = metadata(lake, ODD.series, DAYS[0]), metadata(lake, BTC, DAYS[0])
+    assert said.keys() == of_source.keys()
+    assert (said["series"], said["source"], said["derived_from"]) == ("spot/BTCUSDT/45m", "derived", str(BTC))
+    assert (said["verdict"], said["missing"]) == ("complete", "[]")
+    (event,) = result.asset_materializations_for_node("spot__BTCUSDT__45m")
+    assert event.metadata["derived_from"].value == str(BTC)
+    assert event.metadata["dagster/partition_row_count"].value == 32
+    hive = pl.scan_parquet(lake.root / "market=spot", hive_partitioning=True).collect()
+    assert hive.group_by("interval").len().sort("interval").rows() == [("1m", 1440), ("45m", 32)]
+
+
+def test_an_asset_page_says_what_it_is_made_from(definitions: dg.Definitions) -> None:
+    graph = definitions.resolve_asset_graph()
+    node = graph.get(asset_key(ODD.series))
+    assert node.parent_keys == {asset_key(BTC)}
+    assert node.partitions_def == graph.get(asset_key(BTC)).partitions_def
+    assert node.backfill_policy == dg.BackfillPolicy.single_run()
+    assert node.group_name == "spot"
+    assert (node.metadata["series"], node.metadata["derived_from"]) == ("spot/BTCUSDT/45m", str(BTC))
+    assert node.metadata["dagster/column_schema"] == graph.get(asset_key(BTC)).metadata["dagster/column_schema"]
+    assert {(key.asset_key, key.name) for key in node.check_keys} == {(asset_key(ODD.series), "gap_free")}
+
+
+# What the source's days say.
+
+
+def test_a_day_that_a_person_accepted_is_derived_with_its_hole_and_says_so(
+    definitions: dg.Definitions, settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    lose(sandbox, "2024-03-02")
+    exchange, period = Exchange(BTC.market, settings), period_of("2024-03-02", BTC.interval)
+    judged, stored = accept(
+        lake, exchange, BTC, period, source="rest", strict=False, who="somebody", reason="no other source"
+    )
+    exchange.close()
+    assert (judged.verdict, stored is not None) == ("lost", True)
+    (result,) = fetch(definitions, instance, [FIVE.series, HOUR.series], ["2024-03-02"])
+    assert result.success
+    said = metadata(lake, FIVE.series, "2024-03-02")
+    assert (said["verdict"], said["accepted_by"], said["accepted_because"]) == ("lost", "somebody", "no other source")
+    assert json.loads(said["missing"]) == [["2024-03-02T12:00:00Z", "2024-03-02T12:10:00Z"]]
+    assert read(lake, FIVE.series, "2024-03-02").height == 286
+    said = metadata(lake, HOUR.series, "2024-03-02")
+    assert (said["verdict"], said["missing"]) == ("lost", "[]")  # the other fifty minutes make a candle
+    assert read(lake, HOUR.series, "2024-03-02").height == 24
+
+
+def test_a_day_before_the_listing_and_the_day_of_the_listing_are_derived_as_such(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    source = parse_series("spot/ARBUSDT/1m")  # listed on 2023-03-23 at 15:00
+    (target,) = derived_from(source, "4h")
+    definitions = build_defs(settings, universe_of(source, derived=[target]))
+    days = ["2023-03-22", "2023-03-23"]
+    fetch(definitions, instance, [source], days)
+    fetch(definitions, instance, [target.series], days)
+    assert [metadata(lake, target.series, key)["verdict"] for key in days] == ["before_listing", "listing"]
+    assert read(lake, target.series, days[0]).is_empty()
+    start = to_ms(dt.date(2023, 3, 23))
+    assert read(lake, target.series, days[1]).equals(truth(sandbox, str(target.series), start, start + DAY))
+
+
+def test_an_outage_is_an_outage_of_the_coarser_candles_that_it_swallowed(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    start = to_ms(dt.date(2024, 3, 1))
+    stop, resume = start + 12 * 60 * MINUTE + 3 * MINUTE, start + 14 * 60 * MINUTE + MINUTE
+    rows = sandbox.rows("spot", "BTCUSDT", "1m", start, start + DAY)
+    (tmp_path / "recorded" / "spot").mkdir(parents=True)
+    with (tmp_path / "recorded" / "spot" / "BTCUSDT-1m-2024-03-01.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(row for row in rows if not stop <= row[0] < resume)
+    with running_sandbox(SandboxOptions(replay=tmp_path / "recorded")) as replay:
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), replay.url)
+        definitions = build_defs(
+            settings.model_copy(update={**urls, "source": "rest"}), universe_of(BTC, derived=[FIVE, HOUR, WHOLE_DAY])
+        )
+        fetch(definitions, instance, [BTC], DAYS[:1])
+    (result,) = fetch(definitions, instance, [FIVE.series, HOUR.series, WHOLE_DAY.series], DAYS[:1])
+    assert result.success
+    missing = {
+        FIVE: [["2024-03-01T12:05:00Z", "2024-03-01T14:00:00Z"]],
+        HOUR: [["2024-03-01T13:00:00Z", "2024-03-01T14:00:00Z"]],
+        WHOLE_DAY: [],
+    }
+    for derived, spans in missing.items():
+        said = metadata(lake, derived.series, DAYS[0])
+        assert said["verdict"] == "outage"
+        assert json.loads(said["missing"]) == spans
+        assert "nothing was traded" in said["note"]
+    heights = [read(lake, one.series, DAYS[0]).height for one in missing]
+    assert heights == [288 - 23, 23, 1]
+
+
+# What is refused.
+
+
+def test_a_day_whose_source_is_not_in_the_lake_is_refused_and_the_others_are_written(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    fetch(definitions, instance, [BTC], ["2024-03-01", "2024-03-03"])
+    (result,) = fetch(definitions, instance, [HOUR.series], ["2024-03-01", "2024-03-02", "2024-03-03"])
+    assert not result.success
+    assert lake.keys(HOUR.series) == events(instance, HOUR.series) == ["2024-03-01", "2024-03-03"]
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert check.blocking
+    assert f"2024-03-02 unreachable: {BTC} has no such day in the lake" in str(check.description)
+    assert check.metadata["days_accepted"].value == 2
+    refused = check.metadata["refused"]
+    assert isinstance(refused, dg.TableMetadataValue)
+    assert [record.data["day"] for record in refused.records] == ["2024-03-02"]
+
+
+def test_a_torn_file_of_the_source_derives_nothing_and_what_was_there_stays(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    fetch(definitions, instance, [BTC], DAYS[:1])
+    fetch(definitions, instance, [HOUR.series], DAYS[:1])
+    before = lake.path(HOUR.series, period_of(DAYS[0], HOUR.series.interval)).read_bytes()
+    source = lake.path(BTC, period_of(DAYS[0], BTC.interval))
+    whole = source.read_bytes()
+    source.write_bytes(whole[: len(whole) // 2])
+    assert not fetch(definitions, instance, [HOUR.series], DAYS[:1])[0].success
+    source.write_bytes(b"\0" * (len(whole) // 2) + whole[len(whole) // 2 :])  # the footer is sound, the candles are not
+    judged = derived_day(lake, HOUR, period_of(DAYS[0], HOUR.series.interval))
+    assert (judged.verdict, judged.accepted) == ("invalid", False)
+    assert judged.reason.startswith(f"{BTC} cannot be read: ")
+    assert not fetch(definitions, instance, [HOUR.series], DAYS[:1])[0].success
+    assert lake.path(HOUR.series, period_of(DAYS[0], HOUR.series.interval)).read_bytes() == before
+
+
+# Source and derived together.
+
+
+def test_a_fetched_day_has_one_event_where_nothing_is_derived_in_the_same_run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    fetch(definitions, instance, [BTC], DAYS)
+    assert events(instance, BTC) == DAYS
+
+
+def test_source_and_derived_in_one_run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    (result,) = fetch(definitions, instance, [BTC, FIVE.series, ODD.series], DAYS)
+    assert result.success
+    for series in (BTC, FIVE.series, ODD.series):
+        assert lake.keys(series) == DAYS
+    assert events(instance, FIVE.series) == DAYS
+    start = to_ms(dt.date.fromisoformat(DAYS[0]))
+    assert read(lake, FIVE.series, DAYS[0]).equals(truth(sandbox, str(FIVE.series), start, start + DAY))
+
+
+def test_with_a_bad_day_of_the_source_nothing_is_derived_in_the_same_run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    lose(sandbox, DAYS[1])
+    (result,) = fetch(definitions, instance, [BTC, FIVE.series], DAYS)
+    assert not result.success
+    assert lake.keys(BTC) == DAYS[:1]
+    assert lake.keys(FIVE.series) == events(instance, FIVE.series) == []
+    begun = [event.step_key for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_START]
+    assert begun == ["spot__BTCUSDT__1m"]
+
+
+# What the sensor launches.
+
+
+def tick(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, cursor: str | None
+) -> tuple[Sequence[dg.RunRequest], str | None]:
+    repository = definitions.get_repository_def()
+    context = dg.build_sensor_context(instance=instance, repository_def=repository, cursor=cursor)
+    data = repository.get_sensor_def("derived_candles").evaluate_tick(context)
+    return data.run_requests or [], data.cursor
+
+
+def test_what_the_sensor_asks_for_derives_every_target_of_the_days_that_came(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    fetch(definitions, instance, [BTC, COIN], DAYS)
+    sandbox.requests.clear()
+    requests, cursor = tick(definitions, instance, None)
+    assert len(requests) == 2
+    for request in requests:
+        assert execute(definitions, instance, request).success
+    for derived in (FIVE, ODD, HOUR, WHOLE_DAY, *OF_COIN):
+        assert lake.keys(derived.series) == DAYS
+    assert not sandbox.requests
+    assert tick(definitions, instance, cursor)[0] == []
+
+
+def test_a_repaired_day_is_derived_again(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC, derived=[HOUR]))
+    lose(sandbox, DAYS[1])
+    fetch(definitions, instance, [BTC], DAYS)
+    requests, cursor = tick(definitions, instance, None)
+    assert [request.tags["dagster/asset_partition_range_end"] for request in requests] == DAYS[:1]
+    execute(definitions, instance, requests[0])
+    sandbox.faults.clear()
+    fetch(definitions, instance, [BTC], DAYS[1:])
+    (request,), cursor = tick(definitions, instance, cursor)
+    execute(definitions, instance, request)
+    assert lake.keys(HOUR.series) == DAYS
+    assert tick(definitions, instance, cursor)[0] == []
+
+
+def test_coarser_than_a_minute_may_be_a_source_too(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    source = Series(BTC.market, "ETHUSDT", parse_interval("1h"))
+    (target,) = derived_from(source, "12h")
+    definitions = build_defs(settings, universe_of(source, derived=[target]))
+    fetch(definitions, instance, [source], DAYS)
+    fetch(definitions, instance, [target.series], DAYS)
+    start = to_ms(dt.date.fromisoformat(DAYS[0]))
+    days = pl.concat(read(lake, target.series, key) for key in DAYS)
+    assert days.equals(truth(sandbox, str(target.series), start, start + 2 * DAY))
