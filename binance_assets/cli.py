@@ -312,9 +312,11 @@ def verify(
                 _fail(f"{one}: nothing can be proved now: {error}", NOT_ALL)
             finally:
                 exchange.close()
-    for one in chosen:
-        if one not in asked:
-            click.echo(f"{one}: nothing of it is in the lake", err=True)
+    absent = [one for one in chosen if one not in asked]
+    for one in absent:
+        click.echo(f"{one}: nothing of it is in the lake", err=True)
+    if names and absent:
+        sys.exit(NOT_ALL)
     if findings:
         print_findings(findings)
         sys.exit(NOT_ALL)
@@ -341,7 +343,7 @@ def accept(name: str, day: dt.date, reason: str) -> None:
     settings, series = _settings(), _series_named(name)
     if not reason.strip():
         raise ConfigurationError("--reason: say why, for those who come later")
-    if series.derived:
+    if series.derived or str(series) in read_universe(settings.universe).derived_names:
         raise ConfigurationError(f"{series} is derived; accept the day of the series that it comes from")
     if day < FIRST_DAY or day != first_of(day, series.interval):
         raise ConfigurationError(f"{day} is no partition of {series}; 3d, 1w and 1M are kept by months")

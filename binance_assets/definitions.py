@@ -39,7 +39,9 @@ def build_defs(settings: Settings, universe: Universe, watcher: Watcher | None =
         warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
         assets = [candles_asset(one.series, one.source or settings.source, lake, watcher) for one in universe.tracked]
         assets += [derived_asset(one, lake) for one in universe.derived]
-    every = [*universe.series, *(one.series for one in universe.derived)]
+    every = sorted(
+        [*universe.series, *(one.series for one in universe.derived)], key=lambda one: (one.symbol, one.interval.step)
+    )
     for market in dict.fromkeys(one.market for one in every):
         assets.append(coverage_asset(market, [one for one in every if one.market == market]))
     return dg.Definitions(

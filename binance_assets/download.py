@@ -42,6 +42,7 @@ SAFETY_MS: Final = 2_000
 _BLOCK_ROWS: Final = 45_000
 # Pages may be empty or lost; so that days before a listing get their verdict too, they count as well.
 _BLOCK_PAGES: Final = 200
+_CHUNK_ROWS: Final = 600_000
 
 
 def download(
@@ -55,8 +56,9 @@ def download(
     """Fetch, judge and prove ``periods``, each exactly once.
 
     What cannot be had is refused with its reason, it never raises; the other periods go on. Memory is bounded by
-    what is fetched ahead and one block of about 45,000 candles, however long the range. From one source the periods
-    come in order; those that needed another one come after the rest, and those that are not over come last.
+    what is fetched ahead and one block of about 45,000 candles, however long the range. Of each year of 1m (or as
+    many candles) first come days without a life, then those that one source settles, in order, then those that needed
+    another; what is not over comes last.
 
     Args:
         exchange: The market of the series.
@@ -81,12 +83,23 @@ def download(
     except ExchangeError as error:
         yield from (unavailable(series, period, error) for period in periods)
         return
-    for judged in _finished(_Task(exchange, series, evidence), finished, source):
-        if exchange.closed:
-            raise Stopped
-        yield judged
+    for chunk in _chunks(series, finished):
+        for judged in _finished(_Task(exchange, series, evidence), chunk, source):
+            if exchange.closed:
+                raise Stopped
+            yield judged
     for period in periods[len(finished) :]:
         yield Judged(period, "unfinished", empty_candles(series.market), (), "it is not over yet")
+
+
+def _chunks(series: Series, periods: Sequence[Period]) -> Iterator[Sequence[Period]]:
+    """The periods by about a year of 1m: doubtful tables are kept to the end of their chunk."""
+    if not periods:
+        return
+    rows = max(1, (periods[0].end - periods[0].start) // series.interval.step)
+    size = max(1, _CHUNK_ROWS // rows)
+    for first in range(0, len(periods), size):
+        yield periods[first : first + size]
 
 
 def _now(exchange: Exchange, source: Source) -> int:
@@ -186,9 +199,24 @@ def _better(task: _Task, first: Judged | None, second: Judged) -> Judged:
     return min(first, second, key=_doubt)
 
 
-def _doubt(judged: Judged) -> tuple[bool, bool, int]:
+# The better kind of verdict first; what is nearer to the exchange's own sums is better.
+_RANKS: Final = (
+    "complete",
+    "listing",
+    "delisted",
+    "before_listing",
+    "unproved",
+    "outage",
+    "unbalanced",
+    "lost",
+    "invalid",
+)
+
+
+def _doubt(judged: Judged) -> tuple[int, int]:
     """How little a verdict is worth; the first of equals is the better one."""
-    return not judged.accepted, judged.verdict == "unreachable", sum(end - start for start, end in judged.missing)
+    rank = _RANKS.index(judged.verdict) if judged.verdict in _RANKS else len(_RANKS)
+    return rank, sum(end - start for start, end in judged.missing)
 
 
 def _by_rest(task: _Task, periods: Sequence[Period]) -> Iterator[Judged]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 import polars as pl
@@ -11,11 +12,11 @@ from binance_assets.candles.books import Books
 from binance_assets.candles.parsing import check_window, csv_rows, empty_candles, parse_archive, parse_rows
 from binance_assets.candles.validation import Evidence, Life
 from binance_assets.exchange.archive import Unpacked
-from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
+from binance_assets.exchange.errors import ExchangeError, NoFile, UnknownSymbol
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.exchange.files import ArchiveFile, every_file
 from binance_assets.exchange.paging import Page, plan_pages
-from binance_assets.intervals import DAY, parse_interval, to_date
+from binance_assets.intervals import DAY, parse_interval, to_date, to_ms
 from binance_assets.periods import Period, periods_between, spans
 from binance_assets.series import Series
 
@@ -92,11 +93,12 @@ def asked_again(exchange: Exchange, series: Series, periods: Sequence[Period], e
 
 
 def _days(series: Series, periods: Sequence[Period], now: int) -> list[tuple[int, int]]:
-    """The spans of days whose sums prove ``periods``, ms UTC, ascending and disjoint."""
+    """The spans of days whose sums prove ``periods``, ms UTC, ascending and disjoint; one more day at both ends shows
+    whether the symbol was traded before and after."""
     longest = series.interval.step if series.interval.is_coarse else 0
     wanted: list[tuple[int, int]] = []
     for start, end in spans(periods):
-        start, end = start - DAY, min(end + longest, now // DAY * DAY)
+        start, end = start - DAY, min(end + longest + DAY, now // DAY * DAY)
         if wanted and start <= wanted[-1][1]:
             start = wanted.pop()[0]
         wanted.append((start, end))
@@ -128,11 +130,16 @@ def _archived_days(exchange: Exchange, series: Series, days: Sequence[tuple[int,
         check_window(frame, _DAILY, file.start, file.end)
         return frame
 
-    frames = [empty_candles(series.market)]
+    frames, absent = [empty_candles(series.market)], None
     for _, outcome in exchange.archive.stream(every_file(daily, wanted, now), read):
-        if isinstance(outcome, ExchangeError):
+        if isinstance(outcome, NoFile):
+            absent = outcome  # a month before the listing, or a day that is late
+        elif isinstance(outcome, ExchangeError):
             raise outcome
-        frames.append(outcome)
+        else:
+            frames.append(outcome)
+    if absent is not None and len(frames) == 1:
+        raise absent
     return pl.concat(frames)
 
 
@@ -144,28 +151,42 @@ def _life(
     books: Books,
     memory: Memory | None,
 ) -> Life:
-    first, end = None, None
+    first, end, unknown = None, None, ""
     try:
         if not books.has(days[0][0]):
             first = _first_open(exchange, series, books, memory)
-        if not books.has(days[-1][1] - DAY):
-            end = exchange.end_of(series)
+            unknown = "" if first is not None else "it has none, as far as the exchange says"
     except ExchangeError as error:
         if error.policy.ends_run and not books.daily.height:
             raise
+        unknown = str(error)
+    if not books.has(days[-1][1] - DAY):
+        with suppress(ExchangeError):  # a hole at the end is not accepted then
+            end = exchange.end_of(series)
     if first is not None and first < periods[0].start:
         first = None
     if end is not None and books.last is not None and books.last >= end:
         end = None  # it goes on in the books, so what was said of its end is wrong
-    return Life(first, end)
+    return Life(first, end, unknown)
 
 
 def _first_open(exchange: Exchange, series: Series, books: Books, memory: Memory | None) -> int | None:
-    """When the first candle opens, ms UTC; None where nobody knows, or where the books have a day before it."""
+    """When the first candle opens, ms UTC; None where nobody knows.
+
+    An answer may have been short, and what is remembered may stem from one. So none is believed that the books
+    contradict: days would silently count as before the listing.
+    """
     known = memory.first_open(series) if memory else None
-    first = exchange.first_open_time(series) if known is None else known
-    if first is None or (books.first is not None and books.first < first // DAY * DAY):
-        return None  # an answer may have been short: without this check, days would silently count as before it
-    if known is None and memory:
+    if known is not None and _believable(series, books, known):
+        return known
+    first = exchange.first_open_time(series)
+    if first is None or not _believable(series, books, first):
+        return None
+    if memory:
         memory.remember_first_open(series, first)
     return first
+
+
+def _believable(series: Series, books: Books, first: int) -> bool:
+    opened = to_ms(series.market.opened) - (series.interval.step if series.interval.is_coarse else 0)
+    return first >= opened and (books.first is None or books.first >= first // DAY * DAY)

@@ -66,7 +66,7 @@ def verify(
         ExchangeError: The exchange's time or sums cannot be had, so nothing can be proved.
         Stopped: The exchange was closed.
     """
-    evidence = gather(exchange, series, periods, exchange.now() - SAFETY_MS, memory=lake, archived=True)
+    evidence = gather(exchange, series, periods, exchange.now() - SAFETY_MS, archived=True)
     sampled: list[tuple[Period, str]] = []
     for _, month in groupby(periods, key=lambda period: to_date(period.start).replace(day=1)):
         members = list(month)
@@ -80,7 +80,7 @@ def verify(
         yield from _judged_again(series, sound, evidence)
         sampled += [(period, stored.source) for period, stored, _ in sound]
         done(len(members))
-    yield from _compared(lake, exchange, series, _sample(sampled, against))
+    yield from _compared(lake, exchange, series, _sample(sampled, against), must=against is not None)
 
 
 def verify_derived(
@@ -157,10 +157,14 @@ def _sample(there: Sequence[tuple[Period, str]], against: Literal["rest", "archi
     return chosen
 
 
-def _compared(lake: Lake, exchange: Exchange, series: Series, chosen: dict[str, list[Period]]) -> Iterator[Finding]:
+def _compared(
+    lake: Lake, exchange: Exchange, series: Series, chosen: dict[str, list[Period]], must: bool
+) -> Iterator[Finding]:
+    """What differs from other sources; of a sample it is none that the other source does not have a day."""
     for source, periods in chosen.items():
-        for judged in download(exchange, series, periods, "rest" if source == "rest" else "archive", memory=lake):
-            says = _difference(lake, series, judged, source)
+        for judged in download(exchange, series, periods, "rest" if source == "rest" else "archive"):
+            comparable = judged.origin.source == source and judged.verdict != "unreachable"
+            says = _difference(lake, series, judged, source) if comparable or must else ""
             if says:
                 yield Finding(series, judged.period, says)
 

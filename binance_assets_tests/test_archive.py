@@ -298,7 +298,7 @@ class Winter:
     def __init__(self, served: Sandbox, folder: Path) -> None:
         self.served = served
         settings = read_settings(environment_of(served, folder))
-        self.settings = Settings.model_validate(settings.model_dump() | {"connect_timeout": 2, "read_timeout": 2})
+        self.settings = Settings.model_validate(settings.model_dump() | {"connect_timeout": 4, "read_timeout": 4})
         self._numbers = count(1)
         self.cases: dict[Any, tuple[str, Any]] = {}
 

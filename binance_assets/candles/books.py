@@ -30,10 +30,12 @@ class Sums:
     Attributes:
         trades: Number of trades.
         amounts: Totals of the market's value columns, in their order.
+        candles: From how many candles they were added up.
     """
 
     trades: int
     amounts: tuple[float, ...]
+    candles: int = 1
 
 
 class Books:
@@ -74,6 +76,10 @@ class Books:
         begin = max(start, self.first or start) if begins else start
         return None if begin >= end or self.lack(begin, end) else total(self._days, begin, end)
 
+    def goes_on_after(self, day: int) -> bool:
+        """Whether there is a candle that opens at ``day`` (ms UTC) or later."""
+        return self.last is not None and self.last >= day
+
     def lack(self, start: int, end: int) -> bool:
         """Whether a day from ``start`` to ``end`` (ms UTC) is not in the books."""
         return any(day not in self._days for day in range(start, end, DAY))
@@ -87,8 +93,8 @@ class Books:
 def sums_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Sums]:
     """The totals of a table of candles by the day in which they open, ms UTC."""
     day = pl.col("open_time").to_physical() // DAY * DAY
-    summed = candles.group_by(day.alias("day")).agg(pl.col("trades", *market.value_columns).sum())
-    return {row[0]: Sums(row[1], row[2:]) for row in summed.iter_rows()}
+    summed = candles.group_by(day.alias("day")).agg(pl.col("trades", *market.value_columns).sum(), pl.len())
+    return {row[0]: Sums(row[1], row[2:-1], row[-1]) for row in summed.iter_rows()}
 
 
 def total(days: Mapping[int, Sums], start: int, end: int) -> Sums:
@@ -97,13 +103,16 @@ def total(days: Mapping[int, Sums], start: int, end: int) -> Sums:
     if len(chosen) == 1:
         return chosen[0]
     amounts = zip(*(sums.amounts for sums in chosen), strict=True)
-    return Sums(sum(sums.trades for sums in chosen), tuple(map(math.fsum, amounts)) or (0.0,) * 4)
+    totals = tuple(map(math.fsum, amounts)) or (0.0,) * 4
+    return Sums(sum(sums.trades for sums in chosen), totals, sum(sums.candles for sums in chosen))
 
 
 def difference(market: Market, ours: Sums, theirs: Sums) -> str:
     """What keeps two sums from balancing, in words; empty where they balance.
 
-    Trades must agree exactly; amounts to half of the eighth decimal, or 1e-12 of themselves where that is more.
+    Trades must agree exactly, and volumes to half of the eighth decimal, or 1e-12 of themselves where that is more. A
+    turnover is price times volume, which the exchange rounds in each candle (in recorded COIN-M candles of one price by
+    half of the eighth decimal at the most), so there each candle adds as much.
 
     Args:
         market: The market.
@@ -112,7 +121,9 @@ def difference(market: Market, ours: Sums, theirs: Sums) -> str:
     """
     if ours.trades != theirs.trades:
         return f"{ours.trades:,} trades of {theirs.trades:,}"
+    _, turnover, _, taker_turnover = market.value_columns
     for name, one, other in zip(market.value_columns, ours.amounts, theirs.amounts, strict=True):
-        if abs(one - other) > max(_HALF_A_UNIT, _RELATIVE * abs(other)):
+        rounded = max(1, ours.candles) if name in (turnover, taker_turnover) else 1
+        if abs(one - other) > max(rounded * _HALF_A_UNIT, _RELATIVE * abs(other)):
             return f"{name} {one:.10g} of {other:.10g}"
     return ""

@@ -78,10 +78,12 @@ class Life:
     Attributes:
         first: Open time of its first candle, ms UTC; None where it is known to be earlier than what is judged.
         end: When its last candle closed for good, ms UTC; None while it goes on.
+        unknown: Why the first candle could not be asked for although it matters; empty where it is known.
     """
 
     first: int | None = None
     end: int | None = None
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +232,8 @@ def _judge_sound(
     if outside is not None and candles.is_empty():
         return outside
     expected = _expected(series, period, phase, evidence.life)
+    if candles.is_empty() and _no_candle_opens(series, period, expected, evidence.life):
+        return Judged(period, "delisted", candles)
     missing = missing_spans(series, opens, expected)
     traded = total(sums, period.start, period.end)
     verdict, reason = _verdict(series, traded, period, expected, missing, evidence)
@@ -243,6 +247,14 @@ def _expected(series: Series, period: Period, phase: int, life: Life) -> Sequenc
         first, end = life.first or 0, life.end or period.end
         return [time for time in times if first <= time < end]
     return times
+
+
+def _no_candle_opens(series: Series, period: Period, expected: Sequence[int], life: Life) -> bool:
+    """Whether trading ended within the candle that opened before the period and reaches into it."""
+    if not series.interval.is_coarse or not _ends_in(life, period) or life.end is None:
+        return False
+    # Of 3d nobody knows where candles would open; but the one that was open lasts for less than a candle more.
+    return not expected or (series.interval.has_own_phase and life.end < period.start + series.interval.step)
 
 
 def _begins_in(life: Life, period: Period) -> bool:
@@ -271,6 +283,9 @@ def _verdict(
     record = evidence.books.sums(start // DAY * DAY, -(-end // DAY) * DAY, begins)
     if record is None:
         return _unproved(hole, evidence)
+    doubt = _edge_in_doubt(period, missing, evidence)
+    if doubt is not None:
+        return doubt
     differs = difference(series.market, traded, record)
     if not missing and not differs:
         return _whole(period, evidence.life), ""
@@ -280,6 +295,25 @@ def _verdict(
         return "lost", f"{hole}, and trades with them: {differs}"
     names = ", ".join(outage.name for outage in outages_within(series.market, missing))
     return "outage", f"{hole}, and nothing was traded" + (f" ({names})" if names else "")
+
+
+def _edge_in_doubt(
+    period: Period, missing: Sequence[tuple[int, int]], evidence: Evidence
+) -> tuple[Verdict, str] | None:
+    """The verdict on a hole at an edge of the period, where the sums prove nothing; None where there is none.
+
+    Sums that stop growing at the moment from which candles are missing agree with them, whatever was traded: the day
+    may not be served to its end yet. And before a first candle there is nothing to miss.
+    """
+    books, life = evidence.books, evidence.life
+    if missing and missing[-1][1] >= period.end and life.end is None and not books.goes_on_after(period.end):
+        return "unfinished", f"no candles for {tell_spans(missing[-1:])}, and nothing shows yet that trading went on"
+    if missing and missing[0][0] <= period.start and life.unknown and not books.has(period.start - DAY):
+        return (
+            "unreachable",
+            f"no candles for {tell_spans(missing[:1])}, and its first candle is unknown: {life.unknown}",
+        )
+    return None
 
 
 def _whole(period: Period, life: Life) -> Verdict:
@@ -292,6 +326,8 @@ def _unproved(hole: str, evidence: Evidence) -> tuple[Verdict, str]:
     """The verdict where the exchange has no sums to hold the candles against."""
     if not hole:
         return "unproved", evidence.no_books or "there is no 1d candle to hold its sums against"
+    if evidence.life.unknown:
+        return "unreachable", f"{hole}, and its first candle is unknown: {evidence.life.unknown}"
     if evidence.no_books:
         return "unreachable", f"{hole}; what could prove that nothing was traded cannot be had: {evidence.no_books}"
     return "lost", f"{hole}, and there is no 1d candle that could prove that nothing was traded"

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from binance_assets.exchange.client import Answer, Client
 from binance_assets.exchange.errors import (
+    BadFile,
     Blocked,
     ChecksumMismatch,
     ExchangeError,
@@ -121,7 +122,7 @@ class Archive:
         Raises:
             ExchangeError: It could not be asked.
         """
-        return retrying(self._ask_time, self._pool.stop)
+        return self._pool.run(lambda: retrying(self._ask_time, self._pool.stop))
 
     def _ask_time(self) -> int:
         headers: Mapping[str, str]
@@ -150,7 +151,7 @@ class Archive:
             return read(file, Unpacked(_unzip(answer.body), sha256, _modified(answer)))
         except (ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             reason = f"{file.name} of the archive is not what it should be: {error}"
-            raise UnexpectedAnswer(reason, answer.request, 200, headers=answer.headers) from error
+            raise BadFile(reason, answer.request, 200, headers=answer.headers) from error
 
     def _checksum(self, file: ArchiveFile) -> str:
         answer = self._get(file, file.path + ".CHECKSUM")

@@ -121,7 +121,7 @@ def claimable(minute: Minute, share: float, weight: int) -> int:
     spare = spendable(minute, share)
     if weight > spare:
         # A call dearer than the whole share is let through alone, or it would wait for ever.
-        return 0 if minute.ours or minute.seen or minute.in_flight else weight
+        return 0 if minute.ours or minute.in_flight or weight > minute.limit - minute.seen else weight
     left, foreign = minute.limit - minute.seen, minute.seen - minute.ours
     calm = left // 2 - minute.in_flight
     contested = left - minute.in_flight < min(foreign, minute.limit // _CONTESTED_PART)

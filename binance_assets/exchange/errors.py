@@ -153,6 +153,12 @@ class ChecksumMismatch(ExchangeError):
     policy = Policy(attempts=2, first_delay=1, verdict="invalid")
 
 
+class BadFile(ExchangeError):
+    """A file of the archive that agrees with its SHA-256 and is still not what it should be; most stay so."""
+
+    policy = Policy(attempts=2, verdict="invalid")
+
+
 class NotAsked(ExchangeError):
     """Not sent at all, because an earlier request showed that it could not succeed."""
 

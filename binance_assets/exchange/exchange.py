@@ -15,11 +15,11 @@ from binance_assets.exchange.archive import Archive
 from binance_assets.exchange.budget import Budget, Ledger, Stopped
 from binance_assets.exchange.client import Answer, Client, used_weight
 from binance_assets.exchange.clock import ServerClock
-from binance_assets.exchange.errors import Banned, ExchangeError, RateLimited, UnexpectedAnswer
+from binance_assets.exchange.errors import Banned, ExchangeError, NotAsked, RateLimited, UnexpectedAnswer
 from binance_assets.exchange.paging import Page, plan_pages
 from binance_assets.exchange.pool import Pool, retrying, workers_needed
 from binance_assets.intervals import DAY, MINUTE, SECOND, parse_interval, to_ms
-from binance_assets.markets import ARCHIVE_URL, NO_DELIVERY, TIME_WEIGHT, TRADED_ON, Market, limits_address
+from binance_assets.markets import ARCHIVE_URL, NO_DELIVERY, ROW_FIELDS, TIME_WEIGHT, TRADED_ON, Market, limits_address
 from binance_assets.series import Series
 from binance_assets.settings import ConfigurationError, Settings
 
@@ -29,6 +29,7 @@ Result = TypeVar("Result")
 _CLOCK_AGE_SECONDS: Final = 600
 _SYNC_AGAIN_SECONDS: Final = 60
 _LOOK_FOR_STOP_SECONDS: Final = 0.1
+_GONE_SECONDS: Final = 60
 _DAILY: Final = parse_interval("1d")
 
 
@@ -104,6 +105,7 @@ class Exchange:
         self._warmup_pages = 0
         self._round_trips: list[float] = []
         self._origin = ""
+        self._gone: tuple[float, ExchangeError] | None = None
         self._listed: dict[str, tuple[str, int | None]] | None = None
 
     # -- what the exchange says of itself ---------------------------------------------------------------------
@@ -210,10 +212,10 @@ class Exchange:
 
     def _symbols(self) -> dict[str, tuple[str, int | None]]:
         """State and delivery (ms UTC; None for none) of each symbol that exchangeInfo lists; asked once."""
-        with self._asking:
-            if self._listed is None:
-                self._listed = self._call("/exchangeInfo", {}, self.market.info_weight, _symbols)
-            return self._listed
+        if self._listed is None:
+            weight = self.market.info_weight
+            self._listed = self._pool.run(lambda: self._call("/exchangeInfo", {}, weight, _symbols))
+        return self._listed
 
     def check_symbol(self, series: Series) -> None:
         """Ask for one candle of ``series``, whichever.
@@ -245,7 +247,8 @@ class Exchange:
         return None
 
     def _first_row(self, series: Series, window: Mapping[str, str | int], weight: int) -> int | None:
-        return self._call("/klines", _klines(series, window), weight, _first_open_time)
+        parameters = _klines(series, window)
+        return self._pool.run(lambda: self._call("/klines", parameters, weight, _first_open_time))
 
     # -- candles ----------------------------------------------------------------------------------------------
 
@@ -346,11 +349,21 @@ class Exchange:
             if not self._clock.known:
                 self._budget.recall_clock()
             if self._clock.age == math.inf:
-                retrying(self._ask_time, self._pool.stop)
+                self._ask_first_time()
             elif time.monotonic() > self._next_sync:
                 self._next_sync = time.monotonic() + _SYNC_AGAIN_SECONDS
                 with suppress(ExchangeError):  # the old reading drifts by milliseconds
                     self._ask_time()
+
+    def _ask_first_time(self) -> None:
+        """Ask for the time. Where it cannot be had, other series of the run are told so for a while without asking."""
+        if self._gone is not None and time.monotonic() < self._gone[0]:
+            raise NotAsked(f"not asked, because of this: {self._gone[1]}", self._gone[1].request)
+        try:
+            self._pool.run(lambda: retrying(self._ask_time, self._pool.stop))
+        except ExchangeError as error:
+            self._gone = (time.monotonic() + _GONE_SECONDS, error)
+            raise
 
     def _ask_time(self) -> None:
         paid = self._clock.known
@@ -457,7 +470,7 @@ def _owner(parameters: Mapping[str, str | int]) -> Owner:
 
 def _first_open_time(answer: Answer) -> int | None:
     rows = json.loads(answer.body)
-    if not isinstance(rows, list):
+    if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != ROW_FIELDS for row in rows):
         raise ValueError("no list of candles")
     return int(rows[0][0]) if rows else None
 

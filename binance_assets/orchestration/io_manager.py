@@ -43,7 +43,7 @@ class CandlesIOManager(dg.ConfigurableIOManager):
             more = f" and {len(lacking) - _NAMED_DAYS} more" if len(lacking) > _NAMED_DAYS else ""
             told = f"{series} lacks {', '.join(lacking[:_NAMED_DAYS])}{more}; materialize them first"
             raise dg.Failure(told, allow_retries=False)
-        return pl.scan_parquet([lake.path(series, period) for period in periods], hive_partitioning=False)
+        return pl.scan_parquet([lake.path(series, period) for period in periods], hive_partitioning=False, glob=False)
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> NoReturn:
         """Refuse: candles are written by their own assets.

@@ -18,7 +18,7 @@ from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PART
 from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.exchange.files import ArchiveFile
-from binance_assets.intervals import DAY, parse_interval
+from binance_assets.intervals import DAY, parse_interval, to_date, to_ms
 from binance_assets.lake import Lake
 from binance_assets.markets import MARKETS, Market
 from binance_assets.orchestration.assets import asset_key
@@ -75,7 +75,10 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
     def derived_candles(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
         requests = []
+        deadline = time.monotonic() + _TICK_SECONDS
         for source, targets in by_source.items():
+            if time.monotonic() > deadline:
+                break  # the next tick finds these up to date and comes further
             keys, last = new_partitions(context.instance, asset_key(source), seen.get(str(source), 0))
             seen[str(source)] = last
             for first_key, last_key in partition_ranges(keys):
@@ -218,7 +221,11 @@ def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.Run
 def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
     """The recent partitions whose file in the archive has another hash now, with that hash."""
     kept: dict[ArchiveFile, dict[str, str]] = {}  # a month's file may have been issued anew between two of its days
-    for period in lake.periods(series)[-_RECENT_DAYS:]:
+    periods = lake.periods(series)
+    recent = periods[-_RECENT_DAYS:]
+    # A month's file is issued anew as a whole.
+    since = to_ms(to_date(recent[0].start).replace(day=1)) if recent else 0
+    for period in (period for period in periods if period.start >= since):
         stored = lake.stored(series, period)
         if stored is None or not stored.archive_sha256:
             continue
