@@ -121,8 +121,8 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
     assert said["path"].value == str(path)
     table = pl.read_parquet(path)
     rows = {row["series"]: row for row in table.iter_rows(named=True)}
-    assert list(rows) == [str(BTC), str(ARB), "spot/BTCUSDT/4h"]
-    btc, arb, derived = rows.values()
+    assert list(rows) == [str(ARB), str(BTC), "spot/BTCUSDT/4h"]  # what is derived stands beside its source
+    arb, btc, derived = rows.values()
     assert (btc["first"], btc["last"], btc["partitions"]) == ("2024-03-01", "2024-03-07", 5)
     assert (btc["complete"], btc["refused"], btc["rows"]) == (5, 1, 5 * 24)
     assert btc["missing"] in {days - 6 for days in days_until_today("2024-03-01")}  # the 4th, and since the 7th
@@ -137,20 +137,20 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
         assert said[name].value == table[name].sum()
     assert said["candles"].value == table["rows"].sum() == 5 * 24 + 33 + 12
 
-    head, ruler, first, *_ = str(said["table"].value).splitlines()
+    head, ruler, _, second, *_ = str(said["table"].value).splitlines()
     verdicts = "before_listing | complete | listing"
     assert head == f"| series | first | last | partitions | {verdicts} | refused | missing | rows | bytes |"
     assert ruler.count("|") == head.count("|")
-    assert first.startswith("| spot/BTCUSDT/1h | 2024-03-01 | 2024-03-07 | 5 | 0 | 5 | 0 | 1 | ")
+    assert second.startswith("| spot/BTCUSDT/1h | 2024-03-01 | 2024-03-07 | 5 | 0 | 5 | 0 | 1 | ")
 
     before, _, encoded = str(said["days by month"].value).partition("data:image/png;base64,")
     assert before.startswith("![")
     picture = squares(pixels_of(base64.b64decode(encoded.removesuffix(")"))))
     assert len(picture) == 3
-    assert picture[0][0] == GREY  # the months begin with the earliest series, in March 2023
-    assert picture[1][0] != GREY
-    assert picture[0][12] not in (GREY, GREEN, RED)
-    assert picture[0][13] == RED
+    assert picture[1][0] == GREY  # the months begin with the earliest series, in March 2023
+    assert picture[0][0] != GREY
+    assert picture[1][12] not in (GREY, GREEN, RED)
+    assert picture[1][13] == RED
 
 
 def test_coverage_sends_no_request_and_stays_out_of_the_candles(
