@@ -19,7 +19,7 @@ from binance_assets.periods import Period, last_finished_end, period_of, periods
 from binance_assets.series import Series
 
 _VERDICTS: Final = (*sorted(ACCEPTED), "lost")
-_CELL: Final = 6  # pixels of a month in the picture
+_CELL: Final = 10  # pixels of a month in the picture
 _EMPTY: Final = (235, 237, 240)
 _GAP: Final = (255, 255, 255)
 _WORST: Final = (222, 84, 63)

@@ -27,8 +27,8 @@ def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
         CHECK_NAME,
         asset=key,
         blocking=True,
-        description="Every partition that the run was asked for has all its candles, and they are sane. "
-        "One that lacks a candle or holds nonsense is not written.",
+        description="Every partition that the run was asked for is whole: its candles are sane, and none is missing "
+        "with trades in it, by the exchange's own sums. One that is not is not written.",
     )
 
 

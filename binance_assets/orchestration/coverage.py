@@ -42,11 +42,16 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         found = [coverage_of(lake.lake(), one, today, _refused(context.instance, one)) for one in series]
         table = coverage_table(found)
         path = lake.lake().write_coverage(market, table)
+        months = sorted({month for one in found for month in one.months})
+        span = f"{months[0]} to {months[-1]}, " if months else ""
+        told = f"{span}a line for each series in the order of the table; green is whole, red lacks much"
         picture = base64.b64encode(coverage_picture(found)).decode()
         return dg.MaterializeResult(
             metadata={
                 "table": dg.MetadataValue.md(coverage_markdown(table)),
-                "days by month": dg.MetadataValue.md(f"![green: whole, red: lacking](data:image/png;base64,{picture})"),
+                "days by month": dg.MetadataValue.md(
+                    f"{told}\n\n![green: whole, red: lacking](data:image/png;base64,{picture})"
+                ),
                 "path": dg.MetadataValue.path(path.absolute()),
                 "dagster/row_count": dg.MetadataValue.int(table.height),
                 "partitions": dg.MetadataValue.int(int(table["partitions"].sum())),
