@@ -27,6 +27,14 @@ Fetch = Callable[[str, str, str], list[Judged]]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _without_telemetry() -> Iterator[None]:
+    """Temporary instances have no dagster.yaml that switches it off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def recorded() -> Path:
     """The folder of recorded candles; the test is skipped where it does not lie beside the checkout."""
@@ -125,4 +133,4 @@ def run_cli(sandbox: Sandbox, tmp_path: Path) -> Run:
 def cli_environment(sandbox: Sandbox, folder: Path) -> dict[str, str]:
     """The environment of a command line that works in ``folder``."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
-    return inherited | environment_of(sandbox, folder) | {"COLUMNS": "200"}
+    return inherited | environment_of(sandbox, folder) | {"COLUMNS": "200", "DAGSTER_DISABLE_TELEMETRY": "1"}

@@ -274,7 +274,7 @@ def test_a_picture_has_a_square_for_each_month_of_each_series(filled: Lake) -> N
     until = dt.date(2024, 5, 1)
     both = [coverage_of(filled, one, until, frozenset()) for one in (BTC, WEEKS, ETH)]
     pixels = pixels_of(coverage_picture(both))
-    assert (len(pixels), len(pixels[0])) == (3 * 6, 3 * 6)
+    assert (len(pixels), len(pixels[0])) == (3 * 10, 3 * 10)
     hours, weeks, nothing = squares(pixels)
     assert (hours[0], hours[2]) == (GREEN, RED)
     assert RED[0] > hours[1][0] > GREEN[0]
