@@ -19,6 +19,7 @@ import pytest
 
 from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
 from binance_assets.orchestration.instance import open_instance
+from binance_assets.orchestration.partitions import DAILY
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets_tests.conftest import Run, cli_environment
 
@@ -50,6 +51,20 @@ def lose_a_minute(sandbox: Sandbox) -> None:
     begin = THE_3RD + HOUR
     for path in ("klines", "archive"):
         sandbox.faults.add(Fault("missing_row", start=begin, end=begin + MINUTE, path=path, interval="1m"))
+
+
+def test_a_day_that_was_there_stays_green_inside_a_run_that_fails(
+    run_cli: Run, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    minutes = ("BTCUSDT", "--market", "spot", "--interval", "1m")
+    assert download(run_cli, *minutes, "--start", "2024-01-02", "--end", "2024-01-03").returncode == 0
+    lose_a_minute(sandbox)
+    assert download(run_cli, *minutes, "--start", "2024-01-01", "--end", "2024-01-05").returncode == 1
+    with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
+        days = [f"2024-01-0{day}" for day in range(1, 5)]
+        found = instance.get_status_by_partition(BTC, days, DAILY) or {}
+    told = {day: status.value if status else "" for day, status in found.items()}
+    assert told == dict.fromkeys(days, "MATERIALIZED") | {"2024-01-03": "FAILED"}
 
 
 def test_a_month_lands_in_lake_universe_and_dagster(run_cli: Run, tmp_path: Path) -> None:

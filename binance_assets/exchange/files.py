@@ -20,7 +20,7 @@ from binance_assets.markets import Market
 from binance_assets.periods import Period
 from binance_assets.series import Series
 
-# What is younger is left to REST: the file may not be there yet, or be one of a day that was not over.
+# Of two sources, days of this age are left to REST: the file may not be there yet, or be one of a day that was not over.
 _YOUNGEST_DAY_MS: Final = 2 * DAY
 _YOUNGEST_MONTH_MS: Final = 3 * DAY
 # The zip and its checksum.
@@ -73,15 +73,15 @@ class ArchiveFile:
         return f"/data/{series.market.archive}/{kind}/klines/{series.symbol}/{series.interval.name}/{self.name}"
 
 
-def daily_files(series: Series, periods: Sequence[Period], now: int) -> list[ArchiveFile]:
-    """The daily files of those of ``periods`` that should have one by ``now``, ms UTC."""
+def daily_files(series: Series, periods: Sequence[Period], now: int, age: int = 0) -> list[ArchiveFile]:
+    """The daily files of those of ``periods`` that ended ``age`` ms before ``now``, ms UTC, or earlier."""
     if series.interval.is_coarse:
         return []
     begins = to_ms(series.market.archived)
     return [
         ArchiveFile(series, period.start, period.end, (period,))
         for period in periods
-        if begins <= period.start and period.end + _YOUNGEST_DAY_MS - DAY <= now
+        if begins <= period.start and period.end + age <= now
     ]
 
 
@@ -110,12 +110,12 @@ def worthwhile_files(series: Series, periods: Sequence[Period], now: int) -> lis
     months = [file for file in monthly_files(series, periods, now) if _pays(file)]
     held = {period for file in months for period in file.periods}
     rest = [period for period in periods if period not in held]
-    days = [file for file in daily_files(series, rest, now) if _pays(file)]
+    days = [file for file in daily_files(series, rest, now, _YOUNGEST_DAY_MS) if _pays(file)]
     return sorted([*months, *days], key=lambda file: file.start)
 
 
 def every_file(series: Series, periods: Sequence[Period], now: int) -> list[ArchiveFile]:
-    """The fewest files that hold ``periods``, as far as the archive should have them by ``now``, ms UTC."""
+    """The fewest files that hold ``periods``, as far as the archive may have them by ``now``, ms UTC."""
     coarse = series.interval.is_coarse
     months = [file for file in monthly_files(series, periods, now) if coarse or len(file.periods) > 1]
     held = {period for file in months for period in file.periods}
