@@ -27,6 +27,16 @@ Fetch = Callable[[str, str, str], list[Judged]]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+# Files whose tests mostly wait for other processes.
+_SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_crashes", "test_cli")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slowest files: at the end no worker waits for another one that has just begun them."""
+    order = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _without_telemetry() -> Iterator[None]:
     """Temporary instances have no dagster.yaml that switches it off."""

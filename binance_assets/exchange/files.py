@@ -20,7 +20,7 @@ from binance_assets.markets import Market
 from binance_assets.periods import Period
 from binance_assets.series import Series
 
-# Of two sources, days of this age are left to REST: the file may not be there yet, or be one of a day that was not over.
+# Where REST may be asked as well, younger days are left to it: the file may not be there yet, or be cut short.
 _YOUNGEST_DAY_MS: Final = 2 * DAY
 _YOUNGEST_MONTH_MS: Final = 3 * DAY
 # The zip and its checksum.
