@@ -243,7 +243,7 @@ def archive_row(work: Work, runs: int) -> Row:
         work=f"{work.name}, year, archive, engine",
         seconds=spread([engine.seconds for engine in engines]),
         speed=f"{statistics.median(engine.candles / engine.seconds for engine in engines):,.0f}",
-        workers="",
+        workers=str(middle.figures.workers),
         requests=f"{middle.figures.requests:,}",
         weight=f"{middle.figures.weight:,}",
         bound="",
