@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 
 from binance_assets.candles.books import Books
+from binance_assets.candles.deriving import derive
+from binance_assets.candles.parsing import empty_candles
 from binance_assets.candles.schema import candle_schema, columns
-from binance_assets.candles.validation import ACCEPTED, Evidence, Judged, judge, tell_spans
-from binance_assets.intervals import DAY, MINUTE, to_ms
+from binance_assets.candles.validation import ACCEPTED, Evidence, Judged, Life, judge, tell_spans
+from binance_assets.intervals import DAY, MINUTE, parse_interval, to_ms
 from binance_assets.markets import MARKETS
 from binance_assets.periods import Period, period_of, periods_between
 from binance_assets.sandbox import Sandbox
@@ -62,6 +64,41 @@ def test_a_day_without_a_hole_whose_sums_are_those_of_the_exchange_is_complete(d
     assert (judged.verdict, judged.accepted, judged.missing) == ("complete", True, ())
     assert (judged.reason, judged.doubtful) == ("", False)
     assert judged.candles.equals(day)
+
+
+def summed(candles: pl.DataFrame) -> pl.DataFrame:
+    """The 1d candle of day one if just these candles had been traded."""
+    return derive(MINUTES.market, candles, parse_interval("1d"))
+
+
+def test_sums_that_stop_with_the_candles_prove_nothing_until_trading_is_seen_to_go_on(
+    day: pl.DataFrame, books: Books
+) -> None:
+    served = day.head(1_410)
+    stalled = verdict(served, Books(MINUTES.market, summed(served)))
+    assert (stalled.verdict, stalled.accepted) == ("unfinished", False)
+    gone_on = pl.concat([summed(served), books.daily.filter(pl.col("open_time") > served["open_time"][-1])])
+    assert verdict(served, Books(MINUTES.market, gone_on)).verdict == "outage"
+    assert verdict(served, books).verdict == "lost"  # and what is known to be lost is not unfinished
+
+
+def test_a_hole_at_the_beginning_proves_nothing_while_the_first_candle_is_unknown(day: pl.DataFrame) -> None:
+    traded = day.tail(540)
+    unknown = Evidence(LATER, Books(MINUTES.market, summed(traded)), Life(unknown="it answered 500"))
+    (judged,) = judge(MINUTES, traded, [DAY_ONE], unknown)
+    assert (judged.verdict, judged.accepted) == ("unreachable", False)
+    assert "it answered 500" in judged.reason
+    known = Evidence(LATER, Books(MINUTES.market, summed(traded)), Life(first=DAY_ONE.start + 900 * MINUTE))
+    assert judge(MINUTES, traded, [DAY_ONE], known)[0].verdict == "listing"
+
+
+@pytest.mark.parametrize("interval", ["3d", "1w"])
+def test_the_month_into_which_only_the_last_candle_reaches_is_delisted(books: Books, interval: str) -> None:
+    series = parse_series(f"spot/BTCUSDT/{interval}")
+    month = period_of("2024-06-01", series.interval)
+    ended = Evidence(LATER, books, Life(end=month.start + 2 * DAY))  # the week's candle opened on 27 May
+    (judged,) = judge(series, empty_candles(series.market), [month], ended)
+    assert (judged.verdict, judged.accepted) == ("delisted", True)
 
 
 def test_a_day_without_a_hole_is_accepted_unproved_where_there_are_no_sums(day: pl.DataFrame) -> None:

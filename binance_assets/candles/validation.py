@@ -283,9 +283,6 @@ def _verdict(
     record = evidence.books.sums(start // DAY * DAY, -(-end // DAY) * DAY, begins)
     if record is None:
         return _unproved(hole, evidence)
-    doubt = _edge_in_doubt(period, missing, evidence)
-    if doubt is not None:
-        return doubt
     differs = difference(series.market, traded, record)
     if not missing and not differs:
         return _whole(period, evidence.life), ""
@@ -293,6 +290,9 @@ def _verdict(
         return "unbalanced", f"every candle is there, but the 1d candle says otherwise: {differs}"
     if differs:
         return "lost", f"{hole}, and trades with them: {differs}"
+    doubt = _edge_in_doubt(period, missing, evidence)
+    if doubt is not None:
+        return doubt
     names = ", ".join(outage.name for outage in outages_within(series.market, missing))
     return "outage", f"{hole}, and nothing was traded" + (f" ({names})" if names else "")
 
