@@ -14,7 +14,7 @@ ui: .venv/installed ## Dagster's user interface on the real configuration
 	$(BIN)/dagster dev -w workspace.yaml
 
 test: .venv/installed ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed ## style, types, direction of imports, and whether Dagster loads the code location
 	$(BIN)/ruff check .

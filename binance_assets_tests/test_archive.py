@@ -155,15 +155,15 @@ def test_whole_past_months_of_1m_are_one_file_each(market: Any, month: dt.date, 
 
 
 @given(now=st.integers(to_ms(dt.date(2021, 1, 1)), to_ms(dt.date(2026, 1, 1))), market=st.sampled_from([SPOT, USDM]))
-def test_today_and_yesterday_are_left_to_rest(now: int, market: Any) -> None:
+def test_today_and_the_last_two_days_are_left_to_rest(now: int, market: Any) -> None:
     series = Series(market, "BTCUSDT", parse_series(BTC).interval)
     today = to_date(now)
     last_month = (today.replace(day=1) - dt.timedelta(1)).replace(day=1)
     periods = periods_between(last_month, today + dt.timedelta(1), series.interval)
     held = {period for file in worthwhile_files(series, periods, now) for period in file.periods}
-    assert held.isdisjoint(periods[-2:])
+    assert held.isdisjoint(periods[-3:])
     if market is USDM:
-        assert held == set(periods[:-2])
+        assert held == set(periods[:-3])
     elif today.day > 3:  # a day of spot is two pages, which is no more than a zip and its checksum
         assert held == {period for period in periods if to_date(period.start) < today.replace(day=1)}
 
@@ -448,13 +448,17 @@ def test_without_the_api_the_days_that_the_archive_lacks_are_told_and_the_others
         assert day.missing == ((NOON, NOON + MINUTE),)
 
 
-def test_yesterday_is_not_in_the_archive_yet_and_says_so(sandbox: Sandbox, settings: Settings) -> None:
-    today = to_date(sandbox.now_ms())
-    days = days_of(settings, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "archive")
-    assert days[-1].verdict == "unreachable"
-    assert days[-1].reason == "the archive has no file of it, or not yet"
-    with_both = days_of(settings, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "auto")
-    assert verdicts(with_both) == ["complete"] * 3
+def test_in_the_morning_yesterday_is_not_in_the_archive_yet_and_says_so(settings: Settings) -> None:
+    offset = DAY + 6 * HOUR - int(time.time() * 1_000) % DAY
+    with running_sandbox(SandboxOptions(clock_offset_ms=offset)) as served:
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
+        early = Settings.model_validate(settings.model_dump() | urls)
+        today = to_date(served.now_ms())
+        days = days_of(early, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "archive")
+        assert verdicts(days) == ["complete", "complete", "unreachable"]
+        assert "the archive has no BTCUSDT-1h-" in days[-1].reason
+        with_both = days_of(early, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "auto")
+        assert verdicts(with_both) == ["complete"] * 3
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])

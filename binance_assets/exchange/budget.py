@@ -44,23 +44,21 @@ _LONGEST_POLL_SECONDS: Final = 0.5
 
 _VERSION: Final = 1
 # What an older or newer program counted is worth a minute at the most.
-_OTHER_VERSION: Final = f"""
-DROP TABLE IF EXISTS pool; DROP TABLE IF EXISTS minute; DROP TABLE IF EXISTS lease;
-PRAGMA user_version = {_VERSION};
-"""
-_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS pool (
+_FORGET: Final = ("DROP TABLE IF EXISTS pool", "DROP TABLE IF EXISTS minute", "DROP TABLE IF EXISTS lease")
+_TABLES: Final = (
+    """CREATE TABLE pool (
     address TEXT, name TEXT, weight_limit INTEGER, read_at INTEGER NOT NULL DEFAULT 0,
     blocked_until INTEGER NOT NULL DEFAULT 0, banned INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
     clock_offset REAL,
-    PRIMARY KEY (address, name));
-CREATE TABLE IF NOT EXISTS minute (
+    PRIMARY KEY (address, name))""",
+    """CREATE TABLE minute (
     address TEXT, name TEXT, minute INTEGER, ours INTEGER NOT NULL DEFAULT 0, seen INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (address, name, minute));
-CREATE TABLE IF NOT EXISTS lease (
+    PRIMARY KEY (address, name, minute))""",
+    """CREATE TABLE lease (
     id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT, name TEXT, weight INTEGER NOT NULL, pid INTEGER NOT NULL,
-    expires INTEGER NOT NULL);
-"""
+    expires INTEGER NOT NULL)""",
+    f"PRAGMA user_version = {_VERSION}",
+)
 
 
 class LedgerError(ConfigurationError):
@@ -174,9 +172,12 @@ class Ledger:
             self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=OFF")
+            # In one transaction: another process that opens the file must not find it without tables.
+            self._database.execute("BEGIN IMMEDIATE")
             if self._database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                self._database.executescript(_OTHER_VERSION)
-            self._database.executescript(_TABLES)
+                for statement in (*_FORGET, *_TABLES):
+                    self._database.execute(statement)
+            self._database.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(f"the ledger {path} cannot be used ({error}); set BINANCE_ASSETS_LEDGER") from None
 
