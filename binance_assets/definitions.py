@@ -18,6 +18,7 @@ from binance_assets.orchestration.jobs import candle_jobs
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
 from binance_assets.orchestration.schedules import candle_schedules
 from binance_assets.orchestration.sensors import candle_sensors
+from binance_assets.series import by_market
 from binance_assets.settings import Settings, read_settings
 from binance_assets.universe import Universe, read_universe
 
@@ -42,8 +43,7 @@ def build_defs(settings: Settings, universe: Universe, watcher: Watcher | None =
     every = sorted(
         [*universe.series, *(one.series for one in universe.derived)], key=lambda one: (one.symbol, one.interval.step)
     )
-    for market in dict.fromkeys(one.market for one in every):
-        assets.append(coverage_asset(market, [one for one in every if one.market == market]))
+    assets += [coverage_asset(market, members) for market, members in by_market(every).items()]
     return dg.Definitions(
         assets=assets,
         jobs=jobs,

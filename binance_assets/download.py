@@ -15,23 +15,23 @@ from typing import Final
 
 import polars as pl
 
-from binance_assets.candles.parsing import (
-    check_window,
-    count_rows,
-    csv_rows,
-    empty_candles,
-    parse_archive,
-    parse_rows,
-)
+from binance_assets.candles.parsing import check_window, count_rows, csv_rows, empty_candles, parse_rows
 from binance_assets.candles.validation import REST, Evidence, Judged, Origin, judge, outside_life
 from binance_assets.exchange.archive import Unpacked
 from binance_assets.exchange.budget import Stopped
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.exchange import Exchange
-from binance_assets.exchange.files import ArchiveFile, every_file, single_files, worthwhile_files
+from binance_assets.exchange.files import (
+    REQUESTS_PER_FILE,
+    ArchiveFile,
+    every_file,
+    single_files,
+    worthwhile_files,
+)
 from binance_assets.exchange.paging import Page, plan_pages
 from binance_assets.periods import Period, over_at, spans
 from binance_assets.proof import Memory, asked_again, gather
+from binance_assets.reading import read_file, read_page
 from binance_assets.series import Series
 from binance_assets.settings import Source
 
@@ -133,7 +133,7 @@ def forecast(series: Series, periods: Sequence[Period], source: Source, now: int
     files = choose(series, periods, now)
     held = {period for file in files for period in file.periods}
     pages = [] if source == "archive" else plan(series, [period for period in periods if period not in held])
-    return Forecast(2 * len(files) + len(pages), sum(page.weight for page in pages), len(files))
+    return Forecast(REQUESTS_PER_FILE * len(files) + len(pages), sum(page.weight for page in pages), len(files))
 
 
 def plan(series: Series, periods: Sequence[Period]) -> list[Page]:
@@ -268,11 +268,8 @@ def _by_archive(choose: Callable[[Series, Sequence[Period], int], list[ArchiveFi
 
 
 def _read_file(task: _Task, file: ArchiveFile, unpacked: Unpacked) -> tuple[Origin, pl.DataFrame]:
-    if task.exchange.known_origin not in ("", task.exchange.archive.origin):
-        raise ValueError("it is of another exchange than the API is; set BINANCE_ARCHIVE_URL")
-    frame = parse_archive(task.series.market, unpacked.text)
-    check_window(frame, task.series.interval, file.start, file.end)
-    return Origin("archive", file.name, unpacked.sha256, unpacked.modified), frame
+    origin = Origin("archive", file.name, unpacked.sha256, unpacked.modified)
+    return origin, read_file(task.exchange, file, unpacked)
 
 
 def _judge_files(task: _Task, held: Sequence[tuple[ArchiveFile, Origin, pl.DataFrame]]) -> Iterator[Judged]:
@@ -376,13 +373,8 @@ def _read_page_by_page(
         except ValueError:
             bad.append(page)
 
-    def read(page: Page, body: bytes) -> pl.DataFrame:
-        frame = parse_rows(series.market, csv_rows(body))
-        check_window(frame, series.interval, page.start, page.end)
-        return frame
-
     lost: list[tuple[Page, ExchangeError]] = []
-    for page, outcome in exchange.stream(series, bad, read):
+    for page, outcome in exchange.stream(series, bad, lambda page, body: read_page(series, page, body)):
         if not isinstance(outcome, ExchangeError):
             frames[page] = outcome
         elif page not in frames:

@@ -92,6 +92,11 @@ class Stored:
     first: int | None
     last: int | None
 
+    @property
+    def texts(self) -> dict[str, str]:
+        """What is to be told of it in words, by the names of the attributes; nothing that is empty."""
+        return {name: text for name in _TEXTS if (text := getattr(self, name))}
+
 
 class Lake:
     """The folder that holds the candles. Nothing is made before the first write.

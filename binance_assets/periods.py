@@ -56,8 +56,13 @@ def first_of(day: dt.date, interval: Interval) -> dt.date:
 def next_first(first: dt.date, interval: Interval) -> dt.date:
     """The first day of the period after the one that begins on ``first``."""
     if interval.is_coarse:
-        return (first.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
+        return next_month(first)
     return first + dt.timedelta(days=1)
+
+
+def next_month(day: dt.date) -> dt.date:
+    """The first day of the month after that of ``day``."""
+    return (day.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
 
 
 def over_at(period: Period, interval: Interval, phase: int | None = None) -> int:

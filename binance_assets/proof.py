@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, Protocol
 
 import polars as pl
 
 from binance_assets.candles.books import Books
-from binance_assets.candles.parsing import check_window, csv_rows, empty_candles, parse_archive, parse_rows
+from binance_assets.candles.parsing import empty_candles
 from binance_assets.candles.validation import Evidence, Life
-from binance_assets.exchange.archive import Unpacked
 from binance_assets.exchange.errors import ExchangeError, NoFile, UnknownSymbol
 from binance_assets.exchange.exchange import Exchange
-from binance_assets.exchange.files import ArchiveFile, every_file
-from binance_assets.exchange.paging import Page, plan_pages
+from binance_assets.exchange.files import every_file
+from binance_assets.exchange.paging import plan_pages
 from binance_assets.intervals import DAY, parse_interval, to_date, to_ms
 from binance_assets.periods import Period, periods_between, spans
+from binance_assets.reading import read_file, read_page
 from binance_assets.series import Series
 
 _DAILY: Final = parse_interval("1d")
@@ -88,8 +89,7 @@ def asked_again(exchange: Exchange, series: Series, periods: Sequence[Period], e
         daily = _daily_candles(exchange, series, _days(series, periods, evidence.now))
     except ExchangeError:
         return evidence
-    books = evidence.books.updated(daily)
-    return Evidence(evidence.now, books, evidence.life, evidence.strict)
+    return replace(evidence, books=evidence.books.updated(daily), no_books="")
 
 
 def _days(series: Series, periods: Sequence[Period], now: int) -> list[tuple[int, int]]:
@@ -107,14 +107,9 @@ def _days(series: Series, periods: Sequence[Period], now: int) -> list[tuple[int
 
 def _daily_candles(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]]) -> pl.DataFrame:
     daily = Series(series.market, series.symbol, _DAILY)
-
-    def read(page: Page, body: bytes) -> pl.DataFrame:
-        frame = parse_rows(series.market, csv_rows(body))
-        check_window(frame, _DAILY, page.start, page.end)
-        return frame
-
     pages = plan_pages(series.market, _DAILY, days)
-    return pl.concat([empty_candles(series.market), *(exchange.klines(daily, page, read) for page in pages)])
+    found = (exchange.klines(daily, page, lambda page, body: read_page(daily, page, body)) for page in pages)
+    return pl.concat([empty_candles(series.market), *found])
 
 
 def _archived_days(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]], now: int) -> pl.DataFrame:
@@ -124,14 +119,9 @@ def _archived_days(exchange: Exchange, series: Series, days: Sequence[tuple[int,
     daily = Series(series.market, series.symbol, _DAILY)
     first = max(to_date(days[0][0]), series.market.archived)
     wanted = periods_between(first, to_date(days[-1][1]), _DAILY)
-
-    def read(file: ArchiveFile, unpacked: Unpacked) -> pl.DataFrame:
-        frame = parse_archive(series.market, unpacked.text)
-        check_window(frame, _DAILY, file.start, file.end)
-        return frame
-
+    files = every_file(daily, wanted, now)
     frames, absent = [empty_candles(series.market)], None
-    for _, outcome in exchange.archive.stream(every_file(daily, wanted, now), read):
+    for _, outcome in exchange.archive.stream(files, lambda file, found: read_file(exchange, file, found)):
         if isinstance(outcome, NoFile):
             absent = outcome  # a month before the listing, or a day that is late
         elif isinstance(outcome, ExchangeError):

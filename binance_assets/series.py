@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from binance_assets.intervals import Interval, parse_derived_interval, parse_interval
-from binance_assets.markets import Market, parse_market
+from binance_assets.markets import MARKETS, Market, parse_market
 
 # ASCII symbols are capitals, digits and underscores; since 2025 there are also symbols in other scripts.
 _SYMBOL: Final = re.compile(r"[A-Z0-9_\u0080-\U0010ffff]{1,40}")
@@ -64,6 +65,13 @@ def derived_series(market: Market, symbol: str, interval: Interval) -> Series:
         ValueError: The symbol is not written as Binance writes symbols, or the interval is too long.
     """
     return Series(market, symbol, interval, derived=True)
+
+
+def by_market(series: Iterable[Series]) -> dict[Market, list[Series]]:
+    """The series of each market that has any, in the order of the markets."""
+    every = list(series)
+    found = {market: [one for one in every if one.market == market] for market in MARKETS.values()}
+    return {market: members for market, members in found.items() if members}
 
 
 def ascii_symbol(symbol: str) -> str:

@@ -163,19 +163,14 @@ def _compared(
     """What differs from other sources; of a sample it is none that the other source does not have a day."""
     for source, periods in chosen.items():
         for judged in download(exchange, series, periods, "rest" if source == "rest" else "archive"):
-            comparable = judged.origin.source == source and judged.verdict != "unreachable"
-            says = _difference(lake, series, judged, source) if comparable or must else ""
+            of_source = judged.origin.source == source and judged.verdict != "unreachable"
+            lifeless = judged.candles.is_empty() and judged.accepted  # before the listing, say: no source has any
+            if of_source or (lifeless and must):
+                says = _unequal(lake.read(series, judged.period), judged.candles, source)
+            else:
+                says = f"it cannot be compared with {source}: {judged.reason}" if must else ""
             if says:
                 yield Finding(series, judged.period, says)
-
-
-def _difference(lake: Lake, series: Series, judged: Judged, source: str) -> str:
-    """How the lake's candles differ from what another source has; empty where they do not."""
-    if judged.candles.is_empty() and judged.accepted:  # a day before the listing, say: no source has any
-        return _unequal(lake.read(series, judged.period), judged.candles, source)
-    if judged.origin.source != source or judged.verdict == "unreachable":
-        return f"it cannot be compared with {source}: {judged.reason}"
-    return _unequal(lake.read(series, judged.period), judged.candles, source)
 
 
 def _unequal(ours: pl.DataFrame, theirs: pl.DataFrame, source: str) -> str:

@@ -20,7 +20,7 @@ from binance_assets.intervals import DAY, HOUR, MINUTE, parse_derived_interval, 
 from binance_assets.lake import Lake
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.catch_up import CATCH_UP_TAG, MOST_ATTEMPTS
-from binance_assets.orchestration.sensors import partition_ranges, range_tags
+from binance_assets.orchestration.partitions import partition_ranges, range_tags
 from binance_assets.periods import periods_between
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.series import Series, derived_series, parse_series

@@ -300,19 +300,17 @@ def _verdict(
 def _edge_in_doubt(
     period: Period, missing: Sequence[tuple[int, int]], evidence: Evidence
 ) -> tuple[Verdict, str] | None:
-    """The verdict on a hole at an edge of the period, where the sums prove nothing; None where there is none.
+    """The verdict on holes of which one lies at an edge of the period, where the sums prove nothing; else None.
 
     Sums that stop growing at the moment from which candles are missing agree with them, whatever was traded: the day
     may not be served to its end yet. And before a first candle there is nothing to miss.
     """
     books, life = evidence.books, evidence.life
-    if missing and missing[-1][1] >= period.end and life.end is None and not books.goes_on_after(period.end):
+    if missing[-1][1] >= period.end and life.end is None and not books.goes_on_after(period.end):
         return "unfinished", f"no candles for {tell_spans(missing[-1:])}, and nothing shows yet that trading went on"
-    if missing and missing[0][0] <= period.start and life.unknown and not books.has(period.start - DAY):
-        return (
-            "unreachable",
-            f"no candles for {tell_spans(missing[:1])}, and its first candle is unknown: {life.unknown}",
-        )
+    if missing[0][0] <= period.start and life.unknown and not books.has(period.start - DAY):
+        hole = f"no candles for {tell_spans(missing[:1])}"
+        return "unreachable", f"{hole}, and its first candle is unknown: {life.unknown}"
     return None
 
 

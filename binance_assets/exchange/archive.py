@@ -94,15 +94,7 @@ class Archive:
         Raises:
             Stopped: The archive was closed.
         """
-
-        def fetch(file: ArchiveFile) -> Result:
-            try:
-                return retrying(lambda: self._read(file, read), self._pool.stop)
-            except NoConnection as error:
-                self._gone = error  # there are other ways; the next files need not find out again
-                raise
-
-        return self._pool.stream(files, fetch, lambda: self._most_workers)
+        return self._each(files, lambda file: self._read(file, read))
 
     def checksums(self, files: Sequence[ArchiveFile]) -> Iterator[tuple[ArchiveFile, str | ExchangeError]]:
         """The SHA-256, in hex, that the archive names for each of ``files`` now.
@@ -110,11 +102,19 @@ class Archive:
         Raises:
             Stopped: The archive was closed.
         """
+        return self._each(files, self._checksum)
 
-        def ask(file: ArchiveFile) -> str:
-            return retrying(lambda: self._checksum(file), self._pool.stop)
+    def _each(
+        self, files: Sequence[ArchiveFile], ask: Callable[[ArchiveFile], Result]
+    ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
+        def ask_patiently(file: ArchiveFile) -> Result:
+            try:
+                return retrying(lambda: ask(file), self._pool.stop)
+            except NoConnection as error:
+                self._gone = error  # there are other ways; the next files need not find out again
+                raise
 
-        return self._pool.stream(files, ask, lambda: self._most_workers)
+        return self._pool.stream(files, ask_patiently, lambda: self._most_workers)
 
     def now(self) -> int:
         """The time of the archive's host, ms UTC, to the second.

@@ -17,14 +17,15 @@ from typing import Final
 
 from binance_assets.intervals import DAY, to_date, to_ms
 from binance_assets.markets import Market
-from binance_assets.periods import Period
+from binance_assets.periods import Period, next_month
 from binance_assets.series import Series
+
+REQUESTS_PER_FILE: Final = 2
+"""The zip and its checksum."""
 
 # Where REST may be asked as well, younger days are left to it: the file may not be there yet, or be cut short.
 _YOUNGEST_DAY_MS: Final = 2 * DAY
 _YOUNGEST_MONTH_MS: Final = 3 * DAY
-# The zip and its checksum.
-_REQUESTS_PER_FILE: Final = 2
 # A file is read as a whole, so one with more candles (a month of 1s) is not asked for; its days are.
 _MOST_ROWS: Final = 90_000
 _MONTH: Final = 31 * DAY
@@ -51,7 +52,7 @@ class ArchiveFile:
         """The file of ``series`` with that name, as :attr:`name` spells it."""
         date = name.removeprefix(f"{series.symbol}-{series.interval.name}-").removesuffix(".zip")
         first = dt.date.fromisoformat(date if len(date) > len("2024-01") else f"{date}-01")
-        end = first + dt.timedelta(days=1) if len(date) > len("2024-01") else _next_month(first)
+        end = first + dt.timedelta(days=1) if len(date) > len("2024-01") else next_month(first)
         return cls(series, to_ms(first), to_ms(end))
 
     @property
@@ -91,7 +92,7 @@ def monthly_files(series: Series, periods: Sequence[Period], now: int) -> list[A
         return []
     files = []
     for first, members in groupby(periods, key=lambda period: to_date(period.start).replace(day=1)):
-        start, end = to_ms(first), to_ms(_next_month(first))
+        start, end = to_ms(first), to_ms(next_month(first))
         if end > to_ms(series.market.archived) and end + _YOUNGEST_MONTH_MS <= now:
             files.append(ArchiveFile(series, start, end, tuple(members)))
     return files
@@ -134,12 +135,8 @@ def single_files(series: Series, periods: Sequence[Period], now: int) -> list[Ar
 def _pays(file: ArchiveFile) -> bool:
     """Whether REST would need more requests for the wanted periods, counted in full pages of the cheapest size."""
     rows = sum((period.end - period.start) // file.series.interval.step for period in file.periods)
-    return rows > _REQUESTS_PER_FILE * _rows_per_page(file.series.market)
+    return rows > REQUESTS_PER_FILE * _rows_per_page(file.series.market)
 
 
 def _rows_per_page(market: Market) -> int:
     return max(market.page_sizes, key=lambda size: size.rows / size.weight).rows
-
-
-def _next_month(first: dt.date) -> dt.date:
-    return (first + dt.timedelta(days=32)).replace(day=1)

@@ -7,7 +7,7 @@ reported as ``AssetMaterialization`` and the step's own output is optional.
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,39 +59,61 @@ def candles_asset(series: Series, source: Source, lake: Lake, watcher: Watcher |
         lake: Where its files are; only their place is used here, for the asset's page.
         watcher: Told of the progress of runs in this process.
     """
-    key = asset_key(series)
 
-    @dg.asset(
+    @series_asset(series, lake, {"binance", "polars", "parquet"}, _description(series), {"source": source})
+    def candles(
+        context: dg.AssetExecutionContext, config: CandlesConfig, binance: BinanceResource, lake: LakeResource
+    ) -> CandleEvents:
+        yield from _materialize(context, binance, lake.lake(), series, watcher)
+
+    return candles
+
+
+def series_asset(
+    series: Series,
+    lake: Lake,
+    kinds: set[str],
+    description: str,
+    metadata: Mapping[str, str],
+    deps: Sequence[dg.AssetKey] = (),
+) -> Callable[[Callable[..., CandleEvents]], dg.AssetsDefinition]:
+    """The decorator of an asset that holds a series, fetched or derived: what all of them have in common.
+
+    Args:
+        series: The series.
+        lake: Where its files are; only their place is used here, for the asset's page.
+        kinds: What the catalog shows beside its name.
+        description: Markdown for its page.
+        metadata: What else is to be known of it.
+        deps: The assets that it is made from.
+    """
+    key = asset_key(series)
+    return dg.asset(
         key=key,
+        deps=deps,
         partitions_def=partitions_of(series.interval),
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[gap_free_spec(key)],
         output_required=False,
         group_name=series.market.name,
-        kinds={"binance", "polars", "parquet"},
+        kinds=kinds,
         tags={
             "market": series.market.name,
             "symbol": ascii_symbol(series.symbol),
             "interval": series.interval.name,
         },
-        description=_description(series),
+        description=description,
         freshness_policy=freshness_of(series),
         metadata={
             "series": str(series),
-            "source": source,
-            "dagster/column_schema": column_schema(series),
+            **metadata,
+            "dagster/column_schema": _column_schema(series),
             "dagster/uri": lake.folder(series).absolute().as_uri(),
         },
     )
-    def candles(
-        context: dg.AssetExecutionContext, config: CandlesConfig, binance: BinanceResource, lake: LakeResource
-    ) -> CandleEvents:
-        yield from _materialize(context, binance, lake.lake(), series, source, watcher)
-
-    return candles
 
 
-def column_schema(series: Series) -> dg.TableSchema:
+def _column_schema(series: Series) -> dg.TableSchema:
     """The columns of a series as Dagster shows them, from the Pandera schema."""
     described = candle_schema(series.market, series.interval).columns
     return dg.TableSchema(
@@ -141,15 +163,15 @@ def _materialize(
     binance: BinanceResource,
     lake: Lake,
     series: Series,
-    source: Source,
     watcher: Watcher | None,
 ) -> CandleEvents:
     try:
-        exchange = binance.exchange(series.market, len(_series_in_run(context, series.market)))
+        sources = _series_in_run(context, series.market)
+        exchange = binance.exchange(series.market, len(sources))
         run = _Run(series, exchange)
         if watcher:
             watcher.started(series, exchange)
-        for judged in _fetched(context, binance, lake, exchange, series, source):
+        for judged in _fetched(context, binance, lake, exchange, series, sources):
             if judged.accepted:
                 stored = lake.write(series, judged)
                 yield materialization(series, judged.period, stored)
@@ -179,15 +201,14 @@ def _fetched(
     lake: Lake,
     exchange: Exchange,
     series: Series,
-    source: Source,
+    sources: Mapping[Series, Source],
 ) -> Iterator[Judged]:
     """The verdicts on the step's partitions; of a run over many series the next ones are fetched meanwhile."""
-    sources = _series_in_run(context, series.market)
     periods = [period_of(key, series.interval) for key in context.partition_keys]
 
     def fetch(one: Series) -> Iterator[Judged]:
         wanted = _wanted(context, lake, one)
-        return _prepared(lake, exchange, one, wanted, sources.get(one, source), binance.strict)
+        return _prepared(lake, exchange, one, wanted, sources[one], binance.strict)
 
     if not worth_fetching_ahead(list(sources), periods):
         return fetch(series)
@@ -237,10 +258,8 @@ def materialization(series: Series, period: Period, stored: Stored) -> dg.AssetM
     }
     if stored.missing:
         metadata["missing"] = dg.MetadataValue.json(stored.missing)
-    for name in ("note", "archive_file", "archive_sha256", "archive_modified", "derived_from", "accepted_by",
-                 "accepted_because"):  # fmt: skip
-        if text := getattr(stored, name):
-            metadata[name] = dg.MetadataValue.text(text)
+    for name, text in stored.texts.items():
+        metadata[name] = dg.MetadataValue.text(text)
     for name, time_ms in (("first_open_time", stored.first), ("last_open_time", stored.last)):
         if time_ms is not None:
             metadata[name] = dg.MetadataValue.timestamp(time_ms / SECOND)

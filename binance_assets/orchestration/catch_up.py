@@ -19,13 +19,13 @@ from dagster._core.storage.tags import (
 )
 
 from binance_assets.lake import Lake
-from binance_assets.markets import MARKETS, Market
+from binance_assets.markets import Market
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.checks import unreachable_days
 from binance_assets.orchestration.jobs import job_name
-from binance_assets.orchestration.sensors import partition_ranges, range_tags
+from binance_assets.orchestration.partitions import partition_ranges, range_tags
 from binance_assets.periods import FIRST_DAY, periods_between
-from binance_assets.series import Series
+from binance_assets.series import Series, by_market
 from binance_assets.settings import Settings
 
 CATCH_UP_TAG: Final = "binance_assets/catch_up"
@@ -48,9 +48,8 @@ Days = dict[Series, list[str]]
 
 def catch_up_schedules(series: Sequence[Series], settings: Settings) -> list[dg.ScheduleDefinition]:
     """A schedule for each market that has series by days."""
-    daily = [one for one in series if not one.interval.is_coarse]
-    by_market = {market: [one for one in daily if one.market == market] for market in MARKETS.values()}
-    return [_catch_up(market, members, settings) for market, members in by_market.items() if members]
+    daily = by_market(one for one in series if not one.interval.is_coarse)
+    return [_catch_up(market, members, settings) for market, members in daily.items()]
 
 
 def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> dg.ScheduleDefinition:

@@ -8,14 +8,11 @@ import dagster as dg
 from binance_assets.candles.validation import Judged
 from binance_assets.derivation import derived_day
 from binance_assets.lake import Lake
-from binance_assets.orchestration.assets import CandleEvents, asset_key, column_schema, has_downstream, materialization
-from binance_assets.orchestration.checks import gap_free_result, gap_free_spec, tell_refused
+from binance_assets.orchestration.assets import CandleEvents, asset_key, has_downstream, materialization, series_asset
+from binance_assets.orchestration.checks import gap_free_result, tell_refused
 from binance_assets.orchestration.figures import RunFigures
-from binance_assets.orchestration.freshness import freshness_of
-from binance_assets.orchestration.partitions import DAILY
 from binance_assets.orchestration.resources import LakeResource
 from binance_assets.periods import period_of
-from binance_assets.series import ascii_symbol
 from binance_assets.settings import ConfigurationError
 from binance_assets.universe import Derived
 
@@ -27,27 +24,16 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
         derived: The series and its source.
         lake: Where its files are; only their place is used here, for the asset's page.
     """
-    series, key = derived.series, asset_key(derived.series)
+    series = derived.series
 
-    @dg.asset(
-        key=key,
+    @series_asset(
+        series,
+        lake,
+        {"polars", "parquet"},
+        f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, made from those of "
+        f"{derived.source.interval} as Binance itself makes them, one Parquet file per day. No request is sent.",
+        {"derived_from": str(derived.source)},
         deps=[asset_key(derived.source)],
-        partitions_def=DAILY,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        check_specs=[gap_free_spec(key)],
-        output_required=False,
-        group_name=series.market.name,
-        kinds={"polars", "parquet"},
-        tags={"market": series.market.name, "symbol": ascii_symbol(series.symbol), "interval": series.interval.name},
-        description=f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, made from those "
-        f"of {derived.source.interval} as Binance itself makes them, one Parquet file per day. No request is sent.",
-        freshness_policy=freshness_of(series),
-        metadata={
-            "series": str(series),
-            "derived_from": str(derived.source),
-            "dagster/column_schema": column_schema(series),
-            "dagster/uri": lake.folder(series).absolute().as_uri(),
-        },
     )
     def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> CandleEvents:
         yield from _derive(context, lake.lake(), derived)
@@ -58,19 +44,19 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
 def _derive(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
     began, rows, accepted = time.monotonic(), 0, 0
     refused: list[Judged] = []
-    if lake.origin is not None:
-        lake.prepare(lake.origin)
-    for key in context.partition_keys:
-        judged = derived_day(lake, derived, period_of(key, derived.series.interval))
-        if not judged.accepted:
-            refused.append(judged)
-            continue
-        try:
-            stored = lake.write(derived.series, judged)
-        except ConfigurationError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
-        yield materialization(derived.series, judged.period, stored)
-        accepted, rows = accepted + 1, rows + stored.rows
+    try:
+        if lake.origin is not None:
+            lake.prepare(lake.origin)
+        for key in context.partition_keys:
+            judged = derived_day(lake, derived, period_of(key, derived.series.interval))
+            if judged.accepted:
+                stored = lake.write(derived.series, judged)
+                yield materialization(derived.series, judged.period, stored)
+                accepted, rows = accepted + 1, rows + stored.rows
+            else:
+                refused.append(judged)
+    except ConfigurationError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
     if refused:
         context.log.error(f"{derived.series}: {tell_refused(refused)}")
     elif has_downstream(context):

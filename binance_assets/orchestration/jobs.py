@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from binance_assets.markets import MARKETS, Market
+from binance_assets.markets import Market
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.partitions import BY_NAME, partitioning
-from binance_assets.series import Series
+from binance_assets.series import Series, by_market
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -27,9 +27,9 @@ def job_name(market: Market, kind: str) -> str:
 def candle_jobs(series: Sequence[Series]) -> list[UnresolvedAssetJobDefinition]:
     """The jobs of those markets and kinds of partitions that have series."""
     jobs = []
-    for market in MARKETS.values():
+    for market, members in by_market(series).items():
         for kind in BY_NAME:
-            keys = [asset_key(one) for one in series if one.market == market and partitioning(one.interval) == kind]
+            keys = [asset_key(one) for one in members if partitioning(one.interval) == kind]
             if keys:
                 job = dg.define_asset_job(
                     job_name(market, kind),

@@ -6,15 +6,19 @@ leaves out is a matter of verdicts, not of definitions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import dagster as dg
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from binance_assets.intervals import Interval
-from binance_assets.periods import FIRST_DAY
+from binance_assets.intervals import DAY, Interval, parse_interval
+from binance_assets.periods import FIRST_DAY, Period, period_of, spans
 
 DAILY: Final = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")
 MONTHLY: Final = dg.MonthlyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")
+
+_ONE_DAY: Final = parse_interval("1d")
 
 BY_NAME: Final[dict[str, dg.TimeWindowPartitionsDefinition]] = {"daily": DAILY, "monthly": MONTHLY}
 """The definitions by the name that jobs carry."""
@@ -28,3 +32,14 @@ def partitioning(interval: Interval) -> str:
 def partitions_of(interval: Interval) -> dg.TimeWindowPartitionsDefinition:
     """The partition definition of a series of ``interval``."""
     return BY_NAME[partitioning(interval)]
+
+
+def partition_ranges(keys: Sequence[str]) -> list[tuple[str, str]]:
+    """Days as the fewest contiguous ranges, each by its first and last key."""
+    periods = [period_of(key, _ONE_DAY) for key in sorted(set(keys))]
+    return [(Period(start, start + DAY).key, Period(end - DAY, end).key) for start, end in spans(periods)]
+
+
+def range_tags(first: str, last: str) -> dict[str, str]:
+    """The tags that make a run cover the partitions from ``first`` to ``last``, both included."""
+    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}

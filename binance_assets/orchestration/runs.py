@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from dagster._core.utils import make_new_run_id
 
 from binance_assets.lake import Stored
 from binance_assets.orchestration.assets import asset_key, materialization
+from binance_assets.orchestration.partitions import range_tags
 from binance_assets.periods import Period
 from binance_assets.processes import begin_of, is_alive
 from binance_assets.series import Series
@@ -114,8 +114,7 @@ class Execution:
                 asset_selection=[asset_key(one) for one in run.series],
                 raise_on_error=False,
                 tags={
-                    ASSET_PARTITION_RANGE_START_TAG: run.first.key,
-                    ASSET_PARTITION_RANGE_END_TAG: run.last.key,
+                    **range_tags(run.first.key, run.last.key),
                     HOST_TAG: socket.gethostname(),
                     PROCESS_TAG: str(os.getpid()),
                     PROCESS_BEGAN_TAG: begin_of(os.getpid()),

@@ -13,27 +13,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import dagster as dg
-from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.exchange import Exchange
 from binance_assets.exchange.files import ArchiveFile
-from binance_assets.intervals import DAY, parse_interval, to_date, to_ms
+from binance_assets.intervals import to_date, to_ms
 from binance_assets.lake import Lake
-from binance_assets.markets import MARKETS, Market
+from binance_assets.markets import Market
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.jobs import job_name
-from binance_assets.orchestration.partitions import partitioning
-from binance_assets.periods import Period, period_of, spans
-from binance_assets.series import Series
+from binance_assets.orchestration.partitions import partition_ranges, partitioning, range_tags
+from binance_assets.series import Series, by_market
 from binance_assets.settings import ConfigurationError, Settings
 from binance_assets.universe import Derived
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-_DAILY: Final = parse_interval("1d")
 _EVENTS_AT_ONCE: Final = 1_000
 # What one tick reads of one series at the most; the next tick goes on from there.
 _MOST_EVENTS: Final = 5_000
@@ -43,17 +40,6 @@ _LONGEST_WAIT_SECONDS: Final = 600
 _RECENT_DAYS: Final = 60
 # Dagster ends a tick after a minute.
 _TICK_SECONDS: Final = 40
-
-
-def partition_ranges(keys: Sequence[str]) -> list[tuple[str, str]]:
-    """Days as the fewest contiguous ranges, each by its first and last key."""
-    periods = [period_of(key, _DAILY) for key in sorted(set(keys))]
-    return [(Period(start, start + DAY).key, Period(end - DAY, end).key) for start, end in spans(periods)]
-
-
-def range_tags(first: str, last: str) -> dict[str, str]:
-    """The tags that make a run cover the partitions from ``first`` to ``last``, both included."""
-    return {ASSET_PARTITION_RANGE_START_TAG: first, ASSET_PARTITION_RANGE_END_TAG: last}
 
 
 def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
@@ -255,8 +241,7 @@ def candle_sensors(
     if not series:
         return []
     every = [*series, *(one.series for one in derived)]
-    by_market = {market: [one for one in every if one.market == market] for market in MARKETS.values()}
-    sensors = [coverage_sensor({market: members for market, members in by_market.items() if members})]
+    sensors = [coverage_sensor(by_market(every))]
     if derived:
         sensors.append(derived_candles_sensor(derived))
     return [*sensors, reissued_archives_sensor(jobs, series, settings)]
