@@ -20,8 +20,7 @@ from binance_assets.intervals import DAY, HOUR, parse_derived_interval, to_ms
 from binance_assets.lake import Lake
 from binance_assets.orchestration import sensors
 from binance_assets.orchestration.assets import asset_key, materialization
-from binance_assets.orchestration.partitions import DAILY
-from binance_assets.orchestration.partitions import partition_ranges, range_tags
+from binance_assets.orchestration.partitions import DAILY, partition_ranges, range_tags
 from binance_assets.periods import Period, period_of, periods_between
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.series import Series, derived_series, parse_series
