@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Load the command line and run it."""
     try:
-        from binance_assets.cli import main as run
+        from binance_assets.cli.main import main as run
     except KeyboardInterrupt:
         sys.exit(130)
     run()

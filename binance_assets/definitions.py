@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 
 import dagster as dg
 
-from binance_assets.lake import Lake
+from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.assets import candles_asset
 from binance_assets.orchestration.catch_up import catch_up_schedules
 from binance_assets.orchestration.coverage import coverage_asset
 from binance_assets.orchestration.derived import derived_asset
-from binance_assets.orchestration.figures import Watcher
 from binance_assets.orchestration.io_manager import CandlesIOManager
 from binance_assets.orchestration.jobs import candle_jobs
+from binance_assets.orchestration.metrics import Watcher
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
 from binance_assets.orchestration.schedules import candle_schedules
 from binance_assets.orchestration.sensors import candle_sensors
-from binance_assets.series import by_market
-from binance_assets.settings import Settings, read_settings
-from binance_assets.universe import Universe, read_universe
+from binance_assets.settings import Settings, Source, read_settings
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe import Tracked, Universe, read_universe
 
 __all__ = ["build_defs", "defs"]
 
@@ -56,6 +58,17 @@ def build_defs(settings: Settings, universe: Universe, watcher: Watcher | None =
         },
         executor=dg.in_process_executor,
     )
+
+
+def definitions_for(
+    settings: Settings, series: Sequence[Series], source: Source | None, watcher: Watcher
+) -> dg.Definitions:
+    """A code location with ``series``, each with the source that the universe names for it unless ``source`` does."""
+    tracked = {one.series: one for one in read_universe(settings.universe).tracked}
+    chosen = [tracked.get(one, Tracked(one)) for one in series]
+    if source is not None:
+        chosen = [replace(one, source=source) for one in chosen]
+    return build_defs(settings, Universe(tuple(chosen)), watcher)
 
 
 @dg.definitions

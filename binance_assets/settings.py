@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from binance_assets.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
+from binance_assets.model.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
 
 Source = Literal["auto", "rest", "archive"]
 

@@ -50,16 +50,18 @@ from requests.adapters import HTTPAdapter
 from rich.console import Console
 from rich.table import Table
 
-from binance_assets.download import download, plan
-from binance_assets.exchange.exchange import Exchange, Figures
-from binance_assets.exchange.files import every_file
-from binance_assets.exchange.paging import Page
-from binance_assets.intervals import DAY, to_ms
-from binance_assets.markets import MARKETS, Market
-from binance_assets.periods import Period, periods_between
+from binance_assets.exchange.archive_files import every_file
+from binance_assets.exchange.pages import Page
+from binance_assets.exchange.session import Exchange
+from binance_assets.exchange.usage import Figures
+from binance_assets.ingest.blocks import plan
+from binance_assets.ingest.download import download
+from binance_assets.model.markets import MARKETS, Market
+from binance_assets.model.partitions import Period, periods_between
+from binance_assets.model.series import Series, parse_series
+from binance_assets.model.timestamps import DAY, to_ms
 from binance_assets.sandbox import SandboxOptions, running_sandbox
 from binance_assets.sandbox.venue import Served
-from binance_assets.series import Series, parse_series
 from binance_assets.settings import Settings, Source, read_settings
 
 ROUND_TRIP_MS: Final = 100

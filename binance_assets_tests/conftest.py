@@ -12,12 +12,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from binance_assets.candles.validation import Judged
-from binance_assets.download import download
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.periods import periods_between
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.model.partitions import periods_between
+from binance_assets.model.results import Judged
+from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
-from binance_assets.series import parse_series
 from binance_assets.settings import Settings, read_settings
 
 RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -17,19 +17,19 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.candles.validation import Judged
-from binance_assets.download import forecast
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.exchange.files import ArchiveFile, every_file, single_files, worthwhile_files
-from binance_assets.intervals import DAY, HOUR, MINUTE, SECOND, to_date, to_ms
-from binance_assets.lake import Lake
-from binance_assets.markets import COINM, MARKETS, SPOT, USDM
-from binance_assets.periods import Period, next_first, period_of, periods_between
+from binance_assets.exchange.archive_files import ArchiveFile, every_file, single_files, worthwhile_files
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.request import forecast
+from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM
+from binance_assets.model.partitions import Period, next_first, period_of, periods_between
+from binance_assets.model.results import Judged
+from binance_assets.model.series import Series, parse_series
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_date, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.sandbox.archive import parse_path
 from binance_assets.sandbox.faults import ARCHIVE_ROW_FAULTS
-from binance_assets.series import Series, parse_series
 from binance_assets.settings import Settings, Source, read_settings
+from binance_assets.storage.lake import Lake
 from binance_assets_tests.conftest import environment_of
 from binance_assets_tests.test_download import truth
 from binance_assets_tests.test_parsing import archive_rows, expected

@@ -32,7 +32,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from binance_assets.intervals import HOUR, MINUTE, to_ms
+from binance_assets.model.timestamps import HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets_tests.conftest import cli_environment
 from binance_assets_tests.test_user_interface import WORKSPACE, until

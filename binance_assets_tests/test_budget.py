@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from binance_assets.exchange.budget import Budget, Ledger, LedgerError, Minute, Stopped, claimable, spendable
 from binance_assets.exchange.clock import ServerClock
-from binance_assets.exchange.errors import Banned, BannedForLong, RateLimited
-from binance_assets.intervals import MINUTE
+from binance_assets.exchange.errors import Banned, BannedForLong, RateLimited, Stopped
+from binance_assets.exchange.rate_limit.budget import Budget
+from binance_assets.exchange.rate_limit.ledger import Ledger, LedgerError
+from binance_assets.exchange.rate_limit.policy import Minute, claimable, spendable
+from binance_assets.model.timestamps import MINUTE
 
 GO = threading.Event()
 

@@ -16,16 +16,17 @@ from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from binance_assets.definitions import build_defs
-from binance_assets.intervals import DAY, HOUR, MINUTE, parse_derived_interval, to_ms
-from binance_assets.lake import Lake
+from binance_assets.model.intervals import parse_derived_interval
+from binance_assets.model.partitions import periods_between
+from binance_assets.model.series import Series, derived_series, parse_series
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.catch_up import CATCH_UP_TAG, MOST_ATTEMPTS
 from binance_assets.orchestration.partitions import partition_ranges, range_tags
-from binance_assets.periods import periods_between
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets.series import Series, derived_series, parse_series
 from binance_assets.settings import Settings
-from binance_assets.universe import Derived, Tracked, Universe
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe import Derived, Tracked, Universe
 from binance_assets_tests.test_download import truth
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))

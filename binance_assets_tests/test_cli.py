@@ -17,7 +17,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.partitions import DAILY
 from binance_assets.sandbox import Fault, Sandbox

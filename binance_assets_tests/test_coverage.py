@@ -13,18 +13,19 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from binance_assets.acceptance import accept
-from binance_assets.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
 from binance_assets.definitions import build_defs
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.intervals import HOUR, parse_derived_interval, to_ms
-from binance_assets.lake import Lake
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.override import accept
+from binance_assets.model.intervals import parse_derived_interval
+from binance_assets.model.partitions import period_of
+from binance_assets.model.series import Series, derived_series, parse_series
+from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.coverage import coverage_key
-from binance_assets.periods import period_of
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets.series import Series, derived_series, parse_series
 from binance_assets.settings import Settings
-from binance_assets.universe import Derived
+from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe import Derived
 from binance_assets_tests.test_catch_up import execute, fetch, new_instance, universe_of
 
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))

@@ -19,14 +19,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from binance_assets.intervals import MINUTE
-from binance_assets.lake import Lake, LakeError
+from binance_assets.model.partitions import period_of
+from binance_assets.model.series import parse_series
+from binance_assets.model.timestamps import MINUTE
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.runs import fail_runs_of_dead_processes
-from binance_assets.periods import period_of
 from binance_assets.processes import begin_of
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
-from binance_assets.series import parse_series
+from binance_assets.storage.lake import Lake, LakeError
 from binance_assets_tests.conftest import Fetch, Run, cli_environment
 from binance_assets_tests.test_download import truth
 

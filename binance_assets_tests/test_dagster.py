@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 
 from binance_assets.definitions import build_defs
-from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
-from binance_assets.lake import Lake
+from binance_assets.model.series import parse_series
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets.series import parse_series
 from binance_assets.settings import Settings
-from binance_assets.universe import Tracked, Universe
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe import Tracked, Universe
 from binance_assets_tests.conftest import cli_environment
 from binance_assets_tests.test_download import truth
 
@@ -125,7 +125,7 @@ def test_what_a_day_says_of_itself(definitions: dg.Definitions, instance: dg.Dag
 
 
 def _periods() -> list[object]:
-    from binance_assets.periods import periods_between
+    from binance_assets.model.partitions import periods_between
 
     return list(periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 4), BTC.interval))
 

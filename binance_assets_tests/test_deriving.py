@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.candles.deriving import derive
-from binance_assets.candles.parsing import empty_candles
-from binance_assets.candles.schema import candle_schema, columns
-from binance_assets.intervals import DAY, HOUR, MINUTE, Interval, parse_derived_interval, parse_interval, to_ms
-from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.candles.columns import columns, empty_candles
+from binance_assets.candles.resampling import derive
+from binance_assets.candles.schema import candle_schema
+from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
+from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Sandbox
 from binance_assets_tests.test_parsing import archive_rows, expected
 

@@ -16,16 +16,17 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from binance_assets.candles.validation import Judged
-from binance_assets.download import download, plan
-from binance_assets.exchange.budget import Stopped
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
-from binance_assets.markets import COINM, MARKETS
-from binance_assets.periods import Period, next_first, period_of, periods_between
+from binance_assets.exchange.errors import Stopped
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.blocks import plan
+from binance_assets.ingest.download import download
+from binance_assets.model.markets import COINM, MARKETS
+from binance_assets.model.partitions import Period, next_first, period_of, periods_between
+from binance_assets.model.results import Judged
+from binance_assets.model.series import Series, parse_series
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.sandbox.venue import Served
-from binance_assets.series import Series, parse_series
 from binance_assets.settings import Settings
 from binance_assets_tests.conftest import Fetch, Open
 from binance_assets_tests.test_parsing import body_of, parse_page

@@ -22,10 +22,10 @@ from binance_assets.exchange.errors import (
     TimedOut,
     UnexpectedAnswer,
     UnknownSymbol,
-    blocked_until,
     error_of,
-    retry_delay,
 )
+from binance_assets.exchange.rate_limit.policy import blocked_until
+from binance_assets.exchange.retry import retry_delay
 
 SPOT_KLINES = "https://api.binance.com/api/v3/klines?symbol=BTCUSDT&interval=1m"
 FUTURES_KLINES = "https://fapi.binance.com/fapi/v1/klines?symbol=BTCUSDT&interval=1m"

@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from binance_assets.candles.validation import Judged
-from binance_assets.download import download
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.intervals import MINUTE, to_ms
-from binance_assets.periods import periods_between
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.model.partitions import periods_between
+from binance_assets.model.results import Judged
+from binance_assets.model.series import parse_series
+from binance_assets.model.timestamps import MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
-from binance_assets.series import parse_series
 from binance_assets.settings import Settings
 from binance_assets_tests.test_download import truth
 

@@ -11,19 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.intervals import (
-    DAY,
-    INTERVALS,
-    MINUTE,
-    Interval,
-    parse_derived_interval,
-    parse_interval,
-    to_date,
-    to_ms,
-    to_text,
-)
-from binance_assets.markets import COINM, SPOT, USDM, limits_address
-from binance_assets.periods import (
+from binance_assets.model.intervals import INTERVALS, Interval, parse_derived_interval, parse_interval
+from binance_assets.model.markets import COINM, SPOT, USDM, limits_address
+from binance_assets.model.partitions import (
     FIRST_DAY,
     Period,
     last_finished_end,
@@ -33,7 +23,8 @@ from binance_assets.periods import (
     periods_between,
     spans,
 )
-from binance_assets.series import Series, derived_series, parse_series
+from binance_assets.model.series import Series, derived_series, parse_series
+from binance_assets.model.timestamps import DAY, MINUTE, to_date, to_ms, to_text
 
 intervals = st.sampled_from(INTERVALS)
 days = st.dates(FIRST_DAY, dt.date(2030, 1, 1))

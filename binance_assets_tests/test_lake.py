@@ -13,12 +13,11 @@ import polars as pl
 import pytest
 
 from binance_assets import __version__
-from binance_assets.candles.parsing import empty_candles
-from binance_assets.candles.schema import columns
-from binance_assets.candles.validation import Judged
-from binance_assets.lake import Lake, LakeError
-from binance_assets.periods import period_of
-from binance_assets.series import Series, parse_series
+from binance_assets.candles.columns import columns, empty_candles
+from binance_assets.model.partitions import period_of
+from binance_assets.model.results import Judged
+from binance_assets.model.series import Series, parse_series
+from binance_assets.storage.lake import Lake, LakeError
 from binance_assets_tests.conftest import Fetch
 
 SPOT = parse_series("spot/BTCUSDT/1h")

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from binance_assets.download import download
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.intervals import MINUTE
-from binance_assets.periods import periods_between
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.model.partitions import periods_between
+from binance_assets.model.series import parse_series
+from binance_assets.model.timestamps import MINUTE
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.sandbox.venue import Served
-from binance_assets.series import parse_series
 from binance_assets.settings import Settings
 from binance_assets_tests.test_download import assert_the_truth
 

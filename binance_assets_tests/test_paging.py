@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.exchange.paging import Page, page_sizes, plan_pages
-from binance_assets.intervals import DAY, HOUR, MINUTE, Interval, parse_interval, to_ms
-from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market, PageSize
-from binance_assets.periods import Period, next_first, spans
+from binance_assets.exchange.pages import Page, page_sizes, plan_pages
+from binance_assets.model.intervals import Interval, parse_interval
+from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market, PageSize
+from binance_assets.model.partitions import Period, next_first, spans
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 
 MINUTES = parse_interval("1m")
 START = to_ms(dt.date(2024, 1, 1))

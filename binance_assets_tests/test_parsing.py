@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from binance_assets.candles.columns import columns
 from binance_assets.candles.parsing import check_window, csv_rows, parse_rows
-from binance_assets.candles.schema import columns
-from binance_assets.intervals import parse_interval
-from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.model.intervals import parse_interval
+from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
 
 MINUTES = parse_interval("1m")
 

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.exchange.budget import Stopped
-from binance_assets.exchange.errors import NoConnection, NotAsked, UnknownSymbol
-from binance_assets.exchange.pool import Pool, workers_needed
+from binance_assets.exchange.errors import NoConnection, NotAsked, Stopped, UnknownSymbol
+from binance_assets.exchange.workers import Pool, workers_needed
 
 round_trips = st.floats(0.001, 5)
 pages = st.integers(0, 3_000)

@@ -15,20 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.candles.books import Books, Sums, difference, sums_by_day, total
-from binance_assets.candles.outages import known_outages, outages_within
-from binance_assets.candles.parsing import empty_candles
-from binance_assets.candles.validation import Evidence, Judged, judge
-from binance_assets.download import download
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
-from binance_assets.lake import Lake
-from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
-from binance_assets.periods import period_of, periods_between
+from binance_assets.candles.columns import empty_candles
+from binance_assets.completeness.control_totals import Books, Sums, difference, sums_by_day, total
+from binance_assets.completeness.outages import known_outages, outages_within
+from binance_assets.completeness.reference_data import Evidence
+from binance_assets.completeness.validation import judge
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.model.partitions import period_of, periods_between
+from binance_assets.model.results import Judged
+from binance_assets.model.series import parse_series
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.sandbox.venue import Served
-from binance_assets.series import parse_series
 from binance_assets.settings import Settings, Source, read_settings
+from binance_assets.storage.lake import Lake
 from binance_assets_tests.conftest import environment_of
 from binance_assets_tests.test_download import truth
 from binance_assets_tests.test_parsing import body_of, parse_page

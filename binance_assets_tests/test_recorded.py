@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from binance_assets.candles.validation import Judged
-from binance_assets.download import download
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.exchange.paging import Page
-from binance_assets.intervals import HOUR, MINUTE
-from binance_assets.periods import periods_between
+from binance_assets.exchange.pages import Page
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.model.partitions import periods_between
+from binance_assets.model.results import Judged
+from binance_assets.model.series import parse_series
+from binance_assets.model.timestamps import HOUR, MINUTE
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
-from binance_assets.series import parse_series
 from binance_assets.settings import Settings, Source, read_settings
 from binance_assets_tests.conftest import environment_of
 from binance_assets_tests.test_parsing import archive_rows, expected, parse_page

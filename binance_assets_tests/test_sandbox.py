@@ -25,8 +25,9 @@ from typing import Any
 import pytest
 import requests
 
-from binance_assets.intervals import DAY, HOUR, INTERVALS, MINUTE, SECOND, parse_interval
-from binance_assets.markets import COINM, MARKETS, SANDBOX_HEADER, SPOT, USDM, USED_WEIGHT_HEADER, Market
+from binance_assets.model.intervals import INTERVALS, parse_interval
+from binance_assets.model.markets import COINM, MARKETS, SANDBOX_HEADER, SPOT, USDM, USED_WEIGHT_HEADER, Market
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import requests
 
-from binance_assets.intervals import DAY, HOUR, INTERVALS, MINUTE, SECOND
-from binance_assets.markets import MARKETS, SANDBOX_HEADER, USED_WEIGHT_HEADER
+from binance_assets.model.intervals import INTERVALS
+from binance_assets.model.markets import MARKETS, SANDBOX_HEADER, USED_WEIGHT_HEADER
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -16,16 +16,17 @@ from dagster._core.events import StepMaterializationData
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
 from binance_assets.definitions import build_defs
-from binance_assets.intervals import DAY, HOUR, parse_derived_interval, to_ms
-from binance_assets.lake import Lake
+from binance_assets.model.intervals import parse_derived_interval
+from binance_assets.model.partitions import Period, period_of, periods_between
+from binance_assets.model.series import Series, derived_series, parse_series
+from binance_assets.model.timestamps import DAY, HOUR, to_ms
 from binance_assets.orchestration import sensors
 from binance_assets.orchestration.assets import asset_key, materialization
 from binance_assets.orchestration.partitions import DAILY, partition_ranges, range_tags
-from binance_assets.periods import Period, period_of, periods_between
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets.series import Series, derived_series, parse_series
 from binance_assets.settings import Settings
-from binance_assets.universe import Derived
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe import Derived
 from binance_assets_tests.test_catch_up import execute, fetch, new_instance, universe_of
 from binance_assets_tests.test_download import truth
 

@@ -14,11 +14,11 @@ from typing import Any
 import dagster as dg
 
 from binance_assets.definitions import build_defs
-from binance_assets.intervals import parse_derived_interval
-from binance_assets.markets import SPOT
-from binance_assets.series import derived_series, parse_series
+from binance_assets.model.intervals import parse_derived_interval
+from binance_assets.model.markets import SPOT
+from binance_assets.model.series import derived_series, parse_series
 from binance_assets.settings import read_settings
-from binance_assets.universe import Derived, Tracked, Universe
+from binance_assets.storage.universe import Derived, Tracked, Universe
 
 SNAPSHOT = Path(__file__).with_name("specs.json")
 NAMES = ("spot/BTCUSDT/1s", "spot/BTCUSDT/1m", "spot/BTCUSDT/1mo", "usdm/币安人生USDT/1d", "coinm/BTCUSD_PERP/3d")

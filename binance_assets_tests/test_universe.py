@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from binance_assets.series import parse_series
-from binance_assets.universe import UniverseError, read_universe, track, untrack
+from binance_assets.model.series import parse_series
+from binance_assets.storage.universe import UniverseError, read_universe
+from binance_assets.storage.universe_editor import track, untrack
 
 COMMENTED = """\
 # what we trade
@@ -237,8 +238,8 @@ def test_untracking_the_only_source_of_something_derived_is_refused(
 def test_edits_of_many_processes_at_once_are_all_kept(path: Path) -> None:
     symbols = [f"S{number:02}USDT" for number in range(8)]
     edit = (
-        "import sys; from pathlib import Path; from binance_assets.universe import track; "
-        "from binance_assets.series import parse_series; track(Path(sys.argv[1]), [parse_series(sys.argv[2])])"
+        "import sys; from pathlib import Path; from binance_assets.storage.universe import track; "
+        "from binance_assets.model.series import parse_series; track(Path(sys.argv[1]), [parse_series(sys.argv[2])])"
     )
     running = [subprocess.Popen([sys.executable, "-c", edit, str(path), f"spot/{symbol}/1m"]) for symbol in symbols]
     assert [process.wait(60) for process in running] == [0] * len(symbols)

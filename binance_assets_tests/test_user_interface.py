@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets_tests.conftest import cli_environment
 

@@ -9,16 +9,19 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from binance_assets.candles.books import Books
-from binance_assets.candles.deriving import derive
-from binance_assets.candles.parsing import empty_candles
-from binance_assets.candles.schema import candle_schema, columns
-from binance_assets.candles.validation import ACCEPTED, Evidence, Judged, Life, judge, tell_spans
-from binance_assets.intervals import DAY, MINUTE, parse_interval, to_ms
-from binance_assets.markets import MARKETS
-from binance_assets.periods import Period, period_of, periods_between
+from binance_assets.candles.columns import columns, empty_candles
+from binance_assets.candles.resampling import derive
+from binance_assets.candles.schema import candle_schema
+from binance_assets.completeness.control_totals import Books
+from binance_assets.completeness.reference_data import Evidence, Life
+from binance_assets.completeness.validation import judge
+from binance_assets.model.intervals import parse_interval
+from binance_assets.model.markets import MARKETS
+from binance_assets.model.partitions import Period, period_of, periods_between
+from binance_assets.model.results import ACCEPTED, Judged, tell_spans
+from binance_assets.model.series import Series, parse_series
+from binance_assets.model.timestamps import DAY, MINUTE, to_ms
 from binance_assets.sandbox import Sandbox
-from binance_assets.series import Series, parse_series
 from binance_assets_tests.test_parsing import archive_rows, body_of, parse_page
 
 MINUTES = parse_series("spot/BTCUSDT/1m")

@@ -8,19 +8,18 @@ from typing import Any, Final
 
 import polars as pl
 
-from binance_assets.candles.schema import TIME, columns
-from binance_assets.intervals import Interval
-from binance_assets.markets import ROW_FIELDS, Market
+from binance_assets.candles.columns import TIME, columns, empty_candles
+from binance_assets.model.intervals import Interval
+from binance_assets.model.markets import ROW_FIELDS, Market
 
 _NOTHING, _UNUSED = "nothing", "unused"
+
+
 # As milliseconds this were the year 33658.
 _LEAST_MICROSECONDS: Final = 10**15
+
+
 _BRACKETS_TO_LINES: Final = bytes.maketrans(b"]", b"\n")
-
-
-def empty_candles(market: Market) -> pl.DataFrame:
-    """A table of candles without rows."""
-    return pl.DataFrame(schema=columns(market))
 
 
 def csv_rows(body: bytes) -> bytes:

@@ -8,42 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
 
 import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from binance_assets.intervals import Interval
-from binance_assets.markets import Market
-
-TIME: Final = pl.Datetime("ms", "UTC")
-
-_DESCRIPTIONS: Final = {
-    "open_time": "Moment in which the candle opens, UTC",
-    "open": "First price, in the quote asset",
-    "high": "Highest price",
-    "low": "Lowest price",
-    "close": "Last price",
-    "volume": "Traded amount: base asset on spot and USD-M, number of contracts on COIN-M",
-    "close_time": "Last millisecond of the candle, UTC; earlier where the exchange stopped amid it",
-    "quote_volume": "Traded amount in the quote asset",
-    "base_volume": "Traded amount in the base asset",
-    "trades": "Number of trades",
-    "taker_buy_volume": "Part of volume in which the buyer was the taker",
-    "taker_buy_quote_volume": "Part of quote_volume in which the buyer was the taker",
-    "taker_buy_base_volume": "Part of base_volume in which the buyer was the taker",
-}
-_PRICES: Final = ("open", "high", "low", "close")
-
-
-@cache
-def columns(market: Market) -> dict[str, pl.DataType]:
-    """Names and types of the table's columns, in their order, which is the order of Binance's row fields."""
-    volume, turnover, taker_volume, taker_turnover = market.value_columns
-    names = ("open_time", *_PRICES, volume, "close_time", turnover, "trades", taker_volume, taker_turnover)
-    types: dict[str, pl.DataType] = {"open_time": TIME, "close_time": TIME, "trades": pl.Int64()}
-    return {name: types.get(name, pl.Float64()) for name in names}
+from binance_assets.candles.columns import _DESCRIPTIONS, _PRICES, columns
+from binance_assets.model.intervals import Interval
+from binance_assets.model.markets import Market
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +37,7 @@ def candle_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
 
     Types; no nulls; open times strictly ascending and on the interval's grid (``3d``: one grid for the table);
     ``low <= open, close <= high``; prices positive and finite; volumes and trades not negative; what takers bought
-    not more than the total. Holes are not its business, see :mod:`binance_assets.candles.validation`.
+    not more than the total. Holes are not its business, see :mod:`binance_assets.completeness.validation`.
     """
     return _schema(market, interval, [rule.check() for rule in _rules(market, interval)], nullable=False)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
-from binance_assets.exchange.client import Answer, Client
+from binance_assets.exchange.archive_files import ArchiveFile
 from binance_assets.exchange.errors import (
     BadFile,
     Blocked,
@@ -27,16 +27,20 @@ from binance_assets.exchange.errors import (
     RefusedRequest,
     UnexpectedAnswer,
 )
-from binance_assets.exchange.files import ArchiveFile
-from binance_assets.exchange.pool import Pool, retrying
-from binance_assets.intervals import SECOND
-from binance_assets.markets import SANDBOX_HEADER, Market
-from binance_assets.series import Series
+from binance_assets.exchange.http import Answer, Client
+from binance_assets.exchange.retry import retrying
+from binance_assets.exchange.workers import Pool
+from binance_assets.model.markets import SANDBOX_HEADER, Market
+from binance_assets.model.series import Series
+from binance_assets.model.timestamps import SECOND
 from binance_assets.settings import Settings
 
 Result = TypeVar("Result")
 
+
 _SIDECAR: Final = re.compile(r"([0-9a-f]{64})  (\S+)\s*")
+
+
 # A month of 1m is two megabytes as a zip and four as a table: enough for the network, and little in memory.
 _MOST_WORKERS: Final = 16
 

@@ -7,15 +7,16 @@ Sources: the error lists of Binance's spot and futures documentation and recorde
 from __future__ import annotations
 
 import json
-import random
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from binance_assets.intervals import MINUTE, SECOND
-from binance_assets.markets import SPOT, SPOT_ELSEWHERE
+from binance_assets.model.markets import SPOT, SPOT_ELSEWHERE
+
+
+class Stopped(Exception):
+    """The run was stopped while it waited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +167,9 @@ class NotAsked(ExchangeError):
 
 
 _TRANSIENT_CODES: Final = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
-_SHORTEST_BAN: Final = 2 * MINUTE
+
+
 _UNKNOWN_SYMBOL: Final = -1121
-_BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})")
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ExchangeError:
@@ -207,36 +208,3 @@ def _code_and_message(body: bytes) -> tuple[int | None, str]:
         return None, ""
     code = answer.get("code")
     return code if isinstance(code, int) else None, str(answer.get("msg", ""))
-
-
-def blocked_until(error: RateLimited | Banned, now: int) -> int:
-    """Until when a 429 or 418 forbids further calls, ms on the server's clock.
-
-    Binance says it as ``Retry-After`` in seconds and, for bans, as ``banned until <ms>`` in the text; the later
-    one counts. Without either a 429 lasts until the next minute and a ban two minutes (its shortest).
-
-    Args:
-        error: A :class:`RateLimited` or :class:`Banned`.
-        now: The server's time, ms UTC.
-    """
-    times = [int(found) for found in _BANNED_UNTIL.findall(error.message)]
-    seconds = next((value for name, value in error.headers.items() if name.lower() == "retry-after"), "")
-    if seconds.isdigit():
-        times.append(now + int(seconds) * SECOND)
-    if times:
-        return max(times)
-    return now + _SHORTEST_BAN if isinstance(error, Banned) else (now // MINUTE + 1) * MINUTE
-
-
-def retry_delay(error: ExchangeError, attempt: int, luck: random.Random) -> float | None:
-    """Seconds to wait before the next attempt; None where there is none.
-
-    Args:
-        error: What the last attempt brought.
-        attempt: Its number, from 1.
-        luck: Source of the jitter, which keeps workers from coming back in step.
-    """
-    if attempt >= error.policy.attempts:
-        return None
-    delay = error.policy.first_delay * 2.0 ** (attempt - 1)
-    return delay * luck.uniform(0.5, 1)

@@ -14,24 +14,25 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from binance_assets.candles.schema import candle_schema, columns
-from binance_assets.candles.validation import Judged
-from binance_assets.download import download, unavailable
-from binance_assets.exchange.budget import Stopped
-from binance_assets.exchange.errors import ExchangeError
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.intervals import SECOND
-from binance_assets.lake import Lake, Stored
-from binance_assets.markets import Market
-from binance_assets.orchestration.ahead import Ahead, worth_fetching_ahead
+from binance_assets.candles.columns import columns
+from binance_assets.candles.schema import candle_schema
+from binance_assets.exchange.errors import ExchangeError, Stopped
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.ingest.sources import unavailable
+from binance_assets.model.markets import Market
+from binance_assets.model.partitions import Period, period_of
+from binance_assets.model.results import Judged
+from binance_assets.model.series import Series, ascii_symbol, parse_series
+from binance_assets.model.timestamps import SECOND
 from binance_assets.orchestration.checks import gap_free_result, gap_free_spec, tell_refused
-from binance_assets.orchestration.figures import RunFigures, Watcher
 from binance_assets.orchestration.freshness import freshness_of
+from binance_assets.orchestration.metrics import RunFigures, Watcher
 from binance_assets.orchestration.partitions import partitions_of
+from binance_assets.orchestration.prefetch import Ahead, worth_fetching_ahead
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
-from binance_assets.periods import Period, period_of
-from binance_assets.series import Series, ascii_symbol, parse_series
 from binance_assets.settings import ConfigurationError, Source
+from binance_assets.storage.lake import Lake, Stored
 
 
 class CandlesConfig(dg.Config):

@@ -18,15 +18,15 @@ from dagster._core.storage.tags import (
     PARTITION_NAME_TAG,
 )
 
-from binance_assets.lake import Lake
-from binance_assets.markets import Market
+from binance_assets.model.markets import Market
+from binance_assets.model.partitions import FIRST_DAY, periods_between
+from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.checks import unreachable_days
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partition_ranges, range_tags
-from binance_assets.periods import FIRST_DAY, periods_between
-from binance_assets.series import Series, by_market
 from binance_assets.settings import Settings
+from binance_assets.storage.lake import Lake
 
 CATCH_UP_TAG: Final = "binance_assets/catch_up"
 MOST_ATTEMPTS: Final = 5

@@ -12,8 +12,8 @@ from typing import Final
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
-from binance_assets.candles.validation import Judged, tell_spans
-from binance_assets.orchestration.figures import RunFigures
+from binance_assets.model.results import Judged, tell_spans
+from binance_assets.orchestration.metrics import RunFigures
 
 CHECK_NAME: Final = "gap_free"
 _NAMED_DAYS: Final = 5

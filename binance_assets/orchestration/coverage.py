@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import dagster as dg
 
-from binance_assets.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
-from binance_assets.markets import Market
+from binance_assets.model.markets import Market
+from binance_assets.model.series import Series
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.partitions import partitions_of
 from binance_assets.orchestration.resources import LakeResource
-from binance_assets.series import Series
+from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
 
 
 def coverage_key(market: Market) -> dg.AssetKey:

@@ -5,16 +5,16 @@ import time
 
 import dagster as dg
 
-from binance_assets.candles.validation import Judged
-from binance_assets.derivation import derived_day
-from binance_assets.lake import Lake
+from binance_assets.ingest.derive import derived_day
+from binance_assets.model.partitions import period_of
+from binance_assets.model.results import Judged
 from binance_assets.orchestration.assets import CandleEvents, asset_key, has_downstream, materialization, series_asset
 from binance_assets.orchestration.checks import gap_free_result, tell_refused
-from binance_assets.orchestration.figures import RunFigures
+from binance_assets.orchestration.metrics import RunFigures
 from binance_assets.orchestration.resources import LakeResource
-from binance_assets.periods import period_of
 from binance_assets.settings import ConfigurationError
-from binance_assets.universe import Derived
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe import Derived
 
 
 def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:

@@ -6,7 +6,7 @@ import datetime as dt
 
 import dagster as dg
 
-from binance_assets.series import Series
+from binance_assets.model.series import Series
 
 # A day is brought after midnight, and by the catch-up until the next noon; an asset counts as a whole, so that an old
 # day that is fetched again makes it look fresh.

@@ -9,8 +9,8 @@ from typing import Final
 import dagster as dg
 from dagster._core.instance import InstanceRef  # the public constructor cannot separate state from configuration
 
-from binance_assets.processes import alone_in
 from binance_assets.settings import ConfigurationError
+from binance_assets.storage.locks import alone_in
 
 _CONFIG: Final = "dagster.yaml"
 _STATE: Final = ".dagster"

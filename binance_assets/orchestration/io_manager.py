@@ -12,9 +12,9 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from binance_assets.lake import Lake
-from binance_assets.periods import period_of
-from binance_assets.series import parse_any_series
+from binance_assets.model.partitions import period_of
+from binance_assets.model.series import parse_any_series
+from binance_assets.storage.lake import Lake
 
 _NAMED_DAYS: Final = 5
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from binance_assets.markets import Market
+from binance_assets.model.markets import Market
+from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.partitions import BY_NAME, partitioning
-from binance_assets.series import Series, by_market
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition

@@ -12,8 +12,9 @@ from typing import Final
 import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
-from binance_assets.intervals import DAY, Interval, parse_interval
-from binance_assets.periods import FIRST_DAY, Period, period_of, spans
+from binance_assets.model.intervals import Interval, parse_interval
+from binance_assets.model.partitions import FIRST_DAY, Period, period_of, spans
+from binance_assets.model.timestamps import DAY
 
 DAILY: Final = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")
 MONTHLY: Final = dg.MonthlyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")

@@ -13,11 +13,11 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.lake import Lake
-from binance_assets.markets import Market
-from binance_assets.orchestration.ahead import Ahead
+from binance_assets.exchange.session import Exchange
+from binance_assets.model.markets import Market
+from binance_assets.orchestration.prefetch import Ahead
 from binance_assets.settings import Settings, make_settings
+from binance_assets.storage.lake import Lake
 
 
 class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -12,12 +12,12 @@ from typing import Final
 import dagster as dg
 from dagster._core.utils import make_new_run_id
 
-from binance_assets.lake import Stored
+from binance_assets.model.partitions import Period
+from binance_assets.model.series import Series
 from binance_assets.orchestration.assets import asset_key, materialization
 from binance_assets.orchestration.partitions import range_tags
-from binance_assets.periods import Period
 from binance_assets.processes import begin_of, is_alive
-from binance_assets.series import Series
+from binance_assets.storage.lake import Stored
 
 HOST_TAG: Final = "binance_assets/host"
 PROCESS_TAG: Final = "binance_assets/process"

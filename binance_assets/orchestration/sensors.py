@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Final
 
 import dagster as dg
 
+from binance_assets.exchange.archive_files import ArchiveFile
 from binance_assets.exchange.errors import ExchangeError, NoFile
-from binance_assets.exchange.exchange import Exchange
-from binance_assets.exchange.files import ArchiveFile
-from binance_assets.intervals import to_date, to_ms
-from binance_assets.lake import Lake
-from binance_assets.markets import Market
+from binance_assets.exchange.session import Exchange
+from binance_assets.model.markets import Market
+from binance_assets.model.series import Series, by_market
+from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partition_ranges, partitioning, range_tags
-from binance_assets.series import Series, by_market
 from binance_assets.settings import ConfigurationError, Settings
-from binance_assets.universe import Derived
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe import Derived
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition

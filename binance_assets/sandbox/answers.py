@@ -10,8 +10,9 @@ from email.utils import formatdate
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
-from binance_assets.intervals import SECOND, Interval
-from binance_assets.markets import SPOT, TIME_WEIGHT, USDM, Market
+from binance_assets.model.intervals import Interval
+from binance_assets.model.markets import SPOT, TIME_WEIGHT, USDM, Market
+from binance_assets.model.timestamps import SECOND
 from binance_assets.sandbox.archive import Stored
 from binance_assets.sandbox.limits import BAN_SECONDS, Refusal, banned, too_much
 from binance_assets.sandbox.venue import Venue

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from binance_assets.markets import MARKETS, SANDBOX_HEADER, SPOT, USED_WEIGHT_HEADER, Market
+from binance_assets.model.markets import MARKETS, SANDBOX_HEADER, SPOT, USED_WEIGHT_HEADER, Market
 from binance_assets.sandbox.answers import (
     Answer,
     BadRequestError,

@@ -26,8 +26,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 
-from binance_assets.intervals import DAY, HOUR, MINUTE, SECOND, Interval, parse_interval, to_date, to_ms
-from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.model.intervals import Interval, parse_interval
+from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_date, to_ms
 from binance_assets.sandbox.faults import ARCHIVE_ROW_FAULTS, FILE_FAULTS, Call, Fault, Faults, Rows, spoiled_rows
 from binance_assets.sandbox.venue import Venue
 

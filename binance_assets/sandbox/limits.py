@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from binance_assets.intervals import MINUTE, SECOND
+from binance_assets.model.timestamps import MINUTE, SECOND
 
 BAN_SECONDS: Final = 120
 """Length of a ban."""

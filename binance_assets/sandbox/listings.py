@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from binance_assets.intervals import DAY, SECOND
-from binance_assets.markets import COINM, MARKETS, NO_DELIVERY, SPOT, USDM, Market
+from binance_assets.model.markets import COINM, MARKETS, NO_DELIVERY, SPOT, USDM, Market
+from binance_assets.model.timestamps import DAY, SECOND
 
 _QUARTER: Final = 91 * DAY
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BTC", "ETH", "BNB", "EUR", "TRY", "USD")

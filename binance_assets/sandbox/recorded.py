@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs
 
-from binance_assets.intervals import DAY, INTERVALS, Interval, parse_interval
-from binance_assets.markets import MARKETS, ROW_FIELDS
+from binance_assets.model.intervals import INTERVALS, Interval, parse_interval
+from binance_assets.model.markets import MARKETS, ROW_FIELDS
+from binance_assets.model.timestamps import DAY
 
 Row: TypeAlias = list[Any]
 """A klines row as it is in JSON."""

@@ -15,8 +15,8 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from binance_assets.intervals import parse_interval
-from binance_assets.markets import MARKETS, parse_market
+from binance_assets.model.intervals import parse_interval
+from binance_assets.model.markets import MARKETS, parse_market
 from binance_assets.sandbox.app import CONNECTION, create_app
 from binance_assets.sandbox.faults import Faults
 from binance_assets.sandbox.venue import SandboxOptions, Served, Venue

@@ -30,8 +30,9 @@ from typing import Final, TypeAlias
 
 import polars as pl
 
-from binance_assets.intervals import DAY, INTERVALS, MINUTE, SECOND, Interval
-from binance_assets.markets import COINM, SPOT
+from binance_assets.model.intervals import INTERVALS, Interval
+from binance_assets.model.markets import COINM, SPOT
+from binance_assets.model.timestamps import DAY, MINUTE, SECOND
 from binance_assets.sandbox.listings import Listing
 
 _SECONDS: Final = DAY // SECOND

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from binance_assets.intervals import Interval
-from binance_assets.markets import MARKETS, Market
+from binance_assets.model.intervals import Interval
+from binance_assets.model.markets import MARKETS, Market
 from binance_assets.sandbox.faults import Faults
 from binance_assets.sandbox.limits import WeightLimits
 from binance_assets.sandbox.listings import Listing, synthetic_listings

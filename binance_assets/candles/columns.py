@@ -1,0 +1,46 @@
+"""The columns of the candle table: names, types and descriptions, without Pandera."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import polars as pl
+
+from binance_assets.model.markets import Market
+
+TIME: Final = pl.Datetime("ms", "UTC")
+
+
+_DESCRIPTIONS: Final = {
+    "open_time": "Moment in which the candle opens, UTC",
+    "open": "First price, in the quote asset",
+    "high": "Highest price",
+    "low": "Lowest price",
+    "close": "Last price",
+    "volume": "Traded amount: base asset on spot and USD-M, number of contracts on COIN-M",
+    "close_time": "Last millisecond of the candle, UTC; earlier where the exchange stopped amid it",
+    "quote_volume": "Traded amount in the quote asset",
+    "base_volume": "Traded amount in the base asset",
+    "trades": "Number of trades",
+    "taker_buy_volume": "Part of volume in which the buyer was the taker",
+    "taker_buy_quote_volume": "Part of quote_volume in which the buyer was the taker",
+    "taker_buy_base_volume": "Part of base_volume in which the buyer was the taker",
+}
+
+
+_PRICES: Final = ("open", "high", "low", "close")
+
+
+@cache
+def columns(market: Market) -> dict[str, pl.DataType]:
+    """Names and types of the table's columns, in their order, which is the order of Binance's row fields."""
+    volume, turnover, taker_volume, taker_turnover = market.value_columns
+    names = ("open_time", *_PRICES, volume, "close_time", turnover, "trades", taker_volume, taker_turnover)
+    types: dict[str, pl.DataType] = {"open_time": TIME, "close_time": TIME, "trades": pl.Int64()}
+    return {name: types.get(name, pl.Float64()) for name in names}
+
+
+def empty_candles(market: Market) -> pl.DataFrame:
+    """A table of candles without rows."""
+    return pl.DataFrame(schema=columns(market))

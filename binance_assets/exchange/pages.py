@@ -1,0 +1,142 @@
+"""Which requests bring a range of candles: of all plans the one with the least weight, then the fewest requests.
+
+Pure arithmetic. A page is priced by its ``limit``, and prices do not grow evenly (see the table of markets), so
+the cheapest cover is found rather than assumed: 1000 candles of a futures market are one page of 1000 for 5, but
+998 are two of 499 for 4.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Final
+
+from binance_assets.model.intervals import Interval
+from binance_assets.model.markets import Market, PageSize
+
+# From how many candles before the end of a contiguous range on the mix of page sizes is searched. Further away only
+# the size with the cheapest rows can be part of a cheapest plan; the property tests check it by brute force.
+_SEARCHED_ROWS: Final = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One klines request: the candles that open in ``[start, end)``.
+
+    Attributes:
+        start: First open time asked for, ms UTC.
+        end: End of the window, ms UTC, excluded; on the wire ``endTime`` is a millisecond less.
+        limit: The ``limit`` to send: never less than the candles that can open in the window.
+        weight: What the request costs.
+    """
+
+    start: int
+    end: int
+    limit: int
+    weight: int
+
+    @property
+    def window(self) -> dict[str, str | int]:
+        """The request's parameters for the window; both ends are inclusive on the wire."""
+        return {"startTime": self.start, "endTime": self.end - 1, "limit": self.limit}
+
+
+def plan_pages(market: Market, interval: Interval, ranges: Iterable[tuple[int, int]]) -> list[Page]:
+    """The requests that bring every candle of ``ranges``, in order of time.
+
+    A page may reach over the gap between two ranges where that is cheaper than two pages; it then brings candles
+    that nobody asked for.
+
+    Args:
+        market: The market, which sets prices and the longest window.
+        interval: The candles' interval.
+        ranges: Half-open ``(start, end)`` in ms UTC, ascending, disjoint.
+    """
+    ranges = list(ranges)
+    if interval.has_own_phase and ranges:
+        # Where its candles open is not known yet, but n of them never open in less than 3n days.
+        interval = replace(interval, anchor=ranges[0][0])
+    wanted = [(_first_slot(interval, start), interval.slot(end - 1) + 1) for start, end in ranges]
+    cover = _cheapest_cover(_join(wanted), page_sizes(market, interval))
+    windows = [(interval.slot_start(first), interval.slot_start(first + size.rows), size) for first, size in cover]
+    last_end = ranges[-1][1] if ranges else 0
+    return [Page(start, min(end, last_end), size.rows, size.weight) for start, end, size in windows]
+
+
+@cache
+def page_sizes(market: Market, interval: Interval) -> tuple[PageSize, ...]:
+    """The page sizes worth sending: within the market's longest window, none dearer than others that do the same."""
+    longest = market.page_sizes[-1].rows
+    if market.max_window is not None:
+        longest = min(longest, market.max_window // interval.step)
+    sizes: list[PageSize] = []
+    for size in market.page_sizes:
+        if sizes and sizes[-1].rows >= longest:
+            break
+        size = PageSize(min(size.rows, longest), size.weight)
+        if not sizes or _weight_of(size.rows, tuple(sizes)) >= size.weight:
+            sizes.append(size)
+    return tuple(sizes)
+
+
+@cache
+def _weight_of(rows: int, sizes: tuple[PageSize, ...]) -> int:
+    """The least weight that buys ``rows`` contiguous candles in pages of ``sizes``."""
+    return 0 if rows <= 0 else min(size.weight + _weight_of(rows - size.rows, sizes) for size in sizes)
+
+
+def _first_slot(interval: Interval, start: int) -> int:
+    """The first slot whose candle can open at ``start`` or later."""
+    slot = interval.slot(start)
+    return slot if interval.has_own_phase or interval.slot_start(slot) == start else slot + 1
+
+
+def _join(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for first, last in spans:
+        if first >= last:
+            continue
+        if joined and first <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def _cheapest_cover(spans: Sequence[tuple[int, int]], sizes: Sequence[PageSize]) -> list[tuple[int, PageSize]]:
+    """Pages as (first slot, size) that cover every slot of ``spans`` at the least weight, then in the fewest.
+
+    A shortest path: from each first uncovered slot, one step per page size leads to the next uncovered slot. Slots
+    are visited from left to right, so when one is reached its cheapest way is known.
+    """
+    if not spans:
+        return []
+    best = max(sizes, key=lambda size: (size.rows / size.weight, size.rows))
+    ends = [last for _, last in spans]
+    # Of each slot reached: the weight and number of pages that led there, and the last of them.
+    ways: dict[int, tuple[int, int, int, PageSize]] = {spans[0][0]: (0, 0, -1, best)}
+    reached = [spans[0][0]]
+    finished = -1
+    while reached:
+        slot = heapq.heappop(reached)
+        weight, count, _, _ = ways[slot]
+        remaining = ends[bisect_right(ends, slot)] - slot
+        for size in [best] if remaining > _SEARCHED_ROWS else sizes:
+            way = (weight + size.weight, count + 1, slot, size)
+            span = bisect_right(ends, slot + size.rows)
+            target = max(slot + size.rows, spans[span][0]) if span < len(spans) else finished
+            if target not in ways:
+                ways[target] = way
+                if target != finished:
+                    heapq.heappush(reached, target)
+            elif way[:2] < ways[target][:2]:
+                ways[target] = way
+    pages: list[tuple[int, PageSize]] = []
+    slot = finished
+    while ways[slot][1]:
+        _, _, slot, size = ways[slot]
+        pages.append((slot, size))
+    return pages[::-1]

@@ -1,0 +1,104 @@
+"""Pure decisions about request weight: how much may be claimed, and how long a block lasts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from binance_assets.exchange.errors import Banned, RateLimited
+from binance_assets.model.timestamps import MINUTE, SECOND
+
+# A lease is for so many calls at the most, and for so small a part of what is left that the others get theirs.
+_LEASED_CALLS: Final = 100
+
+
+_LEASED_PART: Final = 8
+
+
+# Beside other programs the last so-many-th part of a minute is spent with care.
+_CONTESTED_PART: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What is known of one minute of one pool.
+
+    Attributes:
+        limit: The weight that Binance allows an IP in a minute.
+        ours: Weight that processes of this host have claimed in it.
+        seen: Weight that the server is known to have counted, other programs' included.
+        in_flight: Weight in the leases of all processes: calls that are not answered yet, whichever minute they were
+            begun in, and what is set aside for the next ones.
+    """
+
+    limit: int
+    ours: int
+    seen: int
+    in_flight: int
+
+
+def spendable(minute: Minute, share: float = 1.0) -> int:
+    """The weight that may still be claimed in this minute; never negative.
+
+    Two bounds hold at once: all that the server counts stays within the limit, and what we use stays within our
+    share of it. Calls in flight may or may not be part of ``seen`` already; they are counted on top, which errs
+    on the safe side and corrects itself as they are answered.
+
+    Args:
+        minute: What is known of the minute.
+        share: The part of the limit that we allow ourselves, 0 to 1.
+    """
+    until_limit = minute.limit - minute.seen - minute.in_flight
+    until_share = int(minute.limit * share) - minute.ours
+    return max(0, min(until_limit, until_share))
+
+
+def claimable(minute: Minute, share: float, weight: int) -> int:
+    """What a process that needs ``weight`` for its next call may claim now; 0 where it has to wait.
+
+    Other programs use the IP too, and what they take while calls are in flight cannot be seen. So no more is ever in
+    flight than what is left besides; and where others were seen in this minute, the last of it is spent one call at
+    a time, so that going over the limit costs one 429 and not one for each worker. Alone on the IP this costs some
+    round trips at the end of a minute, and no weight.
+
+    Args:
+        minute: What is known of the minute.
+        share: The part of the limit that we allow ourselves, 0 to 1.
+        weight: The weight of the next call.
+    """
+    spare = spendable(minute, share)
+    if weight > spare:
+        # A call dearer than the whole share is let through alone, or it would wait for ever.
+        return 0 if minute.ours or minute.in_flight or weight > minute.limit - minute.seen else weight
+    left, foreign = minute.limit - minute.seen, minute.seen - minute.ours
+    calm = left // 2 - minute.in_flight
+    contested = left - minute.in_flight < min(foreign, minute.limit // _CONTESTED_PART)
+    if contested or calm < weight:
+        return 0 if minute.in_flight else weight
+    return max(weight, min(_LEASED_CALLS * weight, spare // _LEASED_PART, calm))
+
+
+_SHORTEST_BAN: Final = 2 * MINUTE
+
+
+_BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})")
+
+
+def blocked_until(error: RateLimited | Banned, now: int) -> int:
+    """Until when a 429 or 418 forbids further calls, ms on the server's clock.
+
+    Binance says it as ``Retry-After`` in seconds and, for bans, as ``banned until <ms>`` in the text; the later
+    one counts. Without either a 429 lasts until the next minute and a ban two minutes (its shortest).
+
+    Args:
+        error: A :class:`RateLimited` or :class:`Banned`.
+        now: The server's time, ms UTC.
+    """
+    times = [int(found) for found in _BANNED_UNTIL.findall(error.message)]
+    seconds = next((value for name, value in error.headers.items() if name.lower() == "retry-after"), "")
+    if seconds.isdigit():
+        times.append(now + int(seconds) * SECOND)
+    if times:
+        return max(times)
+    return now + _SHORTEST_BAN if isinstance(error, Banned) else (now // MINUTE + 1) * MINUTE

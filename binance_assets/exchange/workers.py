@@ -1,0 +1,206 @@
+"""Many requests at once: a warm-up that measures the network, workers sized once, an ordered and bounded stream."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Final, TypeVar
+
+from binance_assets.exchange.errors import ExchangeError, NotAsked, Stopped
+
+Task = TypeVar("Task")
+
+
+Result = TypeVar("Result")
+
+
+_BURST_SECONDS: Final = 1.0
+
+
+_LOOK_FOR_STOP_SECONDS: Final = 0.1
+
+
+# After so many pages in a row, and so long a time, in which no retry brought anything, the exchange counts as gone.
+_LOST_IN_A_ROW: Final = 10
+
+
+_LOST_SECONDS: Final = 60
+
+
+def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) -> int:
+    """How many requests to keep in flight.
+
+    Enough to send the pages within a second, and never less than twice what the weight budget sustains: a faster
+    network then never gets a slower download, and one page too many does not turn a burst into a trickle.
+
+    Args:
+        round_trip: Mean time from a request to its answer, seconds.
+        pages: Pages that are left and that this minute's weight still buys.
+        sustainable: Requests per second that the budget allows in the long run.
+        cap: The most workers that the settings allow.
+    """
+    burst = math.ceil(round_trip * pages / _BURST_SECONDS)
+    sustained = 2 * math.ceil(round_trip * sustainable)
+    return max(1, min(cap, max(burst, sustained)))
+
+
+class Pool:
+    """Worker threads that live as long as a run.
+
+    The workers are daemon threads, because a ``ThreadPoolExecutor`` would hold the process at its end until the
+    last hung socket timed out.
+
+    Args:
+        warmup: How many tasks are done one after another before the workers are sized.
+        ahead_per_worker: How many results for each worker may be under way or wait to be taken.
+
+    Attributes:
+        workers: Requests that may be in flight at once; 1 until the warm-up is over, then fixed.
+        sized: Whether the warm-up is over.
+        stop: Set to make every wait end; see :meth:`close`.
+    """
+
+    def __init__(self, warmup: int, ahead_per_worker: int = 4) -> None:
+        self.workers = 1
+        self.sized = False
+        self.stop = threading.Event()
+        self._warmup_left = warmup
+        self._ahead_per_worker = ahead_per_worker
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads = 0
+        self._growing = threading.Lock()
+        self._sizing = threading.Lock()
+
+    def stream(
+        self,
+        tasks: Iterable[Task],
+        fetch: Callable[[Task], Result],
+        size: Callable[[], int],
+    ) -> Iterator[tuple[Task, Result | ExchangeError]]:
+        """Yield every task with its result, or the error that stands in its place, in the order of the tasks.
+
+        Several threads may each have a stream of their own; they share the workers.
+
+        Only so many tasks are under way, or done and not yet taken, as keep the workers busy: memory does not grow
+        with the number of tasks. Once a task's error ends the run, or nothing was had for a minute, the tasks behind
+        it are not tried: they get a :class:`NotAsked`.
+
+        Args:
+            tasks: What to do.
+            fetch: Does one task in a worker; raises :class:`ExchangeError` where it cannot.
+            size: Asked once, after the warm-up: the number of workers to use from then on.
+
+        Raises:
+            Stopped: The pool was closed.
+        """
+        if self._warmup_left <= 0:
+            self._size(size)
+        self._start_threads()
+        waiting = iter(tasks)
+        under_way: deque[tuple[Task, Future[Result]]] = deque()
+        lost_in_a_row, lost_since = 0, 0.0
+        while True:
+            while len(under_way) < self._look_ahead() and (task := next(waiting, None)) is not None:
+                under_way.append((task, self._submit(task, fetch)))
+            if not under_way:
+                return
+            task, future = under_way.popleft()
+            try:
+                outcome: Result | ExchangeError = self._await(future)
+            except ExchangeError as error:
+                outcome = error
+            yield task, outcome
+            if isinstance(outcome, ExchangeError):
+                lost_since = lost_since if lost_in_a_row else time.monotonic()
+                lost_in_a_row += 1
+            else:
+                lost_in_a_row = 0
+            gone = lost_in_a_row >= _LOST_IN_A_ROW and time.monotonic() - lost_since > _LOST_SECONDS
+            if isinstance(outcome, ExchangeError) and (outcome.policy.ends_run or gone):
+                for _, future in under_way:
+                    future.cancel()
+                not_asked = NotAsked(f"not asked, because of this: {outcome}", outcome.request)
+                for task in (*(task for task, _ in under_way), *waiting):
+                    yield task, not_asked
+                return
+            self._after_warmup(size)
+
+    def run(self, call: Callable[[], Result]) -> Result:
+        """Do ``call`` in a thread of its own, and come back without it once the pool is closed.
+
+        Raises:
+            Stopped: The pool was closed.
+        """
+        future: Future[Result] = Future()
+        threading.Thread(target=_fulfil, args=(future, call), name="binance-call", daemon=True).start()
+        return self._await(future)
+
+    def _await(self, future: Future[Result]) -> Result:
+        # A worker that hangs in a socket never sets its result, so a closed pool is looked for in between.
+        while not self.stop.is_set():
+            try:
+                return future.result(_LOOK_FOR_STOP_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise
+            except BaseException:
+                if self.stop.is_set():
+                    break  # what a task says after the end was only its way to end
+                raise
+        raise Stopped
+
+    def _look_ahead(self) -> int:
+        return self._ahead_per_worker * self.workers if self.sized else 1
+
+    def _after_warmup(self, size: Callable[[], int]) -> None:
+        self._warmup_left -= 1
+        if self._warmup_left <= 0:
+            self._size(size)
+
+    def _size(self, size: Callable[[], int]) -> None:
+        with self._sizing:
+            if not self.sized:
+                self.workers, self.sized = size(), True
+        self._start_threads()
+
+    def _submit(self, task: Task, fetch: Callable[[Task], Result]) -> Future[Result]:
+        future: Future[Result] = Future()
+
+        def call() -> Result:
+            if self.stop.is_set():
+                raise Stopped
+            return fetch(task)
+
+        self._work.put(lambda: _fulfil(future, call))
+        return future
+
+    def _start_threads(self) -> None:
+        with self._growing:
+            for _ in range(self._threads, self.workers):
+                threading.Thread(target=self._work_on, name="binance-page", daemon=True).start()
+                self._threads += 1
+
+    def _work_on(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+    def close(self) -> None:
+        """End every wait and let the workers go; a request in flight is not waited for."""
+        self.stop.set()
+        for _ in range(self._threads):
+            self._work.put(None)
+        self._threads = 0
+
+
+def _fulfil(future: Future[Result], call: Callable[[], Result]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:
+        future.set_exception(error)

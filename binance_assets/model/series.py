@@ -1,0 +1,109 @@
+"""What the project keeps: one series of candles is a market, a symbol and an interval."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
+from binance_assets.model.markets import MARKETS, Market, parse_market
+
+# ASCII symbols are capitals, digits and underscores; since 2025 there are also symbols in other scripts.
+_SYMBOL: Final = re.compile(r"[A-Z0-9_\u0080-\U0010ffff]{1,40}")
+
+
+_LONGEST_TAG: Final = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of candles, written ``spot/BTCUSDT/1m``.
+
+    Attributes:
+        market: Its market.
+        symbol: Its symbol, as Binance writes it.
+        interval: Its interval.
+        derived: Whether it is made from a finer series and may have an interval that the market lacks. It takes no
+            part in comparisons: where a series comes from does not make it another one.
+
+    Raises:
+        ValueError: The symbol is not written as Binance writes symbols; the market lacks the interval, or it is too
+            long to be derived.
+    """
+
+    market: Market
+    symbol: str
+    interval: Interval
+    derived: bool = field(default=False, compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not _SYMBOL.fullmatch(self.symbol) or not self.symbol.replace("_", "").isalnum():
+            raise ValueError(
+                f"{self.symbol!r} is not a symbol; Binance writes them like BTCUSDT, ETHUSDT_260327 or BTCUSD_PERP"
+            )
+        if len(ascii_symbol(self.symbol)) > _LONGEST_TAG:
+            raise ValueError(f"{self.symbol!r} is too long for a Dagster tag")
+        if self.derived and self.interval.is_coarse:
+            raise ValueError(f"{self.interval} cannot be derived, it is longer than a day")
+        if not self.derived and self.interval not in self.market.intervals:
+            raise ValueError(f"{self.market.title} has no candles of {self.interval}")
+
+    def __str__(self) -> str:
+        return f"{self.market}/{self.symbol}/{self.interval}"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The parts of its asset key; a symbol outside ASCII is ``xn_`` and its punycode there."""
+        return (self.market.name, ascii_symbol(self.symbol), self.interval.name)
+
+
+def derived_series(market: Market, symbol: str, interval: Interval) -> Series:
+    """The series of ``interval``, at most a day and perhaps not one of Binance's, that is made from a finer one.
+
+    Raises:
+        ValueError: The symbol is not written as Binance writes symbols, or the interval is too long.
+    """
+    return Series(market, symbol, interval, derived=True)
+
+
+def by_market(series: Iterable[Series]) -> dict[Market, list[Series]]:
+    """The series of each market that has any, in the order of the markets."""
+    every = list(series)
+    found = {market: [one for one in every if one.market == market] for market in MARKETS.values()}
+    return {market: members for market, members in found.items() if members}
+
+
+def ascii_symbol(symbol: str) -> str:
+    """``symbol`` in the letters that asset keys, op names and tags allow."""
+    if symbol.isascii():
+        return symbol
+    return "xn_" + symbol.encode("punycode").decode("ascii").replace("-", "_")
+
+
+def parse_series(text: str) -> Series:
+    """The series that ``text`` names, as in ``spot/BTCUSDT/1m``.
+
+    Raises:
+        ValueError: It names none; the message says why.
+    """
+    parts = text.split("/")
+    if len(parts) != 3:
+        raise ValueError(f"{text!r} is not a series; write market/SYMBOL/interval, such as spot/BTCUSDT/1m")
+    return Series(parse_market(parts[0]), parts[1], parse_interval(parts[2]))
+
+
+def parse_any_series(text: str) -> Series:
+    """The series that ``text`` names, fetched or derived, as in ``spot/BTCUSDT/45m``.
+
+    Raises:
+        ValueError: It names none; the message says why.
+    """
+    try:
+        return parse_series(text)
+    except ValueError:
+        if text.count("/") != 2:
+            raise
+        market, symbol, interval = text.split("/")
+        return derived_series(parse_market(market), symbol, parse_derived_interval(interval))
