@@ -16,7 +16,7 @@ from binance_assets.orchestration.coverage import coverage_asset
 from binance_assets.orchestration.derived import derived_asset
 from binance_assets.orchestration.io_manager import CandlesIOManager
 from binance_assets.orchestration.jobs import candle_jobs
-from binance_assets.orchestration.metrics import Watcher
+from binance_assets.orchestration.metrics import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
 from binance_assets.orchestration.schedules import candle_schedules
 from binance_assets.orchestration.sensors import candle_sensors
@@ -27,20 +27,20 @@ from binance_assets.storage.universe import Tracked, Universe, read_universe
 __all__ = ["build_defs", "defs"]
 
 
-def build_defs(settings: Settings, universe: Universe, watcher: Watcher | None = None) -> dg.Definitions:
+def build_defs(settings: Settings, universe: Universe, listener: ProgressListener | None = None) -> dg.Definitions:
     """The definitions of a code location over ``universe``.
 
     Args:
         settings: Hosts, lake, ledger and limits.
         universe: The tracked series.
-        watcher: Told of the progress of runs in this process.
+        listener: Told of the progress of runs in this process.
     """
     lake = Lake(settings.lake)
     jobs = candle_jobs(universe.series)
     with warnings.catch_warnings():
         # Single-run backfills are what this project stands on; its users can do nothing about the label.
         warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
-        assets = [candles_asset(one.series, one.source or settings.source, lake, watcher) for one in universe.tracked]
+        assets = [candles_asset(one.series, one.source or settings.source, lake, listener) for one in universe.tracked]
         assets += [derived_asset(one, lake) for one in universe.derived]
     every = sorted(
         [*universe.series, *(one.series for one in universe.derived)], key=lambda one: (one.symbol, one.interval.step)
@@ -61,14 +61,14 @@ def build_defs(settings: Settings, universe: Universe, watcher: Watcher | None =
 
 
 def definitions_for(
-    settings: Settings, series: Sequence[Series], source: Source | None, watcher: Watcher
+    settings: Settings, series: Sequence[Series], source: Source | None, listener: ProgressListener
 ) -> dg.Definitions:
     """A code location with ``series``, each with the source that the universe names for it unless ``source`` does."""
     tracked = {one.series: one for one in read_universe(settings.universe).tracked}
     chosen = [tracked.get(one, Tracked(one)) for one in series]
     if source is not None:
         chosen = [replace(one, source=source) for one in chosen]
-    return build_defs(settings, Universe(tuple(chosen)), watcher)
+    return build_defs(settings, Universe(tuple(chosen)), listener)
 
 
 @dg.definitions

@@ -11,7 +11,7 @@ def is_alive(pid: int, began: str = "") -> bool:
 
     Args:
         pid: Its number, which the system gives to another process some time after its end.
-        began: What :func:`begin_of` said of it when it lived; empty where that is not known.
+        began: What :func:`process_start_time` said of it when it lived; empty where that is not known.
     """
     try:
         os.kill(pid, 0)
@@ -19,10 +19,10 @@ def is_alive(pid: int, began: str = "") -> bool:
         return False
     except PermissionError:
         pass
-    return not began or begin_of(pid) in ("", began)
+    return not began or process_start_time(pid) in ("", began)
 
 
-def begin_of(pid: int) -> str:
+def process_start_time(pid: int) -> str:
     """When the process began, in the system's own count; empty where the system does not tell (it has no ``/proc``)."""
     try:
         # The name of the program stands in parentheses and may hold anything; what counts comes behind it.

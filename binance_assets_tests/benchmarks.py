@@ -50,14 +50,14 @@ from requests.adapters import HTTPAdapter
 from rich.console import Console
 from rich.table import Table
 
-from binance_assets.exchange.archive_files import every_file
+from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.pages import Page
 from binance_assets.exchange.session import Exchange
-from binance_assets.exchange.usage import Figures
+from binance_assets.exchange.usage import Metrics
 from binance_assets.ingest.blocks import plan
 from binance_assets.ingest.download import download
 from binance_assets.model.markets import MARKETS, Market
-from binance_assets.model.partitions import Period, periods_between
+from binance_assets.model.partitions import Partition, partitions_between
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, to_ms
 from binance_assets.sandbox import SandboxOptions, running_sandbox
@@ -99,8 +99,8 @@ class Work:
         return parse_series(self.name)
 
     @property
-    def periods(self) -> list[Period]:
-        return periods_between(self.start, self.end, self.series.interval)
+    def partitions(self) -> list[Partition]:
+        return partitions_between(self.start, self.end, self.series.interval)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class EngineRun:
 
     seconds: float
     candles: int
-    figures: Figures
+    metrics: Metrics
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _serve(connection: Connection, rendered: Sequence[Work]) -> None:
     with running_sandbox(SandboxOptions(rtt_ms=ROUND_TRIP_MS)) as sandbox:
         for work in rendered:
             series = work.series
-            for day in work.periods:
+            for day in work.partitions:
                 sandbox.rows(series.market.name, series.symbol, str(series.interval), day.start, day.end)
         connection.send(sandbox.url)
         with suppress(EOFError, KeyboardInterrupt):  # whoever started it is gone
@@ -205,7 +205,7 @@ def engine_row(work: Work, runs: int) -> Row:
     pairs = []
     for number in range(1, runs + 1):
         engine = _engine(work)
-        bound = _bound(work, engine.figures.workers)
+        bound = _bound(work, engine.metrics.workers)
         tell(f"  {number} of {runs}: engine {engine.seconds:.2f} s, bound {bound:.2f} s")
         pairs.append((engine, bound))
     engines = [engine for engine, _ in pairs]
@@ -215,9 +215,9 @@ def engine_row(work: Work, runs: int) -> Row:
         work=f"{work.name}, year, engine",
         seconds=spread([engine.seconds for engine in engines]),
         speed=f"{statistics.median(engine.candles / engine.seconds for engine in engines):,.0f}",
-        workers=str(middle.figures.workers),
-        requests=f"{middle.figures.requests:,}",
-        weight=f"{middle.figures.weight:,}",
+        workers=str(middle.metrics.workers),
+        requests=f"{middle.metrics.requests:,}",
+        weight=f"{middle.metrics.weight:,}",
         bound=spread([bound for _, bound in pairs]),
         result=f"{spread([engine.seconds / bound for engine, bound in pairs])} x bound",
         target=f"<= {MOST_RATIO} x bound",
@@ -236,7 +236,7 @@ def archive_row(work: Work, runs: int) -> Row:
     engines = []
     for number in range(1, runs + 1):
         with sandbox_with(work) as sandbox, tempfile.TemporaryDirectory() as folder:
-            for file in every_file(work.series, work.periods, to_ms(work.end) + 60 * DAY):
+            for file in all_files(work.series, work.partitions, to_ms(work.end) + 60 * DAY):
                 requests.head(sandbox.url + file.path, timeout=60).raise_for_status()
             engines.append(run_engine(work, sandbox.url, Path(folder), "archive"))
         tell(f"  {number} of {runs}: {engines[-1].seconds:.2f} s")
@@ -245,9 +245,9 @@ def archive_row(work: Work, runs: int) -> Row:
         work=f"{work.name}, year, archive, engine",
         seconds=spread([engine.seconds for engine in engines]),
         speed=f"{statistics.median(engine.candles / engine.seconds for engine in engines):,.0f}",
-        workers=str(middle.figures.workers),
-        requests=f"{middle.figures.requests:,}",
-        weight=f"{middle.figures.weight:,}",
+        workers=str(middle.metrics.workers),
+        requests=f"{middle.metrics.requests:,}",
+        weight=f"{middle.metrics.weight:,}",
         bound="",
         result=f"{middle.seconds:.2f} s",
         target=f"<= {MOST_ARCHIVE_SECONDS} s",
@@ -261,15 +261,15 @@ def run_engine(work: Work, url: str, folder: Path, source: Source = "rest") -> E
     began = time.perf_counter()
     exchange = Exchange(series.market, settings_of(url, folder))
     try:
-        for judged in download(exchange, series, work.periods, source):
-            candles += judged.candles.height
-            refused += not judged.accepted
+        for result in download(exchange, series, work.partitions, source):
+            candles += result.candles.height
+            refused += not result.is_accepted
         seconds = time.perf_counter() - began
     finally:
         exchange.close()
     if refused:
-        raise BenchmarkError(f"{work.name}: {refused} of {len(work.periods)} days were refused")
-    return EngineRun(seconds, candles, exchange.figures())
+        raise BenchmarkError(f"{work.name}: {refused} of {len(work.partitions)} days were refused")
+    return EngineRun(seconds, candles, exchange.metrics())
 
 
 def _bound(work: Work, workers: int) -> float:
@@ -287,7 +287,7 @@ def bare_loop(work: Work, url: str, workers: int) -> float:
     fetch = _fetcher(session, series, url + series.market.api + "/klines")
     began = time.perf_counter()
     with ThreadPoolExecutor(workers) as threads:
-        for status in threads.map(fetch, plan(series, work.periods)):
+        for status in threads.map(fetch, plan(series, work.partitions)):
             if status != requests.codes.ok:
                 raise BenchmarkError(f"{work.name}: the bare loop was answered with {status}")
     seconds = time.perf_counter() - began
@@ -297,7 +297,7 @@ def bare_loop(work: Work, url: str, workers: int) -> float:
 
 def _fetcher(session: requests.Session, series: Series, address: str) -> Callable[[Page], int]:
     def fetch(page: Page) -> int:
-        parameters = {"symbol": series.symbol, "interval": series.interval.wire, **page.window}
+        parameters = {"symbol": series.symbol, "interval": series.interval.api_name, **page.window}
         return session.get(address, params=parameters).status_code
 
     return fetch
@@ -314,7 +314,7 @@ def run_row(title: str, works: Sequence[Work], most_seconds: float) -> Row:
         outcomes = _download(works, sandbox.url, Path(folder))
         seconds = time.perf_counter() - began
         files = sum(1 for _ in Path(folder).rglob("*.parquet"))
-    if files != sum(len(work.periods) for work in works):
+    if files != sum(len(work.partitions) for work in works):
         raise BenchmarkError(f"{title}: {files} files were written")
     tell(f"  {seconds:.2f} s")
     return Row(
@@ -368,17 +368,17 @@ def sustained_row(work: Work) -> Row:
         served = sandbox.requests()
     shares = shares_of_full_minutes(served, work.series.market)
     refusals = sum(1 for request in served if request.status in (418, 429))
-    told = ", ".join(f"{share:.1%}" for share in shares)
-    tell(f"  {run.seconds:.1f} s, of the limit in each full minute: {told}; refusals: {refusals}")
+    message = ", ".join(f"{share:.1%}" for share in shares)
+    tell(f"  {run.seconds:.1f} s, of the limit in each full minute: {message}; refusals: {refusals}")
     return Row(
-        work=f"{work.name}, {len(work.periods):,} days, sustained",
+        work=f"{work.name}, {len(work.partitions):,} days, sustained",
         seconds=f"{run.seconds:.1f}",
         speed="",  # of no meaning: the first minute is spent in seconds
-        workers=str(run.figures.workers),
-        requests=f"{run.figures.requests:,}",
-        weight=f"{run.figures.weight:,}",
+        workers=str(run.metrics.workers),
+        requests=f"{run.metrics.requests:,}",
+        weight=f"{run.metrics.weight:,}",
         bound="",
-        result=f"{told} of the limit, {refusals} x 429",
+        result=f"{message} of the limit, {refusals} x 429",
         target=f">= {LEAST_SHARE:.0%}, 0 x 429",
         met=bool(shares) and min(shares) >= LEAST_SHARE and not refusals,
     )
@@ -403,12 +403,12 @@ def memory_rows() -> Iterator[Row]:
         megabytes, run = _measured_memory(work)
         a_year = a_year or megabytes
         yield Row(
-            work=f"{work.name}, {len(work.periods):,} days, memory",
+            work=f"{work.name}, {len(work.partitions):,} days, memory",
             seconds=f"{run.seconds:.2f}",
             speed=f"{run.candles / run.seconds:,.0f}",
-            workers=str(run.figures.workers),
-            requests=f"{run.figures.requests:,}",
-            weight=f"{run.figures.weight:,}",
+            workers=str(run.metrics.workers),
+            requests=f"{run.metrics.requests:,}",
+            weight=f"{run.metrics.weight:,}",
             bound="",
             result=f"{megabytes:.0f} MB, {megabytes / a_year:.2f} x a year",
             target=f"<= {MOST_MEMORY_MB} MB, <= {MOST_GROWTH} x",
@@ -441,9 +441,9 @@ def main() -> None:
     console = Console(width=max(190, Console().width))
     try:
         # Memory comes first: on Linux the peak of a new process begins at the size of the one that started it.
-        rows = list(memory_rows()) if options.memory else []
+        rows = list(memory_rows()) if options.listing_cache else []
         rows += [_announced(work, sustained_row) for work in _SUSTAINED_WORKS if options.sustained]
-        if not (options.memory or options.sustained):
+        if not (options.listing_cache or options.sustained):
             rows = _default_rows(options.runs)
     except BenchmarkError as error:
         sys.exit(f"error: {error}")

@@ -14,8 +14,8 @@ import pytest
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
-from binance_assets.model.partitions import periods_between
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import partitions_between
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
@@ -23,7 +23,7 @@ from binance_assets.settings import Settings, read_settings
 RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 Open = Callable[[str], Exchange]
-Fetch = Callable[[str, str, str], list[Judged]]
+Fetch = Callable[[str, str, str], list[PartitionResult]]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -105,11 +105,11 @@ def open_exchange(settings: Settings) -> Iterator[Open]:
 def fetch(open_exchange: Open) -> Fetch:
     """Downloads a series from one day to another, the end excluded, and returns the days in order."""
 
-    def fetch_one(name: str, start: str, end: str) -> list[Judged]:
+    def fetch_one(name: str, start: str, end: str) -> list[PartitionResult]:
         series = parse_series(name)
         first, last = dt.date.fromisoformat(start), dt.date.fromisoformat(end)
-        days = download(open_exchange(name), series, periods_between(first, last, series.interval))
-        return sorted(days, key=lambda day: day.period)
+        days = download(open_exchange(name), series, partitions_between(first, last, series.interval))
+        return sorted(days, key=lambda day: day.partition)
 
     return fetch_one
 

@@ -17,12 +17,12 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.exchange.archive_files import ArchiveFile, every_file, single_files, worthwhile_files
+from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheaper_files, daily_files_only
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.request import forecast
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM
-from binance_assets.model.partitions import Period, next_first, period_of, periods_between
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import Partition, next_first_day, partition_for_key, partitions_between
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_date, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
@@ -46,50 +46,50 @@ BTC = "spot/BTCUSDT/1m"
 JAN_2 = to_ms(dt.date(2024, 1, 2))
 NOON = JAN_2 + 12 * HOUR
 WEEK = ("2024-01-01", "2024-01-04")
-Choose = Callable[[Series, Sequence[Period], int], list[ArchiveFile]]
+Choose = Callable[[Series, Sequence[Partition], int], list[ArchiveFile]]
 
 
 # -- which files ----------------------------------------------------------------------------------------------------
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> tuple[Series, list[Period], int]:
+def wishes(draw: st.DrawFn) -> tuple[Series, list[Partition], int]:
     """A series, some of its periods, and a time at which they are wanted."""
     market = draw(st.sampled_from(list(MARKETS.values())))
     symbol = "BTCUSD_PERP" if market is COINM else "BTCUSDT"
     series = Series(market, symbol, draw(st.sampled_from(market.intervals)))
     first = draw(st.dates(dt.date(2019, 6, 1), dt.date(2026, 6, 1)))
-    end = first = first.replace(day=1) if series.interval.is_coarse else first
+    end = first = first.replace(day=1) if series.interval.is_multi_day else first
     wanted = draw(st.lists(st.booleans(), min_size=1, max_size=100))
     for _ in wanted:
-        end = next_first(end, series.interval)
-    every = periods_between(first, end, series.interval)
-    periods = [period for period, asked in zip(every, wanted, strict=True) if asked]
-    return series, periods, draw(st.integers(every[0].start, every[-1].end + 40 * DAY))
+        end = next_first_day(end, series.interval)
+    every = partitions_between(first, end, series.interval)
+    partitions = [partition for partition, asked in zip(every, wanted, strict=True) if asked]
+    return series, partitions, draw(st.integers(every[0].start, every[-1].end + 40 * DAY))
 
 
-@pytest.mark.parametrize("choose", [worthwhile_files, every_file, single_files])
+@pytest.mark.parametrize("choose", [cheaper_files, all_files, daily_files_only])
 @given(wish=wishes())
 def test_each_period_is_in_one_file_at_most_and_no_file_is_younger_than_it_may_be(
-    choose: Choose, wish: tuple[Series, list[Period], int]
+    choose: Choose, wish: tuple[Series, list[Partition], int]
 ) -> None:
-    series, periods, now = wish
-    files = choose(series, periods, now)
-    held = [period for file in files for period in file.periods]
+    series, partitions, now = wish
+    files = choose(series, partitions, now)
+    held = [partition for file in files for partition in file.partitions]
     assert held == sorted(set(held)), "in order, and once"
-    assert set(held) <= set(periods)
+    assert set(held) <= set(partitions)
     for file in files:
-        assert file.periods
-        assert all(file.start <= period.start and period.end <= file.end for period in file.periods)
-        youngest = 3 * DAY if file.monthly else 2 * DAY if choose is worthwhile_files else 0
+        assert file.partitions
+        assert all(file.start <= partition.start and partition.end <= file.end for partition in file.partitions)
+        youngest = 3 * DAY if file.monthly else 2 * DAY if choose is cheaper_files else 0
         assert file.end + youngest <= now
         assert file.end > to_ms(series.market.archived)
         assert file.monthly or file.start >= to_ms(series.market.archived)
 
 
-@pytest.mark.parametrize("choose", [worthwhile_files, every_file, single_files])
+@pytest.mark.parametrize("choose", [cheaper_files, all_files, daily_files_only])
 @given(wish=wishes())
-def test_files_are_called_as_the_archive_calls_them(choose: Choose, wish: tuple[Series, list[Period], int]) -> None:
+def test_files_are_called_as_the_archive_calls_them(choose: Choose, wish: tuple[Series, list[Partition], int]) -> None:
     series = wish[0]
     for file in choose(*wish):
         known = parse_path(file.path)
@@ -111,16 +111,16 @@ def test_files_are_called_as_the_archive_calls_them(choose: Choose, wish: tuple[
 )
 def test_some_paths(name: str, key: str, path: str) -> None:
     series = parse_series(name)
-    (file,) = single_files(series, [period_of(key, series.interval)], to_ms(dt.date(2026, 1, 1)))
+    (file,) = daily_files_only(series, [partition_for_key(key, series.interval)], to_ms(dt.date(2026, 1, 1)))
     assert file.path == f"/data/{path}"
 
 
 @given(wish=wishes())
-def test_auto_asks_for_a_file_only_where_it_is_cheaper(wish: tuple[Series, list[Period], int]) -> None:
+def test_auto_asks_for_a_file_only_where_it_is_cheaper(wish: tuple[Series, list[Partition], int]) -> None:
     series, _, now = wish
     rows_of_a_page = 1000 if series.market is SPOT else 499
-    for file in worthwhile_files(*wish):
-        rows = sum((period.end - period.start) // series.interval.step for period in file.periods)
+    for file in cheaper_files(*wish):
+        rows = sum((partition.end - partition.start) // series.interval.step for partition in file.partitions)
         assert rows > 2 * rows_of_a_page
     least = forecast(*wish[:2], "auto", now)
     rest = forecast(*wish[:2], "rest", now)
@@ -129,12 +129,14 @@ def test_auto_asks_for_a_file_only_where_it_is_cheaper(wish: tuple[Series, list[
 
 
 @given(wish=wishes())
-def test_one_source_or_the_other_is_asked_for_each_period(wish: tuple[Series, list[Period], int]) -> None:
-    series, periods, now = wish
-    files = worthwhile_files(series, periods, now)
-    takes = forecast(series, periods, "auto", now)
+def test_one_source_or_the_other_is_asked_for_each_period(wish: tuple[Series, list[Partition], int]) -> None:
+    series, partitions, now = wish
+    files = cheaper_files(series, partitions, now)
+    takes = forecast(series, partitions, "auto", now)
     assert takes.files == len(files)
-    assert (takes.weight == 0) == (len([period for file in files for period in file.periods]) == len(periods))
+    assert (takes.weight == 0) == (
+        len([partition for file in files for partition in file.partitions]) == len(partitions)
+    )
 
 
 @given(
@@ -147,11 +149,11 @@ def test_whole_past_months_of_1m_are_one_file_each(market: Any, month: dt.date, 
     end = first
     for _ in range(more):
         end = (end + dt.timedelta(32)).replace(day=1)
-    periods = periods_between(first, end, series.interval)
-    for choose in (worthwhile_files, every_file):
-        files = choose(series, periods, to_ms(end) + hours * HOUR)
+    partitions = partitions_between(first, end, series.interval)
+    for choose in (cheaper_files, all_files):
+        files = choose(series, partitions, to_ms(end) + hours * HOUR)
         assert [file.monthly for file in files] == [True] * more
-        assert [period for file in files for period in file.periods] == periods
+        assert [partition for file in files for partition in file.partitions] == partitions
 
 
 @given(now=st.integers(to_ms(dt.date(2021, 1, 1)), to_ms(dt.date(2026, 1, 1))), market=st.sampled_from([SPOT, USDM]))
@@ -159,13 +161,13 @@ def test_today_and_the_last_two_days_are_left_to_rest(now: int, market: Any) -> 
     series = Series(market, "BTCUSDT", parse_series(BTC).interval)
     today = to_date(now)
     last_month = (today.replace(day=1) - dt.timedelta(1)).replace(day=1)
-    periods = periods_between(last_month, today + dt.timedelta(1), series.interval)
-    held = {period for file in worthwhile_files(series, periods, now) for period in file.periods}
-    assert held.isdisjoint(periods[-3:])
+    partitions = partitions_between(last_month, today + dt.timedelta(1), series.interval)
+    held = {partition for file in cheaper_files(series, partitions, now) for partition in file.partitions}
+    assert held.isdisjoint(partitions[-3:])
     if market is USDM:
-        assert held == set(periods[:-3])
+        assert held == set(partitions[:-3])
     elif today.day > 3:  # a day of spot is two pages, which is no more than a zip and its checksum
-        assert held == {period for period in periods if to_date(period.start) < today.replace(day=1)}
+        assert held == {partition for partition in partitions if to_date(partition.start) < today.replace(day=1)}
 
 
 # -- what is in them ------------------------------------------------------------------------------------------------
@@ -206,8 +208,8 @@ def test_every_candle_is_as_klines_has_it(
     assert set(verdicts(days)) == {"complete"}, [day.reason for day in days]
     assert_as_the_exchange_has_them(sandbox, name, days)
     if source == "archive":
-        assert {day.origin.source for day in days} == {"archive"}
-        assert klines(sandbox, parse_series(name).interval.wire if not name.endswith("/1d") else "") == []
+        assert {day.provenance.source for day in days} == {"archive"}
+        assert klines(sandbox, parse_series(name).interval.api_name if not name.endswith("/1d") else "") == []
 
 
 @pytest.mark.parametrize("kind", ["header", "no_header", "junk_last_column", "reissued"])
@@ -218,7 +220,7 @@ def test_header_junk_and_new_issues_change_no_candle(
     sandbox.faults.add(Fault(kind, path="archive", interval="1m"))
     days = days_of(settings, name, "2024-12-31", "2025-01-02", "archive")
     assert verdicts(days) == ["complete"] * 2
-    assert {day.origin.source for day in days} == {"archive"}
+    assert {day.provenance.source for day in days} == {"archive"}
     assert_as_the_exchange_has_them(sandbox, name, days)
 
 
@@ -243,17 +245,17 @@ def test_a_recorded_day_is_read_from_its_file(
     replaying: Sandbox, recorded: Path, tmp_path: Path, name: str, day: str, file: str
 ) -> None:
     connection = read_settings(environment_of(replaying, tmp_path))
-    (judged,) = days_of(connection, name, day, f"{dt.date.fromisoformat(day) + dt.timedelta(1)}", "archive")
-    assert (judged.verdict, judged.origin.source) == ("complete", "archive"), judged.reason
-    assert judged.origin.file == Path(file).name
-    assert judged.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
+    (result,) = days_of(connection, name, day, f"{dt.date.fromisoformat(day) + dt.timedelta(1)}", "archive")
+    assert (result.verdict, result.provenance.source) == ("complete", "archive"), result.reason
+    assert result.provenance.file == Path(file).name
+    assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
 
 
 def test_recorded_hours_on_both_sides_of_the_change_to_microseconds(replaying: Sandbox, tmp_path: Path) -> None:
     connection = read_settings(environment_of(replaying, tmp_path))
     days = days_of(connection, "spot/BTCUSDT/1h", "2024-12-20", "2025-01-10", "archive")
     assert verdicts(days) == ["complete"] * 21, [day.reason for day in days]
-    assert {day.origin.file for day in days} == {"BTCUSDT-1h-2024-12.zip", "BTCUSDT-1h-2025-01.zip"}
+    assert {day.provenance.file for day in days} == {"BTCUSDT-1h-2024-12.zip", "BTCUSDT-1h-2025-01.zip"}
     assert_as_the_exchange_has_them(replaying, "spot/BTCUSDT/1h", days)
 
 
@@ -327,7 +329,7 @@ class Winter:
         for kind in ("missing_row", "reset", "bad_prices"):
             self.served.faults.add(Fault(kind, symbol=symbol, interval="1m", share=0.05))
 
-    def of(self, case: Any) -> tuple[str, list[Judged]]:
+    def of(self, case: Any) -> tuple[str, list[PartitionResult]]:
         name, future = self.cases[case]
         return name, future.result()
 
@@ -354,12 +356,12 @@ def test_what_a_file_does_not_bring_is_brought_by_rest_and_the_day_says_why(
         concerned = days[:1] if kind == "monthly" else days[3:]
     for day in days:
         if day in concerned:
-            assert day.origin.source == "rest", day.period
+            assert day.provenance.source == "rest", day.partition
             assert day.reason.startswith("from rest, because of archive (")
-            assert f"-1m-{str(day.period)[: 7 if kind == 'monthly' else 10]}.zip): " in day.reason
+            assert f"-1m-{str(day.partition)[: 7 if kind == 'monthly' else 10]}.zip): " in day.reason
             assert "\n" not in day.reason
         elif what != "reset":  # after which nothing else is asked of the archive
-            assert (day.origin.source, day.reason) == ("archive", ""), day.period
+            assert (day.provenance.source, day.reason) == ("archive", ""), day.partition
 
 
 @pytest.mark.parametrize("market", MIXED)
@@ -367,15 +369,15 @@ def test_everything_at_once_brings_the_right_rows_or_refused_days_that_say_why(w
     name, days = winter.of(market)
     assert len(days) == 19
     for day in days:
-        if day.accepted:
-            whole = truth(winter.served, name, day.period.start, day.period.end)
-            assert day.candles.equals(whole.join(day.candles, on="open_time", how="semi")), day.period
-            assert whole.join(day.candles, on="open_time", how="anti")["trades"].sum() == 0, day.period
+        if day.is_accepted:
+            whole = truth(winter.served, name, day.partition.start, day.partition.end)
+            assert day.candles.equals(whole.join(day.candles, on="open_time", how="semi")), day.partition
+            assert whole.join(day.candles, on="open_time", how="anti")["trades"].sum() == 0, day.partition
         else:
             assert day.verdict in {"lost", "invalid", "unreachable"}
             assert day.reason
             assert "\n" not in day.reason
-    assert sum(day.accepted for day in days) >= 10
+    assert sum(day.is_accepted for day in days) >= 10
 
 
 def test_most_kinds_of_faults_that_a_file_can_have_were_tried() -> None:
@@ -389,13 +391,13 @@ def test_a_file_that_is_bad_once_is_fetched_again(sandbox: Sandbox, settings: Se
     sandbox.faults.add(Fault(kind, path="archive", interval="1m", times=1))
     days = days_of(settings, BTC, *WEEK, "archive")
     assert verdicts(days) == ["complete"] * 3
-    assert {(day.origin.source, day.reason) for day in days} == {("archive", "")}
+    assert {(day.provenance.source, day.reason) for day in days} == {("archive", "")}
 
 
 # -- one source for the other ---------------------------------------------------------------------------------------
 
 
-def lack(sandbox: Sandbox, path: str, minute: int = NOON) -> None:
+def lacks_any(sandbox: Sandbox, path: str, minute: int = NOON) -> None:
     sandbox.faults.add(Fault("missing_row", start=minute, end=minute + MINUTE, path=path, interval="1m"))
 
 
@@ -403,16 +405,16 @@ def test_where_a_month_is_not_there_the_archive_alone_takes_its_days(sandbox: Sa
     sandbox.faults.add(Fault("status", value=404, path="archive/monthly", interval="1m"))
     days = days_of(settings, BTC, *WEEK, "archive")
     assert verdicts(days) == ["complete"] * 3
-    assert [day.origin.file for day in days] == [f"BTCUSDT-1m-2024-01-0{n}.zip" for n in (1, 2, 3)]
+    assert [day.provenance.file for day in days] == [f"BTCUSDT-1m-2024-01-0{n}.zip" for n in (1, 2, 3)]
     assert all("the archive has no BTCUSDT-1m-2024-01.zip" in day.reason for day in days)
     assert klines(sandbox, "1m") == []
 
 
 def test_where_month_and_day_differ_the_day_is_right(sandbox: Sandbox, settings: Settings) -> None:
-    lack(sandbox, "archive/monthly")
+    lacks_any(sandbox, "archive/monthly")
     days = days_of(settings, BTC, *WEEK, "archive")
     assert verdicts(days) == ["complete"] * 3
-    assert [day.origin.file for day in days] == [
+    assert [day.provenance.file for day in days] == [
         "BTCUSDT-1m-2024-01.zip", "BTCUSDT-1m-2024-01-02.zip", "BTCUSDT-1m-2024-01.zip",
     ]  # fmt: skip
     assert "because of archive (BTCUSDT-1m-2024-01.zip): no candles for" in days[1].reason
@@ -426,7 +428,7 @@ def test_the_archive_serves_those_whom_the_api_does_not(sandbox: Sandbox, settin
     for source in ("archive", "auto"):
         days = days_of(settings, name, *WEEK, source)
         assert verdicts(days) == ["complete"] * 3, [day.reason for day in days]
-        assert {day.origin.source for day in days} == {"archive"}
+        assert {day.provenance.source for day in days} == {"archive"}
         assert_as_the_exchange_has_them(sandbox, name, days)
     sandbox.requests.clear()
     refused = days_of(settings, name, *WEEK, "rest")
@@ -441,7 +443,7 @@ def test_without_the_api_the_days_that_the_archive_lacks_are_told_and_the_others
 ) -> None:
     for path in ("klines", "time", "exchangeInfo", "ping"):
         sandbox.faults.add(Fault("status", value=451, path=path))
-    lack(sandbox, "archive")
+    lacks_any(sandbox, "archive")
     for source in ("archive", "auto"):
         before, day, after = days_of(settings, BTC, *WEEK, source)
         assert (before.verdict, day.verdict, after.verdict) == ("complete", "lost", "complete")
@@ -467,11 +469,11 @@ def test_a_candle_that_one_source_lacks_comes_from_the_other(
 ) -> None:
     for lacking, other in (("klines", "archive"), ("archive", "rest")):
         sandbox.faults.clear()
-        lack(sandbox, lacking)
+        lacks_any(sandbox, lacking)
         days = days_of(settings, BTC, *WEEK, source)
         assert verdicts(days) == ["complete"] * 3
         assert_as_the_exchange_has_them(sandbox, BTC, days)
-        assert days[1].origin.source == other
+        assert days[1].provenance.source == other
         if (lacking == "klines") == (source == "rest"):
             assert days[1].reason.startswith(f"from {other}")
             assert "no candles for 2024-01-02 12:00 to 12:01" in days[1].reason
@@ -483,13 +485,13 @@ def test_a_candle_that_one_source_lacks_comes_from_the_other(
 def test_two_sources_that_lack_different_candles_make_a_day_together(
     sandbox: Sandbox, settings: Settings, source: Source
 ) -> None:
-    lack(sandbox, "klines")
-    lack(sandbox, "archive", NOON + HOUR)
+    lacks_any(sandbox, "klines")
+    lacks_any(sandbox, "archive", NOON + HOUR)
     days = days_of(settings, BTC, *WEEK, source)
     assert verdicts(days) == ["complete"] * 3
     assert_as_the_exchange_has_them(sandbox, BTC, days)
-    assert set(days[1].origin.source.split("+")) == {"rest", "archive"}
-    assert days[1].origin.file.startswith("BTCUSDT-1m-2024-01")
+    assert set(days[1].provenance.source.split("+")) == {"rest", "archive"}
+    assert days[1].provenance.file.startswith("BTCUSDT-1m-2024-01")
     assert "together" in days[1].reason
 
 
@@ -498,8 +500,8 @@ def test_a_candle_that_both_lack_is_lost_and_the_smaller_hole_is_kept(
     sandbox: Sandbox, settings: Settings, source: Source
 ) -> None:
     for path in EVERYWHERE:
-        lack(sandbox, path)
-    lack(sandbox, "klines", NOON + MINUTE)
+        lacks_any(sandbox, path)
+    lacks_any(sandbox, "klines", NOON + MINUTE)
     days = days_of(settings, BTC, *WEEK, source)
     assert verdicts(days) == ["complete", "lost", "complete"]
     assert (days[1].missing, days[1].candles.height) == (((NOON, NOON + MINUTE),), 1_439)
@@ -511,17 +513,17 @@ def test_a_candle_that_both_lack_is_lost_and_the_smaller_hole_is_kept(
 def test_a_file_in_the_lake_says_which_zip_it_came_from(sandbox: Sandbox, settings: Settings) -> None:
     series, lake = parse_series(BTC), Lake(settings.lake)
     lake.prepare("sandbox")
-    lack(sandbox, "archive/monthly")
+    lacks_any(sandbox, "archive/monthly")
     from_archive, from_rest, _ = days_of(settings, BTC, *WEEK, "auto")
     kept = pl.read_parquet_metadata(lake.write(series, from_archive).path)
     path = "/data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip"
     zipped = requests.get(sandbox.url + path, timeout=20)
-    told = requests.get(f"{sandbox.url}{path}.CHECKSUM", timeout=20).text.split()
+    message = requests.get(f"{sandbox.url}{path}.CHECKSUM", timeout=20).text.split()
     assert (kept["source"], kept["archive_file"], kept["note"]) == ("archive", "BTCUSDT-1m-2024-01.zip", "")
-    assert kept["archive_sha256"] == hashlib.sha256(zipped.content).hexdigest() == told[0]
+    assert kept["archive_sha256"] == hashlib.sha256(zipped.content).hexdigest() == message[0]
     assert kept["archive_modified"] == "2024-02-03T08:30:00Z"
     assert zipped.headers["Last-Modified"] == "Sat, 03 Feb 2024 08:30:00 GMT"
-    stored = lake.stored(series, from_archive.period)
+    stored = lake.stored(series, from_archive.partition)
     assert stored is not None
     assert (stored.archive_file, stored.archive_sha256) == (kept["archive_file"], kept["archive_sha256"])
 
@@ -536,8 +538,8 @@ def test_a_new_issue_of_a_file_has_another_hash_and_date(sandbox: Sandbox, setti
     sandbox.faults.add(Fault("reissued", path="archive"))
     (after,) = days_of(settings, BTC, "2024-01-02", "2024-01-03", "archive")
     assert before.candles.equals(after.candles)
-    assert before.origin.sha256 != after.origin.sha256
-    assert (before.origin.modified or 0) < (after.origin.modified or 0)
+    assert before.provenance.sha256 != after.provenance.sha256
+    assert (before.provenance.modified or 0) < (after.provenance.modified or 0)
 
 
 def test_a_month_from_the_archive_costs_the_weight_of_its_sums_alone(sandbox: Sandbox, settings: Settings) -> None:
@@ -546,7 +548,7 @@ def test_a_month_from_the_archive_costs_the_weight_of_its_sums_alone(sandbox: Sa
     assert verdicts(days) == ["complete"] * 60
     assert sum(one.weight for one in sandbox.requests) == 1 + 2
     assert len([one for one in sandbox.requests if one.path.endswith(".zip")]) == 2
-    takes = forecast(series, [day.period for day in days], "auto", sandbox.now_ms())
+    takes = forecast(series, [day.partition for day in days], "auto", sandbox.now_ms())
     assert (takes.requests, takes.weight, takes.files) == (4, 0, 2)
     assert len(sandbox.requests) == takes.requests + 2  # the time and the sums
 
@@ -564,7 +566,7 @@ def test_an_archive_of_another_exchange_is_not_mixed_in(sandbox: Sandbox, settin
     for source, verdict in (("auto", "complete"), ("archive", "unreachable")):
         days = days_of(binances, BTC, *WEEK, source)  # type: ignore[arg-type]
         assert set(verdicts(days)) == {verdict}
-        assert {day.origin.source for day in days} == {"rest"}
+        assert {day.provenance.source for day in days} == {"rest"}
     assert "set BINANCE_ARCHIVE_URL" in days[0].reason
 
 

@@ -93,13 +93,15 @@ class User:
         self.driver = driver
         self.url = url
 
-    def until(self, told: str, done: Callable[[], Result | None]) -> Result:
+    def until(self, message: str, done: Callable[[], Result | None]) -> Result:
         """What ``done`` returns as soon as it is something."""
         try:
             return WebDriverWait(self.driver, SECONDS, 0.2, REDRAWN).until(lambda _: done() or False)
         except TimeoutException:
             page = self.driver.find_element(By.TAG_NAME, "body").text
-            raise AssertionError(f"not within {SECONDS} s: {told}; {self.driver.current_url} says:\n{page}") from None
+            raise AssertionError(
+                f"not within {SECONDS} s: {message}; {self.driver.current_url} says:\n{page}"
+            ) from None
 
     def visible(self, xpath: str) -> WebElement | None:
         found = self.driver.find_elements(By.XPATH, xpath)
@@ -217,14 +219,14 @@ def dagster_url(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactor
             stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
-    def answers() -> bool:
+    def responses() -> bool:
         try:
             return requests.get(f"{url}/server_info", timeout=2).ok
         except requests.RequestException:
             return False
 
     try:
-        until(SECONDS, answers)
+        until(SECONDS, responses)
         yield url
     finally:
         os.killpg(process.pid, signal.SIGINT)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from binance_assets.exchange.clock import ServerClock
-from binance_assets.exchange.errors import Banned, BannedForLong, RateLimited, Stopped
+from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited
 from binance_assets.exchange.rate_limit.budget import Budget
 from binance_assets.exchange.rate_limit.ledger import Ledger, LedgerError
 from binance_assets.exchange.rate_limit.policy import Minute, claimable, spendable
@@ -43,8 +43,8 @@ def budget_at(ledger: Ledger, at_ms: float, limit: int = 100, share: float = 1.0
 
 def spend(budget: Budget, weight: int, used: int | None) -> None:
     """One call, and what its answer's header said."""
-    budget.take(weight, GO)
-    budget.settle(weight, used, 0, 0)
+    budget.acquire(weight, GO)
+    budget.record(weight, used, 0, 0)
 
 
 @pytest.fixture
@@ -147,51 +147,51 @@ def test_a_call_without_an_answer_is_charged(ledger: Ledger) -> None:
 def test_calls_in_flight_when_a_minute_ends_count_in_both(ledger: Ledger) -> None:
     clock = SetClock(MIDDLE)
     budget = Budget(ledger, "here", "spot", clock, 100, 1.0, 900, 30)
-    budget.take(30, GO)
+    budget.acquire(30, GO)
     clock.at_ms += MINUTE
     assert budget.spendable_now() == 70
-    budget.settle(30, None, 0, 0)
+    budget.record(30, None, 0, 0)
     assert budget.spendable_now() == 70
 
 
 def test_all_users_of_the_file_share_the_minute(ledger: Ledger, tmp_path: Path) -> None:
     other = Ledger(tmp_path / "ledger.sqlite")
     first, second = budget_at(ledger, MIDDLE), budget_at(other, MIDDLE)
-    first.take(60, GO)
+    first.acquire(60, GO)
     assert second.spendable_now() == 40
-    first.settle(60, 60, 0, 0)
+    first.record(60, 60, 0, 0)
     assert second.spendable_now() == 40
 
 
 def test_a_lease_leaves_most_of_the_minute_to_others_and_ends_with_the_calls(ledger: Ledger, tmp_path: Path) -> None:
     other = Ledger(tmp_path / "ledger.sqlite")
     first, second = budget_at(ledger, MIDDLE, 6_000), budget_at(other, MIDDLE, 6_000)
-    first.take(2, GO)
+    first.acquire(2, GO)
     assert 6_000 * 7 / 8 <= second.spendable_now() < 6_000
-    first.settle(2, 2, 0, 0)
+    first.record(2, 2, 0, 0)
     assert second.spendable_now() == 5_998
 
 
 def test_a_lease_is_given_back_when_the_limit_turns_out_to_be_lower(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=6_000)
-    budget.take(2, GO)
+    budget.acquire(2, GO)
     budget.remember_limit(10)
     assert budget.spendable_now() == 8
 
 
 def test_a_lease_is_not_spent_on_top_of_what_others_used_meanwhile(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=800)
-    budget.take(2, GO)
-    budget.take(2, GO)
-    budget.settle(2, 798, 0, 0)
+    budget.acquire(2, GO)
+    budget.acquire(2, GO)
+    budget.record(2, 798, 0, 0)
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
-    with pytest.raises(Stopped):
-        budget.take(2, stop)
+    with pytest.raises(Cancelled):
+        budget.acquire(2, stop)
 
 
 def test_pools_and_addresses_are_apart(ledger: Ledger) -> None:
-    budget_at(ledger, MIDDLE).take(60, GO)
+    budget_at(ledger, MIDDLE).acquire(60, GO)
     elsewhere = Budget(ledger, "here", "futures", SetClock(MIDDLE), 100, 1.0, 900, 30)
     assert elsewhere.spendable_now() == 100
 
@@ -206,9 +206,9 @@ def test_the_lease_of_a_dead_process_does_not_block(ledger: Ledger) -> None:
         )
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
-    with pytest.raises(Stopped):  # charged to this minute, for it may have been counted
-        budget_at(ledger, MIDDLE).take(10, stop)
-    budget_at(ledger, MIDDLE + MINUTE).take(100, GO)
+    with pytest.raises(Cancelled):  # charged to this minute, for it may have been counted
+        budget_at(ledger, MIDDLE).acquire(10, stop)
+    budget_at(ledger, MIDDLE + MINUTE).acquire(100, GO)
 
 
 def test_a_waiting_claim_ends_when_the_run_is_stopped(ledger: Ledger) -> None:
@@ -216,34 +216,34 @@ def test_a_waiting_claim_ends_when_the_run_is_stopped(ledger: Ledger) -> None:
     spend(budget, 10, 10)
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
-    with pytest.raises(Stopped):
-        budget.take(1, stop)
+    with pytest.raises(Cancelled):
+        budget.acquire(1, stop)
 
 
 def test_a_429_stops_every_user_of_the_pool_until_it_is_over(ledger: Ledger, tmp_path: Path) -> None:
-    budget_at(ledger, MIDDLE).refused(RateLimited("too much", headers={"Retry-After": "1"}))
+    budget_at(ledger, MIDDLE).block(RateLimited("too much", headers={"Retry-After": "1"}))
     other = budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE)
     began = time.time()
-    other.take(1, GO)
+    other.acquire(1, GO)
     assert time.time() - began >= 0.9
 
 
 def test_a_ban_longer_than_the_patience_ends_the_run_and_says_until_when(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, patience=60)
-    budget.refused(Banned("banned", headers={"Retry-After": "120"}))
+    budget.block(Banned("banned", headers={"Retry-After": "120"}))
     with pytest.raises(BannedForLong, match="banned until 1970-01-01 16:42:30 UTC"):
-        budget.take(1, GO)
+        budget.acquire(1, GO)
 
 
 def test_a_ban_stops_even_a_process_that_holds_a_lease(ledger: Ledger, tmp_path: Path) -> None:
     holder = budget_at(ledger, MIDDLE, limit=6_000)
-    holder.take(2, GO)
-    budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE).refused(Banned("banned", headers={"Retry-After": "120"}))
+    holder.acquire(2, GO)
+    budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE).block(Banned("banned", headers={"Retry-After": "120"}))
     time.sleep(0.12)  # as long as it may take to hear of it
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
-    with pytest.raises(Stopped):
-        holder.take(2, stop)
+    with pytest.raises(Cancelled):
+        holder.acquire(2, stop)
 
 
 def test_answers_that_overtake_each_other_at_the_edge_of_a_minute_do_not_spend_the_new_one(ledger: Ledger) -> None:
@@ -251,10 +251,10 @@ def test_answers_that_overtake_each_other_at_the_edge_of_a_minute_do_not_spend_t
     budget = Budget(ledger, "here", "spot", clock, 6_000, 1.0, 900, 30)
     edge = MIDDLE // MINUTE * MINUTE + MINUTE
     clock.times = {1.0: edge - 50, 2.0: edge + 50, 3.0: edge - 40}
-    budget.take(2, GO)
-    budget.take(2, GO)
-    budget.settle(2, 4_100, 1.0, 3.0)
-    budget.settle(2, 4_000, 1.0, 2.0)
+    budget.acquire(2, GO)
+    budget.acquire(2, GO)
+    budget.record(2, 4_100, 1.0, 3.0)
+    budget.record(2, 4_000, 1.0, 2.0)
     clock.at_ms = edge + 100
     assert budget.spendable_now() >= 5_990
 
@@ -342,11 +342,11 @@ def test_the_server_never_counts_more_than_its_limit_whatever_clocks_and_delays_
                 if comes_back <= now:
                     clock.time_ms = comes_back
                     used = server.arrive(arrives, weight)
-                    budget.settle(weight, used if answered else None, sent / 1_000, comes_back / 1_000)
+                    budget.record(weight, used if answered else None, sent / 1_000, comes_back / 1_000)
                     on_the_way.remove(call)
             clock.time_ms = now
             budget, weight = budgets[number % 2], chance.choice([1, 2, 5])
-            if budget._try_to_take(weight) == 0:
+            if budget._try_to_acquire(weight) == 0:
                 there, back = chance.uniform(1, 800), chance.uniform(1, 800)
                 on_the_way.append((now + there, now + there + back, budget, weight, now, chance.random() < 0.8))
         for arrives, _, _, weight, _, _ in on_the_way:

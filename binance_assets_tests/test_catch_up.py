@@ -17,7 +17,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 
 from binance_assets.definitions import build_defs
 from binance_assets.model.intervals import parse_derived_interval
-from binance_assets.model.partitions import periods_between
+from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.orchestration.assets import asset_key
@@ -126,7 +126,7 @@ def asked_of(data: ScheduleExecutionData) -> dict[str, list[str]]:
     for request, (first, last) in zip(data.run_requests or [], spans_of(data), strict=True):
         end = dt.date.fromisoformat(last) + dt.timedelta(days=1)
         for key in request.asset_selection or []:
-            days = periods_between(dt.date.fromisoformat(first), end, BTC.interval)
+            days = partitions_between(dt.date.fromisoformat(first), end, BTC.interval)
             asked.setdefault("/".join(key.path), []).extend(day.key for day in days)
     return {name: sorted(keys) for name, keys in asked.items()}
 
@@ -189,13 +189,15 @@ def test_a_day_of_twelve_series_is_one_run_and_its_books_are_those_of_the_sandbo
     start = to_ms(dt.date(2024, 3, 1))
     for series in MINUTES:
         assert lake.keys(series) == ["2024-03-01"]
-        (period,) = lake.periods(series)
-        assert lake.read(series, period).equals(truth(sandbox, str(series), start, start + DAY))
+        (partition,) = lake.partitions(series)
+        assert lake.read(series, partition).equals(truth(sandbox, str(series), start, start + DAY))
         assert len(result.asset_materializations_for_node("__".join(series.key))) == 1
-    told = [check.metadata for check in result.get_asset_check_evaluations()]
-    assert len(told) == 12
-    assert sum(int(str(each["requests"].value)) for each in told) == len(sandbox.requests)
-    assert sum(int(str(each["weight"].value)) for each in told) == sum(request.weight for request in sandbox.requests)
+    message = [check.metadata for check in result.get_asset_check_evaluations()]
+    assert len(message) == 12
+    assert sum(int(str(each["requests"].value)) for each in message) == len(sandbox.requests)
+    assert sum(int(str(each["weight"].value)) for each in message) == sum(
+        request.weight for request in sandbox.requests
+    )
 
 
 def test_of_twelve_series_a_bad_one_fails_alone(
@@ -230,8 +232,8 @@ def test_fetching_ahead_gives_the_files_that_runs_of_one_series_give(
         fetch(build_defs(apart, universe_of(series)), instance, [series], days)
     for series in some:
         assert lake.keys(series) == Lake(apart.lake).keys(series)
-        for period in lake.periods(series):
-            assert lake.path(series, period).read_bytes() == Lake(apart.lake).path(series, period).read_bytes()
+        for partition in lake.partitions(series):
+            assert lake.path(series, partition).read_bytes() == Lake(apart.lake).path(series, partition).read_bytes()
     assert lake.keys(some[1]) == ["2024-03-01"]
 
 
@@ -276,7 +278,7 @@ def test_a_file_that_cannot_be_read_is_a_day_that_is_not_there(
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     fetch(definitions, instance, [BTC], LAST_WEEK)
-    lake.path(BTC, lake.periods(BTC)[3]).write_bytes(b"torn")
+    lake.path(BTC, lake.partitions(BTC)[3]).write_bytes(b"torn")
     assert asked_of(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): ["2024-03-04"]}
 
 
@@ -381,7 +383,7 @@ def test_a_catch_up_that_is_queued_covers_its_days_and_series_and_no_others(
         assert request.asset_selection == [asset_key(series)]
         begin(definitions, instance, "spot_daily", request.tags, queued, [series])
     assert not evaluate(definitions, instance, "spot_catch_up").run_requests
-    Lake(settings.lake).path(BTC, Lake(settings.lake).periods(BTC)[0]).unlink()  # not among those on their way
+    Lake(settings.lake).path(BTC, Lake(settings.lake).partitions(BTC)[0]).unlink()  # not among those on their way
     assert asked_of(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): ["2024-03-05"]}
 
 

@@ -63,19 +63,19 @@ def test_a_day_that_was_there_stays_green_inside_a_run_that_fails(
     with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
         days = [f"2024-01-0{day}" for day in range(1, 5)]
         found = instance.get_status_by_partition(BTC, days, DAILY) or {}
-    told = {day: status.value if status else "" for day, status in found.items()}
-    assert told == dict.fromkeys(days, "MATERIALIZED") | {"2024-01-03": "FAILED"}
+    message = {day: status.value if status else "" for day, status in found.items()}
+    assert message == dict.fromkeys(days, "MATERIALIZED") | {"2024-01-03": "FAILED"}
 
 
 def test_a_month_lands_in_lake_universe_and_dagster(run_cli: Run, tmp_path: Path) -> None:
     result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json",
                       "--source", "rest")  # fmt: skip
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
-    assert (told["days_asked"], told["days_present"], told["refused"]) == (31, 31, [])
-    assert (told["rows"], told["requests"]) == (44_640, 48)  # and the time, the limit, the days' sums
-    assert told["workers"] >= 1
-    assert told["rtt_ms"] > 0
+    message = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    assert (message["days_asked"], message["days_present"], message["refused"]) == (31, 31, [])
+    assert (message["rows"], message["requests"]) == (44_640, 48)  # and the time, the limit, the days' sums
+    assert message["workers"] >= 1
+    assert message["rtt_ms"] > 0
     assert len(keys_in(tmp_path)) == len(materialized_in(tmp_path)) == 31
     (run,) = runs_in(tmp_path)
     assert (run.job_name, run.status) == ("spot_daily", dg.DagsterRunStatus.SUCCESS)
@@ -90,13 +90,13 @@ def test_a_month_that_is_over_is_one_file_of_the_archive_and_costs_no_weight(
 ) -> None:
     result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json", *source)
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
-    assert (told["days_present"], told["rows"], told["refused"]) == (31, 44_640, [])
+    message = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    assert (message["days_present"], message["rows"], message["refused"]) == (31, 44_640, [])
     zips = [request.path for request in sandbox.requests if request.path.endswith(".zip")]
     assert zips == ["/data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip"]
     asked = [request.params["interval"] for request in sandbox.requests if request.path.endswith("/klines")]
     assert asked.count("1m") == (0 if source[-1:] == ["archive"] else 1)  # whether there is such a symbol
-    assert told["weight"] == 1 + 2  # the time and the days' sums
+    assert message["weight"] == 1 + 2  # the time and the days' sums
 
 
 def test_the_table_says_the_same_to_people(run_cli: Run) -> None:
@@ -156,9 +156,9 @@ def test_a_refused_day_is_named_and_the_code_is_1(run_cli: Run, sandbox: Sandbox
     lose_a_minute(sandbox)
     result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", *JANUARY, "--json")
     assert result.returncode == 1
-    told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
-    assert told["days_present"] == 30
-    (refused,) = told["refused"]
+    message = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    assert message["days_present"] == 30
+    (refused,) = message["refused"]
     assert (refused["day"], refused["verdict"]) == ("2024-01-03", "lost")
     assert refused["missing"] == [["2024-01-03T01:00:00Z", "2024-01-03T01:01:00Z"]]
     assert "2024-01-03" not in keys_in(tmp_path)
@@ -172,8 +172,8 @@ def test_several_series_and_intervals_in_one_call(run_cli: Run, tmp_path: Path) 
     result = download(run_cli, "btcusdt", "ETHUSDT", "--market", "usdm", "--interval", "1h", "--interval", "1M",
                       "--start", "2024-01-01", "--end", "2024-03-01", "--json")  # fmt: skip
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert {name: found["days_present"] for name, found in told.items()} == {
+    message = json.loads(result.stdout)
+    assert {name: found["days_present"] for name, found in message.items()} == {
         "usdm/BTCUSDT/1h": 60, "usdm/BTCUSDT/1mo": 2, "usdm/ETHUSDT/1h": 60, "usdm/ETHUSDT/1mo": 2,
     }  # fmt: skip
     assert sorted(run.job_name for run in runs_in(tmp_path)) == ["usdm_daily", "usdm_monthly"]
@@ -182,10 +182,10 @@ def test_several_series_and_intervals_in_one_call(run_cli: Run, tmp_path: Path) 
 def test_from_the_first_candle_to_the_last_finished_one(run_cli: Run, sandbox: Sandbox) -> None:
     result = download(run_cli, "ARBUSDT", "--market", "spot", "--interval", "1M", "--json")
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)["spot/ARBUSDT/1mo"]
+    message = json.loads(result.stdout)["spot/ARBUSDT/1mo"]
     now = dt.datetime.fromtimestamp(sandbox.now_ms() / 1_000, dt.UTC)
     months = (now.year - 2023) * 12 + now.month - 3
-    assert told["days_asked"] == told["days_present"] == months
+    assert message["days_asked"] == message["days_present"] == months
 
 
 def test_a_dry_run_writes_nothing(run_cli: Run, tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_a_dry_run_writes_nothing(run_cli: Run, tmp_path: Path) -> None:
     for source, requests, weight, files in (("rest", 96, 192, 0), ("auto", 4, 0, 2), ("archive", 4, 0, 2)):
         result = download(run_cli, *wanted, "--dry-run", "--json", "--source", source)
         assert result.returncode == 0
-        told = json.loads(result.stdout)["usdm/BTCUSDT/1m"]
-        assert (told["days_asked"], told["days_present"], len(told["days_missing"])) == (33, 0, 33)
-        assert (told["requests"], told["weight"], told["files"]) == (requests, weight, files)
+        message = json.loads(result.stdout)["usdm/BTCUSDT/1m"]
+        assert (message["days_asked"], message["days_present"], len(message["days_missing"])) == (33, 0, 33)
+        assert (message["requests"], message["weight"], message["files"]) == (requests, weight, files)
         table = download(run_cli, *wanted, "--dry-run", "--source", source).stdout.splitlines()
         assert table[0].split()[-3:] == ["requests", "weight", "files"]
         assert table[1].split() == [
@@ -207,17 +207,17 @@ def test_a_dry_run_writes_nothing(run_cli: Run, tmp_path: Path) -> None:
 def test_a_dry_run_weighs_what_the_archive_has_not_yet(run_cli: Run) -> None:
     first = (TODAY - dt.timedelta(40)).replace(day=1)
     wanted = ("BTCUSDT", "--market", "spot", "--interval", "1m", "--start", f"{first}", "--dry-run", "--json")
-    told = json.loads(download(run_cli, *wanted, "--source", "auto").stdout)["spot/BTCUSDT/1m"]
-    assert told["files"] >= 1
-    assert told["days_asked"] == len(told["days_missing"]) == (TODAY - first).days
-    assert told["weight"] == 2 * (told["requests"] - 2 * told["files"])
+    message = json.loads(download(run_cli, *wanted, "--source", "auto").stdout)["spot/BTCUSDT/1m"]
+    assert message["files"] >= 1
+    assert message["days_asked"] == len(message["days_missing"]) == (TODAY - first).days
+    assert message["weight"] == 2 * (message["requests"] - 2 * message["files"])
 
 
 TODAY = dt.datetime.now(dt.UTC).date()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["NOPEUSDT", "--market", "spot", "--interval", "1m", *JANUARY], "there is no symbol NOPEUSDT"),
         (["NOPEUSDT", "--market", "coinm", "--interval", "1m"], "there is no symbol NOPEUSDT"),
@@ -241,19 +241,19 @@ TODAY = dt.datetime.now(dt.UTC).date()
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
-    run_cli: Run, tmp_path: Path, arguments: list[str], says: str
+    run_cli: Run, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     result = download(run_cli, *arguments)
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    assert says in line
+    assert message in line
     assert result.stdout == ""
     assert {path.name.split("-")[0] for path in tmp_path.iterdir()} <= {"ledger.sqlite"}
 
 
 @pytest.mark.parametrize(
-    ("environment", "says"),
+    ("environment", "message"),
     [
         ({"BINANCE_SPOT_URL": "https://api.binance.com/api"}, "BINANCE_SPOT_URL"),
         ({"BINANCE_ASSETS_WARMUP": "none"}, "BINANCE_ASSETS_WARMUP"),
@@ -262,11 +262,11 @@ def test_bad_input_is_one_line_and_nothing_is_written(
         ({"BINANCE_ASSETS_LAKE": "/proc/nowhere/lake"}, "cannot be written"),
     ],
 )
-def test_bad_configuration_is_one_line(run_cli: Run, environment: dict[str, str], says: str) -> None:
+def test_bad_configuration_is_one_line(run_cli: Run, environment: dict[str, str], message: str) -> None:
     result = run_cli("download", "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-01-01",
                      "--end", "2024-01-02", **environment)  # fmt: skip
     assert result.returncode == 2, result.stderr
-    assert says in result.stderr
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -311,9 +311,9 @@ def test_an_interrupt_of_the_whole_process_group_is_one_line(sandbox: Sandbox, t
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # and once more by an impatient hand
-    _, told = process.communicate(timeout=20)
+    _, message = process.communicate(timeout=20)
     assert process.returncode == 130
-    (line,) = told.strip().splitlines()
+    (line,) = message.strip().splitlines()
     assert line.startswith("error: interrupted")
     (run,) = runs_in(tmp_path)
     assert run.status == dg.DagsterRunStatus.CANCELED
@@ -382,11 +382,11 @@ def test_an_interrupt_ends_it_within_two_seconds_even_while_a_socket_hangs(
     assert len(finished) >= 20
     began = time.monotonic()
     process.send_signal(signal_)
-    _, told = process.communicate(timeout=20)
+    _, message = process.communicate(timeout=20)
     assert time.monotonic() - began < 2.5  # two seconds, and what a loaded machine adds
     assert process.returncode == 130
-    assert told.strip().splitlines()[-1].startswith("error: interrupted")
-    assert "Traceback" not in told
+    assert message.strip().splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in message
     (run,) = runs_in(tmp_path)
     assert run.status == dg.DagsterRunStatus.CANCELED
     assert set(keys_in(tmp_path)) >= set(finished)
@@ -406,10 +406,10 @@ def test_an_interrupt_ends_it_within_two_seconds_while_the_days_sums_hang(sandbo
         time.sleep(0.05)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=20)
+    _, message = process.communicate(timeout=20)
     assert time.monotonic() - began < 2.5  # two seconds, and what a loaded machine adds
     assert process.returncode == 130
-    assert told.strip().splitlines()[-1].startswith("error: interrupted")
+    assert message.strip().splitlines()[-1].startswith("error: interrupted")
     (run,) = runs_in(tmp_path)
     assert run.status == dg.DagsterRunStatus.CANCELED
 
@@ -421,14 +421,14 @@ def test_after_an_interrupt_the_same_command_goes_on(run_cli: Run, sandbox: Sand
     result = download(run_cli, "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-01-01",
                       "--end", "2024-04-01", "--json")  # fmt: skip
     assert result.returncode == 0, result.stderr
-    told = json.loads(result.stdout)["spot/BTCUSDT/1m"]
-    assert told["days_present"] == 91
-    assert told["rows"] <= 71 * 1440
+    message = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    assert message["days_present"] == 91
+    assert message["rows"] <= 71 * 1440
 
 
 def test_help_is_quick_and_knows_every_command(run_cli: Run) -> None:
-    told = run_cli("--help").stdout
-    assert all(name in told for name in ("download", "track", "untrack", "series", "sandbox", "demo"))
+    message = run_cli("--help").stdout
+    assert all(name in message for name in ("download", "track", "untrack", "series", "sandbox", "demo"))
     assert os.linesep in run_cli("download", "--help").stdout
 
 
@@ -500,7 +500,7 @@ def test_an_invalid_day_cannot_be_accepted(run_cli: Run, sandbox: Sandbox, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["spot/BTCUSDT/1m", f"{TODAY}", "--reason", "now"], 1, "unfinished and cannot be accepted"),
         (["spot/BTCUSDT/1m", "2099-01-01", "--reason", "now"], 1, "unfinished and cannot be accepted"),
@@ -515,13 +515,13 @@ def test_an_invalid_day_cannot_be_accepted(run_cli: Run, sandbox: Sandbox, tmp_p
     ],
 )
 def test_what_cannot_be_accepted_is_one_line_and_nothing_is_written(
-    run_cli: Run, tmp_path: Path, arguments: list[str], code: int, says: str
+    run_cli: Run, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     result = run_cli("accept", *arguments)
     assert result.returncode == code, result.stderr
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    assert says in line
+    assert message in line
     assert result.stdout == ""
     assert parquets(tmp_path) == []
 
@@ -589,14 +589,14 @@ def test_whatever_is_wrong_with_a_file_is_found_and_named(lake_of_a_week: Run, t
     assert looked.returncode == 1
     header, *lines = looked.stdout.strip().splitlines()
     assert header.split()[:2] == ["series", "partition"]
-    told = {line.split()[1]: " ".join(line.split()[2:]) for line in lines if line.startswith("spot/BTCUSDT/1m")}
-    assert set(told) == {f"2024-01-0{n}" for n in range(2, 8)}
-    assert told["2024-01-02"] == "there is no file"
-    assert "metadata" in told["2024-01-03"] or "cannot be read" in told["2024-01-03"]
-    assert "it was complete and is unbalanced" in told["2024-01-04"]
-    assert "metadata" in told["2024-01-05"]
-    assert "it has 1,440 candles, and its metadata says 1,439" in told["2024-01-06"]
-    assert "it was complete and is invalid" in told["2024-01-07"]
+    message = {line.split()[1]: " ".join(line.split()[2:]) for line in lines if line.startswith("spot/BTCUSDT/1m")}
+    assert set(message) == {f"2024-01-0{n}" for n in range(2, 8)}
+    assert message["2024-01-02"] == "there is no file"
+    assert "metadata" in message["2024-01-03"] or "cannot be read" in message["2024-01-03"]
+    assert "it was complete and is unbalanced" in message["2024-01-04"]
+    assert "metadata" in message["2024-01-05"]
+    assert "it has 1,440 candles, and its metadata says 1,439" in message["2024-01-06"]
+    assert "it was complete and is invalid" in message["2024-01-07"]
     assert "Traceback" not in looked.stderr
 
 

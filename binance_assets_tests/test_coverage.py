@@ -15,9 +15,9 @@ import pytest
 
 from binance_assets.definitions import build_defs
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.override import accept
+from binance_assets.ingest.override import override
 from binance_assets.model.intervals import parse_derived_interval
-from binance_assets.model.partitions import period_of
+from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.coverage import coverage_key
@@ -179,7 +179,7 @@ def test_the_coverage_of_an_empty_lake(settings: Settings, instance: dg.DagsterI
     assert str(said["table"].value).splitlines()[2] == "| spot/BTCUSDT/1h |  |  | 0 | 0 | 0 | 0 | 0 |"
     encoded = str(said["days by month"].value).partition("base64,")[2].removesuffix(")")
     assert pixels_of(base64.b64decode(encoded)) == [[GREY]]
-    assert lake.origin is None  # the lake may still become one of real candles
+    assert lake.venue is None  # the lake may still become one of real candles
 
 
 def test_a_series_of_which_every_day_was_refused_is_not_passed_over(
@@ -225,8 +225,8 @@ def test_a_day_that_a_person_accepted_is_counted_as_lost(
     definitions = build_defs(settings, universe_of(BTC))
     lose_noon(sandbox, BTC, "2024-03-02")
     fetch(definitions, instance, [BTC], march(1, 2))
-    exchange, period = Exchange(BTC.market, settings), period_of("2024-03-02", BTC.interval)
-    accept(lake, exchange, BTC, period, source="rest", strict=False, who="somebody", reason="no other source")
+    exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
+    override(lake, exchange, BTC, partition, source="rest", strict=False, who="somebody", reason="no other source")
     exchange.close()
     said = refresh(definitions, instance, "spot")
     assert (said["refused"].value, said["partitions"].value, said["candles"].value) == (0, 2, 47)
@@ -266,7 +266,7 @@ def test_a_month_is_missing_only_when_its_last_week_has_closed(filled: Lake) -> 
 
 
 def test_a_file_that_cannot_be_read_is_missing(filled: Lake) -> None:
-    filled.path(BTC, period_of("2024-02-28", BTC.interval)).write_bytes(b"torn")
+    filled.path(BTC, partition_for_key("2024-02-28", BTC.interval)).write_bytes(b"torn")
     found = coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())
     assert (found.missing, found.verdicts["complete"], found.rows) == (2, 4, 96)
 

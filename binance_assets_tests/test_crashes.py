@@ -19,12 +19,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from binance_assets.model.partitions import period_of
+from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.runs import fail_runs_of_dead_processes
-from binance_assets.processes import begin_of
+from binance_assets.processes import process_start_time
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets_tests.conftest import Fetch, Run, cli_environment
@@ -57,8 +57,8 @@ def assert_all_whole(sandbox: Sandbox, lake: Lake) -> list[str]:
     """Every file in the lake is the whole truth of its day; returns the days."""
     keys = lake.keys(SERIES)
     for key in keys:
-        period = period_of(key, SERIES.interval)
-        assert lake.read(SERIES, period).equals(truth(sandbox, NAME, period.start, period.end)), key
+        partition = partition_for_key(key, SERIES.interval)
+        assert lake.read(SERIES, partition).equals(truth(sandbox, NAME, partition.start, partition.end)), key
     return keys
 
 
@@ -78,9 +78,9 @@ def test_a_download_that_is_killed_again_and_again_loses_and_tears_nothing(slow:
         assert set(now) >= set(have), f"killed after {pause} s"
         have = now
     process = start_download(slow, tmp_path)
-    told, errors = process.communicate(timeout=60)
+    message, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert json.loads(told)[NAME]["days_present"] == DAYS
+    assert json.loads(message)[NAME]["days_present"] == DAYS
     assert len(assert_all_whole(slow, lake)) == DAYS
     assert list((lake.root / ".incoming").iterdir()) == []
     with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
@@ -119,7 +119,7 @@ def test_a_process_number_that_was_given_to_another_process_does_not_keep_a_run_
             candle_job(), tags=tags | {"binance_assets/process_began": began}, status=dg.DagsterRunStatus.STARTED
         )
 
-    other, this = run("1"), run(begin_of(os.getpid()))
+    other, this = run("1"), run(process_start_time(os.getpid()))
     assert fail_runs_of_dead_processes(instance) == 1
     statuses = [instance.get_run_by_id(each.run_id).status.value for each in (other, this)]  # type: ignore[union-attr]
     assert statuses == ["FAILURE", "STARTED"]
@@ -164,11 +164,11 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_files(
     def write_all() -> None:
         for day in days:
             lake.write(SERIES, day)
-            written.append(day.period.key)
+            written.append(day.partition.key)
 
-    with pytest.raises(LakeError, match="cannot be written") as told:
+    with pytest.raises(LakeError, match="cannot be written") as raised:
         write_all()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     assert written
     assert assert_all_whole(sandbox, lake) == written
     assert list((lake.root / ".incoming").iterdir()) == []

@@ -125,9 +125,9 @@ def test_what_a_day_says_of_itself(definitions: dg.Definitions, instance: dg.Dag
 
 
 def _periods() -> list[object]:
-    from binance_assets.model.partitions import periods_between
+    from binance_assets.model.partitions import partitions_between
 
-    return list(periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 4), BTC.interval))
+    return list(partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 4), BTC.interval))
 
 
 def test_what_a_run_says_of_itself(settings: Settings, instance: dg.DagsterInstance) -> None:

@@ -15,9 +15,9 @@ import pytest
 from binance_assets.definitions import build_defs
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.derive import derived_day
-from binance_assets.ingest.override import accept
+from binance_assets.ingest.override import override
 from binance_assets.model.intervals import parse_derived_interval, parse_interval
-from binance_assets.model.partitions import period_of
+from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, MINUTE, to_ms
 from binance_assets.orchestration.assets import asset_key
@@ -58,11 +58,11 @@ def lake(settings: Settings) -> Lake:
 
 
 def read(lake: Lake, series: Series, key: str) -> pl.DataFrame:
-    return lake.read(series, period_of(key, series.interval))
+    return lake.read(series, partition_for_key(key, series.interval))
 
 
 def metadata(lake: Lake, series: Series, key: str) -> dict[str, str]:
-    return pl.read_parquet_metadata(lake.path(series, period_of(key, series.interval)))
+    return pl.read_parquet_metadata(lake.path(series, partition_for_key(key, series.interval)))
 
 
 def events(instance: dg.DagsterInstance, series: Series) -> list[str | None]:
@@ -146,14 +146,14 @@ def test_a_day_that_a_person_accepted_is_derived_with_its_hole_and_says_so(
     definitions: dg.Definitions, settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     lose(sandbox, "2024-03-02")
-    exchange, period = Exchange(BTC.market, settings), period_of("2024-03-02", BTC.interval)
-    judged, stored = accept(
-        lake, exchange, BTC, period, source="rest", strict=False, who="somebody", reason="no other source"
+    exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
+    result, stored = override(
+        lake, exchange, BTC, partition, source="rest", strict=False, who="somebody", reason="no other source"
     )
     exchange.close()
-    assert (judged.verdict, stored is not None) == ("lost", True)
-    (result,) = fetch(definitions, instance, [FIVE.series, HOUR.series], ["2024-03-02"])
-    assert result.success
+    assert (result.verdict, stored is not None) == ("lost", True)
+    (run,) = fetch(definitions, instance, [FIVE.series, HOUR.series], ["2024-03-02"])
+    assert run.success
     said = metadata(lake, FIVE.series, "2024-03-02")
     assert (said["verdict"], said["accepted_by"], said["accepted_because"]) == ("lost", "somebody", "no other source")
     assert json.loads(said["missing"]) == [["2024-03-02T12:00:00Z", "2024-03-02T12:10:00Z"]]
@@ -234,17 +234,17 @@ def test_a_torn_file_of_the_source_derives_nothing_and_what_was_there_stays(
 ) -> None:
     fetch(definitions, instance, [BTC], DAYS[:1])
     fetch(definitions, instance, [HOUR.series], DAYS[:1])
-    before = lake.path(HOUR.series, period_of(DAYS[0], HOUR.series.interval)).read_bytes()
-    source = lake.path(BTC, period_of(DAYS[0], BTC.interval))
+    before = lake.path(HOUR.series, partition_for_key(DAYS[0], HOUR.series.interval)).read_bytes()
+    source = lake.path(BTC, partition_for_key(DAYS[0], BTC.interval))
     whole = source.read_bytes()
     source.write_bytes(whole[: len(whole) // 2])
     assert not fetch(definitions, instance, [HOUR.series], DAYS[:1])[0].success
     source.write_bytes(b"\0" * (len(whole) // 2) + whole[len(whole) // 2 :])  # the footer is sound, the candles are not
-    judged = derived_day(lake, HOUR, period_of(DAYS[0], HOUR.series.interval))
-    assert (judged.verdict, judged.accepted) == ("invalid", False)
-    assert judged.reason.startswith(f"{BTC} cannot be read: ")
+    result = derived_day(lake, HOUR, partition_for_key(DAYS[0], HOUR.series.interval))
+    assert (result.verdict, result.is_accepted) == ("invalid", False)
+    assert result.reason.startswith(f"{BTC} cannot be read: ")
     assert not fetch(definitions, instance, [HOUR.series], DAYS[:1])[0].success
-    assert lake.path(HOUR.series, period_of(DAYS[0], HOUR.series.interval)).read_bytes() == before
+    assert lake.path(HOUR.series, partition_for_key(DAYS[0], HOUR.series.interval)).read_bytes() == before
 
 
 # Source and derived together.

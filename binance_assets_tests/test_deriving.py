@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_assets.candles.columns import columns, empty_candles
-from binance_assets.candles.resampling import derive
+from binance_assets.candles.resampling import resample
 from binance_assets.candles.schema import candle_schema
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
@@ -61,12 +61,12 @@ def test_recorded_minutes_give_the_exchange_s_own_candles_bit_for_bit(
 ) -> None:
     minutes = recorded_candles(recorded, SPOT, f"{symbol}-1m-{day}")
     own = recorded_candles(recorded, SPOT, f"{symbol}-{interval}-{day}")
-    assert derive(SPOT, minutes, parse_interval(interval)).equals(own)
+    assert resample(SPOT, minutes, parse_interval(interval)).equals(own)
 
 
 def test_recorded_quarters_of_an_hour_give_the_hours_that_minutes_give(recorded: Path) -> None:
     quarters = recorded_candles(recorded, SPOT, "BTCUSDT-15m-2023-03-24")
-    assert derive(SPOT, quarters, parse_interval("1h")).equals(
+    assert resample(SPOT, quarters, parse_interval("1h")).equals(
         recorded_candles(recorded, SPOT, "BTCUSDT-1h-2023-03-24")
     )
 
@@ -83,7 +83,7 @@ def test_a_minute_without_trades_opens_no_recorded_quarter(recorded: Path) -> No
 
 def test_the_stop_of_2023_cuts_a_candle_short_and_leaves_out_what_lies_within(recorded: Path) -> None:
     minutes = recorded_candles(recorded, SPOT, "BTCUSDT-1m-2023-03-24")
-    hours = derive(SPOT, minutes, parse_interval("1h"))
+    hours = resample(SPOT, minutes, parse_interval("1h"))
     assert len(hours) == 23
     assert to_ms(dt.date(2023, 3, 24)) + 13 * HOUR not in opens(hours)
     stopped = hours.filter(pl.col("open_time").dt.hour() == 12).row(0, named=True)
@@ -107,7 +107,7 @@ def test_what_recorded_minutes_give_is_sane_and_their_exact_sum(
 ) -> None:
     rows = archive_rows(recorded / market.name / f"{file}.zip")
     coarser = parse_derived_interval(interval)
-    derived = derive(market, expected(market, rows), coarser)
+    derived = resample(market, expected(market, rows), coarser)
     candle_schema(market, coarser).validate(derived, lazy=True)
     slots: defaultdict[int, list[list[Any]]] = defaultdict(list)
     for row in rows:
@@ -132,7 +132,7 @@ def test_synthetic_minutes_give_the_sandbox_s_own_candles(
     def rows(of: str) -> pl.DataFrame:
         return expected(MARKETS[market], shared_sandbox.rows(market, symbol, of, FIRST, FIRST + 3 * DAY))
 
-    assert derive(MARKETS[market], rows("1m"), parse_interval(interval)).equals(rows(interval))
+    assert resample(MARKETS[market], rows("1m"), parse_interval(interval)).equals(rows(interval))
 
 
 def test_synthetic_seconds_give_minutes(shared_sandbox: Sandbox) -> None:
@@ -140,7 +140,7 @@ def test_synthetic_seconds_give_minutes(shared_sandbox: Sandbox) -> None:
         expected(SPOT, shared_sandbox.rows("spot", "BTCUSDT", interval, FIRST, FIRST + 6 * HOUR))
         for interval in ("1s", "1m")
     )
-    assert derive(SPOT, seconds, parse_interval("1m")).equals(minutes)
+    assert resample(SPOT, seconds, parse_interval("1m")).equals(minutes)
 
 
 # The rules one by one.
@@ -150,25 +150,25 @@ def test_candles_without_trades_count_where_there_are_no_others() -> None:
     quiet = [candle(0, (9, 9, 9, 9), 0), candle(1, (9, 9, 9, 9), 0)]
     busy = [candle(2, (5, 7, 4, 6), 3), candle(3, (6, 8, 5, 5), 2), candle(4, (5, 5, 5, 5), 0)]
     prices = ["open", "high", "low", "close", "trades"]
-    assert derive(SPOT, table([*quiet, *busy]), parse_interval("5m")).select(prices).rows() == [(5, 8, 4, 5, 5)]
-    assert derive(SPOT, table(quiet), parse_interval("5m")).select(prices).rows() == [(9, 9, 9, 9, 0)]
+    assert resample(SPOT, table([*quiet, *busy]), parse_interval("5m")).select(prices).rows() == [(5, 8, 4, 5, 5)]
+    assert resample(SPOT, table(quiet), parse_interval("5m")).select(prices).rows() == [(9, 9, 9, 9, 0)]
 
 
 def test_a_candle_closes_with_the_last_one_in_it_and_opens_on_the_grid() -> None:
-    derived = derive(SPOT, table([candle(7, (1, 1, 1, 1), 1), candle(8, (1, 1, 1, 1), 1)]), parse_interval("5m"))
+    derived = resample(SPOT, table([candle(7, (1, 1, 1, 1), 1), candle(8, (1, 1, 1, 1), 1)]), parse_interval("5m"))
     assert opens(derived) == [FIRST + 5 * MINUTE]
     assert derived["close_time"].to_physical().to_list() == [FIRST + 9 * MINUTE - 1]
 
 
 def test_a_sum_shows_no_noise_of_binary_fractions() -> None:
-    derived = derive(SPOT, table([candle(n, (1, 1, 1, 1), 1, 0.1) for n in range(3)]), parse_interval("3m"))
+    derived = resample(SPOT, table([candle(n, (1, 1, 1, 1), 1, 0.1) for n in range(3)]), parse_interval("3m"))
     assert derived["volume"].to_list() == [0.3]
     assert 0.1 + 0.1 + 0.1 != 0.3
 
 
 @pytest.mark.parametrize("market", MARKETS.values(), ids=str)
 def test_of_nothing_comes_an_empty_table_with_every_column(market: Market) -> None:
-    derived = derive(market, empty_candles(market), parse_interval("1h"))
+    derived = resample(market, empty_candles(market), parse_interval("1h"))
     assert derived.is_empty()
     assert dict(derived.schema) == columns(market)
     assert derived.columns == list(columns(market))
@@ -178,7 +178,7 @@ def test_of_nothing_comes_an_empty_table_with_every_column(market: Market) -> No
 def test_every_slot_of_the_grid_has_its_candle(interval: str) -> None:
     coarser = parse_derived_interval(interval)
     minutes = table([candle(n, (1, 1, 1, 1), 1) for n in range(3 * 1440)])
-    derived = derive(SPOT, minutes, coarser)
+    derived = resample(SPOT, minutes, coarser)
     assert opens(derived) == list(coarser.open_times(FIRST, FIRST + 3 * DAY))
     assert derived["volume"].unique().to_list() == [coarser.step / MINUTE]
     assert (derived["close_time"] - derived["open_time"]).unique().dt.total_milliseconds().to_list() == [
@@ -215,12 +215,12 @@ chains = st.sampled_from([("5m", "1h"), ("5m", "10m"), ("15m", "45m"), ("45m", "
 @given(minutes_of_two_days, chains)
 def test_deriving_in_two_steps_is_deriving_in_one(minutes: pl.DataFrame, chain: tuple[str, str]) -> None:
     finer, coarser = map(parse_derived_interval, chain)
-    assert derive(SPOT, derive(SPOT, minutes, finer), coarser).equals(derive(SPOT, minutes, coarser))
+    assert resample(SPOT, resample(SPOT, minutes, finer), coarser).equals(resample(SPOT, minutes, coarser))
 
 
 @given(minutes_of_two_days, st.sampled_from(["5m", *ODD, "1h", "1d"]).map(parse_derived_interval))
 def test_derived_candles_are_sane_and_nothing_is_lost_in_them(minutes: pl.DataFrame, interval: Interval) -> None:
-    derived = derive(SPOT, minutes, interval)
+    derived = resample(SPOT, minutes, interval)
     candle_schema(SPOT, interval).validate(derived, lazy=True)
     assert opens(derived) == sorted({time - time % interval.step for time in opens(minutes)})
     assert derived["trades"].sum() == minutes["trades"].sum()
@@ -231,6 +231,6 @@ def test_derived_candles_are_sane_and_nothing_is_lost_in_them(minutes: pl.DataFr
 @given(minutes_of_two_days)
 def test_a_day_is_derived_alike_alone_and_among_others(minutes: pl.DataFrame) -> None:
     first = pl.col("open_time").dt.date() == dt.date(2024, 1, 1)
-    whole = derive(SPOT, minutes, parse_derived_interval("90m"))
-    alone = [derive(SPOT, minutes.filter(part), parse_derived_interval("90m")) for part in (first, ~first)]
+    whole = resample(SPOT, minutes, parse_derived_interval("90m"))
+    alone = [resample(SPOT, minutes.filter(part), parse_derived_interval("90m")) for part in (first, ~first)]
     assert pl.concat(alone).equals(whole)

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from binance_assets.exchange.errors import Stopped
+from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import plan
 from binance_assets.ingest.download import download
 from binance_assets.model.markets import COINM, MARKETS
-from binance_assets.model.partitions import Period, next_first, period_of, periods_between
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import Partition, next_first_day, partition_for_key, partitions_between
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
@@ -36,14 +36,14 @@ FIRST = to_ms(dt.date(2024, 1, 1))
 
 def truth(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
     series = parse_series(name)
-    rows = sandbox.rows(series.market.name, series.symbol, series.interval.wire, start, end)
+    rows = sandbox.rows(series.market.name, series.symbol, series.interval.api_name, start, end)
     return parse_page(series.market, body_of(rows))
 
 
-def assert_the_truth(sandbox: Sandbox, name: str, days: list[Judged]) -> None:
+def assert_the_truth(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
     assert [day.verdict for day in days] == ["complete"] * len(days), [day.reason for day in days]
     for day in days:
-        assert day.candles.equals(truth(sandbox, name, day.period.start, day.period.end))
+        assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end))
 
 
 @pytest.mark.parametrize(
@@ -81,22 +81,22 @@ def test_a_good_range_of_many_blocks_asks_every_page_once(
     days = fetch(name, "2024-01-01", "2024-05-01")
     assert_the_truth(sandbox, name, days)
     windows = [request.params["startTime"] for request in pages_of(sandbox, name)]
-    assert len(windows) == len(set(windows)) == len(plan(parse_series(name), [day.period for day in days]))
+    assert len(windows) == len(set(windows)) == len(plan(parse_series(name), [day.partition for day in days]))
 
 
 def test_scattered_days_are_fetched_together_and_only_they_are_kept(sandbox: Sandbox, open_exchange: Open) -> None:
     name = "spot/BTCUSDT/1h"
     series = parse_series(name)
-    days = [period_of(f"2024-01-{n:02}", series.interval) for n in (1, 2, 5, 9, 30)]
-    judged = list(download(open_exchange(name), series, days))
-    assert [one.period for one in judged] == days
-    assert_the_truth(sandbox, name, judged)
+    days = [partition_for_key(f"2024-01-{n:02}", series.interval) for n in (1, 2, 5, 9, 30)]
+    result = list(download(open_exchange(name), series, days))
+    assert [one.partition for one in result] == days
+    assert_the_truth(sandbox, name, result)
     assert len(pages_of(sandbox, name)) == 1
 
 
 def pages_of(sandbox: Sandbox, name: str) -> list[Served]:
     """The requests for candles of the series itself, without those for its days' sums."""
-    interval = parse_series(name).interval.wire
+    interval = parse_series(name).interval.api_name
     return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
 
 
@@ -108,10 +108,10 @@ def test_a_delivered_contract_is_known_to_klines_alone(sandbox: Sandbox, fetch: 
 def test_today_is_unfinished_by_the_servers_clock_and_costs_nothing(sandbox: Sandbox, open_exchange: Open) -> None:
     name = "spot/BTCUSDT/1h"
     series = parse_series(name)
-    today = Period(sandbox.now_ms() // DAY * DAY, sandbox.now_ms() // DAY * DAY + DAY)
-    yesterday = Period(today.start - DAY, today.start)
-    judged = list(download(open_exchange(name), series, [yesterday, today]))
-    assert [one.verdict for one in judged] == ["complete", "unfinished"]
+    today = Partition(sandbox.now_ms() // DAY * DAY, sandbox.now_ms() // DAY * DAY + DAY)
+    yesterday = Partition(today.start - DAY, today.start)
+    result = list(download(open_exchange(name), series, [yesterday, today]))
+    assert [one.verdict for one in result] == ["complete", "unfinished"]
     windows = [request.params for request in sandbox.requests if request.path.endswith("/klines")]
     assert all(int(window["endTime"]) < today.start for window in windows)
 
@@ -123,8 +123,8 @@ def test_a_wrong_clock_on_our_side_does_no_harm(settings: Settings, hours: int) 
         exchange = Exchange(parse_series("spot/BTCUSDT/1h").market, Settings.model_validate(values))
         series = parse_series("spot/BTCUSDT/1h")
         day = elsewhere.now_ms() // DAY * DAY
-        judged = list(download(exchange, series, [Period(day - DAY, day), Period(day, day + DAY)]))
-        assert [one.verdict for one in judged] == ["complete", "unfinished"]
+        result = list(download(exchange, series, [Partition(day - DAY, day), Partition(day, day + DAY)]))
+        assert [one.verdict for one in result] == ["complete", "unfinished"]
         exchange.close()
 
 
@@ -136,21 +136,21 @@ def test_any_periods_of_any_series_arrive_whole_and_once(
     market = data.draw(st.sampled_from(list(MARKETS.values())))
     symbol = data.draw(st.sampled_from(["BTCUSD_PERP", "ETHUSD_PERP"] if market is COINM else ["BTCUSDT", "ETHUSDT"]))
     series = Series(market, symbol, data.draw(st.sampled_from([i for i in market.intervals if i.name != "1s"])))
-    most = 50 if series.interval.is_coarse else 6 if series.interval.step < HOUR else 90
+    most = 50 if series.interval.is_multi_day else 6 if series.interval.step < HOUR else 90
     first = dt.date(2021, data.draw(st.integers(1, 12)), 1)
     wanted = data.draw(st.lists(st.booleans(), min_size=1, max_size=most))
     end = first
     for _ in wanted:
-        end = next_first(end, series.interval)
-    every = periods_between(first, end, series.interval)
-    periods = [period for period, asked in zip(every, wanted, strict=True) if asked]
+        end = next_first_day(end, series.interval)
+    every = partitions_between(first, end, series.interval)
+    partitions = [partition for partition, asked in zip(every, wanted, strict=True) if asked]
     exchange = Exchange(market, settings)
     try:
-        judged = list(download(exchange, series, periods))
+        result = list(download(exchange, series, partitions))
     finally:
         exchange.close()
-    assert [one.period for one in judged] == periods
-    assert_the_truth(shared_sandbox, str(series), judged)
+    assert [one.partition for one in result] == partitions
+    assert_the_truth(shared_sandbox, str(series), result)
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------
@@ -213,25 +213,27 @@ def test_a_page_that_cannot_be_had_makes_its_days_unreachable_and_the_others_go_
     days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-07")
     assert {day.verdict for day in days} == {"complete", "unreachable"}
     unreachable = [day for day in days if day.verdict == "unreachable"]
-    assert period_of("2024-01-03", parse_series("spot/BTCUSDT/1m").interval) in [day.period for day in unreachable]
+    assert partition_for_key("2024-01-03", parse_series("spot/BTCUSDT/1m").interval) in [
+        day.partition for day in unreachable
+    ]
     assert len(unreachable) <= 2
     assert "answered 500" in unreachable[0].reason
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "message"),
     [
         (Fault("status", value=451), "https://data-api.binance.vision"),
         (Fault("invalid_symbol"), "there is no symbol BTCUSDT"),
     ],
 )
 def test_what_is_permanent_is_asked_once_and_told_in_one_line(
-    sandbox: Sandbox, fetch: Fetch, fault: Fault, says: str
+    sandbox: Sandbox, fetch: Fetch, fault: Fault, message: str
 ) -> None:
     sandbox.faults.add(fault)
     days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-02-01")
     assert {day.verdict for day in days} == {"unreachable"}
-    assert says in days[0].reason
+    assert message in days[0].reason
     assert "\n" not in days[0].reason
     assert sum(request.path.endswith("/klines") for request in sandbox.requests) == 1
 
@@ -240,7 +242,9 @@ def test_an_exchange_that_is_not_there_makes_all_days_unreachable(settings: Sett
     values = settings.model_dump() | {"spot_url": "http://127.0.0.1:9"}
     series = parse_series("spot/BTCUSDT/1d")
     exchange = Exchange(series.market, Settings.model_validate(values))
-    days = list(download(exchange, series, periods_between(dt.date(2024, 1, 1), dt.date(2024, 2, 1), series.interval)))
+    days = list(
+        download(exchange, series, partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 1), series.interval))
+    )
     assert {day.verdict for day in days} == {"unreachable"}
     assert "no connection" in days[0].reason
     exchange.close()
@@ -258,7 +262,7 @@ def test_a_host_that_takes_no_connection_is_given_up_after_its_time_out(settings
         series = parse_series("spot/BTCUSDT/1d")
         exchange = Exchange(series.market, Settings.model_validate(settings.model_dump() | {
             "spot_url": url, "connect_timeout": 0.2, "read_timeout": 30}))  # fmt: skip
-        (day,) = download(exchange, series, [period_of("2024-01-01", series.interval)])
+        (day,) = download(exchange, series, [partition_for_key("2024-01-01", series.interval)])
         assert (day.verdict, "no connection in time" in day.reason) == ("unreachable", True)
         exchange.close()
 
@@ -270,14 +274,16 @@ def test_the_warm_up_pages_are_kept_and_the_figures_say_what_was_asked(sandbox: 
     name = "spot/BTCUSDT/1m"
     series = parse_series(name)
     exchange = open_exchange(name)
-    days = list(download(exchange, series, periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval)))
+    days = list(
+        download(exchange, series, partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval))
+    )
     assert_the_truth(sandbox, name, days)
-    figures = exchange.figures()
-    assert figures.warmup == 3
-    assert figures.requests == len(sandbox.requests) == 11 + 3  # and the time, the limit, the days' sums
-    assert figures.weight == sum(request.weight for request in sandbox.requests) == 22 + 1 + 20 + 2
-    assert figures.workers >= 1
-    assert figures.rtt_ms
+    metrics = exchange.metrics()
+    assert metrics.warmup == 3
+    assert metrics.requests == len(sandbox.requests) == 11 + 3  # and the time, the limit, the days' sums
+    assert metrics.weight == sum(request.weight for request in sandbox.requests) == 22 + 1 + 20 + 2
+    assert metrics.workers >= 1
+    assert metrics.rtt_ms
 
 
 @pytest.fixture
@@ -293,9 +299,9 @@ def test_the_budget_is_spent_to_the_end_and_no_429_is_drawn(strict: tuple[Sandbo
     served, settings = strict
     series = parse_series("usdm/ETHUSDT/1m")
     exchange = Exchange(series.market, settings)
-    days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 13), series.interval)  # 12 days cost 70 of 60
-    judged = list(download(exchange, series, days))
-    assert {day.verdict for day in judged} == {"complete"}
+    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 13), series.interval)  # 12 days cost 70 of 60
+    result = list(download(exchange, series, days))
+    assert {day.verdict for day in result} == {"complete"}
     assert {request.status for request in served.requests} == {200}
     spent = Counter[int]()
     for request in served.requests:
@@ -309,7 +315,7 @@ def test_the_budget_is_spent_to_the_end_and_no_429_is_drawn(strict: tuple[Sandbo
 def test_a_process_that_begins_in_a_spent_minute_waits_even_to_ask_the_time(strict: tuple[Sandbox, Settings]) -> None:
     served, settings = strict
     series = parse_series("usdm/ETHUSDT/1m")
-    days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 11), series.interval)  # 10 days cost 58 of 60
+    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 11), series.interval)  # 10 days cost 58 of 60
     first, second = Exchange(series.market, settings), Exchange(series.market, settings)
     assert {day.verdict for day in download(first, series, days)} == {"complete"}
     assert second.now() // MINUTE > served.requests[0].at_ms // MINUTE
@@ -326,10 +332,10 @@ def test_an_exchange_info_that_cannot_be_had_delays_and_ends_nothing(
     impatient = Settings.model_validate(settings.model_dump() | {"connect_timeout": 0.5, "read_timeout": 1})
     series = parse_series("spot/BTCUSDT/1m")
     exchange = Exchange(series.market, impatient)
-    judged = list(
-        download(exchange, series, periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval))
+    result = list(
+        download(exchange, series, partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval))
     )
-    assert_the_truth(sandbox, "spot/BTCUSDT/1m", judged)
+    assert_the_truth(sandbox, "spot/BTCUSDT/1m", result)
     exchange.close()
 
 
@@ -345,9 +351,9 @@ def test_a_closed_exchange_ends_a_download_even_while_a_socket_hangs(sandbox: Sa
     sandbox.faults.add(Fault("hang", start=FIRST + 3 * DAY, end=FIRST + 3 * DAY + 1))
     series = parse_series("spot/BTCUSDT/1m")
     exchange = open_exchange("spot/BTCUSDT/1m")
-    days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 20), series.interval)
+    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 20), series.interval)
     threading.Timer(0.5, exchange.close).start()
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         list(download(exchange, series, days))
 
 
@@ -362,8 +368,8 @@ def test_the_first_candle_is_found_on_every_market(sandbox: Sandbox, open_exchan
         series = parse_series(name)
         found = open_exchange(name).first_open_time(series)
         assert found is not None
-        assert sandbox.rows(series.market.name, series.symbol, series.interval.wire, found, found + 1)
-        before = sandbox.rows(series.market.name, series.symbol, series.interval.wire, found - 40 * DAY, found)
+        assert sandbox.rows(series.market.name, series.symbol, series.interval.api_name, found, found + 1)
+        before = sandbox.rows(series.market.name, series.symbol, series.interval.api_name, found - 40 * DAY, found)
         assert before == []
         if first:
             assert found == int(dt.datetime.fromisoformat(first + "+00:00").timestamp() * 1_000)

@@ -67,12 +67,12 @@ def test_every_answer_has_a_name(status: int, body: bytes, kind: type[ExchangeEr
 
 
 def test_recorded_error_bodies_have_names(recorded: Path) -> None:
-    for answer in json.loads((recorded / "errors" / "real_error_bodies.json").read_text()):
-        if "body" not in answer or answer["http"] is None:
+    for response in json.loads((recorded / "errors" / "real_error_bodies.json").read_text()):
+        if "body" not in response or response["http"] is None:
             continue
-        error = error_of(answer["http"], {}, json.dumps(answer["body"]).encode(), SPOT_KLINES)
+        error = error_of(response["http"], {}, json.dumps(response["body"]).encode(), SPOT_KLINES)
         assert type(error) is not ExchangeError
-        assert answer["body"]["msg"] in str(error)
+        assert response["body"]["msg"] in str(error)
 
 
 def test_an_error_carries_all_that_was_answered() -> None:

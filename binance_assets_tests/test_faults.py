@@ -9,8 +9,8 @@ import pytest
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
-from binance_assets.model.partitions import periods_between
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import partitions_between
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
@@ -28,21 +28,21 @@ def impatient(settings: Settings) -> Settings:
     return Settings.model_validate(settings.model_dump() | {"connect_timeout": 1, "read_timeout": 1})
 
 
-def fetch_week(settings: Settings, name: str) -> list[Judged]:
+def fetch_week(settings: Settings, name: str) -> list[PartitionResult]:
     series = parse_series(name)
     exchange = Exchange(series.market, impatient(settings))
     try:
-        days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval)
+        days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval)
         return list(download(exchange, series, days))
     finally:
         exchange.close()
 
 
-def assert_right_or_refused(sandbox: Sandbox, name: str, days: list[Judged]) -> None:
+def assert_right_or_refused(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
     assert len(days) == 7
     for day in days:
-        if day.accepted:
-            assert day.candles.equals(truth(sandbox, name, day.period.start, day.period.end)), day.period
+        if day.is_accepted:
+            assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end)), day.partition
         else:
             assert day.verdict in {"lost", "invalid", "unreachable"}
             assert day.reason

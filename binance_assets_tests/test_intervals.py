@@ -15,12 +15,12 @@ from binance_assets.model.intervals import INTERVALS, Interval, parse_derived_in
 from binance_assets.model.markets import COINM, SPOT, USDM, limits_address
 from binance_assets.model.partitions import (
     FIRST_DAY,
-    Period,
+    Partition,
+    closes_at,
     last_finished_end,
-    next_first,
-    over_at,
-    period_of,
-    periods_between,
+    next_first_day,
+    partition_for_key,
+    partitions_between,
     spans,
 )
 from binance_assets.model.series import Series, derived_series, parse_series
@@ -32,7 +32,9 @@ days = st.dates(FIRST_DAY, dt.date(2030, 1, 1))
 
 def test_the_markets_have_the_intervals_that_binance_has() -> None:
     assert len(SPOT.intervals) == 16
-    assert [interval.wire for interval in USDM.intervals] == [i.wire for i in SPOT.intervals if i.wire != "1s"]
+    assert [interval.api_name for interval in USDM.intervals] == [
+        i.api_name for i in SPOT.intervals if i.api_name != "1s"
+    ]
     assert COINM.intervals == USDM.intervals
 
 
@@ -43,7 +45,7 @@ def test_the_month_is_spelled_two_ways_and_told_from_the_minute() -> None:
     assert str(parse_series("spot/BTCUSDT/1M")) == "spot/BTCUSDT/1mo"
 
 
-@pytest.mark.parametrize("interval", [interval for interval in INTERVALS if not interval.is_coarse], ids=str)
+@pytest.mark.parametrize("interval", [interval for interval in INTERVALS if not interval.is_multi_day], ids=str)
 def test_an_interval_to_derive_is_binance_s_own_where_it_is_one(interval: Interval) -> None:
     assert parse_derived_interval(interval.name) is interval
 
@@ -56,13 +58,13 @@ def test_an_interval_that_binance_lacks_has_a_grid_that_begins_at_midnight(text:
     assert interval == parse_derived_interval(text)
     midnight = to_ms(dt.date(2024, 2, 29))
     assert list(interval.open_times(midnight, midnight + DAY)) == list(range(midnight, midnight + DAY, step))
-    assert period_of("2024-02-29", interval) == Period(midnight, midnight + DAY)
+    assert partition_for_key("2024-02-29", interval) == Partition(midnight, midnight + DAY)
     with pytest.raises(ValueError, match="no interval"):
         parse_interval(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("7m", "reach across midnight"),
         ("5h", "reach across midnight"),
@@ -90,10 +92,10 @@ def test_an_interval_that_binance_lacks_has_a_grid_that_begins_at_midnight(text:
         ("", "write it like"),
     ],
 )
-def test_what_cannot_be_derived_is_refused_with_the_way_out(text: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says) as told:
+def test_what_cannot_be_derived_is_refused_with_the_way_out(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
         parse_derived_interval(text)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 @given(st.integers(1, 200_000), st.sampled_from("smhd"))
@@ -109,13 +111,15 @@ def test_every_interval_to_derive_divides_a_day_and_has_one_spelling(count: int,
 
 @given(intervals, days, st.integers(0, 2))
 def test_periods_split_the_grid_without_loss_or_repetition(interval: Interval, start: dt.date, phase_days: int) -> None:
-    phase = phase_days * DAY if interval.has_own_phase else 0
-    first = start.replace(day=1) if interval.is_coarse else start
+    phase = phase_days * DAY if interval.has_symbol_phase else 0
+    first = start.replace(day=1) if interval.is_multi_day else start
     end = first
     for _ in range(4):
-        end = next_first(end, interval)
+        end = next_first_day(end, interval)
     whole = list(interval.open_times(to_ms(first), to_ms(end), phase))
-    split = [time for p in periods_between(first, end, interval) for time in interval.open_times(p.start, p.end, phase)]
+    split = [
+        time for p in partitions_between(first, end, interval) for time in interval.open_times(p.start, p.end, phase)
+    ]
     assert split == whole
     for earlier, later in itertools.pairwise(whole):
         assert interval.close(earlier) == later
@@ -134,18 +138,18 @@ def test_a_week_opens_on_monday_and_a_month_on_its_first() -> None:
 
 
 def test_a_partition_is_over_when_the_last_candle_that_opens_in_it_has_closed() -> None:
-    january = period_of("2024-01-01", parse_interval("1w"))
+    january = partition_for_key("2024-01-01", parse_interval("1w"))
     assert to_date(january.end) == dt.date(2024, 2, 1)
-    assert to_date(over_at(january, parse_interval("1w"))) == dt.date(2024, 2, 5)  # the week of Monday 29th
-    assert to_date(over_at(january, parse_interval("1M"))) == dt.date(2024, 2, 1)
-    first_day = period_of("2024-01-01", parse_interval("1h"))
-    assert to_date(over_at(first_day, parse_interval("1h"))) == dt.date(2024, 1, 2)
+    assert to_date(closes_at(january, parse_interval("1w"))) == dt.date(2024, 2, 5)  # the week of Monday 29th
+    assert to_date(closes_at(january, parse_interval("1M"))) == dt.date(2024, 2, 1)
+    first_day = partition_for_key("2024-01-01", parse_interval("1h"))
+    assert to_date(closes_at(first_day, parse_interval("1h"))) == dt.date(2024, 1, 2)
 
 
 def test_the_month_of_3d_is_over_with_its_own_phase() -> None:
     three_days = parse_interval("3d")
-    january = period_of("2024-01-01", three_days)
-    ends = {to_date(over_at(january, three_days, phase * DAY)) for phase in range(3)}
+    january = partition_for_key("2024-01-01", three_days)
+    ends = {to_date(closes_at(january, three_days, phase * DAY)) for phase in range(3)}
     assert ends == {dt.date(2024, 2, 1), dt.date(2024, 2, 2), dt.date(2024, 2, 3)}
     assert last_finished_end(to_ms(dt.date(2024, 2, 2)), three_days) == dt.date(2024, 1, 1)
     assert last_finished_end(to_ms(dt.date(2024, 2, 3)), three_days) == dt.date(2024, 2, 1)
@@ -167,14 +171,14 @@ def test_the_last_finished_period(interval: str, now: str, end: str) -> None:
 
 
 def test_adjacent_periods_join_to_spans() -> None:
-    assert spans([Period(0, 1), Period(1, 2), Period(3, 4)]) == [(0, 2), (3, 4)]
+    assert spans([Partition(0, 1), Partition(1, 2), Partition(3, 4)]) == [(0, 2), (3, 4)]
     assert spans([]) == []
 
 
 def test_recorded_coarse_candles_lie_on_their_grids(recorded: Path) -> None:
-    for name, wire in (("BTCUSDT_1w_2010", "1w"), ("SOLUSDT_1M_2010", "1M"), ("BTCUSDT_3d_2020", "3d")):
+    for name, api_name in (("BTCUSDT_1w_2010", "1w"), ("SOLUSDT_1M_2010", "1M"), ("BTCUSDT_3d_2020", "3d")):
         rows = json.loads((recorded / "spot" / f"REST_spot_{name}-01-01.json").read_text())
-        interval = parse_interval(wire)
+        interval = parse_interval(api_name)
         opens = [row[0] for row in rows]
         phase = interval.phase(opens[0])
         assert opens == list(interval.open_times(opens[0], opens[-1] + 1, phase))

@@ -14,14 +14,14 @@ import pytest
 
 from binance_assets import __version__
 from binance_assets.candles.columns import columns, empty_candles
-from binance_assets.model.partitions import period_of
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import partition_for_key
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_series
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets_tests.conftest import Fetch
 
 SPOT = parse_series("spot/BTCUSDT/1h")
-DAY = period_of("2024-01-01", SPOT.interval)
+DAY = partition_for_key("2024-01-01", SPOT.interval)
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def lake(tmp_path: Path) -> Lake:
     return made
 
 
-def store(lake: Lake, fetch: Fetch, name: str, start: str = "2024-01-01", end: str = "2024-01-04") -> list[Judged]:
+def store(
+    lake: Lake, fetch: Fetch, name: str, start: str = "2024-01-01", end: str = "2024-01-04"
+) -> list[PartitionResult]:
     days = fetch(name, start, end)
     for day in days:
         lake.write(parse_series(name), day)
@@ -84,7 +86,7 @@ def test_markets_are_one_table_by_union_of_columns(lake: Lake, fetch: Fetch) -> 
 
 
 def test_a_partition_without_candles_is_a_file_with_no_rows_and_all_columns(lake: Lake) -> None:
-    lake.write(SPOT, Judged(DAY, "before_listing", empty_candles(SPOT.market)))
+    lake.write(SPOT, PartitionResult(DAY, "before_listing", empty_candles(SPOT.market)))
     assert dict(pl.read_parquet_schema(lake.path(SPOT, DAY))) == columns(SPOT.market)
     stored = lake.stored(SPOT, DAY)
     assert stored is not None
@@ -94,18 +96,18 @@ def test_a_partition_without_candles_is_a_file_with_no_rows_and_all_columns(lake
 @pytest.mark.parametrize("verdict", ["lost", "unfinished", "invalid", "unreachable"])
 def test_a_refused_partition_is_not_written(lake: Lake, verdict: str) -> None:
     with pytest.raises(ValueError, match="must not be written"):
-        lake.write(SPOT, Judged(DAY, verdict, empty_candles(SPOT.market)))  # type: ignore[arg-type]
+        lake.write(SPOT, PartitionResult(DAY, verdict, empty_candles(SPOT.market)))  # type: ignore[arg-type]
     assert lake.stored(SPOT, DAY) is None
 
 
 def test_real_and_synthetic_candles_are_never_mixed(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="BINANCE_ASSETS_LAKE"):
         lake.prepare("binance")
-    assert lake.origin == "sandbox"
+    assert lake.venue == "sandbox"
     real = Lake(tmp_path / "real")
     real.prepare("binance")
     with pytest.raises(LakeError, match="'binance'"):
-        real.check_origin("sandbox")
+        real.check_venue("sandbox")
 
 
 def test_a_file_that_is_torn_or_of_another_series_does_not_count(lake: Lake, fetch: Fetch) -> None:
@@ -155,6 +157,6 @@ def test_keys_are_the_days_that_have_files(lake: Lake, fetch: Fetch) -> None:
     assert lake.keys(SPOT) == []
     store(lake, fetch, "spot/BTCUSDT/1h")
     assert lake.keys(SPOT) == ["2024-01-01", "2024-01-02", "2024-01-03"]
-    assert period_of(lake.keys(SPOT)[-1], SPOT.interval).start == int(
+    assert partition_for_key(lake.keys(SPOT)[-1], SPOT.interval).start == int(
         dt.datetime(2024, 1, 3, tzinfo=dt.UTC).timestamp() * 1_000
     )

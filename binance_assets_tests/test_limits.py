@@ -14,7 +14,7 @@ import requests
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
-from binance_assets.model.partitions import periods_between
+from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
@@ -72,7 +72,7 @@ def test_other_programs_on_the_ip_cost_one_429_a_minute_at_most(settings: Settin
     with end_of_a_minute(settings, rtt_ms) as (sandbox, pointed):
         series = parse_series(f"spot/{OURS}/1m")
         exchange = Exchange(series.market, pointed)
-        days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 4, 10), series.interval)  # 144 pages cost 288
+        days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 4, 10), series.interval)  # 144 pages cost 288
         with another_program(sandbox, users=6):
             judged = list(download(exchange, series, days))
         exchange.close()
@@ -89,7 +89,7 @@ def test_a_share_leaves_the_rest_of_every_minute_to_others(settings: Settings) -
     with end_of_a_minute(settings) as (sandbox, pointed):
         series = parse_series(f"spot/{OURS}/1m")
         exchange = Exchange(series.market, Settings.model_validate(pointed.model_dump() | {"weight_share": 0.5}))
-        days = periods_between(dt.date(2024, 1, 1), dt.date(2024, 3, 10), series.interval)  # 100 pages cost 200
+        days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 3, 10), series.interval)  # 100 pages cost 200
         assert_the_truth(sandbox, str(series), list(download(exchange, series, days)))
         exchange.close()
         spent = [sum(request.weight for request in requests_) for requests_ in by_minute(sandbox).values()]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from binance_assets.exchange.pages import Page, page_sizes, plan_pages
 from binance_assets.model.intervals import Interval, parse_interval
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market, PageSize
-from binance_assets.model.partitions import Period, next_first, spans
+from binance_assets.model.partitions import Partition, next_first_day, spans
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 
 MINUTES = parse_interval("1m")
@@ -24,16 +24,16 @@ series = markets.flatmap(lambda market: st.tuples(st.just(market), st.sampled_fr
 
 
 @st.composite
-def some_periods(draw: st.DrawFn, interval: Interval) -> list[Period]:
+def some_periods(draw: st.DrawFn, interval: Interval) -> list[Partition]:
     """Some periods of an interval, with gaps between them."""
     first = dt.date(2020, draw(st.integers(1, 12)), 1)
-    periods = []
+    partitions = []
     for wanted in draw(st.lists(st.booleans(), min_size=1, max_size=40)):
-        following = next_first(first, interval)
+        following = next_first_day(first, interval)
         if wanted:
-            periods.append(Period(to_ms(first), to_ms(following)))
+            partitions.append(Partition(to_ms(first), to_ms(following)))
         first = following
-    return periods
+    return partitions
 
 
 series_and_periods = series.flatmap(lambda one: st.tuples(st.just(one[0]), st.just(one[1]), some_periods(one[1])))
@@ -41,27 +41,30 @@ series_and_periods = series.flatmap(lambda one: st.tuples(st.just(one[0]), st.ju
 
 @given(series_and_periods, st.integers(0, 2))
 def test_every_candle_asked_for_opens_in_exactly_one_page(
-    asked: tuple[Market, Interval, list[Period]], phase_days: int
+    asked: tuple[Market, Interval, list[Partition]], phase_days: int
 ) -> None:
-    market, interval, periods = asked
-    phase = phase_days * DAY if interval.has_own_phase else 0
-    pages = plan_pages(market, interval, spans(periods))
+    market, interval, partitions = asked
+    phase = phase_days * DAY if interval.has_symbol_phase else 0
+    pages = plan_pages(market, interval, spans(partitions))
     for earlier, later in itertools.pairwise(pages):
         assert earlier.end <= later.start
     for page in pages:
         assert len(interval.open_times(page.start, page.end, phase)) <= page.limit
-    for period in periods:
-        for time in (period.start, *interval.open_times(period.start, period.end, phase)[:: max(1, DAY // MINUTE - 1)]):
-            if period.start <= time and interval.phase(time) == phase % interval.step:
+    for partition in partitions:
+        for time in (
+            partition.start,
+            *interval.open_times(partition.start, partition.end, phase)[:: max(1, DAY // MINUTE - 1)],
+        ):
+            if partition.start <= time and interval.phase(time) == phase % interval.step:
                 assert sum(page.start <= time < page.end for page in pages) == 1
-        last = interval.open_times(period.start, period.end, phase)[-1]
+        last = interval.open_times(partition.start, partition.end, phase)[-1]
         assert sum(page.start <= last < page.end for page in pages) == 1
 
 
 @given(series_and_periods)
-def test_every_page_is_one_that_the_market_answers_in_full(asked: tuple[Market, Interval, list[Period]]) -> None:
-    market, interval, periods = asked
-    for page in plan_pages(market, interval, spans(periods)):
+def test_every_page_is_one_that_the_market_answers_in_full(asked: tuple[Market, Interval, list[Partition]]) -> None:
+    market, interval, partitions = asked
+    for page in plan_pages(market, interval, spans(partitions)):
         assert 1 <= page.limit <= market.max_limit
         assert page.weight == market.klines_weight(page.limit)
         if market.max_window is not None:

@@ -174,7 +174,7 @@ def test_a_page_that_is_what_was_asked_for_passes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "complaint"),
+    ("rows", "message"),
     [
         (page(0, 1, 1, 2), "twice"),
         (page(0, 2, 1), "out of order"),
@@ -183,6 +183,6 @@ def test_a_page_that_is_what_was_asked_for_passes() -> None:
         (page(0, 1, shift=1), "off the grid"),
     ],
 )
-def test_a_page_that_is_not_is_refused(rows: pl.DataFrame, complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint):
+def test_a_page_that_is_not_is_refused(rows: pl.DataFrame, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         check_window(rows, MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)

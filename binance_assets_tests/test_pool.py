@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.exchange.errors import NoConnection, NotAsked, Stopped, UnknownSymbol
-from binance_assets.exchange.workers import Pool, workers_needed
+from binance_assets.exchange.errors import Cancelled, NoConnection, NotAsked, UnknownSymbol
+from binance_assets.exchange.workers import WorkerPool, workers_needed
 
 round_trips = st.floats(0.001, 5)
 pages = st.integers(0, 3_000)
@@ -52,18 +52,18 @@ def test_one_page_more_never_costs_a_worker(rtt: float, left: int, rate: float) 
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
-    pool = Pool(warmup=2)
+    rate_limit_group = WorkerPool(warmup=2)
 
     def fetch(task: int) -> int:
         time.sleep(0.02 if task % 3 == 0 else 0)
         return task * task
 
-    assert list(pool.stream(range(60), fetch, lambda: 8)) == [(task, task * task) for task in range(60)]
-    pool.close()
+    assert list(rate_limit_group.stream(range(60), fetch, lambda: 8)) == [(task, task * task) for task in range(60)]
+    rate_limit_group.close()
 
 
 def test_the_warm_up_is_one_by_one_and_the_size_is_asked_once() -> None:
-    pool, under_way, most, asked = Pool(warmup=3), 0, [], []
+    rate_limit_group, under_way, most, asked = WorkerPool(warmup=3), 0, [], []
     lock = threading.Lock()
 
     def fetch(task: int) -> int:
@@ -80,86 +80,86 @@ def test_the_warm_up_is_one_by_one_and_the_size_is_asked_once() -> None:
         asked.append(1)
         return 6
 
-    assert len(list(pool.stream(range(40), fetch, size))) == 40
-    assert len(list(pool.stream(range(40), fetch, size))) == 40
+    assert len(list(rate_limit_group.stream(range(40), fetch, size))) == 40
+    assert len(list(rate_limit_group.stream(range(40), fetch, size))) == 40
     assert all(count == 1 for task, count in most[:3])
     assert max(count for _, count in most) <= 6
-    assert (asked, pool.workers) == ([1], 6)
-    pool.close()
+    assert (asked, rate_limit_group.workers) == ([1], 6)
+    rate_limit_group.close()
 
 
 def test_only_so_much_is_fetched_ahead_as_keeps_the_workers_busy() -> None:
-    pool, begun = Pool(warmup=1), []
+    rate_limit_group, begun = WorkerPool(warmup=1), []
 
     def fetch(task: int) -> int:
         begun.append(task)
         return task
 
-    stream = pool.stream(range(1_000), fetch, lambda: 4)
+    stream = rate_limit_group.stream(range(1_000), fetch, lambda: 4)
     for _ in range(10):
         next(stream)
     time.sleep(0.1)
     assert len(begun) <= 10 + 4 * 4
-    pool.close()
+    rate_limit_group.close()
 
 
 def test_a_lost_task_yields_its_error_and_the_others_go_on() -> None:
-    pool = Pool(warmup=1)
+    rate_limit_group = WorkerPool(warmup=1)
 
     def fetch(task: int) -> int:
         if task == 5:
             raise NoConnection("gone")
         return task
 
-    outcomes = dict(pool.stream(range(10), fetch, lambda: 3))
+    outcomes = dict(rate_limit_group.stream(range(10), fetch, lambda: 3))
     assert isinstance(outcomes.pop(5), NoConnection)
     assert outcomes == {task: task for task in range(10) if task != 5}
-    pool.close()
+    rate_limit_group.close()
 
 
 def test_what_is_hopeless_is_not_tried_to_the_end() -> None:
-    pool, tried = Pool(warmup=1), []
+    rate_limit_group, tried = WorkerPool(warmup=1), []
 
     def fetch(task: int) -> int:
         tried.append(task)
         raise UnknownSymbol("no such symbol")
 
-    outcomes = list(pool.stream(range(500), fetch, lambda: 4))
+    outcomes = list(rate_limit_group.stream(range(500), fetch, lambda: 4))
     assert [task for task, _ in outcomes] == list(range(500))
     assert type(outcomes[0][1]) is UnknownSymbol
     assert {type(outcome) for _, outcome in outcomes[1:]} == {NotAsked}
     assert all("no such symbol" in str(outcome) for _, outcome in outcomes)
     assert len(tried) < 40
-    pool.close()
+    rate_limit_group.close()
 
 
 def test_a_long_stretch_of_lost_tasks_does_not_end_those_behind_it() -> None:
-    pool = Pool(warmup=1)
+    rate_limit_group = WorkerPool(warmup=1)
 
     def fetch(task: int) -> int:
         if 20 <= task < 200:
             raise NoConnection("gone for a while")
         return task
 
-    outcomes = dict(pool.stream(range(400), fetch, lambda: 4))
+    outcomes = dict(rate_limit_group.stream(range(400), fetch, lambda: 4))
     assert [task for task, outcome in outcomes.items() if outcome == task] == [*range(20), *range(200, 400)]
-    pool.close()
+    rate_limit_group.close()
 
 
 def test_a_closed_pool_ends_a_stream_at_once_even_while_a_task_hangs() -> None:
-    pool, hung = Pool(warmup=1), threading.Event()
+    rate_limit_group, hung = WorkerPool(warmup=1), threading.Event()
 
     def fetch(task: int) -> int:
         if task == 3:
             hung.wait(30)
         return task
 
-    stream = pool.stream(range(20), fetch, lambda: 2)
+    stream = rate_limit_group.stream(range(20), fetch, lambda: 2)
     for _ in range(3):
         next(stream)
-    threading.Timer(0.1, pool.close).start()
+    threading.Timer(0.1, rate_limit_group.close).start()
     began = time.monotonic()
-    with pytest.raises(Stopped):
+    with pytest.raises(Cancelled):
         for _ in stream:
             pass
     assert time.monotonic() - began < 5

@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.completeness.control_totals import Books, Sums, difference, sums_by_day, total
+from binance_assets.completeness.control_totals import ControlTotals, Totals, difference, total, totals_by_day
 from binance_assets.completeness.outages import known_outages, outages_within
-from binance_assets.completeness.reference_data import Evidence
-from binance_assets.completeness.validation import judge
+from binance_assets.completeness.reference_data import ReferenceData
+from binance_assets.completeness.validation import validate_partitions
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
-from binance_assets.model.partitions import period_of, periods_between
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import partition_for_key, partitions_between
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
@@ -48,19 +48,21 @@ def days_of(
     end: str,
     source: Source = "rest",
     strict: bool = False,
-    memory: Lake | None = None,
-) -> list[Judged]:
+    listing_cache: Lake | None = None,
+) -> list[PartitionResult]:
     """The verdicts from one day to another, the end excluded, in order of time."""
     series = parse_series(name)
     exchange = Exchange(series.market, connection)
-    periods = periods_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
+    partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
     try:
-        return sorted(download(exchange, series, periods, source, strict, memory), key=lambda day: day.period)
+        return sorted(
+            download(exchange, series, partitions, source, strict, listing_cache), key=lambda day: day.partition
+        )
     finally:
         exchange.close()
 
 
-def verdicts(days: list[Judged]) -> list[str]:
+def verdicts(days: list[PartitionResult]) -> list[str]:
     return [day.verdict for day in days]
 
 
@@ -74,9 +76,9 @@ def klines(sandbox: Sandbox, interval: str) -> list[Served]:
     return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
 
 
-def assert_as_the_exchange_has_them(sandbox: Sandbox, name: str, days: list[Judged]) -> None:
+def assert_as_the_exchange_has_them(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
     for day in days:
-        assert day.candles.equals(truth(sandbox, name, day.period.start, day.period.end)), day.period
+        assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end)), day.partition
 
 
 # -- holes ----------------------------------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ def test_a_recorded_outage_is_accepted_with_its_hole_and_the_file_names_it(
 ) -> None:
     connection = read_settings(environment_of(replaying, tmp_path))
     (day,) = days_of(connection, BTC, "2023-03-24", "2023-03-25", source)
-    assert (day.verdict, day.accepted, day.candles.height) == ("outage", True, 1_360)
+    assert (day.verdict, day.is_accepted, day.candles.height) == ("outage", True, 1_360)
     first = to_ms(dt.date(2023, 3, 24)) + 12 * HOUR + 40 * MINUTE
     assert day.missing == ((first, first + 80 * MINUTE),)
     lake, series = Lake(connection.lake), parse_series(BTC)
@@ -124,7 +126,7 @@ def test_a_minute_without_trades_that_an_answer_lacked_once_is_no_outage(sandbox
     quiet = quiet_minute(sandbox)
     sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, interval="1m", times=1))
     (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
-    assert (day.verdict, day.origin.source, day.missing) == ("complete", "rest", ())
+    assert (day.verdict, day.provenance.source, day.missing) == ("complete", "rest", ())
     assert "because of rest: no candles for" in day.reason
     assert_as_the_exchange_has_them(sandbox, BTC, [day])
 
@@ -133,7 +135,7 @@ def test_a_minute_without_trades_that_rest_lacks_comes_from_the_archive(sandbox:
     quiet = quiet_minute(sandbox)
     sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, interval="1m"))
     (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
-    assert (day.verdict, day.origin.source) == ("complete", "archive")
+    assert (day.verdict, day.provenance.source) == ("complete", "archive")
     assert_as_the_exchange_has_them(sandbox, BTC, [day])
 
 
@@ -145,12 +147,14 @@ def test_a_candle_that_neither_source_has_is_lost_with_its_trades(
     series = parse_series(name)
     step = series.interval.step
     for path in EVERYWHERE:
-        sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + step, path=path, interval=series.interval.wire))
+        sandbox.faults.add(
+            Fault("missing_row", start=NOON, end=NOON + step, path=path, interval=series.interval.api_name)
+        )
     before, day, after = days_of(settings, name, "2024-01-01", "2024-01-04", source)
     assert (before.verdict, day.verdict, after.verdict) == ("complete", "lost", "complete")
     assert day.missing == ((NOON, NOON + step),)
     assert "and trades with them" in day.reason
-    assert (day.accepted, day.acceptable) == (False, True)
+    assert (day.is_accepted, day.can_override) == (False, True)
 
 
 # -- sums -----------------------------------------------------------------------------------------------------------
@@ -163,20 +167,22 @@ def test_sums_that_differ_are_accepted_and_told_or_refused_where_that_is_asked(
     for strict in (False, True):
         before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04", strict=strict)
         assert (before.verdict, day.verdict, after.verdict) == ("complete", "unbalanced", "complete")
-        assert (day.accepted, day.acceptable) == (not strict, strict)
+        assert (day.is_accepted, day.can_override) == (not strict, strict)
         assert "every candle is there, but the 1d candle says otherwise: volume" in day.reason
         assert_as_the_exchange_has_them(sandbox, BTC, [before, day, after])
 
 
 def test_one_trade_too_many_unbalances_a_day(shared_sandbox: Sandbox) -> None:
     series = parse_series(BTC)
-    period = period_of("2024-01-02", series.interval)
-    candles = truth(shared_sandbox, BTC, period.start, period.end)
-    daily = truth(shared_sandbox, "spot/BTCUSDT/1d", period.start, period.end)
+    partition = partition_for_key("2024-01-02", series.interval)
+    candles = truth(shared_sandbox, BTC, partition.start, partition.end)
+    daily = truth(shared_sandbox, "spot/BTCUSDT/1d", partition.start, partition.end)
     for column in ("trades", *SPOT.value_columns):
         lied = daily.with_columns(pl.col(column) + 1)
-        (judged,) = judge(series, candles, [period], Evidence(period.end, Books(SPOT, lied)))
-        assert (judged.verdict, column in judged.reason) == ("unbalanced", True)
+        (result,) = validate_partitions(
+            series, candles, [partition], ReferenceData(partition.end, ControlTotals(SPOT, lied))
+        )
+        assert (result.verdict, column in result.reason) == ("unbalanced", True)
 
 
 def test_without_the_exchanges_sums_a_whole_day_is_unproved_and_one_with_a_hole_cannot_be_judged(
@@ -247,7 +253,7 @@ def test_a_symbol_begins_amid_a_day_and_before_there_is_nothing_to_ask_for(
     assert [one.candles.height for one in days[:61]] == [0] * 60 + [rows]
     assert not any(one.missing for one in days)
     assert_as_the_exchange_has_them(sandbox, name, days)
-    asked = [one.params for one in klines(sandbox, parse_series(name).interval.wire)]
+    asked = [one.params for one in klines(sandbox, parse_series(name).interval.api_name)]
     early = [one for one in asked if int(one["startTime"]) < to_ms(listed)]
     # One row tells when a symbol begins; on COIN-M its days do.
     assert [(one["startTime"], one["limit"]) for one in early] == ([] if "coinm" in name else [("0", "1")])
@@ -274,7 +280,7 @@ def test_the_first_candle_is_remembered_in_the_lake_and_asked_once(sandbox: Sand
         return sum(one.params.get("startTime") == "0" for one in klines(sandbox, "1m"))
 
     for _ in range(2):
-        days = days_of(settings, name, "2023-03-20", "2023-03-25", memory=lake)
+        days = days_of(settings, name, "2023-03-20", "2023-03-25", listing_cache=lake)
         assert verdicts(days) == ["before_listing"] * 3 + ["listing", "complete"]
         assert looks() == 1
     listed = to_ms(dt.date(2023, 3, 23)) + 15 * HOUR
@@ -308,7 +314,7 @@ def test_a_contract_ends_with_its_delivery_and_after_it_there_is_nothing_to_ask_
     assert [day.candles.height for day in days] == [24 * per_hour, 8 * per_hour] + [0] * 30
     assert not any(day.missing for day in days)
     assert_as_the_exchange_has_them(sandbox, name, days)
-    starts = [int(one.params.get("startTime", 0)) for one in klines(sandbox, parse_series(name).interval.wire)]
+    starts = [int(one.params.get("startTime", 0)) for one in klines(sandbox, parse_series(name).interval.api_name)]
     assert all(start < to_ms(last) + DAY for start in starts)
 
 
@@ -414,8 +420,8 @@ def test_a_sum_of_floats_always_balances_with_the_exact_total(
 ) -> None:
     units = seldom_exact(amount, count, random.Random(seed), kind)
     trades = [unit % 1_000 for unit in units]
-    exact = Sums(sum(trades), (sum(units) / 10**8,) * 4)
-    (ours,) = sums_by_day(market, candles_with(market, trades, units)).values()
+    exact = Totals(sum(trades), (sum(units) / 10**8,) * 4)
+    (ours,) = totals_by_day(market, candles_with(market, trades, units)).values()
     assert difference(market, ours, exact) == ""
 
 
@@ -428,48 +434,52 @@ def test_a_sum_of_floats_always_balances_with_the_exact_total(
 def test_one_trade_or_one_unit_of_the_last_decimal_of_a_small_total_is_found(
     market: Market, units: list[int], trades: int, column: int
 ) -> None:
-    (ours,) = sums_by_day(market, candles_with(market, [trades, *[0] * (len(units) - 1)], units)).values()
+    (ours,) = totals_by_day(market, candles_with(market, [trades, *[0] * (len(units) - 1)], units)).values()
     exact = sum(units)
     amounts = [exact / 10**8] * 4
-    assert difference(market, ours, Sums(trades, tuple(amounts))) == ""
-    assert "trades of" in difference(market, ours, Sums(trades + 1, tuple(amounts)))
+    assert difference(market, ours, Totals(trades, tuple(amounts))) == ""
+    assert "trades of" in difference(market, ours, Totals(trades + 1, tuple(amounts)))
     # A turnover is rounded in every candle, so of many together nobody knows the last decimal.
     rounded = len(units) if column in (1, 3) else 1
     for off in (rounded, -rounded):
         amounts[column] = (exact + off) / 10**8
-        assert market.value_columns[column] in difference(market, ours, Sums(trades, tuple(amounts)))
+        assert market.value_columns[column] in difference(market, ours, Totals(trades, tuple(amounts)))
 
 
 @given(market=st.sampled_from([SPOT, USDM, COINM]), parts=st.lists(st.floats(0, 100), min_size=1, max_size=1_440))
 def test_turnovers_that_the_exchange_rounded_in_every_candle_balance(market: Market, parts: list[float]) -> None:
     units = [round(part * 10**8) for part in parts]
-    (ours,) = sums_by_day(market, candles_with(market, [1] * len(units), units)).values()
+    (ours,) = totals_by_day(market, candles_with(market, [1] * len(units), units)).values()
     exact = [ours.amounts[0], sum(parts), ours.amounts[2], sum(parts)]
-    assert difference(market, ours, Sums(len(units), tuple(exact))) == ""
+    assert difference(market, ours, Totals(len(units), tuple(exact))) == ""
 
 
 @given(days=st.lists(st.lists(st.integers(0, 10**12), min_size=1, max_size=5), min_size=1, max_size=40))
 def test_a_span_of_days_is_the_sum_of_them(days: list[list[int]]) -> None:
-    by_day = {JAN_2 + i * DAY: Sums(len(units), (sum(units) / 10**8,) * 4) for i, units in enumerate(days)}
+    by_day = {JAN_2 + i * DAY: Totals(len(units), (sum(units) / 10**8,) * 4) for i, units in enumerate(days)}
     flat = [unit for units in days for unit in units]
     whole = total(by_day, JAN_2, JAN_2 + len(days) * DAY)
-    assert difference(SPOT, whole, Sums(len(flat), (sum(flat) / 10**8,) * 4)) == ""
+    assert difference(SPOT, whole, Totals(len(flat), (sum(flat) / 10**8,) * 4)) == ""
 
 
 def test_books_answer_only_for_the_days_that_they_have(shared_sandbox: Sandbox) -> None:
     end = JAN_2 + 10 * DAY
     rows = shared_sandbox.rows("spot", "BTCUSDT", "1d", JAN_2, end)
-    books = Books(SPOT, parse_page(SPOT, body_of(rows[:4] + rows[5:])))
-    assert (books.first, books.has(JAN_2 + 3 * DAY), books.has(JAN_2 + 4 * DAY)) == (JAN_2, True, False)
-    known = books.sums(JAN_2, JAN_2 + 4 * DAY)
+    control_totals = ControlTotals(SPOT, parse_page(SPOT, body_of(rows[:4] + rows[5:])))
+    assert (control_totals.first, control_totals.has(JAN_2 + 3 * DAY), control_totals.has(JAN_2 + 4 * DAY)) == (
+        JAN_2,
+        True,
+        False,
+    )
+    known = control_totals.sums(JAN_2, JAN_2 + 4 * DAY)
     assert known is not None
     assert known.trades == sum(row[8] for row in rows[:4])
-    assert books.sums(JAN_2, end) is None
-    assert books.sums(JAN_2 - DAY, JAN_2 + DAY) is None
-    begun = books.sums(JAN_2 - 3 * DAY, JAN_2 + DAY, begins=True)
+    assert control_totals.sums(JAN_2, end) is None
+    assert control_totals.sums(JAN_2 - DAY, JAN_2 + DAY) is None
+    begun = control_totals.sums(JAN_2 - 3 * DAY, JAN_2 + DAY, starts_here=True)
     assert begun is not None
     assert begun.trades == rows[0][8]
-    assert Books(SPOT, empty_candles(SPOT)).sums(JAN_2, JAN_2 + DAY) is None
+    assert ControlTotals(SPOT, empty_candles(SPOT)).sums(JAN_2, JAN_2 + DAY) is None
 
 
 # -- known outages --------------------------------------------------------------------------------------------------
@@ -484,8 +494,8 @@ def test_the_known_outages_are_ascending_and_disjoint() -> None:
 
 
 def test_the_known_outages_are_those_that_were_recorded(recorded: Path) -> None:
-    told = json.loads((recorded / "known_spot_outages.json").read_text())["outages"]
-    spans = [tuple(dt.datetime.fromisoformat(each[name]) for name in ("stop", "resume")) for each in told]
+    message = json.loads((recorded / "known_spot_outages.json").read_text())["outages"]
+    spans = [tuple(dt.datetime.fromisoformat(each[name]) for name in ("stop", "resume")) for each in message]
     assert [(from_ms(outage.stop), from_ms(outage.resume)) for outage in known_outages()] == spans
 
 

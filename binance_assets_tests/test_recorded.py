@@ -13,8 +13,8 @@ import pytest
 from binance_assets.exchange.pages import Page
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
-from binance_assets.model.partitions import periods_between
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import partitions_between
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import HOUR, MINUTE
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
@@ -34,12 +34,12 @@ def settings(replaying: Sandbox, tmp_path: Path) -> Settings:
     return read_settings(environment_of(replaying, tmp_path))
 
 
-def fetch(settings: Settings, name: str, start: str, end: str, source: Source = "rest") -> list[Judged]:
+def fetch(settings: Settings, name: str, start: str, end: str, source: Source = "rest") -> list[PartitionResult]:
     series = parse_series(name)
     exchange = Exchange(series.market, settings)
-    periods = periods_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
+    partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
     try:
-        return list(download(exchange, series, periods, source))
+        return list(download(exchange, series, partitions, source))
     finally:
         exchange.close()
 
@@ -63,9 +63,9 @@ def rest_rows(path: Path) -> list[list[Any]]:
     ],
 )
 def test_a_recorded_day_arrives_bit_equal(settings: Settings, recorded: Path, name: str, day: str, file: str) -> None:
-    (judged,) = fetch(settings, name, day, (dt.date.fromisoformat(day) + dt.timedelta(1)).isoformat())
-    assert judged.verdict == "complete", judged.reason
-    assert judged.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
+    (result,) = fetch(settings, name, day, (dt.date.fromisoformat(day) + dt.timedelta(1)).isoformat())
+    assert result.verdict == "complete", result.reason
+    assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
@@ -81,17 +81,17 @@ def test_the_day_of_the_outage_is_proved_by_the_books_and_its_neighbours_are_who
 
 def test_hours_of_february_2018_are_whole_but_for_the_stop_of_33_hours(settings: Settings) -> None:
     days = sorted_days(fetch(settings, "spot/BTCUSDT/1h", "2018-02-01", "2018-03-01"))
-    assert all(day.accepted for day in days), [day.reason for day in days if not day.accepted]
-    assert {day.period.key for day in days if day.verdict == "outage"} == {"2018-02-08", "2018-02-09"}
+    assert all(day.is_accepted for day in days), [day.reason for day in days if not day.is_accepted]
+    assert {day.partition.key for day in days if day.verdict == "outage"} == {"2018-02-08", "2018-02-09"}
     assert sum(len(hours(day)) for day in days) == 33
 
 
-def hours(day: Judged) -> list[int]:
+def hours(day: PartitionResult) -> list[int]:
     return [time for start, end in day.missing for time in range(start, end, HOUR)]
 
 
-def sorted_days(days: list[Judged]) -> list[Judged]:
-    return sorted(days, key=lambda day: day.period)
+def sorted_days(days: list[PartitionResult]) -> list[PartitionResult]:
+    return sorted(days, key=lambda day: day.partition)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_recorded_coarse_candles_fill_their_months(
     months = fetch(settings, name, start, end)
     # Of these symbols no 1d candles are recorded, that could prove them.
     assert {month.verdict for month in months} == {"unproved"}, [month.reason for month in months]
-    first, last = months[0].period.start, months[-1].period.end
+    first, last = months[0].partition.start, months[-1].partition.end
     rows = [row for row in rest_rows(recorded / "spot" / file) if first <= row[0] < last]
     assert sum(month.candles.height for month in months) == len(rows)
 

@@ -166,9 +166,9 @@ def test_an_end_in_the_future_means_now(sandbox: Sandbox) -> None:
     answer = rows(sandbox, startTime=sandbox.now_ms() - 3 * MINUTE, endTime=sandbox.now_ms() + DAY)
     assert 3 <= len(answer) <= 4
     for interval in INTERVALS:
-        assert rows(sandbox, interval=interval.wire, startTime=sandbox.now_ms() + 40 * DAY) == []
-        assert rows(sandbox, interval=interval.wire, startTime=10**20 - 1, endTime=10**20 - 1) == []
-        assert rows(sandbox, interval=interval.wire, startTime=0, endTime=0) == []
+        assert rows(sandbox, interval=interval.api_name, startTime=sandbox.now_ms() + 40 * DAY) == []
+        assert rows(sandbox, interval=interval.api_name, startTime=10**20 - 1, endTime=10**20 - 1) == []
+        assert rows(sandbox, interval=interval.api_name, startTime=0, endTime=0) == []
 
 
 def test_a_page_ends_where_the_next_begins(sandbox: Sandbox) -> None:
@@ -294,7 +294,7 @@ def test_the_unfinished_candle_is_answered() -> None:
     with running_sandbox(options) as sandbox:
         now = ms("2025-06-11T10:30:30")
         for interval in INTERVALS[1:]:
-            row = rows(sandbox, interval=interval.wire, limit=1)[0]
+            row = rows(sandbox, interval=interval.api_name, limit=1)[0]
             assert row[0] <= now < row[6]
         second = ms("2025-06-11T10:30:10")
         hour = rows(sandbox, interval="1h", limit=1)[0]

@@ -64,8 +64,8 @@ def replay() -> Iterator[Sandbox]:
 
 
 def path_of(date: str, market: str = "spot", symbol: str = "BTCUSDT", interval: str = "1m") -> str:
-    period = "daily" if len(date) == 10 else "monthly"
-    folder = f"/data/{MARKETS[market].archive}/{period}/klines/{symbol}/{interval}"
+    partition = "daily" if len(date) == 10 else "monthly"
+    folder = f"/data/{MARKETS[market].archive}/{partition}/klines/{symbol}/{interval}"
     return f"{folder}/{symbol}-{interval}-{date}.zip"
 
 
@@ -303,7 +303,7 @@ def test_months_of_coarse_candles_add_up(sandbox: Sandbox, interval: str) -> Non
 def test_there_are_days_of_all_intervals_up_to_a_day(sandbox: Sandbox) -> None:
     for interval in INTERVALS:
         answer = ask(sandbox, path_of("2024-01-10", interval=interval.name), "HEAD")
-        assert answer.status_code == (404 if interval.is_coarse else 200)
+        assert answer.status_code == (404 if interval.is_multi_day else 200)
         if interval.name != "1s":
             assert ask(sandbox, path_of("2024-01", interval=interval.name), "HEAD").status_code == 200
 

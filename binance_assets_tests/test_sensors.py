@@ -17,7 +17,7 @@ from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
 from binance_assets.definitions import build_defs
 from binance_assets.model.intervals import parse_derived_interval
-from binance_assets.model.partitions import Period, period_of, periods_between
+from binance_assets.model.partitions import Partition, partition_for_key, partitions_between
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, to_ms
 from binance_assets.orchestration import sensors
@@ -76,9 +76,9 @@ def asked(data: SensorExecutionData) -> list[tuple[str, str, str]]:
     )
 
 
-def days(first: str, last: str) -> list[Period]:
+def days(first: str, last: str) -> list[Partition]:
     end = dt.date.fromisoformat(last) + dt.timedelta(days=1)
-    return periods_between(dt.date.fromisoformat(first), end, BTC.interval)
+    return partitions_between(dt.date.fromisoformat(first), end, BTC.interval)
 
 
 OF_BTC, OF_ETH = "spot/BTCUSDT/12h spot/BTCUSDT/4h", "spot/ETHUSDT/1d"
@@ -120,12 +120,12 @@ def test_of_hundreds_of_days_between_two_ticks_none_is_lost(
 ) -> None:
     fetch(definitions, instance, [BTC, ETH], ["2024-01-01"])
     before = tick(definitions, instance, "derived_candles").cursor
-    for series, periods in ((BTC, days("2022-01-01", "2022-12-31")), (ETH, days("2023-02-01", "2023-02-10"))):
-        stored = lake.stored(series, period_of("2024-01-01", series.interval))
+    for series, partitions in ((BTC, days("2022-01-01", "2022-12-31")), (ETH, days("2023-02-01", "2023-02-10"))):
+        stored = lake.stored(series, partition_for_key("2024-01-01", series.interval))
         assert stored is not None
-        for period in periods:
-            if not period.key.startswith("2022-06"):
-                instance.report_runless_asset_event(materialization(series, period, stored))
+        for partition in partitions:
+            if not partition.key.startswith("2022-06"):
+                instance.report_runless_asset_event(materialization(series, partition, stored))
     data = tick(definitions, instance, "derived_candles", before)
     assert asked(data) == [
         (OF_BTC, "2022-01-01", "2022-05-31"),
@@ -210,12 +210,14 @@ def test_ranges_are_the_fewest_and_leave_out_what_is_not_there() -> None:
 
 def report_at(instance: dg.DagsterInstance, lake: Lake, series: Series, key: str, seconds_ago: float) -> None:
     """The materialization of a day as if it had been so long ago."""
-    stored = lake.stored(series, period_of("2024-01-01", series.interval))
+    stored = lake.stored(series, partition_for_key("2024-01-01", series.interval))
     assert stored is not None
     event = dg.DagsterEvent(
         dg.DagsterEventType.ASSET_MATERIALIZATION.value,
         job_name=RUNLESS_JOB_NAME,
-        event_specific_data=StepMaterializationData(materialization(series, period_of(key, series.interval), stored)),
+        event_specific_data=StepMaterializationData(
+            materialization(series, partition_for_key(key, series.interval), stored)
+        ),
     )
     instance.report_dagster_event(event, RUNLESS_RUN_ID, timestamp=time.time() - seconds_ago)
 
@@ -328,7 +330,7 @@ def test_a_day_whose_file_was_issued_anew_is_fetched_again_once(
     again = tick(from_archive, instance, "reissued_archives", data.cursor)
     assert [one.run_key for one in again.run_requests or []] == [request.run_key]  # Dagster launches a key once
     assert execute(from_archive, instance, request).success
-    stored = lake.stored(BTC, period_of("2024-01-02", BTC.interval))
+    stored = lake.stored(BTC, partition_for_key("2024-01-02", BTC.interval))
     assert stored is not None
     assert stored.archive_modified == "2024-01-03T09:30:00Z"
     assert asked(tick(from_archive, instance, "reissued_archives", again.cursor)) == []
@@ -461,7 +463,7 @@ def why(result: dg.ExecuteInProcessResult) -> str:
 def test_a_downstream_asset_gets_the_candles_of_its_days_lazily_and_sorted(
     definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox, last: str, count: int
 ) -> None:
-    fetch(definitions, instance, [BTC], [period.key for period in days("2024-01-01", "2024-01-31")])
+    fetch(definitions, instance, [BTC], [partition.key for partition in days("2024-01-01", "2024-01-31")])
     sandbox.requests.clear()
     result = run_own(with_own(definitions, closes), instance, closes, "2024-01-02", last)
     assert result.success

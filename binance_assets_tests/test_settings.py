@@ -28,7 +28,7 @@ def test_an_empty_variable_is_unset_and_a_foreign_one_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("BINANCE_SPOT_URL", "api.binance.com", "http:// or https://"),
         ("BINANCE_SPOT_URL", "https://api.binance.com/api/v3", "a host without a path"),
@@ -39,11 +39,11 @@ def test_an_empty_variable_is_unset_and_a_foreign_one_ignored() -> None:
         ("BINANCE_ASSETS_SOURCE", "ftp", "'auto', 'rest' or 'archive'"),
     ],
 )
-def test_a_mistake_names_the_variable_the_value_and_what_is_wanted(name: str, value: str, says: str) -> None:
-    with pytest.raises(ConfigurationError) as told:
+def test_a_mistake_names_the_variable_the_value_and_what_is_wanted(name: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
         read_settings({name: value})
-    assert str(told.value).startswith(f"{name}='{value}'")
-    assert says in str(told.value)
+    assert str(raised.value).startswith(f"{name}='{value}'")
+    assert message in str(raised.value)
 
 
 def test_the_ledger_is_one_file_per_user_and_host() -> None:

@@ -92,7 +92,7 @@ def test_the_source_is_the_coarsest_that_divides_the_interval(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m, 1h], derive: [1h]}]", "both fetched and derived"),
         ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1h], derive: [1h]}]", "both fetched and derived"),
@@ -133,13 +133,13 @@ def test_the_source_is_the_coarsest_that_divides_the_interval(
         ("series: [", "not YAML"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_its_place(path: Path, text: str, says: str) -> None:
+def test_a_mistake_is_told_in_one_line_with_its_place(path: Path, text: str, message: str) -> None:
     path.write_text(text)
-    with pytest.raises(UniverseError) as told:
+    with pytest.raises(UniverseError) as raised:
         read_universe(path)
-    assert says in str(told.value)
-    assert str(path) in str(told.value)
-    assert "\n" not in str(told.value)
+    assert message in str(raised.value)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_tracking_adds_to_a_fitting_entry_and_keeps_comments(path: Path) -> None:
@@ -227,18 +227,18 @@ def test_untracking_the_only_source_of_something_derived_is_refused(
 ) -> None:
     path.write_text(f"series: [{{market: spot, symbols: [{symbols}], intervals: [{intervals}], derive: [10m, 1h]}}]")
     before = path.read_text()
-    with pytest.raises(UniverseError) as told:
+    with pytest.raises(UniverseError) as raised:
         untrack(path, [parse_series(f"spot/A/{gone}")])
-    assert str(path) in str(told.value)
-    assert f"{orphans} of A would have no source without spot/A/{gone}" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(path) in str(raised.value)
+    assert f"{orphans} of A would have no source without spot/A/{gone}" in str(raised.value)
+    assert "\n" not in str(raised.value)
     assert path.read_text() == before
 
 
 def test_edits_of_many_processes_at_once_are_all_kept(path: Path) -> None:
     symbols = [f"S{number:02}USDT" for number in range(8)]
     edit = (
-        "import sys; from pathlib import Path; from binance_assets.storage.universe import track; "
+        "import sys; from pathlib import Path; from binance_assets.storage.universe_editor import track; "
         "from binance_assets.model.series import parse_series; track(Path(sys.argv[1]), [parse_series(sys.argv[2])])"
     )
     running = [subprocess.Popen([sys.executable, "-c", edit, str(path), f"spot/{symbol}/1m"]) for symbol in symbols]

@@ -69,9 +69,11 @@ class UserInterface:
         self.folder = folder
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30).json()
-        assert "errors" not in answer, answer
-        return dict(answer["data"])
+        response = requests.post(
+            f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30
+        ).json()
+        assert "errors" not in response, response
+        return dict(response["data"])
 
     def launch(self, symbol: str, first: str, last: str) -> str:
         """Materialize a range of one asset in one run; returns the run's id."""
@@ -136,14 +138,14 @@ def dagster_dev(sandbox: Sandbox, folder: Path) -> Iterator[UserInterface]:
     )  # fmt: skip
     served = UserInterface(f"http://127.0.0.1:{port}", folder)
 
-    def answers() -> bool:
+    def responses() -> bool:
         try:
             return requests.get(f"{served.url}/server_info", timeout=2).ok
         except requests.RequestException:
             return False
 
     try:
-        until(60, answers)
+        until(60, responses)
         until(30, lambda: "assetNodeOrError" in served.ask(PARTITIONS, key={"path": ["spot", "BTCUSDT", "1m"]}))
         yield served
     finally:

@@ -12,7 +12,7 @@ from binance_assets.model.markets import Market
 TIME: Final = pl.Datetime("ms", "UTC")
 
 
-_DESCRIPTIONS: Final = {
+DESCRIPTIONS: Final = {
     "open_time": "Moment in which the candle opens, UTC",
     "open": "First price, in the quote asset",
     "high": "Highest price",
@@ -29,14 +29,14 @@ _DESCRIPTIONS: Final = {
 }
 
 
-_PRICES: Final = ("open", "high", "low", "close")
+PRICES: Final = ("open", "high", "low", "close")
 
 
 @cache
 def columns(market: Market) -> dict[str, pl.DataType]:
     """Names and types of the table's columns, in their order, which is the order of Binance's row fields."""
     volume, turnover, taker_volume, taker_turnover = market.value_columns
-    names = ("open_time", *_PRICES, volume, "close_time", turnover, "trades", taker_volume, taker_turnover)
+    names = ("open_time", *PRICES, volume, "close_time", turnover, "trades", taker_volume, taker_turnover)
     types: dict[str, pl.DataType] = {"open_time": TIME, "close_time": TIME, "trades": pl.Int64()}
     return {name: types.get(name, pl.Float64()) for name in names}
 

@@ -136,5 +136,5 @@ def check_window(frame: pl.DataFrame, interval: Interval, start: int, end: int) 
         raise ValueError("candles come twice or out of order")
     if opens[0] < start or opens[-1] >= end:
         raise ValueError("candles lie outside the window that was asked for")
-    if not (interval.is_month or interval.has_own_phase) and ((opens - interval.anchor) % interval.step != 0).any():
+    if not (interval.is_month or interval.has_symbol_phase) and ((opens - interval.anchor) % interval.step != 0).any():
         raise ValueError(f"candles lie off the grid of {interval}")

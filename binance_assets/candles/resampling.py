@@ -14,7 +14,7 @@ from binance_assets.model.markets import Market
 _EXACT: Final = pl.Decimal(38, 8)  # no amount that Binance tells has more than 8 decimals
 
 
-def derive(market: Market, candles: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+def resample(market: Market, candles: pl.DataFrame, interval: Interval) -> pl.DataFrame:
     """The candles of ``interval`` that finer candles add up to.
 
     Prices are those of the candles with trades: one without any repeats the last close, and Binance lets it count

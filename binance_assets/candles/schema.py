@@ -13,7 +13,7 @@ import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
 
-from binance_assets.candles.columns import _DESCRIPTIONS, _PRICES, columns
+from binance_assets.candles.columns import DESCRIPTIONS, PRICES, columns
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 
@@ -23,11 +23,11 @@ class _Rule:
     """What must hold in every row: ``column says``, true where ``holds`` is."""
 
     column: str
-    says: str
+    message: str
     holds: pl.Expr
 
     def check(self) -> pa.Check:
-        text = f"{self.column} {self.says}"
+        text = f"{self.column} {self.message}"
         return pa.Check(_all_true(self.holds), name=text, error=text, ignore_na=False)
 
 
@@ -53,7 +53,7 @@ def quick_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
 
 def _schema(market: Market, interval: Interval, checks: list[pa.Check], nullable: bool) -> pa.DataFrameSchema:
     described = {
-        name: pa.Column(dtype, nullable=nullable, description=_DESCRIPTIONS[name])
+        name: pa.Column(dtype, nullable=nullable, description=DESCRIPTIONS[name])
         for name, dtype in columns(market).items()
     }
     return pa.DataFrameSchema(
@@ -66,7 +66,7 @@ def _rules(market: Market, interval: Interval) -> list[_Rule]:
     open_time, close_time = pl.col("open_time"), pl.col("close_time")
     step = pl.duration(milliseconds=interval.step)
     # A NaN is greater than any number in Polars, so finiteness is asked for by name.
-    prices = [_Rule(name, "is a positive number", _finite(name) & (pl.col(name) > 0)) for name in _PRICES]
+    prices = [_Rule(name, "is a positive number", _finite(name) & (pl.col(name) > 0)) for name in PRICES]
     amounts = [
         _Rule(name, "is a number and not negative", _finite(name) & (pl.col(name) >= 0))
         for name in market.value_columns
@@ -95,7 +95,7 @@ def _on_grid(interval: Interval) -> pl.Expr:
     if interval.is_month:
         return open_time == open_time.dt.truncate("1mo")
     phase = (open_time.dt.epoch("ms") - interval.anchor) % interval.step
-    if interval.has_own_phase:
+    if interval.has_symbol_phase:
         return (phase == phase.mode().first()) & (open_time == open_time.dt.truncate("1d"))
     return phase == 0
 

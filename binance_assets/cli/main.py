@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
-    from binance_assets.ingest.request import Backlog, Request
+    from binance_assets.ingest.request import DownloadPlan, Request
     from binance_assets.storage.lake import Lake
 
 NOT_ALL, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -127,15 +127,15 @@ def download(
         if str(one) in universe.derived_names:
             raise BadRequest(f"{one} is derived by {settings.universe}; remove it there to fetch it")
     lake = Lake(settings.lake)
-    backlogs, origin = _survey(request, settings, lake, universe, sources)
+    plans, venue = _survey(request, settings, lake, universe, sources)
     if dry_run:
-        _print_dry_run(backlogs, sources, as_json)
+        _print_dry_run(plans, sources, as_json)
         return
     with open_instance(Path.cwd(), os.environ) as instance:
-        if origin:
-            lake.prepare(origin)
+        if venue:
+            lake.prepare(venue)
         _track(settings, wanted)
-        complete = _run(instance, settings, source, lake, backlogs, refresh, as_json)
+        complete = _run(instance, settings, source, lake, plans, refresh, as_json)
     if not complete:
         sys.exit(NOT_ALL)
 
@@ -150,17 +150,17 @@ def _sources(
 
 def _survey(
     request: Request, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
-) -> tuple[list[Backlog], str]:
+) -> tuple[list[DownloadPlan], str]:
     """What is lacking; and, where anything is, the origin of what would be fetched."""
     from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
     from binance_assets.exchange.session import Exchange
-    from binance_assets.ingest.request import BadRequest, survey
+    from binance_assets.ingest.request import BadRequest, plan_request
 
     exchange = Exchange(request.market, settings)
     try:
         alone: Source = "archive" if set(sources.values()) == {"archive"} else "auto"
-        backlogs = survey(request, lake, exchange, universe.series, alone)
-        return backlogs, exchange.origin if any(backlog.missing for backlog in backlogs) else ""
+        plans = plan_request(request, lake, exchange, universe.series, alone)
+        return plans, exchange.venue if any(download_plan.missing for download_plan in plans) else ""
     except UnknownSymbol as error:
         raise BadRequest(str(error)) from None
     except ExchangeError as error:
@@ -173,29 +173,29 @@ def _track(settings: Settings, wanted: Sequence[Series]) -> None:
     new = track(settings.universe, list(wanted))
     if new:
         named = ", ".join(str(one) for one in new[:3]) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
-        told = f"{named} {'are' if len(new) > 1 else 'is'} now tracked in {settings.universe}"
-        click.echo(f"{told}; a running UI shows it once the code location is reloaded", err=True)
+        message = f"{named} {'are' if len(new) > 1 else 'is'} now tracked in {settings.universe}"
+        click.echo(f"{message}; a running UI shows it once the code location is reloaded", err=True)
 
 
-def _print_dry_run(backlogs: list[Backlog], sources: Mapping[Series, Source], as_json: bool) -> None:
+def _print_dry_run(plans: list[DownloadPlan], sources: Mapping[Series, Source], as_json: bool) -> None:
     from binance_assets.cli.output import print_plan
 
     if not as_json:
-        print_plan(backlogs, sources)
+        print_plan(plans, sources)
         return
-    takes = {backlog.series: backlog.forecast(sources[backlog.series]) for backlog in backlogs}
-    plans = {
-        str(backlog.series): {
-            "days_asked": len(backlog.asked),
-            "days_present": len(backlog.present),
-            "days_missing": [period.key for period in backlog.missing],
-            "requests": takes[backlog.series].requests,
-            "weight": takes[backlog.series].weight,
-            "files": takes[backlog.series].files,
+    takes = {download_plan.series: download_plan.forecast(sources[download_plan.series]) for download_plan in plans}
+    printed = {
+        str(download_plan.series): {
+            "days_asked": len(download_plan.asked),
+            "days_present": len(download_plan.present),
+            "days_missing": [partition.key for partition in download_plan.missing],
+            "requests": takes[download_plan.series].requests,
+            "weight": takes[download_plan.series].weight,
+            "files": takes[download_plan.series].files,
         }
-        for backlog in backlogs
+        for download_plan in plans
     }
-    click.echo(json.dumps(plans, indent=2))
+    click.echo(json.dumps(printed, indent=2))
 
 
 def _run(
@@ -203,23 +203,23 @@ def _run(
     settings: Settings,
     source: Source | None,
     lake: Lake,
-    backlogs: list[Backlog],
+    plans: list[DownloadPlan],
     refresh: bool,
     as_json: bool,
 ) -> bool:
     """Fetch what the backlogs lack and say what became of it; True where all of it is there now."""
-    from binance_assets.cli.output import RunView, outcome, print_outcomes
+    from binance_assets.cli.output import ProgressView, outcome, print_outcomes
     from binance_assets.definitions import definitions_for
     from binance_assets.orchestration.backfill import fetch_missing
 
-    with RunView(sum(len(backlog.missing) for backlog in backlogs)) as view:
-        definitions = definitions_for(settings, [backlog.series for backlog in backlogs], source, view)
-        failures = fetch_missing(instance, definitions, backlogs, refresh, view)
+    with ProgressView(sum(len(download_plan.missing) for download_plan in plans)) as view:
+        definitions = definitions_for(settings, [download_plan.series for download_plan in plans], source, view)
+        failures = fetch_missing(instance, definitions, plans, refresh, view)
     outcomes, complete = {}, not failures
-    for backlog in backlogs:
-        present = sum(1 for period in backlog.asked if lake.stored(backlog.series, period))
-        outcomes[str(backlog.series)] = outcome(backlog, present, view)
-        complete &= present == len(backlog.asked) and not view.refused.get(backlog.series)
+    for download_plan in plans:
+        present = sum(1 for partition in download_plan.asked if lake.stored(download_plan.series, partition))
+        outcomes[str(download_plan.series)] = outcome(download_plan, present, view)
+        complete &= present == len(download_plan.asked) and not view.refused.get(download_plan.series)
     if as_json:
         click.echo(json.dumps(outcomes, indent=2, ensure_ascii=False))
     else:
@@ -303,17 +303,17 @@ def verify(
     universe = read_universe(settings.universe)
     derived = {one.series: one for one in universe.derived}
     chosen = [_series_named(name) for name in names] or [*universe.series, *derived]
-    asked = {one: periods for one in chosen if (periods := lake.periods(one, start, end))}
+    asked = {one: partitions for one in chosen if (partitions := lake.partitions(one, start, end))}
     findings: list[Finding] = []
     with progressing("looking again", sum(map(len, asked.values()))) as done:
-        for one, periods in asked.items():
+        for one, partitions in asked.items():
             if one in derived:
-                findings += verify_derived(lake, derived[one], periods, done)
+                findings += verify_derived(lake, derived[one], partitions, done)
                 continue
             exchange = Exchange(one.market, settings)
             try:
-                lake.check_origin(exchange.origin)
-                findings += verify_series(lake, exchange, one, periods, against, done)
+                lake.check_venue(exchange.venue)
+                findings += verify_series(lake, exchange, one, partitions, against, done)
             except ExchangeError as error:
                 _fail(f"{one}: nothing can be proved now: {error}", NOT_ALL)
             finally:
@@ -340,8 +340,8 @@ def accept(name: str, day: dt.date, reason: str) -> None:
     """
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
-    from binance_assets.ingest.override import accept as accept_period
-    from binance_assets.model.partitions import FIRST_DAY, first_of, period_of
+    from binance_assets.ingest.override import override
+    from binance_assets.model.partitions import FIRST_DAY, first_day_of, partition_for_key
     from binance_assets.orchestration.instance import open_instance
     from binance_assets.orchestration.runs import report_present
     from binance_assets.storage.lake import Lake
@@ -351,27 +351,27 @@ def accept(name: str, day: dt.date, reason: str) -> None:
         raise ConfigurationError("--reason: say why, for those who come later")
     if series.derived or str(series) in read_universe(settings.universe).derived_names:
         raise ConfigurationError(f"{series} is derived; accept the day of the series that it comes from")
-    if day < FIRST_DAY or day != first_of(day, series.interval):
+    if day < FIRST_DAY or day != first_day_of(day, series.interval):
         raise ConfigurationError(f"{day} is no partition of {series}; 3d, 1w and 1M are kept by months")
     source = _sources([series], read_universe(settings.universe), settings, None)[series]
-    exchange, period = Exchange(series.market, settings), period_of(day.isoformat(), series.interval)
+    exchange, partition = Exchange(series.market, settings), partition_for_key(day.isoformat(), series.interval)
     try:
         with open_instance(Path.cwd(), os.environ) as instance:
-            judged, stored = accept_period(
-                Lake(settings.lake), exchange, series, period, source, settings.strict, _user(), reason
+            result, stored = override(
+                Lake(settings.lake), exchange, series, partition, source, settings.strict, _user(), reason
             )
             if stored is not None:
-                report_present(instance, series, [(period, stored)], again=True)
+                report_present(instance, series, [(partition, stored)], again=True)
     except ExchangeError as error:
         _fail(str(error), NOT_ALL)
     finally:
         exchange.close()
     if stored is None:
-        _fail(f"{series} {period} is {judged.verdict} and cannot be accepted: {judged.reason}", NOT_ALL)
-    if judged.accepted_by:
-        click.echo(f"{series} {period} is {judged.verdict}, and accepted by {judged.accepted_by}: {judged.reason}")
+        _fail(f"{series} {partition} is {result.verdict} and cannot be accepted: {result.reason}", NOT_ALL)
+    if result.accepted_by:
+        click.echo(f"{series} {partition} is {result.verdict}, and accepted by {result.accepted_by}: {result.reason}")
     else:
-        click.echo(f"{series} {period} is {judged.verdict}; it was written, and nothing had to be accepted")
+        click.echo(f"{series} {partition} is {result.verdict}; it was written, and nothing had to be accepted")
 
 
 def _user() -> str:

@@ -15,12 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.request import Backlog
+from binance_assets.ingest.request import DownloadPlan
 from binance_assets.ingest.verify import Finding
-from binance_assets.model.results import Judged, tell_spans
+from binance_assets.model.results import PartitionResult, format_spans
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
-from binance_assets.orchestration.metrics import RunFigures
+from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.settings import Source
 
 _NAMED_DAYS: Final = 10
@@ -30,7 +30,7 @@ _NAMED_DAYS: Final = 10
 _LINE_SECONDS: Final = 30
 
 
-class RunView:
+class ProgressView:
     """Watches a run: keeps what it said, shows a progress bar where there is a terminal, can end it.
 
     Args:
@@ -38,8 +38,8 @@ class RunView:
     """
 
     def __init__(self, total: int) -> None:
-        self.refused: dict[Series, list[Judged]] = {}
-        self.figures: dict[Series, RunFigures] = {}
+        self.refused: dict[Series, list[PartitionResult]] = {}
+        self.metrics: dict[Series, RunMetrics] = {}
         self._exchanges: list[Exchange] = []
         # Dagster redirects the standard streams of a process while a step runs; a copy of the descriptor stays ours.
         self._console = Console(file=os.fdopen(os.dup(sys.stderr.fileno()), "w"))
@@ -59,7 +59,7 @@ class RunView:
         self._total = total
         self._told = time.monotonic()
 
-    def __enter__(self) -> RunView:
+    def __enter__(self) -> ProgressView:
         self._progress.start()
         return self
 
@@ -74,21 +74,21 @@ class RunView:
         self._exchanges.append(exchange)
         self._progress.update(self._task, description=str(series))
 
-    def judged(self, series: Series, judged: Judged) -> None:
+    def partition_done(self, series: Series, result: PartitionResult) -> None:
         """A period was written or refused."""
-        if judged.accepted:
-            self._rows += judged.candles.height
+        if result.is_accepted:
+            self._rows += result.candles.height
         else:
-            self.refused.setdefault(series, []).append(judged)
+            self.refused.setdefault(series, []).append(result)
         self._done += 1
         self._progress.update(self._task, advance=1, rows=self._rows)
         if not self._console.is_terminal and time.monotonic() - self._told > _LINE_SECONDS:
             self._told = time.monotonic()
             self._console.out(f"{series}: {self._done:,} of {self._total:,} done, {self._rows:,} candles")
 
-    def finished(self, series: Series, figures: RunFigures) -> None:
+    def finished(self, series: Series, metrics: RunMetrics) -> None:
         """A series is through."""
-        self.figures[series] = figures
+        self.metrics[series] = metrics
 
     def stop(self) -> None:
         """End the run: whatever it waits for in the exchange ends at once."""
@@ -97,10 +97,10 @@ class RunView:
 
 
 @contextmanager
-def progressing(told: str, total: int) -> Iterator[Callable[[int], None]]:
+def progressing(message: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal; yields what advances it by so many of ``total``."""
     with Progress(
-        TextColumn(told),
+        TextColumn(message),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -108,48 +108,48 @@ def progressing(told: str, total: int) -> Iterator[Callable[[int], None]]:
         disable=not sys.stderr.isatty(),
         transient=True,
     ) as progress:
-        task = progress.add_task(told, total=total)
+        task = progress.add_task(message, total=total)
         yield lambda count: progress.advance(task, count)
 
 
-def outcome(backlog: Backlog, present: int, view: RunView) -> dict[str, Any]:
+def outcome(download_plan: DownloadPlan, present: int, view: ProgressView) -> dict[str, Any]:
     """What became of a series, in the shape that ``--json`` prints."""
-    figures = view.figures.get(backlog.series)
+    metrics = view.metrics.get(download_plan.series)
     return {
-        "days_asked": len(backlog.asked),
+        "days_asked": len(download_plan.asked),
         "days_present": present,
         "refused": [
             {
-                "day": judged.period.key,
-                "verdict": judged.verdict,
-                "missing": [[to_iso(start), to_iso(end)] for start, end in judged.missing],
-                "reason": judged.reason,
+                "day": result.partition.key,
+                "verdict": result.verdict,
+                "missing": [[to_iso(start), to_iso(end)] for start, end in result.missing],
+                "reason": result.reason,
             }
-            for judged in view.refused.get(backlog.series, [])
+            for result in view.refused.get(download_plan.series, [])
         ],
-        "requests": figures.requests if figures else 0,
-        "weight": figures.weight if figures else 0,
-        "warmup": figures.warmup if figures else 0,
-        "workers": figures.workers if figures else 0,
-        "rtt_ms": figures.rtt_ms if figures else None,
-        "rows": figures.rows if figures else 0,
-        "seconds": round(figures.seconds, 3) if figures else 0.0,
+        "requests": metrics.requests if metrics else 0,
+        "weight": metrics.weight if metrics else 0,
+        "warmup": metrics.warmup if metrics else 0,
+        "workers": metrics.workers if metrics else 0,
+        "rtt_ms": metrics.rtt_ms if metrics else None,
+        "rows": metrics.rows if metrics else 0,
+        "seconds": round(metrics.seconds, 3) if metrics else 0.0,
     }
 
 
-def print_plan(backlogs: Sequence[Backlog], sources: Mapping[Series, Source]) -> None:
+def print_plan(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source]) -> None:
     """What would be fetched, as a table."""
     table = _table("series", "first", "end", "asked", "present", "missing", "requests", "weight", "files")
-    for backlog in backlogs:
-        takes = backlog.forecast(sources[backlog.series])
-        first, last = (backlog.asked[0].key, backlog.asked[-1].key) if backlog.asked else ("-", "-")
-        periods = (len(backlog.asked), len(backlog.present), len(backlog.missing))
-        counts = (*periods, takes.requests, takes.weight, takes.files)
-        table.add_row(str(backlog.series), first, last, *(f"{count:,}" for count in counts))
+    for download_plan in plans:
+        takes = download_plan.forecast(sources[download_plan.series])
+        first, last = (download_plan.asked[0].key, download_plan.asked[-1].key) if download_plan.asked else ("-", "-")
+        partitions = (len(download_plan.asked), len(download_plan.present), len(download_plan.missing))
+        counts = (*partitions, takes.requests, takes.weight, takes.files)
+        table.add_row(str(download_plan.series), first, last, *(f"{count:,}" for count in counts))
     _out().print(table)
 
 
-def print_outcomes(outcomes: dict[str, dict[str, Any]], view: RunView) -> None:
+def print_outcomes(outcomes: dict[str, dict[str, Any]], view: ProgressView) -> None:
     """What became of each series, as a table, and the refused days with their reasons."""
     names = ("asked", "present", "refused", "candles", "requests", "weight", "workers", "round trip", "seconds")
     table = _table("series", *names, "candles/s")
@@ -161,9 +161,9 @@ def print_outcomes(outcomes: dict[str, dict[str, Any]], view: RunView) -> None:
         table.add_row(name, *(f"{count:,}" for count in (*counts, *spent)), rtt, f"{found['seconds']:.1f}", speed)
     _out().print(table)
     for series, refused in view.refused.items():
-        for judged in refused[:_NAMED_DAYS]:
-            reason = judged.reason or tell_spans(judged.missing)
-            print(f"refused: {series} {judged.period} is {judged.verdict}: {reason}", file=sys.stderr)
+        for result in refused[:_NAMED_DAYS]:
+            reason = result.reason or format_spans(result.missing)
+            print(f"refused: {series} {result.partition} is {result.verdict}: {reason}", file=sys.stderr)
         if len(refused) > _NAMED_DAYS:
             print(f"refused: {series}: {len(refused) - _NAMED_DAYS} more; --json names them all", file=sys.stderr)
 
@@ -174,7 +174,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
     for name in ("series", "partition", "what differs"):
         table.add_column(name, no_wrap=name != "what differs", overflow="fold")
     for finding in findings:
-        table.add_row(str(finding.series), finding.period.key, finding.says)
+        table.add_row(str(finding.series), finding.partition.key, finding.message)
     _out().print(table)
 
 

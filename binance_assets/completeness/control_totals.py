@@ -26,7 +26,7 @@ _RELATIVE: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class Totals:
     """What was traded in a span of time.
 
     Attributes:
@@ -40,7 +40,7 @@ class Sums:
     candles: int = 1
 
 
-class Books:
+class ControlTotals:
     """The ``1d`` candles of a symbol, as far as they were had.
 
     Args:
@@ -51,7 +51,7 @@ class Books:
     def __init__(self, market: Market, daily: pl.DataFrame | None = None) -> None:
         self.market = market
         self.daily = empty_candles(market) if daily is None else daily
-        self._days = sums_by_day(market, self.daily)
+        self._days = totals_by_day(market, self.daily)
 
     def has(self, day: int) -> bool:
         """Whether there is a candle that opens at ``day``, ms UTC."""
@@ -67,49 +67,49 @@ class Books:
         """Open time of the last candle, ms UTC; None where there is none."""
         return max(self._days, default=None)
 
-    def sums(self, start: int, end: int, begins: bool = False) -> Sums | None:
+    def sums(self, start: int, end: int, starts_here: bool = False) -> Totals | None:
         """What was traded in the days from ``start`` to ``end``, ms UTC; None where one of them is not in the books.
 
         Args:
             start: First day.
             end: Day after the last.
-            begins: Whether the symbol's first trade is in the span: there are no days before it.
+            starts_here: Whether the symbol's first trade is in the span: there are no days before it.
         """
-        begin = max(start, self.first or start) if begins else start
-        return None if begin >= end or self.lack(begin, end) else total(self._days, begin, end)
+        begin = max(start, self.first or start) if starts_here else start
+        return None if begin >= end or self.lacks_any(begin, end) else total(self._days, begin, end)
 
-    def goes_on_after(self, day: int) -> bool:
+    def continues_after(self, day: int) -> bool:
         """Whether there is a candle that opens at ``day`` (ms UTC) or later."""
         return self.last is not None and self.last >= day
 
-    def lack(self, start: int, end: int) -> bool:
+    def lacks_any(self, start: int, end: int) -> bool:
         """Whether a day from ``start`` to ``end`` (ms UTC) is not in the books."""
         return any(day not in self._days for day in range(start, end, DAY))
 
-    def updated(self, daily: pl.DataFrame) -> Books:
+    def merged_with(self, daily: pl.DataFrame) -> ControlTotals:
         """These books with newer candles in the place of older ones."""
         both = pl.concat([self.daily, daily]).unique("open_time", keep="last").sort("open_time")
-        return Books(self.market, both)
+        return ControlTotals(self.market, both)
 
 
-def sums_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Sums]:
+def totals_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Totals]:
     """The totals of a table of candles by the day in which they open, ms UTC."""
     day = pl.col("open_time").to_physical() // DAY * DAY
     summed = candles.group_by(day.alias("day")).agg(pl.col("trades", *market.value_columns).sum(), pl.len())
-    return {row[0]: Sums(row[1], row[2:-1], row[-1]) for row in summed.iter_rows()}
+    return {row[0]: Totals(row[1], row[2:-1], row[-1]) for row in summed.iter_rows()}
 
 
-def total(days: Mapping[int, Sums], start: int, end: int) -> Sums:
+def total(days: Mapping[int, Totals], start: int, end: int) -> Totals:
     """The sum of the days from ``start`` to ``end``, ms UTC; days that are not there count as nothing."""
     chosen = [days[day] for day in range(start, end, DAY) if day in days]
     if len(chosen) == 1:
         return chosen[0]
     amounts = zip(*(sums.amounts for sums in chosen), strict=True)
     totals = tuple(map(math.fsum, amounts)) or (0.0,) * 4
-    return Sums(sum(sums.trades for sums in chosen), totals, sum(sums.candles for sums in chosen))
+    return Totals(sum(sums.trades for sums in chosen), totals, sum(sums.candles for sums in chosen))
 
 
-def difference(market: Market, ours: Sums, theirs: Sums) -> str:
+def difference(market: Market, ours: Totals, theirs: Totals) -> str:
     """What keeps two sums from balancing, in words; empty where they balance.
 
     Trades must agree exactly, and volumes to half of the eighth decimal, or 1e-12 of themselves where that is more. A

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from binance_assets.completeness.control_totals import Books
+from binance_assets.completeness.control_totals import ControlTotals
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
+class TradingSpan:
     """From when to when a series has candles, as far as it matters.
 
     Attributes:
@@ -23,19 +23,19 @@ class Life:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class ReferenceData:
     """What a period is held against, beside itself.
 
     Attributes:
         now: The server's time, ms UTC, at which candles count as finished.
-        books: The exchange's ``1d`` candles.
-        life: When the series begins and ends.
+        control_totals: The exchange's ``1d`` candles.
+        trading_span: When the series begins and ends.
         strict: Whether periods whose sums differ are refused.
-        no_books: Why the exchange's sums could not be had; empty where they could.
+        control_totals_error: Why the exchange's sums could not be had; empty where they could.
     """
 
     now: int
-    books: Books
-    life: Life = Life()
+    control_totals: ControlTotals
+    trading_span: TradingSpan = TradingSpan()
     strict: bool = False
-    no_books: str = ""
+    control_totals_error: str = ""

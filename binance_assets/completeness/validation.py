@@ -14,55 +14,63 @@ import polars as pl
 
 from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.schema import candle_schema, quick_schema
-from binance_assets.completeness.control_totals import Sums, difference, sums_by_day, total
+from binance_assets.completeness.control_totals import Totals, difference, total, totals_by_day
 from binance_assets.completeness.outages import outages_within
-from binance_assets.completeness.reference_data import Evidence, Life
-from binance_assets.model.partitions import Period, over_at
-from binance_assets.model.results import _NAMED_FAILURES, REST, Judged, Origin, Verdict, tell_spans
+from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
+from binance_assets.model.partitions import Partition, closes_at
+from binance_assets.model.results import NAMED_FAILURES, REST, PartitionResult, Provenance, Verdict, format_spans
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_text
 
 
-def judge(
-    series: Series, candles: pl.DataFrame, periods: Sequence[Period], evidence: Evidence, origin: Origin = REST
-) -> list[Judged]:
-    """Judge each of ``periods`` by its part of ``candles``.
+def validate_partitions(
+    series: Series,
+    candles: pl.DataFrame,
+    partitions: Sequence[Partition],
+    reference: ReferenceData,
+    provenance: Provenance = REST,
+) -> list[PartitionResult]:
+    """Judge each of ``partitions`` by its part of ``candles``.
 
     Args:
         series: The series.
         candles: All candles that were answered for the periods, and perhaps others.
-        periods: The periods, ascending.
-        evidence: What they are held against.
-        origin: Where the candles came from.
+        partitions: The periods, ascending.
+        reference: What they are held against.
+        provenance: Where the candles came from.
     """
-    if len(periods) == 1:
-        candles = rows_of(candles, periods[0])
-    complaint = complaint_about(series, candles)
-    if not complaint:
-        sums = sums_by_day(series.market, candles)
-        parts = zip(periods, _split(candles, periods), strict=True)
-        return [_judge_sound(series, part, period, evidence, origin, sums) for period, part in parts]
-    if len(periods) == 1:
-        return [Judged(periods[0], "invalid", candles, (), complaint, origin)]
-    return [one for period in periods for one in judge(series, rows_of(candles, period), [period], evidence, origin)]
+    if len(partitions) == 1:
+        candles = rows_of(candles, partitions[0])
+    message = schema_errors(series, candles)
+    if not message:
+        sums = totals_by_day(series.market, candles)
+        parts = zip(partitions, _split(candles, partitions), strict=True)
+        return [_validate_sound(series, part, partition, reference, provenance, sums) for partition, part in parts]
+    if len(partitions) == 1:
+        return [PartitionResult(partitions[0], "invalid", candles, (), message, provenance)]
+    return [
+        one
+        for partition in partitions
+        for one in validate_partitions(series, rows_of(candles, partition), [partition], reference, provenance)
+    ]
 
 
-def _split(candles: pl.DataFrame, periods: Sequence[Period]) -> Iterator[pl.DataFrame]:
+def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> Iterator[pl.DataFrame]:
     """Each period's part of a table that is sorted by open time."""
     opens = candles["open_time"].to_physical()
-    firsts = opens.search_sorted(pl.Series([period.start for period in periods]))
-    lasts = opens.search_sorted(pl.Series([period.end for period in periods]))
+    firsts = opens.search_sorted(pl.Series([partition.start for partition in partitions]))
+    lasts = opens.search_sorted(pl.Series([partition.end for partition in partitions]))
     for first, last in zip(firsts, lasts, strict=True):
         yield candles.slice(first, last - first)
 
 
-def rows_of(candles: pl.DataFrame, period: Period) -> pl.DataFrame:
+def rows_of(candles: pl.DataFrame, partition: Partition) -> pl.DataFrame:
     """The rows of a table, in any order, that belong to the period."""
     open_time = pl.col("open_time").to_physical()
-    return candles.filter((open_time >= period.start) & (open_time < period.end))
+    return candles.filter((open_time >= partition.start) & (open_time < partition.end))
 
 
-def complaint_about(series: Series, candles: pl.DataFrame) -> str:
+def schema_errors(series: Series, candles: pl.DataFrame) -> str:
     """What the schema finds wrong with the table, all at once; empty where it finds nothing."""
     if candles.is_empty():
         return ""
@@ -76,8 +84,8 @@ def complaint_about(series: Series, candles: pl.DataFrame) -> str:
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         broken = cases.group_by("check", maintain_order=True).agg(pl.len(), pl.col("index").drop_nulls().first())
-        told = [_tell(candles, *row) for row in broken.head(_NAMED_FAILURES).iter_rows()]
-        return "not so: " + "; ".join(told)
+        message = [_tell(candles, *row) for row in broken.head(NAMED_FAILURES).iter_rows()]
+        return "not so: " + "; ".join(message)
     return "a rule does not hold"
 
 
@@ -86,85 +94,94 @@ def _tell(candles: pl.DataFrame, check: str, count: int, row: int | None) -> str
     return f"{check} ({count} rows{where})"
 
 
-def outside_life(series: Series, period: Period, life: Life) -> Judged | None:
+def outside_trading_span(series: Series, partition: Partition, trading_span: TradingSpan) -> PartitionResult | None:
     """The verdict on a period in which the series has no life, and so no candle to ask for; None for any other."""
-    if life.first is not None and period.end <= life.first:
-        return Judged(period, "before_listing", empty_candles(series.market))
-    if life.end is not None and period.start >= life.end:
-        return Judged(period, "delisted", empty_candles(series.market))
+    if trading_span.first is not None and partition.end <= trading_span.first:
+        return PartitionResult(partition, "before_listing", empty_candles(series.market))
+    if trading_span.end is not None and partition.start >= trading_span.end:
+        return PartitionResult(partition, "delisted", empty_candles(series.market))
     return None
 
 
-def _judge_sound(
-    series: Series, candles: pl.DataFrame, period: Period, evidence: Evidence, origin: Origin, sums: Mapping[int, Sums]
-) -> Judged:
+def _validate_sound(
+    series: Series,
+    candles: pl.DataFrame,
+    partition: Partition,
+    reference: ReferenceData,
+    provenance: Provenance,
+    sums: Mapping[int, Totals],
+) -> PartitionResult:
     opens = candles["open_time"].to_physical()
     phase = series.interval.phase(opens[0]) if len(opens) else 0
-    if over_at(period, series.interval, phase) > evidence.now:
-        return Judged(period, "unfinished", candles, (), "its last candle has not closed yet", origin)
-    outside = outside_life(series, period, evidence.life)
+    if closes_at(partition, series.interval, phase) > reference.now:
+        return PartitionResult(partition, "unfinished", candles, (), "its last candle has not closed yet", provenance)
+    outside = outside_trading_span(series, partition, reference.trading_span)
     if outside is not None and candles.is_empty():
         return outside
-    expected = _expected(series, period, phase, evidence.life)
-    if candles.is_empty() and _no_candle_opens(series, period, expected, evidence.life):
-        return Judged(period, "delisted", candles)
+    expected = _expected(series, partition, phase, reference.trading_span)
+    if candles.is_empty() and _no_candle_opens(series, partition, expected, reference.trading_span):
+        return PartitionResult(partition, "delisted", candles)
     missing = missing_spans(series, opens, expected)
-    traded = total(sums, period.start, period.end)
-    verdict, reason = _verdict(series, traded, period, expected, missing, evidence)
-    return Judged(period, verdict, candles, missing, reason, origin, evidence.strict)
+    traded = total(sums, partition.start, partition.end)
+    verdict, reason = _verdict(series, traded, partition, expected, missing, reference)
+    return PartitionResult(partition, verdict, candles, missing, reason, provenance, reference.strict)
 
 
-def _expected(series: Series, period: Period, phase: int, life: Life) -> Sequence[int]:
+def _expected(series: Series, partition: Partition, phase: int, trading_span: TradingSpan) -> Sequence[int]:
     """The open times that the period must have, ms UTC."""
-    times = series.interval.open_times(period.start, period.end, phase)
-    if _begins_in(life, period) or _ends_in(life, period):
-        first, end = life.first or 0, life.end or period.end
+    times = series.interval.open_times(partition.start, partition.end, phase)
+    if _begins_in(trading_span, partition) or _ends_in(trading_span, partition):
+        first, end = trading_span.first or 0, trading_span.end or partition.end
         return [time for time in times if first <= time < end]
     return times
 
 
-def _no_candle_opens(series: Series, period: Period, expected: Sequence[int], life: Life) -> bool:
+def _no_candle_opens(series: Series, partition: Partition, expected: Sequence[int], trading_span: TradingSpan) -> bool:
     """Whether trading ended within the candle that opened before the period and reaches into it."""
-    if not series.interval.is_coarse or not _ends_in(life, period) or life.end is None:
+    if not series.interval.is_multi_day or not _ends_in(trading_span, partition) or trading_span.end is None:
         return False
     # Of 3d nobody knows where candles would open; but the one that was open lasts for less than a candle more.
-    return not expected or (series.interval.has_own_phase and life.end < period.start + series.interval.step)
+    return not expected or (
+        series.interval.has_symbol_phase and trading_span.end < partition.start + series.interval.step
+    )
 
 
-def _begins_in(life: Life, period: Period) -> bool:
-    return life.first is not None and period.start < life.first
+def _begins_in(trading_span: TradingSpan, partition: Partition) -> bool:
+    return trading_span.first is not None and partition.start < trading_span.first
 
 
-def _ends_in(life: Life, period: Period) -> bool:
-    return life.end is not None and life.end < period.end
+def _ends_in(trading_span: TradingSpan, partition: Partition) -> bool:
+    return trading_span.end is not None and trading_span.end < partition.end
 
 
 def _verdict(
     series: Series,
-    traded: Sums,
-    period: Period,
+    traded: Totals,
+    partition: Partition,
     expected: Sequence[int],
     missing: Sequence[tuple[int, int]],
-    evidence: Evidence,
+    reference: ReferenceData,
 ) -> tuple[Verdict, str]:
     """The verdict on a period that is over and whose candles are sane, and its reason."""
-    hole = f"no candles for {tell_spans(missing)}" if missing else ""
+    hole = f"no candles for {format_spans(missing)}" if missing else ""
     if series.interval.step == DAY:  # these are the books: the grid is their proof
-        return ("lost", hole) if missing else (_whole(period, evidence.life), "")
-    start, end = (expected[0], series.interval.close(expected[-1])) if expected else (period.start, period.end)
-    end = min(end, evidence.life.end or end)
-    begins = evidence.life.first is not None and period.start <= evidence.life.first < period.end
-    record = evidence.books.sums(start // DAY * DAY, -(-end // DAY) * DAY, begins)
+        return ("lost", hole) if missing else (_whole(partition, reference.trading_span), "")
+    start, end = (expected[0], series.interval.close(expected[-1])) if expected else (partition.start, partition.end)
+    end = min(end, reference.trading_span.end or end)
+    starts_here = (
+        reference.trading_span.first is not None and partition.start <= reference.trading_span.first < partition.end
+    )
+    record = reference.control_totals.sums(start // DAY * DAY, -(-end // DAY) * DAY, starts_here)
     if record is None:
-        return _unproved(hole, evidence)
+        return _unproved(hole, reference)
     differs = difference(series.market, traded, record)
     if not missing and not differs:
-        return _whole(period, evidence.life), ""
+        return _whole(partition, reference.trading_span), ""
     if not missing:
         return "unbalanced", f"every candle is there, but the 1d candle says otherwise: {differs}"
     if differs:
         return "lost", f"{hole}, and trades with them: {differs}"
-    doubt = _edge_in_doubt(period, missing, evidence)
+    doubt = _edge_in_doubt(partition, missing, reference)
     if doubt is not None:
         return doubt
     names = ", ".join(outage.name for outage in outages_within(series.market, missing))
@@ -172,36 +189,43 @@ def _verdict(
 
 
 def _edge_in_doubt(
-    period: Period, missing: Sequence[tuple[int, int]], evidence: Evidence
+    partition: Partition, missing: Sequence[tuple[int, int]], reference: ReferenceData
 ) -> tuple[Verdict, str] | None:
     """The verdict on holes of which one lies at an edge of the period, where the sums prove nothing; else None.
 
     Sums that stop growing at the moment from which candles are missing agree with them, whatever was traded: the day
     may not be served to its end yet. And before a first candle there is nothing to miss.
     """
-    books, life = evidence.books, evidence.life
-    if missing[-1][1] >= period.end and life.end is None and not books.goes_on_after(period.end):
-        return "unfinished", f"no candles for {tell_spans(missing[-1:])}, and nothing shows yet that trading went on"
-    if missing[0][0] <= period.start and life.unknown and not books.has(period.start - DAY):
-        hole = f"no candles for {tell_spans(missing[:1])}"
-        return "unreachable", f"{hole}, and its first candle is unknown: {life.unknown}"
+    control_totals, trading_span = reference.control_totals, reference.trading_span
+    if (
+        missing[-1][1] >= partition.end
+        and trading_span.end is None
+        and not control_totals.continues_after(partition.end)
+    ):
+        return "unfinished", f"no candles for {format_spans(missing[-1:])}, and nothing shows yet that trading went on"
+    if missing[0][0] <= partition.start and trading_span.unknown and not control_totals.has(partition.start - DAY):
+        hole = f"no candles for {format_spans(missing[:1])}"
+        return "unreachable", f"{hole}, and its first candle is unknown: {trading_span.unknown}"
     return None
 
 
-def _whole(period: Period, life: Life) -> Verdict:
-    if _begins_in(life, period):
+def _whole(partition: Partition, trading_span: TradingSpan) -> Verdict:
+    if _begins_in(trading_span, partition):
         return "listing"
-    return "delisted" if _ends_in(life, period) else "complete"
+    return "delisted" if _ends_in(trading_span, partition) else "complete"
 
 
-def _unproved(hole: str, evidence: Evidence) -> tuple[Verdict, str]:
+def _unproved(hole: str, reference: ReferenceData) -> tuple[Verdict, str]:
     """The verdict where the exchange has no sums to hold the candles against."""
     if not hole:
-        return "unproved", evidence.no_books or "there is no 1d candle to hold its sums against"
-    if evidence.life.unknown:
-        return "unreachable", f"{hole}, and its first candle is unknown: {evidence.life.unknown}"
-    if evidence.no_books:
-        return "unreachable", f"{hole}; what could prove that nothing was traded cannot be had: {evidence.no_books}"
+        return "unproved", reference.control_totals_error or "there is no 1d candle to hold its sums against"
+    if reference.trading_span.unknown:
+        return "unreachable", f"{hole}, and its first candle is unknown: {reference.trading_span.unknown}"
+    if reference.control_totals_error:
+        return (
+            "unreachable",
+            f"{hole}; what could prove that nothing was traded cannot be had: {reference.control_totals_error}",
+        )
     return "lost", f"{hole}, and there is no 1d candle that could prove that nothing was traded"
 
 

@@ -27,9 +27,9 @@ from binance_assets.exchange.errors import (
     RefusedRequest,
     UnexpectedAnswer,
 )
-from binance_assets.exchange.http import Answer, Client
-from binance_assets.exchange.retry import retrying
-from binance_assets.exchange.workers import Pool
+from binance_assets.exchange.http import HttpClient, HttpResponse
+from binance_assets.exchange.retry import call_with_retries
+from binance_assets.exchange.workers import WorkerPool
 from binance_assets.model.markets import SANDBOX_HEADER, Market
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND
@@ -46,7 +46,7 @@ _MOST_WORKERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Unpacked:
+class ArchiveContent:
     """A file whose zip agrees with its checksum.
 
     Attributes:
@@ -72,12 +72,14 @@ class Archive:
     def __init__(self, market: Market, settings: Settings, count: Callable[[Series], None]) -> None:
         self.market = market
         self._most_workers = min(_MOST_WORKERS, settings.max_workers)
-        self._client = Client(settings.archive_url, self._most_workers, settings.connect_timeout, settings.read_timeout)
-        self._pool = Pool(warmup=0, ahead_per_worker=1)
+        self._client = HttpClient(
+            settings.archive_url, self._most_workers, settings.connect_timeout, settings.read_timeout
+        )
+        self._pool = WorkerPool(warmup=0, ahead_per_worker=1)
         self._count = count
-        self.origin = ""
+        self.venue = ""
         """Whose candles the files are, once anything was asked: ``binance`` or ``sandbox``."""
-        self._gone: NoConnection | None = None
+        self._circuit_open: NoConnection | None = None
 
     @property
     def workers(self) -> int:
@@ -85,7 +87,7 @@ class Archive:
         return self._pool.workers
 
     def stream(
-        self, files: Sequence[ArchiveFile], read: Callable[[ArchiveFile, Unpacked], Result]
+        self, files: Sequence[ArchiveFile], read: Callable[[ArchiveFile, ArchiveContent], Result]
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
         """Fetch ``files`` in parallel and yield each with what ``read`` made of it, in their order.
 
@@ -96,26 +98,26 @@ class Archive:
             read: Makes something of a file, in a worker; a ``ValueError`` says that it holds nonsense.
 
         Raises:
-            Stopped: The archive was closed.
+            Cancelled: The archive was closed.
         """
-        return self._each(files, lambda file: self._read(file, read))
+        return self._map_concurrently(files, lambda file: self._read(file, read))
 
     def checksums(self, files: Sequence[ArchiveFile]) -> Iterator[tuple[ArchiveFile, str | ExchangeError]]:
         """The SHA-256, in hex, that the archive names for each of ``files`` now.
 
         Raises:
-            Stopped: The archive was closed.
+            Cancelled: The archive was closed.
         """
-        return self._each(files, self._checksum)
+        return self._map_concurrently(files, self._checksum)
 
-    def _each(
+    def _map_concurrently(
         self, files: Sequence[ArchiveFile], ask: Callable[[ArchiveFile], Result]
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
         def ask_patiently(file: ArchiveFile) -> Result:
             try:
-                return retrying(lambda: ask(file), self._pool.stop)
+                return call_with_retries(lambda: ask(file), self._pool.stop)
             except NoConnection as error:
-                self._gone = error  # there are other ways; the next files need not find out again
+                self._circuit_open = error  # there are other ways; the next files need not find out again
                 raise
 
         return self._pool.stream(files, ask_patiently, lambda: self._most_workers)
@@ -126,7 +128,7 @@ class Archive:
         Raises:
             ExchangeError: It could not be asked.
         """
-        return self._pool.run(lambda: retrying(self._ask_time, self._pool.stop))
+        return self._pool.run(lambda: call_with_retries(self._ask_time, self._pool.stop))
 
     def _ask_time(self) -> int:
         headers: Mapping[str, str]
@@ -134,7 +136,7 @@ class Archive:
             headers = self._client.get("/", {}).headers
         except (RefusedRequest, Blocked) as error:  # it answers, whatever it thinks of the question
             headers = error.headers
-        self.origin = "sandbox" if SANDBOX_HEADER in headers else "binance"
+        self.venue = "sandbox" if SANDBOX_HEADER in headers else "binance"
         try:
             return int(parsedate_to_datetime(headers["Date"]).timestamp()) * SECOND
         except (KeyError, ValueError):
@@ -145,37 +147,39 @@ class Archive:
         self._pool.close()
         self._client.close()
 
-    def _read(self, file: ArchiveFile, read: Callable[[ArchiveFile, Unpacked], Result]) -> Result:
-        answer = self._get(file, file.path)
-        told = self._checksum(file)
-        sha256 = hashlib.sha256(answer.body).hexdigest()
-        if sha256 != told:
-            raise ChecksumMismatch(f"{file.name} of the archive does not agree with its checksum", answer.request, 200)
+    def _read(self, file: ArchiveFile, read: Callable[[ArchiveFile, ArchiveContent], Result]) -> Result:
+        response = self._get(file, file.path)
+        message = self._checksum(file)
+        sha256 = hashlib.sha256(response.body).hexdigest()
+        if sha256 != message:
+            raise ChecksumMismatch(
+                f"{file.name} of the archive does not agree with its checksum", response.request, 200
+            )
         try:
-            return read(file, Unpacked(_unzip(answer.body), sha256, _modified(answer)))
+            return read(file, ArchiveContent(_unzip(response.body), sha256, _modified(response)))
         except (ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             reason = f"{file.name} of the archive is not what it should be: {error}"
-            raise BadFile(reason, answer.request, 200, headers=answer.headers) from error
+            raise BadFile(reason, response.request, 200, headers=response.headers) from error
 
     def _checksum(self, file: ArchiveFile) -> str:
-        answer = self._get(file, file.path + ".CHECKSUM")
-        found = _SIDECAR.fullmatch(answer.body.decode("utf-8", "replace"))
+        response = self._get(file, file.path + ".CHECKSUM")
+        found = _SIDECAR.fullmatch(response.body.decode("utf-8", "replace"))
         if found is None or found[2] != file.name:
-            raise UnexpectedAnswer(f"the checksum of {file.name} in the archive is not one", answer.request, 200)
+            raise UnexpectedAnswer(f"the checksum of {file.name} in the archive is not one", response.request, 200)
         return found[1]
 
-    def _get(self, file: ArchiveFile, path: str) -> Answer:
-        if self._gone is not None:
-            raise NotAsked(f"not asked, because of this: {self._gone}", self._client.url + path)
+    def _get(self, file: ArchiveFile, path: str) -> HttpResponse:
+        if self._circuit_open is not None:
+            raise NotAsked(f"not asked, because of this: {self._circuit_open}", self._client.url + path)
         self._count(file.series)
         try:
-            answer = self._client.get(path, {})
+            response = self._client.get(path, {})
         except RefusedRequest as error:
             if error.status == 404:
                 raise NoFile(f"the archive has no {path.rpartition('/')[2]}", error.request, 404) from None
             raise
-        self.origin = "sandbox" if answer.from_sandbox else "binance"
-        return answer
+        self.venue = "sandbox" if response.from_sandbox else "binance"
+        return response
 
 
 def _unzip(body: bytes) -> bytes:
@@ -186,8 +190,8 @@ def _unzip(body: bytes) -> bytes:
         return folder.read(names[0])
 
 
-def _modified(answer: Answer) -> int | None:
+def _modified(response: HttpResponse) -> int | None:
     try:
-        return int(parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()) * SECOND
+        return int(parsedate_to_datetime(response.headers["Last-Modified"]).timestamp()) * SECOND
     except (KeyError, ValueError):
         return None

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Final
 
 from binance_assets.model.markets import Market
-from binance_assets.model.partitions import Period, next_month
+from binance_assets.model.partitions import Partition, next_month
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_date, to_ms
 
@@ -48,13 +48,13 @@ class ArchiveFile:
         series: Whose candles it holds.
         start: First moment, ms UTC.
         end: Last moment, ms UTC, excluded.
-        periods: The periods that are wanted of it, ascending.
+        partitions: The periods that are wanted of it, ascending.
     """
 
     series: Series
     start: int
     end: int
-    periods: tuple[Period, ...] = ()
+    partitions: tuple[Partition, ...] = ()
 
     @classmethod
     def named(cls, series: Series, name: str) -> ArchiveFile:
@@ -83,67 +83,69 @@ class ArchiveFile:
         return f"/data/{series.market.archive}/{kind}/klines/{series.symbol}/{series.interval.name}/{self.name}"
 
 
-def daily_files(series: Series, periods: Sequence[Period], now: int, age: int = 0) -> list[ArchiveFile]:
-    """The daily files of those of ``periods`` that ended ``age`` ms before ``now``, ms UTC, or earlier."""
-    if series.interval.is_coarse:
+def daily_files(series: Series, partitions: Sequence[Partition], now: int, age: int = 0) -> list[ArchiveFile]:
+    """The daily files of those of ``partitions`` that ended ``age`` ms before ``now``, ms UTC, or earlier."""
+    if series.interval.is_multi_day:
         return []
-    begins = to_ms(series.market.archived)
+    starts_here = to_ms(series.market.archived)
     return [
-        ArchiveFile(series, period.start, period.end, (period,))
-        for period in periods
-        if begins <= period.start and period.end + age <= now
+        ArchiveFile(series, partition.start, partition.end, (partition,))
+        for partition in partitions
+        if starts_here <= partition.start and partition.end + age <= now
     ]
 
 
-def monthly_files(series: Series, periods: Sequence[Period], now: int) -> list[ArchiveFile]:
-    """The monthly files of those of ``periods`` whose month should have one by ``now``, ms UTC."""
-    if not series.interval.is_coarse and _MONTH // series.interval.step > _MOST_ROWS:
+def monthly_files(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
+    """The monthly files of those of ``partitions`` whose month should have one by ``now``, ms UTC."""
+    if not series.interval.is_multi_day and _MONTH // series.interval.step > _MOST_ROWS:
         return []
     files = []
-    for first, members in groupby(periods, key=lambda period: to_date(period.start).replace(day=1)):
+    for first, members in groupby(partitions, key=lambda partition: to_date(partition.start).replace(day=1)):
         start, end = to_ms(first), to_ms(next_month(first))
         if end > to_ms(series.market.archived) and end + _YOUNGEST_MONTH_MS <= now:
             files.append(ArchiveFile(series, start, end, tuple(members)))
     return files
 
 
-def worthwhile_files(series: Series, periods: Sequence[Period], now: int) -> list[ArchiveFile]:
-    """The files that bring some of ``periods`` in fewer requests than REST; at most one for each period.
+def cheaper_files(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
+    """The files that bring some of ``partitions`` in fewer requests than REST; at most one for each period.
 
     A month is one file where that exists and pays, otherwise the days are weighed one by one.
 
     Args:
         series: The series.
-        periods: What is wanted, ascending.
+        partitions: What is wanted, ascending.
         now: The server's time, ms UTC.
     """
-    months = [file for file in monthly_files(series, periods, now) if _pays(file)]
-    held = {period for file in months for period in file.periods}
-    rest = [period for period in periods if period not in held]
+    months = [file for file in monthly_files(series, partitions, now) if _pays(file)]
+    held = {partition for file in months for partition in file.partitions}
+    rest = [partition for partition in partitions if partition not in held]
     days = [file for file in daily_files(series, rest, now, _YOUNGEST_DAY_MS) if _pays(file)]
     return sorted([*months, *days], key=lambda file: file.start)
 
 
-def every_file(series: Series, periods: Sequence[Period], now: int) -> list[ArchiveFile]:
-    """The fewest files that hold ``periods``, as far as the archive may have them by ``now``, ms UTC."""
-    coarse = series.interval.is_coarse
-    months = [file for file in monthly_files(series, periods, now) if coarse or len(file.periods) > 1]
-    held = {period for file in months for period in file.periods}
-    rest = [period for period in periods if period not in held]
+def all_files(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
+    """The fewest files that hold ``partitions``, as far as the archive may have them by ``now``, ms UTC."""
+    coarse = series.interval.is_multi_day
+    months = [file for file in monthly_files(series, partitions, now) if coarse or len(file.partitions) > 1]
+    held = {partition for file in months for partition in file.partitions}
+    rest = [partition for partition in partitions if partition not in held]
     return sorted([*months, *daily_files(series, rest, now)], key=lambda file: file.start)
 
 
-def single_files(series: Series, periods: Sequence[Period], now: int) -> list[ArchiveFile]:
-    """A file for each of ``periods``: of the day, or of the month where that is the partition.
+def daily_files_only(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
+    """A file for each of ``partitions``: of the day, or of the month where that is the partition.
 
     Where a month's file and a day's differ, the day's is right (its sums agree with those of REST).
     """
-    return monthly_files(series, periods, now) if series.interval.is_coarse else daily_files(series, periods, now)
+    return (
+        monthly_files(series, partitions, now) if series.interval.is_multi_day else daily_files(series, partitions, now)
+    )
 
 
 def _pays(file: ArchiveFile) -> bool:
     """Whether REST would need more requests for the wanted periods, counted in full pages of the cheapest size."""
-    rows = sum((period.end - period.start) // file.series.interval.step for period in file.periods)
+    rows = sum((partition.end - partition.start) // file.series.interval.step for partition in file.partitions)
     return rows > REQUESTS_PER_FILE * _rows_per_page(file.series.market)
 
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 from binance_assets.model.markets import SPOT, SPOT_ELSEWHERE
 
 
-class Stopped(Exception):
+class Cancelled(Exception):
     """The run was stopped while it waited."""
 
 
@@ -175,36 +175,36 @@ _UNKNOWN_SYMBOL: Final = -1121
 def error_of(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ExchangeError:
     """The named error that an answer with any status but 200 stands for."""
     code, message = _code_and_message(body)
-    told = f"{request.split('?')[0]} answered {status}" + (f" ({code}: {message})" if message else "")
-    kind, reason = _kind(status, code, told, request)
+    summary = f"{request.split('?')[0]} answered {status}" + (f" ({code}: {message})" if message else "")
+    kind, reason = _kind(status, code, summary, request)
     return kind(reason, request, status, code, headers, message)
 
 
-def _kind(status: int, code: int | None, told: str, request: str) -> tuple[type[ExchangeError], str]:
+def _kind(status: int, code: int | None, summary: str, request: str) -> tuple[type[ExchangeError], str]:
     if status == 418:
-        return Banned, f"this IP is banned by Binance: {told}"
+        return Banned, f"this IP is banned by Binance: {summary}"
     if status == 429:
-        return RateLimited, f"the request weight of this IP is spent: {told}"
+        return RateLimited, f"the request weight of this IP is spent: {summary}"
     if status == 451:
         elsewhere = f"set BINANCE_SPOT_URL={SPOT_ELSEWHERE}"
         way_out = elsewhere if SPOT.api in request else "use another network"
-        return RestrictedLocation, f"Binance does not serve this location; {way_out}: {told}"
+        return RestrictedLocation, f"Binance does not serve this location; {way_out}: {summary}"
     if status == 403:
-        return Blocked, f"blocked by the firewall in front of Binance: {told}"
+        return Blocked, f"blocked by the firewall in front of Binance: {summary}"
     if code == _UNKNOWN_SYMBOL:
         symbol = parse_qs(urlsplit(request).query).get("symbol", ["it"])[0]
-        return UnknownSymbol, f"there is no symbol {symbol} on this market: {told}"
+        return UnknownSymbol, f"there is no symbol {symbol} on this market: {summary}"
     if status == 408 or status >= 500 or code in _TRANSIENT_CODES:
-        return ServerFault, f"Binance failed: {told}"
-    return RefusedRequest, f"Binance refused the request: {told}"
+        return ServerFault, f"Binance failed: {summary}"
+    return RefusedRequest, f"Binance refused the request: {summary}"
 
 
 def _code_and_message(body: bytes) -> tuple[int | None, str]:
     try:
-        answer: Any = json.loads(body)
+        response: Any = json.loads(body)
     except ValueError:
         return None, ""
-    if not isinstance(answer, dict):
+    if not isinstance(response, dict):
         return None, ""
-    code = answer.get("code")
-    return code if isinstance(code, int) else None, str(answer.get("msg", ""))
+    code = response.get("code")
+    return code if isinstance(code, int) else None, str(response.get("msg", ""))

@@ -15,7 +15,7 @@ from binance_assets.model.markets import SANDBOX_HEADER, USED_WEIGHT_HEADER
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """An answer with status 200.
 
     Attributes:
@@ -44,7 +44,7 @@ def used_weight(headers: Mapping[str, str]) -> int | None:
     return int(value) if value.isdigit() else None
 
 
-class Client:
+class HttpClient:
     """Sends GET requests to one host over kept-alive connections; safe to use from many threads.
 
     Args:
@@ -66,7 +66,7 @@ class Client:
         self._route = self._session.merge_environment_settings(url, {}, None, None, None)
         self._session.trust_env = False
 
-    def get(self, path: str, parameters: Mapping[str, str | int]) -> Answer:
+    def get(self, path: str, parameters: Mapping[str, str | int]) -> HttpResponse:
         """The answer to ``GET path?parameters``.
 
         Raises:
@@ -87,7 +87,7 @@ class Client:
             raise _without_answer(error, target) from error
         if response.status_code != 200:
             raise error_of(response.status_code, response.headers, body, response.url)
-        return Answer(body, response.headers, sent, time.monotonic(), response.url)
+        return HttpResponse(body, response.headers, sent, time.monotonic(), response.url)
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -56,7 +56,7 @@ def plan_pages(market: Market, interval: Interval, ranges: Iterable[tuple[int, i
         ranges: Half-open ``(start, end)`` in ms UTC, ascending, disjoint.
     """
     ranges = list(ranges)
-    if interval.has_own_phase and ranges:
+    if interval.has_symbol_phase and ranges:
         # Where its candles open is not known yet, but n of them never open in less than 3n days.
         interval = replace(interval, anchor=ranges[0][0])
     wanted = [(_first_slot(interval, start), interval.slot(end - 1) + 1) for start, end in ranges]
@@ -91,7 +91,7 @@ def _weight_of(rows: int, sizes: tuple[PageSize, ...]) -> int:
 def _first_slot(interval: Interval, start: int) -> int:
     """The first slot whose candle can open at ``start`` or later."""
     slot = interval.slot(start)
-    return slot if interval.has_own_phase or interval.slot_start(slot) == start else slot + 1
+    return slot if interval.has_symbol_phase or interval.slot_start(slot) == start else slot + 1
 
 
 def _join(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -117,26 +117,26 @@ def _cheapest_cover(spans: Sequence[tuple[int, int]], sizes: Sequence[PageSize])
     best = max(sizes, key=lambda size: (size.rows / size.weight, size.rows))
     ends = [last for _, last in spans]
     # Of each slot reached: the weight and number of pages that led there, and the last of them.
-    ways: dict[int, tuple[int, int, int, PageSize]] = {spans[0][0]: (0, 0, -1, best)}
+    steps: dict[int, tuple[int, int, int, PageSize]] = {spans[0][0]: (0, 0, -1, best)}
     reached = [spans[0][0]]
     finished = -1
     while reached:
         slot = heapq.heappop(reached)
-        weight, count, _, _ = ways[slot]
+        weight, count, _, _ = steps[slot]
         remaining = ends[bisect_right(ends, slot)] - slot
         for size in [best] if remaining > _SEARCHED_ROWS else sizes:
-            way = (weight + size.weight, count + 1, slot, size)
+            step = (weight + size.weight, count + 1, slot, size)
             span = bisect_right(ends, slot + size.rows)
             target = max(slot + size.rows, spans[span][0]) if span < len(spans) else finished
-            if target not in ways:
-                ways[target] = way
+            if target not in steps:
+                steps[target] = step
                 if target != finished:
                     heapq.heappush(reached, target)
-            elif way[:2] < ways[target][:2]:
-                ways[target] = way
+            elif step[:2] < steps[target][:2]:
+                steps[target] = step
     pages: list[tuple[int, PageSize]] = []
     slot = finished
-    while ways[slot][1]:
-        _, _, slot, size = ways[slot]
+    while steps[slot][1]:
+        _, _, slot, size = steps[slot]
         pages.append((slot, size))
     return pages[::-1]

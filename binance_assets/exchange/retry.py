@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from binance_assets.exchange.errors import ExchangeError, Stopped
+from binance_assets.exchange.errors import Cancelled, ExchangeError
 
 Result = TypeVar("Result")
 
-_LUCK: Final = random.Random()
+_RNG: Final = random.Random()
 
 
-def retrying(attempt_once: Callable[[], Result], stop: threading.Event) -> Result:
+def call_with_retries(attempt_once: Callable[[], Result], stop: threading.Event) -> Result:
     """Do something as often as the errors' own policies allow, with growing pauses.
 
     Args:
@@ -23,30 +23,30 @@ def retrying(attempt_once: Callable[[], Result], stop: threading.Event) -> Resul
 
     Raises:
         ExchangeError: The last of the errors.
-        Stopped: ``stop`` was set in a pause.
+        Cancelled: ``stop`` was set in a pause.
     """
     attempt = 1
     while True:
         try:
             return attempt_once()
         except ExchangeError as error:
-            delay = retry_delay(error, attempt, _LUCK)
+            delay = retry_delay(error, attempt, _RNG)
             if delay is None:
                 raise
             if stop.wait(delay):
-                raise Stopped from error
+                raise Cancelled from error
         attempt += 1
 
 
-def retry_delay(error: ExchangeError, attempt: int, luck: random.Random) -> float | None:
+def retry_delay(error: ExchangeError, attempt: int, rng: random.Random) -> float | None:
     """Seconds to wait before the next attempt; None where there is none.
 
     Args:
         error: What the last attempt brought.
         attempt: Its number, from 1.
-        luck: Source of the jitter, which keeps workers from coming back in step.
+        rng: Source of the jitter, which keeps workers from coming back in step.
     """
     if attempt >= error.policy.attempts:
         return None
     delay = error.policy.first_delay * 2.0 ** (attempt - 1)
-    return delay * luck.uniform(0.5, 1)
+    return delay * rng.uniform(0.5, 1)

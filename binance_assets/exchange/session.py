@@ -12,14 +12,14 @@ from typing import Final, TypeVar
 
 from binance_assets.exchange.archive import Archive
 from binance_assets.exchange.clock import ServerClock
-from binance_assets.exchange.errors import Banned, ExchangeError, NotAsked, RateLimited, Stopped, UnexpectedAnswer
-from binance_assets.exchange.http import Answer, Client, used_weight
+from binance_assets.exchange.errors import Banned, Cancelled, ExchangeError, NotAsked, RateLimited, UnexpectedAnswer
+from binance_assets.exchange.http import HttpClient, HttpResponse, used_weight
 from binance_assets.exchange.pages import Page, plan_pages
 from binance_assets.exchange.rate_limit.budget import Budget
 from binance_assets.exchange.rate_limit.ledger import Ledger
-from binance_assets.exchange.retry import retrying
-from binance_assets.exchange.usage import _SETTLED, Figures, Owner, Spent
-from binance_assets.exchange.workers import Pool, workers_needed
+from binance_assets.exchange.retry import call_with_retries
+from binance_assets.exchange.usage import SETTLED, Metrics, Owner, Usage
+from binance_assets.exchange.workers import WorkerPool, workers_needed
 from binance_assets.model.intervals import parse_interval
 from binance_assets.model.markets import (
     ARCHIVE_URL,
@@ -68,7 +68,7 @@ class Exchange:
         self.market = market
         self.series_in_run = series_in_run
         self._settings = settings
-        self._client = Client(
+        self._client = HttpClient(
             settings.url(market), settings.max_workers, settings.connect_timeout, settings.read_timeout
         )
         self._ledger = Ledger(settings.ledger)
@@ -76,7 +76,7 @@ class Exchange:
         self._budget = Budget(
             self._ledger,
             limits_address(settings.url(market)),
-            market.pool,
+            market.rate_limit_group,
             self._clock,
             market.weight_limit,
             settings.weight_share,
@@ -86,15 +86,17 @@ class Exchange:
         self._asking = threading.RLock()
         self._next_sync = 0.0
         self._limit_reader: threading.Thread | None = None
-        self._pool = Pool(settings.warmup)
-        self.archive = Archive(market, settings, lambda series: self._count((series.symbol, series.interval.wire), 0))
+        self._pool = WorkerPool(settings.warmup)
+        self.archive = Archive(
+            market, settings, lambda series: self._count((series.symbol, series.interval.api_name), 0)
+        )
         """The market's public archive."""
         self._counting = threading.Lock()
-        self._spent: dict[Owner, Spent] = {}
+        self._spent: dict[Owner, Usage] = {}
         self._warmup_pages = 0
         self._round_trips: list[float] = []
-        self._origin = ""
-        self._gone: tuple[float, ExchangeError] | None = None
+        self._venue = ""
+        self._circuit_open: tuple[float, ExchangeError] | None = None
         self._listed: dict[str, tuple[str, int | None]] | None = None
 
     # -- what the exchange says of itself ---------------------------------------------------------------------
@@ -105,34 +107,34 @@ class Exchange:
         Raises:
             ExchangeError: It could not be asked.
         """
-        self._know_the_time()
+        self._ensure_clock()
         return int(self._clock.now())
 
     @property
-    def origin(self) -> str:
+    def venue(self) -> str:
         """Whose candles these are: ``binance``, or ``sandbox`` for the project's own stand-in.
 
         Raises:
             ExchangeError: Neither the API nor the archive could be asked.
         """
         try:
-            self._know_the_time()
+            self._ensure_clock()
         except ExchangeError:
             with suppress(ExchangeError):
                 self.archive.now()
-                return self.archive.origin
+                return self.archive.venue
             raise
-        return self._origin
+        return self._venue
 
     @property
-    def archive_fits(self) -> bool:
+    def archive_matches_api(self) -> bool:
         """Whether the archive can be of the same exchange as the API: Binance's own is not the sandbox's."""
-        return self._origin != "sandbox" or self._settings.archive_url != ARCHIVE_URL
+        return self._venue != "sandbox" or self._settings.archive_url != ARCHIVE_URL
 
     @property
-    def known_origin(self) -> str:
+    def cached_venue(self) -> str:
         """The same as far as the API has said; empty where it was not asked, or did not answer."""
-        return self._origin
+        return self._venue
 
     def weight_limit(self) -> int:
         """The request weight that an IP may use in a minute, from exchangeInfo, re-read when it is a day old.
@@ -142,19 +144,19 @@ class Exchange:
 
         Raises:
             ExchangeError: The server's time could not be asked.
-            Stopped: The exchange was closed meanwhile.
+            Cancelled: The exchange was closed meanwhile.
         """
         asking = self._begin_asking_limit()
         patience = time.monotonic() + self._settings.connect_timeout
         while asking is not None and asking.is_alive() and time.monotonic() < patience:
             if self.closed:
-                raise Stopped
+                raise Cancelled
             asking.join(_LOOK_FOR_STOP_SECONDS)
         return self._budget.known_limit or self.market.weight_limit
 
     def _begin_asking_limit(self) -> threading.Thread | None:
         """Ask for the limit in a thread, unless it is known: exchangeInfo is large, and a warm-up need not wait."""
-        self._know_the_time()
+        self._ensure_clock()
         with self._asking:
             idle = self._limit_reader is None or not self._limit_reader.is_alive()
             if idle and self._budget.known_limit is None:
@@ -176,7 +178,7 @@ class Exchange:
         first_day = self._first_in(daily, to_ms(self.market.opened), self.now())
         if first_day is None:
             return None
-        lead = 31 * DAY if series.interval.is_coarse else 0  # a coarse candle may open long before its first trade
+        lead = 31 * DAY if series.interval.is_multi_day else 0  # a coarse candle may open long before its first trade
         return self._first_in(series, first_day - lead, first_day + DAY)
 
     def end_of(self, series: Series) -> int | None:
@@ -192,7 +194,7 @@ class Exchange:
         if state in TRADED_ON:
             return None
         # A coarse candle closes long after its last trade.
-        fine = Series(self.market, series.symbol, _DAILY) if series.interval.is_coarse else series
+        fine = Series(self.market, series.symbol, _DAILY) if series.interval.is_multi_day else series
         newest = self._first_row(fine, {"limit": 1}, self.market.klines_weight(1))
         if newest is None:
             return None
@@ -215,12 +217,12 @@ class Exchange:
         """
         self._first_row(series, {"limit": 1}, self.market.klines_weight(1))
 
-    def each(self, items: Sequence[Item], ask: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+    def map_concurrently(self, items: Sequence[Item], ask: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
         """Ask the same of many things in parallel; yields each with its answer, in their order.
 
         Raises:
             ExchangeError: The first of them that could not be had.
-            Stopped: The exchange was closed.
+            Cancelled: The exchange was closed.
         """
         weight = self.market.klines_weight(1)
         for item, outcome in self._pool.stream(items, ask, lambda: self._workers(len(items), weight)):
@@ -253,7 +255,7 @@ class Exchange:
                 asked for, and the page is asked again.
 
         Raises:
-            Stopped: The exchange was closed.
+            Cancelled: The exchange was closed.
         """
         try:
             self._begin_asking_limit()
@@ -282,15 +284,15 @@ class Exchange:
 
         Raises:
             ExchangeError: It could not be had.
-            Stopped: The exchange was closed meanwhile.
+            Cancelled: The exchange was closed meanwhile.
         """
         return self._pool.run(lambda: self._page(series, page, read, timed=False))
 
     def _page(self, series: Series, page: Page, read: Callable[[Page, bytes], Result], timed: bool) -> Result:
         parameters = _klines(series, page.window)
-        return self._call("/klines", parameters, page.weight, lambda answer: read(page, answer.body), timed)
+        return self._call("/klines", parameters, page.weight, lambda response: read(page, response.body), timed)
 
-    def figures(self) -> Figures:
+    def metrics(self) -> Metrics:
         """What was asked so far."""
         with self._counting:
             trips = self._round_trips
@@ -298,19 +300,23 @@ class Exchange:
             requests = sum(spent.requests for spent in self._spent.values())
             weight = sum(spent.weight for spent in self._spent.values())
             workers = max(self._pool.workers, self.archive.workers)
-            return Figures(requests, weight, workers, self._warmup_pages, rtt_ms)
+            return Metrics(requests, weight, workers, self._warmup_pages, rtt_ms)
 
-    def settle_account(self, series: Series) -> Spent:
+    def drain_usage(self, series: Series) -> Usage:
         """What was spent on ``series`` since the last time, with what belongs to no series, such as the time.
 
         Series may be fetched at the same time; so the accounts of all series of a run add up to what it spent.
         """
         with self._counting:
-            owners: tuple[Owner, ...] = ((series.symbol, series.interval.wire), (series.symbol, _DAILY.wire), None)
+            owners: tuple[Owner, ...] = (
+                (series.symbol, series.interval.api_name),
+                (series.symbol, _DAILY.api_name),
+                None,
+            )
             spent = [self._spent.pop(owner) for owner in dict.fromkeys(owners) if owner in self._spent]
-            settled = Spent(sum(one.requests for one in spent), sum(one.weight for one in spent))
-            before = self._spent.get(_SETTLED, Spent())
-            self._spent[_SETTLED] = Spent(before.requests + settled.requests, before.weight + settled.weight)
+            settled = Usage(sum(one.requests for one in spent), sum(one.weight for one in spent))
+            before = self._spent.get(SETTLED, Usage())
+            self._spent[SETTLED] = Usage(before.requests + settled.requests, before.weight + settled.weight)
             return settled
 
     def close(self) -> None:
@@ -318,7 +324,7 @@ class Exchange:
         self._pool.close()
         self.archive.close()
         self._client.close()
-        with suppress(ConfigurationError, Stopped):
+        with suppress(ConfigurationError, Cancelled):
             self._budget.release()
         self._ledger.close()
 
@@ -329,7 +335,7 @@ class Exchange:
 
     # -- inner workings ---------------------------------------------------------------------------------------
 
-    def _know_the_time(self) -> None:
+    def _ensure_clock(self) -> None:
         if self._clock.age <= _CLOCK_AGE_SECONDS:
             return
         with self._asking:
@@ -346,34 +352,34 @@ class Exchange:
 
     def _ask_first_time(self) -> None:
         """Ask for the time. Where it cannot be had, other series of the run are told so for a while without asking."""
-        if self._gone is not None and time.monotonic() < self._gone[0]:
-            raise NotAsked(f"not asked, because of this: {self._gone[1]}", self._gone[1].request)
+        if self._circuit_open is not None and time.monotonic() < self._circuit_open[0]:
+            raise NotAsked(f"not asked, because of this: {self._circuit_open[1]}", self._circuit_open[1].request)
         try:
-            self._pool.run(lambda: retrying(self._ask_time, self._pool.stop))
+            self._pool.run(lambda: call_with_retries(self._ask_time, self._pool.stop))
         except ExchangeError as error:
-            self._gone = (time.monotonic() + _GONE_SECONDS, error)
+            self._circuit_open = (time.monotonic() + _GONE_SECONDS, error)
             raise
 
     def _ask_time(self) -> None:
         paid = self._clock.known
         if paid:
-            answer, server_ms = self._paid("/time", {}, TIME_WEIGHT, _server_time, timed=False)
+            response, server_ms = self._send_metered("/time", {}, TIME_WEIGHT, _server_time, timed=False)
         else:
             # The budget counts by the server's minutes, so the very first request cannot be claimed before it is sent.
             self._budget.wait_for_block(self._pool.stop)
             self._count(None, TIME_WEIGHT)
-            answer = self._get("/time", {})
-            with _reading(answer, "its time"):
-                _, server_ms = _server_time(answer)
+            response = self._get("/time", {})
+            with _reading(response, "its time"):
+                _, server_ms = _server_time(response)
         # Before the clock: who sees that the time is known may ask whose candles these are.
-        self._origin = "sandbox" if answer.from_sandbox else "binance"
-        self._clock.sync(server_ms, answer.sent, answer.received)
+        self._venue = "sandbox" if response.from_sandbox else "binance"
+        self._clock.sync(server_ms, response.sent, response.received)
         if not paid:
-            self._budget.charge(TIME_WEIGHT, used_weight(answer.headers))
+            self._budget.record_unclaimed(TIME_WEIGHT, used_weight(response.headers))
         self._budget.remember_clock()
 
     def _ask_limit(self) -> None:
-        with suppress(ExchangeError, Stopped, ConfigurationError):
+        with suppress(ExchangeError, Cancelled, ConfigurationError):
             limit = self._call("/exchangeInfo", {}, self.market.info_weight, _weight_limit)
             self._budget.remember_limit(limit)
 
@@ -382,54 +388,54 @@ class Exchange:
         endpoint: str,
         parameters: Mapping[str, str | int],
         weight: int,
-        read: Callable[[Answer], Result],
+        read: Callable[[HttpResponse], Result],
         timed: bool = False,
     ) -> Result:
-        self._know_the_time()
-        return retrying(lambda: self._paid(endpoint, parameters, weight, read, timed), self._pool.stop)
+        self._ensure_clock()
+        return call_with_retries(lambda: self._send_metered(endpoint, parameters, weight, read, timed), self._pool.stop)
 
-    def _paid(
+    def _send_metered(
         self,
         endpoint: str,
         parameters: Mapping[str, str | int],
         weight: int,
-        read: Callable[[Answer], Result],
+        read: Callable[[HttpResponse], Result],
         timed: bool,
     ) -> Result:
-        self._budget.take(weight, self._pool.stop)
+        self._budget.acquire(weight, self._pool.stop)
         self._count(_owner(parameters), weight)
         sent, used = time.monotonic(), None
         try:
-            answer = self._get(endpoint, parameters)
-            used = used_weight(answer.headers)
+            response = self._get(endpoint, parameters)
+            used = used_weight(response.headers)
         except ExchangeError as error:
             used = used_weight(error.headers)
             raise
         finally:
-            self._budget.settle(weight, used, sent, time.monotonic())
+            self._budget.record(weight, used, sent, time.monotonic())
         if timed:
-            self._note_round_trip(answer)
-        with _reading(answer, endpoint.strip("/")):
-            return read(answer)
+            self._note_round_trip(response)
+        with _reading(response, endpoint.strip("/")):
+            return read(response)
 
-    def _get(self, endpoint: str, parameters: Mapping[str, str | int]) -> Answer:
+    def _get(self, endpoint: str, parameters: Mapping[str, str | int]) -> HttpResponse:
         try:
             return self._client.get(self.market.api + endpoint, parameters)
         except (RateLimited, Banned) as error:
-            self._budget.refused(error)
+            self._budget.block(error)
             raise
 
     def _count(self, owner: Owner, weight: int) -> None:
         with self._counting:
-            before = self._spent.get(owner, Spent())
-            self._spent[owner] = Spent(before.requests + 1, before.weight + weight)
+            before = self._spent.get(owner, Usage())
+            self._spent[owner] = Usage(before.requests + 1, before.weight + weight)
 
-    def _note_round_trip(self, answer: Answer) -> None:
+    def _note_round_trip(self, response: HttpResponse) -> None:
         if self._pool.sized:
             return
         with self._counting:
             self._warmup_pages += 1
-            self._round_trips.append(answer.received - answer.sent)
+            self._round_trips.append(response.received - response.sent)
 
     def _workers(self, pages_left: int, weight: int) -> int:
         trips = self._round_trips or [self._clock.error_ms * 2 / 1_000]
@@ -440,46 +446,46 @@ class Exchange:
 
 
 @contextmanager
-def _reading(answer: Answer, wanted: str) -> Iterator[None]:
+def _reading(response: HttpResponse, wanted: str) -> Iterator[None]:
     """Turn what goes wrong while an answer is read into :class:`UnexpectedAnswer`."""
     try:
         yield
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        reason = f"{answer.request.split('?')[0]} answered something else than {wanted}: {error}"
-        raise UnexpectedAnswer(reason, answer.request, 200, None, answer.headers) from error
+        reason = f"{response.request.split('?')[0]} answered something else than {wanted}: {error}"
+        raise UnexpectedAnswer(reason, response.request, 200, None, response.headers) from error
 
 
 def _klines(series: Series, window: Mapping[str, str | int]) -> dict[str, str | int]:
-    return {"symbol": series.symbol, "interval": series.interval.wire, **window}
+    return {"symbol": series.symbol, "interval": series.interval.api_name, **window}
 
 
 def _owner(parameters: Mapping[str, str | int]) -> Owner:
     return (str(parameters["symbol"]), str(parameters["interval"])) if "interval" in parameters else None
 
 
-def _first_open_time(answer: Answer) -> int | None:
-    rows = json.loads(answer.body)
+def _first_open_time(response: HttpResponse) -> int | None:
+    rows = json.loads(response.body)
     if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != ROW_FIELDS for row in rows):
         raise ValueError("no list of candles")
     return int(rows[0][0]) if rows else None
 
 
-def _server_time(answer: Answer) -> tuple[Answer, int]:
-    return answer, int(json.loads(answer.body)["serverTime"])
+def _server_time(response: HttpResponse) -> tuple[HttpResponse, int]:
+    return response, int(json.loads(response.body)["serverTime"])
 
 
-def _weight_limit(answer: Answer) -> int:
+def _weight_limit(response: HttpResponse) -> int:
     """The weight that an IP may use in a minute, by exchangeInfo's ``rateLimits``."""
-    for limit in json.loads(answer.body)["rateLimits"]:
+    for limit in json.loads(response.body)["rateLimits"]:
         kind = (limit["rateLimitType"], limit["interval"], limit["intervalNum"])
         if kind == ("REQUEST_WEIGHT", "MINUTE", 1):
             return int(limit["limit"])
     raise ValueError("it names no limit of request weight per minute")
 
 
-def _symbols(answer: Answer) -> dict[str, tuple[str, int | None]]:
+def _symbols(response: HttpResponse) -> dict[str, tuple[str, int | None]]:
     listed = {}
-    for symbol in json.loads(answer.body)["symbols"]:
+    for symbol in json.loads(response.body)["symbols"]:
         state = symbol["status"] if "status" in symbol else symbol["contractStatus"]  # COIN-M calls it so
         delivery = symbol.get("deliveryDate", NO_DELIVERY)
         listed[str(symbol["symbol"])] = (str(state), int(delivery) if delivery < NO_DELIVERY else None)

@@ -7,7 +7,7 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Metrics:
     """What a run asked of one market.
 
     Attributes:
@@ -26,7 +26,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class Usage:
     """Requests, and the weight that they cost."""
 
     requests: int = 0
@@ -39,4 +39,4 @@ Owner = tuple[str, str] | None
 """Symbol and interval that a request was for; None where it was for neither."""
 
 
-_SETTLED: Final = ("", "")
+SETTLED: Final = ("", "")

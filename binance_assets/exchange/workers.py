@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
-from binance_assets.exchange.errors import ExchangeError, NotAsked, Stopped
+from binance_assets.exchange.errors import Cancelled, ExchangeError, NotAsked
 
 Task = TypeVar("Task")
 
@@ -49,7 +49,7 @@ def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) 
     return max(1, min(cap, max(burst, sustained)))
 
 
-class Pool:
+class WorkerPool:
     """Worker threads that live as long as a run.
 
     The workers are daemon threads, because a ``ThreadPoolExecutor`` would hold the process at its end until the
@@ -96,7 +96,7 @@ class Pool:
             size: Asked once, after the warm-up: the number of workers to use from then on.
 
         Raises:
-            Stopped: The pool was closed.
+            Cancelled: The pool was closed.
         """
         if self._warmup_left <= 0:
             self._size(size)
@@ -134,7 +134,7 @@ class Pool:
         """Do ``call`` in a thread of its own, and come back without it once the pool is closed.
 
         Raises:
-            Stopped: The pool was closed.
+            Cancelled: The pool was closed.
         """
         future: Future[Result] = Future()
         threading.Thread(target=_fulfil, args=(future, call), name="binance-call", daemon=True).start()
@@ -152,7 +152,7 @@ class Pool:
                 if self.stop.is_set():
                     break  # what a task says after the end was only its way to end
                 raise
-        raise Stopped
+        raise Cancelled
 
     def _look_ahead(self) -> int:
         return self._ahead_per_worker * self.workers if self.sized else 1
@@ -173,7 +173,7 @@ class Pool:
 
         def call() -> Result:
             if self.stop.is_set():
-                raise Stopped
+                raise Cancelled
             return fetch(task)
 
         self._work.put(lambda: _fulfil(future, call))

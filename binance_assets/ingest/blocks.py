@@ -11,82 +11,82 @@ import polars as pl
 
 from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.parsing import check_window, count_rows, csv_rows, parse_archive, parse_rows
-from binance_assets.exchange.archive import Unpacked
+from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import (
     ArchiveFile,
 )
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.pages import Page, plan_pages
 from binance_assets.exchange.session import Exchange
-from binance_assets.model.partitions import Period, spans
+from binance_assets.model.partitions import Partition, spans
 from binance_assets.model.series import Series
 
 # About a month of 1m: a Pandera call costs the same up to this size.
-_BLOCK_ROWS: Final = 45_000
+BLOCK_ROWS: Final = 45_000
 
 
 # Pages may be empty or lost; so that days before a listing get their verdict too, they count as well.
 _BLOCK_PAGES: Final = 200
 
 
-def plan(series: Series, periods: Sequence[Period]) -> list[Page]:
-    """The requests that bring ``periods`` by REST."""
-    return plan_pages(series.market, series.interval, spans(periods))
+def plan(series: Series, partitions: Sequence[Partition]) -> list[Page]:
+    """The requests that bring ``partitions`` by REST."""
+    return plan_pages(series.market, series.interval, spans(partitions))
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
     """Whole periods and all that was answered for them."""
 
-    periods: list[Period]
+    partitions: list[Partition]
     candles: pl.DataFrame
     errors: list[tuple[Page, ExchangeError]]
 
 
-def _blocks(exchange: Exchange, series: Series, periods: Sequence[Period]) -> Iterator[_Block]:
+def blocks(exchange: Exchange, series: Series, partitions: Sequence[Partition]) -> Iterator[_Block]:
     """Runs of whole periods. Pages are collected as they come, and read together: one call costs as much as forty."""
-    answers: list[tuple[Page, bytes]] = []
+    responses: list[tuple[Page, bytes]] = []
     errors: list[tuple[Page, ExchangeError]] = []
     first, rows = 0, 0
-    for page, outcome in exchange.stream(series, plan(series, periods), lambda _, body: csv_rows(body)):
+    for page, outcome in exchange.stream(series, plan(series, partitions), lambda _, body: csv_rows(body)):
         if isinstance(outcome, ExchangeError):
             errors.append((page, outcome))
         else:
-            answers.append((page, outcome))
+            responses.append((page, outcome))
             rows += count_rows(outcome)
-        if rows < _BLOCK_ROWS and len(answers) + len(errors) < _BLOCK_PAGES:
+        if rows < BLOCK_ROWS and len(responses) + len(errors) < _BLOCK_PAGES:
             continue
-        end = bisect_right(periods, page.end, lo=first, key=lambda period: period.end)
+        end = bisect_right(partitions, page.end, lo=first, key=lambda partition: partition.end)
         if end > first:
-            yield _read_block(exchange, series, list(periods[first:end]), answers, errors)
+            yield _read_block(exchange, series, list(partitions[first:end]), responses, errors)
             # The last pages may hold the beginning of the next period.
-            judged = periods[end - 1].end
-            answers = [(page, found) for page, found in answers if page.end > judged]
-            errors = [(page, error) for page, error in errors if page.end > judged]
+            result = partitions[end - 1].end
+            responses = [(page, found) for page, found in responses if page.end > result]
+            errors = [(page, error) for page, error in errors if page.end > result]
             first, rows = end, 0
-    if first < len(periods):
-        yield _read_block(exchange, series, list(periods[first:]), answers, errors)
+    if first < len(partitions):
+        yield _read_block(exchange, series, list(partitions[first:]), responses, errors)
 
 
 def _read_block(
     exchange: Exchange,
     series: Series,
-    periods: list[Period],
-    answers: Sequence[tuple[Page, bytes]],
+    partitions: list[Partition],
+    responses: Sequence[tuple[Page, bytes]],
     errors: Sequence[tuple[Page, ExchangeError]],
 ) -> _Block:
     try:
-        candles = parse_rows(series.market, b"".join(rows for _, rows in answers))
-        if answers:
-            check_window(candles, series.interval, answers[0][0].start, answers[-1][0].end)
-        return _Block(periods, candles, list(errors))
+        candles = parse_rows(series.market, b"".join(rows for _, rows in responses))
+        if responses:
+            check_window(candles, series.interval, responses[0][0].start, responses[-1][0].end)
+        return _Block(partitions, candles, list(errors))
     except ValueError:
-        candles, lost = _read_page_by_page(exchange, series, answers)
-        return _Block(periods, candles, [*errors, *lost])
+        candles, lost = _read_page_by_page(exchange, series, responses)
+        return _Block(partitions, candles, [*errors, *lost])
 
 
 def _read_page_by_page(
-    exchange: Exchange, series: Series, answers: Sequence[tuple[Page, bytes]]
+    exchange: Exchange, series: Series, responses: Sequence[tuple[Page, bytes]]
 ) -> tuple[pl.DataFrame, list[tuple[Page, ExchangeError]]]:
     """Find the pages that are not what was asked for, and ask for them again.
 
@@ -94,7 +94,7 @@ def _read_page_by_page(
     """
     frames: dict[Page, pl.DataFrame] = {}
     bad: list[Page] = []
-    for page, rows in answers:
+    for page, rows in responses:
         try:
             frames[page] = parse_rows(series.market, rows)
             check_window(frames[page], series.interval, page.start, page.end)
@@ -107,16 +107,16 @@ def _read_page_by_page(
             frames[page] = outcome
         elif page not in frames:
             lost.append((page, outcome))
-    in_order = [frames[page] for page, _ in answers if page in frames]
+    in_order = [frames[page] for page, _ in responses if page in frames]
     return pl.concat([empty_candles(series.market), *in_order]), lost
 
 
-def _failed(block: _Block) -> dict[Period, ExchangeError]:
-    failed: dict[Period, ExchangeError] = {}
+def failed_partitions(block: _Block) -> dict[Partition, ExchangeError]:
+    failed: dict[Partition, ExchangeError] = {}
     for page, error in block.errors:
-        first = bisect_right(block.periods, page.start, key=lambda period: period.end)
-        last = bisect_left(block.periods, page.end, key=lambda period: period.start)
-        failed |= dict.fromkeys(block.periods[first:last], error)
+        first = bisect_right(block.partitions, page.start, key=lambda partition: partition.end)
+        last = bisect_left(block.partitions, page.end, key=lambda partition: partition.start)
+        failed |= dict.fromkeys(block.partitions[first:last], error)
     return failed
 
 
@@ -131,14 +131,14 @@ def read_page(series: Series, page: Page, body: bytes) -> pl.DataFrame:
     return candles
 
 
-def read_file(exchange: Exchange, file: ArchiveFile, unpacked: Unpacked) -> pl.DataFrame:
+def read_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) -> pl.DataFrame:
     """The candles of a file of the archive.
 
     Raises:
         ValueError: They are not those of the file's series and span, or not of the exchange that the API is of.
     """
-    if exchange.known_origin not in ("", exchange.archive.origin):
+    if exchange.cached_venue not in ("", exchange.archive.venue):
         raise ValueError("it is of another exchange than the API is; set BINANCE_ARCHIVE_URL")
-    candles = parse_archive(file.series.market, unpacked.text)
+    candles = parse_archive(file.series.market, content.text)
     check_window(candles, file.series.interval, file.start, file.end)
     return candles

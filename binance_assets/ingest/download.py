@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.exchange.errors import ExchangeError, Stopped
+from binance_assets.exchange.errors import Cancelled, ExchangeError
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.reference import Memory, gather
-from binance_assets.ingest.sources import _finished, _Task, unavailable
-from binance_assets.model.partitions import Period, over_at
-from binance_assets.model.results import Judged
+from binance_assets.ingest.reference import ListingCache, load_reference
+from binance_assets.ingest.sources import SourceTask, finished_results, unavailable
+from binance_assets.model.partitions import Partition, closes_at
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.settings import Source
 
@@ -33,12 +33,12 @@ _CHUNK_ROWS: Final = 600_000
 def download(
     exchange: Exchange,
     series: Series,
-    periods: Sequence[Period],
+    partitions: Sequence[Partition],
     source: Source = "rest",
     strict: bool = False,
-    memory: Memory | None = None,
-) -> Iterator[Judged]:
-    """Fetch, judge and prove ``periods``, each exactly once.
+    listing_cache: ListingCache | None = None,
+) -> Iterator[PartitionResult]:
+    """Fetch, judge and prove ``partitions``, each exactly once.
 
     What cannot be had is refused with its reason, it never raises; the other periods go on. Memory is bounded by
     what is fetched ahead and one block of about 45,000 candles, however long the range. Of each year of 1m (or as
@@ -48,43 +48,43 @@ def download(
     Args:
         exchange: The market of the series.
         series: What to fetch.
-        periods: Ascending, without duplicates; they need not be contiguous.
+        partitions: Ascending, without duplicates; they need not be contiguous.
         source: ``rest``, ``archive``, or ``auto`` for the archive where that takes fewer requests. Whichever it is, the
             other one is asked before a period counts as lost.
         strict: Whether to refuse periods whose sums differ from the exchange's own.
-        memory: Where the first candles of series are remembered.
+        listing_cache: Where the first candles of series are remembered.
 
     Yields:
         A verdict for each period; accepted ones carry a table with the columns of
         :func:`binance_assets.candles.schema.columns`.
 
     Raises:
-        Stopped: The exchange was closed meanwhile.
+        Cancelled: The exchange was closed meanwhile.
     """
     try:
         now = _now(exchange, source)
-        finished = [period for period in periods if over_at(period, series.interval) <= now]
-        evidence = gather(exchange, series, finished, now, strict, memory, archived=source != "rest")
+        finished = [partition for partition in partitions if closes_at(partition, series.interval) <= now]
+        reference = load_reference(exchange, series, finished, now, strict, listing_cache, archived=source != "rest")
     except ExchangeError as error:
-        yield from (unavailable(series, period, error) for period in periods)
+        yield from (unavailable(series, partition, error) for partition in partitions)
         return
     for chunk in _chunks(series, finished):
-        for judged in _finished(_Task(exchange, series, evidence), chunk, source):
+        for result in finished_results(SourceTask(exchange, series, reference), chunk, source):
             if exchange.closed:
-                raise Stopped
-            yield judged
-    for period in periods[len(finished) :]:
-        yield Judged(period, "unfinished", empty_candles(series.market), (), "it is not over yet")
+                raise Cancelled
+            yield result
+    for partition in partitions[len(finished) :]:
+        yield PartitionResult(partition, "unfinished", empty_candles(series.market), (), "it is not over yet")
 
 
-def _chunks(series: Series, periods: Sequence[Period]) -> Iterator[Sequence[Period]]:
+def _chunks(series: Series, partitions: Sequence[Partition]) -> Iterator[Sequence[Partition]]:
     """The periods by about a year of 1m: doubtful tables are kept to the end of their chunk."""
-    if not periods:
+    if not partitions:
         return
-    rows = max(1, (periods[0].end - periods[0].start) // series.interval.step)
+    rows = max(1, (partitions[0].end - partitions[0].start) // series.interval.step)
     size = max(1, _CHUNK_ROWS // rows)
-    for first in range(0, len(periods), size):
-        yield periods[first : first + size]
+    for first in range(0, len(partitions), size):
+        yield partitions[first : first + size]
 
 
 def _now(exchange: Exchange, source: Source) -> int:

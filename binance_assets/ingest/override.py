@@ -6,30 +6,30 @@ from dataclasses import replace
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
-from binance_assets.model.partitions import Period
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import Partition
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.settings import Source
-from binance_assets.storage.lake import Lake, Stored
+from binance_assets.storage.lake import Lake, StoredPartition
 
 
-def accept(
+def override(
     lake: Lake,
     exchange: Exchange,
     series: Series,
-    period: Period,
+    partition: Partition,
     source: Source,
     strict: bool,
     who: str,
     reason: str,
-) -> tuple[Judged, Stored | None]:
+) -> tuple[PartitionResult, StoredPartition | None]:
     """Fetch a partition once more and write it, also where candles of it are lost.
 
     Args:
         lake: The lake.
         exchange: The market of the series.
         series: The series.
-        period: The partition.
+        partition: The partition.
         source: Where it comes from.
         strict: Whether sums that differ refuse a day.
         who: Who accepts it.
@@ -42,8 +42,8 @@ def accept(
         LakeError: The lake cannot be written.
         ExchangeError: The exchange cannot be asked.
     """
-    lake.prepare(exchange.origin)
-    (judged,) = download(exchange, series, [period], source, strict, lake)
-    if judged.acceptable:
-        judged = replace(judged, accepted_by=who, accepted_because=reason)
-    return judged, lake.write(series, judged) if judged.accepted else None
+    lake.prepare(exchange.venue)
+    (result,) = download(exchange, series, [partition], source, strict, lake)
+    if result.can_override:
+        result = replace(result, accepted_by=who, accepted_because=reason)
+    return result, lake.write(series, result) if result.is_accepted else None

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from binance_assets.exchange.archive_files import (
     REQUESTS_PER_FILE,
-    every_file,
-    worthwhile_files,
+    all_files,
+    cheaper_files,
 )
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import plan
@@ -19,15 +19,15 @@ from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import (
     FIRST_DAY,
-    Period,
-    first_of,
+    Partition,
+    first_day_of,
     last_finished_end,
-    periods_between,
+    partitions_between,
 )
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date
 from binance_assets.settings import ConfigurationError, Source
-from binance_assets.storage.lake import Lake, Stored
+from binance_assets.storage.lake import Lake, StoredPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,14 @@ class Forecast:
     files: int
 
 
-def forecast(series: Series, periods: Sequence[Period], source: Source, now: int) -> Forecast:
-    """What it takes to bring ``periods`` from ``source`` at ``now``, ms UTC."""
-    choose = {"rest": lambda *_: [], "auto": worthwhile_files, "archive": every_file}[source]
-    files = choose(series, periods, now)
-    held = {period for file in files for period in file.periods}
-    pages = [] if source == "archive" else plan(series, [period for period in periods if period not in held])
+def forecast(series: Series, partitions: Sequence[Partition], source: Source, now: int) -> Forecast:
+    """What it takes to bring ``partitions`` from ``source`` at ``now``, ms UTC."""
+    choose = {"rest": lambda *_: [], "auto": cheaper_files, "archive": all_files}[source]
+    files = choose(series, partitions, now)
+    held = {partition for file in files for partition in file.partitions}
+    pages = (
+        [] if source == "archive" else plan(series, [partition for partition in partitions if partition not in held])
+    )
     return Forecast(REQUESTS_PER_FILE * len(files) + len(pages), sum(page.weight for page in pages), len(files))
 
 
@@ -81,7 +83,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class DownloadPlan:
     """What one series lacks.
 
     Attributes:
@@ -92,9 +94,9 @@ class Backlog:
     """
 
     series: Series
-    asked: tuple[Period, ...]
-    present: tuple[tuple[Period, Stored], ...]
-    missing: tuple[Period, ...]
+    asked: tuple[Partition, ...]
+    present: tuple[tuple[Partition, StoredPartition], ...]
+    missing: tuple[Partition, ...]
 
     def forecast(self, source: Source) -> Forecast:
         """What it takes to bring what is missing from ``source``."""
@@ -108,7 +110,7 @@ def check_dates(request: Request) -> None:
         BadRequest: The message says which date, and why.
     """
     for name, day in (("--start", request.start), ("--end", request.end)):
-        coarse = next((one.interval for one in request.series if one.interval.is_coarse), None)
+        coarse = next((one.interval for one in request.series if one.interval.is_multi_day), None)
         if day and coarse and day.day != 1:
             raise BadRequest(f"{name} {day}: {coarse} is kept by months, so give the first of a month")
     if request.start and request.start < FIRST_DAY:
@@ -117,7 +119,9 @@ def check_dates(request: Request) -> None:
         raise BadRequest(f"--end {request.end} is not after --start {request.start}; the end is excluded")
 
 
-def survey(request: Request, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source) -> list[Backlog]:
+def plan_request(
+    request: Request, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
+) -> list[DownloadPlan]:
     """What each series of ``request`` lacks.
 
     The exchange is asked only for what cannot be known without it: the time, where dates are open or recent; the
@@ -133,35 +137,39 @@ def survey(request: Request, lake: Lake, exchange: Exchange, known: Sequence[Ser
     Raises:
         BadRequest: A date is today or later by the server's clock.
         ExchangeError: The exchange could not be asked, or does not know a symbol.
-        LakeError: The lake holds candles of another origin.
+        LakeError: The lake holds candles of another venue.
     """
     opened: dict[Series, int | None] = {}
     if request.start is None:
-        opened = dict(exchange.each(request.series, lambda one: lake.first_open(one) or exchange.first_open_time(one)))
-    backlogs = [_survey_one(request, one, lake, exchange, opened) for one in request.series]
-    if any(backlog.missing for backlog in backlogs):
-        lake.check_origin(exchange.origin)
-    unproved = [one.series for one in backlogs if not one.present and one.series not in (*known, *opened)]
+        opened = dict(
+            exchange.map_concurrently(request.series, lambda one: lake.first_open(one) or exchange.first_open_time(one))
+        )
+    plans = [_plan_series(request, one, lake, exchange, opened) for one in request.series]
+    if any(download_plan.missing for download_plan in plans):
+        lake.check_venue(exchange.venue)
+    unproved = [one.series for one in plans if not one.present and one.series not in (*known, *opened)]
     if source == "archive":
-        return backlogs
-    for _ in exchange.each(unproved, exchange.check_symbol):
+        return plans
+    for _ in exchange.map_concurrently(unproved, exchange.check_symbol):
         pass
-    return backlogs
+    return plans
 
 
-def _survey_one(
+def _plan_series(
     request: Request, series: Series, lake: Lake, exchange: Exchange, opened: Mapping[Series, int | None]
-) -> Backlog:
+) -> DownloadPlan:
     end = _end(request, series.interval, exchange)
     start = request.start or _first_day(series, opened[series])
-    asked = tuple(periods_between(start, end, series.interval)) if start else ()
+    asked = tuple(partitions_between(start, end, series.interval)) if start else ()
     if not asked and (request.start or request.end):
-        life = f"begins on {start}" if start else "has no candles"
-        raise BadRequest(f"nothing to fetch: {series} {life}, and its last partition that is over ends on {end}")
-    found = [(period, lake.stored(series, period)) for period in asked]
-    present = tuple((period, stored) for period, stored in found if stored is not None)
-    missing = asked if request.refresh else tuple(period for period, stored in found if stored is None)
-    return Backlog(series, asked, present, missing)
+        trading_span = f"begins on {start}" if start else "has no candles"
+        raise BadRequest(
+            f"nothing to fetch: {series} {trading_span}, and its last partition that is over ends on {end}"
+        )
+    found = [(partition, lake.stored(series, partition)) for partition in asked]
+    present = tuple((partition, stored) for partition, stored in found if stored is not None)
+    missing = asked if request.refresh else tuple(partition for partition, stored in found if stored is None)
+    return DownloadPlan(series, asked, present, missing)
 
 
 def _end(request: Request, interval: Interval, exchange: Exchange) -> dt.date:
@@ -177,4 +185,4 @@ def _end(request: Request, interval: Interval, exchange: Exchange) -> dt.date:
 
 
 def _first_day(series: Series, opened: int | None) -> dt.date | None:
-    return None if opened is None else max(FIRST_DAY, first_of(to_date(opened), series.interval))
+    return None if opened is None else max(FIRST_DAY, first_day_of(to_date(opened), series.interval))

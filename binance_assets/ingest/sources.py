@@ -9,87 +9,91 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.completeness.reference_data import Evidence
-from binance_assets.completeness.validation import judge, outside_life
-from binance_assets.exchange.archive import Unpacked
+from binance_assets.completeness.reference_data import ReferenceData
+from binance_assets.completeness.validation import outside_trading_span, validate_partitions
+from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import (
     ArchiveFile,
-    every_file,
-    single_files,
-    worthwhile_files,
+    all_files,
+    cheaper_files,
+    daily_files_only,
 )
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import _BLOCK_ROWS, _blocks, _failed, read_file
-from binance_assets.ingest.reference import asked_again
-from binance_assets.model.partitions import Period
-from binance_assets.model.results import REST, Judged, Origin
+from binance_assets.ingest.blocks import BLOCK_ROWS, blocks, failed_partitions, read_file
+from binance_assets.ingest.reference import reload_control_totals
+from binance_assets.model.partitions import Partition
+from binance_assets.model.results import REST, PartitionResult, Provenance
 from binance_assets.model.series import Series
 from binance_assets.settings import Source
 
 
 @dataclass(slots=True)
-class _Task:
+class SourceTask:
     """What a call of :func:`download` works with."""
 
     exchange: Exchange
     series: Series
-    evidence: Evidence
+    reference: ReferenceData
 
-    def judge(self, candles: pl.DataFrame, periods: Sequence[Period], origin: Origin = REST) -> list[Judged]:
-        return judge(self.series, candles, periods, self.evidence, origin) if periods else []
+    def validate_partitions(
+        self, candles: pl.DataFrame, partitions: Sequence[Partition], provenance: Provenance = REST
+    ) -> list[PartitionResult]:
+        return validate_partitions(self.series, candles, partitions, self.reference, provenance) if partitions else []
 
 
-Way = Callable[[_Task, Sequence[Period]], Iterator[Judged]]
+SourceStep = Callable[[SourceTask, Sequence[Partition]], Iterator[PartitionResult]]
 
 
 """One way to get at periods: yields a verdict on each."""
 
 
-def _finished(task: _Task, periods: Sequence[Period], source: Source) -> Iterator[Judged]:
+def finished_results(task: SourceTask, partitions: Sequence[Partition], source: Source) -> Iterator[PartitionResult]:
     """The verdicts on periods that are over: without a request where there was no life, then way after way.
 
     A period is settled with the first good verdict; one that is doubtful on every way gets the best of them.
     """
     left = []
-    for period in periods:
-        outside = outside_life(task.series, period, task.evidence.life)
+    for partition in partitions:
+        outside = outside_trading_span(task.series, partition, task.reference.trading_span)
         if outside is None:
-            left.append(period)
+            left.append(partition)
         else:
             yield outside
-    best: dict[Period, Judged] = {}
-    for way, cares_for in _WAYS[source]:
-        worth = [period for period in left if period not in best or cares_for(best[period])]
-        for judged in way(task, worth) if worth else ():
-            better = _better(task, best.get(judged.period), judged)
-            best[judged.period] = better
-            if better.accepted and not better.doubtful:
-                yield best.pop(judged.period)
-                left.remove(judged.period)
-    yield from (best[period] for period in left)
+    best: dict[Partition, PartitionResult] = {}
+    for step, applies_to in SOURCE_CHAINS[source]:
+        worth = [partition for partition in left if partition not in best or applies_to(best[partition])]
+        for result in step(task, worth) if worth else ():
+            better = pick_better(task, best.get(result.partition), result)
+            best[result.partition] = better
+            if better.is_accepted and not better.needs_second_source:
+                yield best.pop(result.partition)
+                left.remove(result.partition)
+    yield from (best[partition] for partition in left)
 
 
-def _better(task: _Task, first: Judged | None, second: Judged) -> Judged:
+def pick_better(task: SourceTask, first: PartitionResult | None, second: PartitionResult) -> PartitionResult:
     """The better of two verdicts on a period, or that on what they have together."""
     if first is None:
         return second
-    if second.accepted and not second.doubtful:
-        return replace(second, reason=f"from {second.origin.told}, because of {first.origin.told}: {first.reason}")
+    if second.is_accepted and not second.needs_second_source:
+        return replace(
+            second, reason=f"from {second.provenance.label}, because of {first.provenance.label}: {first.reason}"
+        )
     if first.missing and second.missing and first.missing != second.missing:
         both = pl.concat([first.candles, second.candles]).unique("open_time", keep="last").sort("open_time")
-        sources = dict.fromkeys((first.origin.source, second.origin.source))
-        file = first.origin if first.origin.file else second.origin
-        (together,) = task.judge(both, [first.period], replace(file, source="+".join(sources)))
-        if together.accepted and not together.doubtful:
-            told = f"{first.origin.told} and {second.origin.told} together, each with candles that the other lacks"
-            return replace(together, reason=f"from {told}")
-        return min(first, second, together, key=_doubt)
-    return min(first, second, key=_doubt)
+        sources = dict.fromkeys((first.provenance.source, second.provenance.source))
+        file = first.provenance if first.provenance.file else second.provenance
+        (together,) = task.validate_partitions(both, [first.partition], replace(file, source="+".join(sources)))
+        if together.is_accepted and not together.needs_second_source:
+            message = f"{first.provenance.label} and {second.provenance.label} together, each with candles that the other lacks"
+            return replace(together, reason=f"from {message}")
+        return min(first, second, together, key=quality_rank)
+    return min(first, second, key=quality_rank)
 
 
 # The better kind of verdict first; what is nearer to the exchange's own sums is better.
-_RANKS: Final = (
+VERDICT_ORDER: Final = (
     "complete",
     "listing",
     "delisted",
@@ -102,28 +106,30 @@ _RANKS: Final = (
 )
 
 
-def _doubt(judged: Judged) -> tuple[int, int]:
+def quality_rank(result: PartitionResult) -> tuple[int, int]:
     """How little a verdict is worth; the first of equals is the better one."""
-    rank = _RANKS.index(judged.verdict) if judged.verdict in _RANKS else len(_RANKS)
-    return rank, sum(end - start for start, end in judged.missing)
+    rank = VERDICT_ORDER.index(result.verdict) if result.verdict in VERDICT_ORDER else len(VERDICT_ORDER)
+    return rank, sum(end - start for start, end in result.missing)
 
 
-def _by_rest(task: _Task, periods: Sequence[Period]) -> Iterator[Judged]:
-    for block in _blocks(task.exchange, task.series, periods):
-        failed = _failed(block)
-        answered = [period for period in block.periods if period not in failed]
-        judged = {one.period: one for one in task.judge(block.candles, answered)}
-        for period in block.periods:
-            yield judged[period] if period in judged else unavailable(task.series, period, failed[period])
+def _by_rest(task: SourceTask, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
+    for block in blocks(task.exchange, task.series, partitions):
+        failed = failed_partitions(block)
+        answered = [partition for partition in block.partitions if partition not in failed]
+        result = {one.partition: one for one in task.validate_partitions(block.candles, answered)}
+        for partition in block.partitions:
+            yield result[partition] if partition in result else unavailable(task.series, partition, failed[partition])
 
 
-def _by_rest_again(task: _Task, periods: Sequence[Period]) -> Iterator[Judged]:
+def _by_rest_again(task: SourceTask, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
     """A second look, at the books too: an answer may have been short only once."""
-    task.evidence = asked_again(task.exchange, task.series, periods, task.evidence)
-    yield from _by_rest(task, periods)
+    task.reference = reload_control_totals(task.exchange, task.series, partitions, task.reference)
+    yield from _by_rest(task, partitions)
 
 
-def _by_archive(choose: Callable[[Series, Sequence[Period], int], list[ArchiveFile]], only: bool = False) -> Way:
+def _by_archive(
+    choose: Callable[[Series, Sequence[Partition], int], list[ArchiveFile]], only: bool = False
+) -> SourceStep:
     """The way by those files of the archive that ``choose`` names.
 
     Args:
@@ -131,70 +137,82 @@ def _by_archive(choose: Callable[[Series, Sequence[Period], int], list[ArchiveFi
         only: Whether there is no other way for periods that have no file: they are then told.
     """
 
-    def way(task: _Task, periods: Sequence[Period]) -> Iterator[Judged]:
-        files = choose(task.series, periods, task.evidence.now) if task.exchange.archive_fits else []
-        held: list[tuple[ArchiveFile, Origin, pl.DataFrame]] = []
+    def step(task: SourceTask, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
+        files = choose(task.series, partitions, task.reference.now) if task.exchange.archive_matches_api else []
+        held: list[tuple[ArchiveFile, Provenance, pl.DataFrame]] = []
         for file, outcome in task.exchange.archive.stream(files, lambda file, found: _read_file(task, file, found)):
             if isinstance(outcome, ExchangeError):
-                for period in file.periods:
-                    yield replace(unavailable(task.series, period, outcome), origin=Origin("archive", file.name))
+                for partition in file.partitions:
+                    yield replace(
+                        unavailable(task.series, partition, outcome), provenance=Provenance("archive", file.name)
+                    )
                 continue
             held.append((file, *outcome))
-            if sum(frame.height for _, _, frame in held) >= _BLOCK_ROWS:
-                yield from _judge_files(task, held)
+            if sum(frame.height for _, _, frame in held) >= BLOCK_ROWS:
+                yield from _validate_files(task, held)
                 held = []
-        yield from _judge_files(task, held)
+        yield from _validate_files(task, held)
         if only:
-            covered = {period for file in files for period in file.periods}
-            for period in periods:
-                if period not in covered:
+            covered = {partition for file in files for partition in file.partitions}
+            for partition in partitions:
+                if partition not in covered:
                     reason = "the archive has no file of it, or not yet"
-                    if not task.exchange.archive_fits:
+                    if not task.exchange.archive_matches_api:
                         reason = "the archive is Binance's own and the API is not; set BINANCE_ARCHIVE_URL"
-                    yield Judged(period, "unreachable", empty_candles(task.series.market), (), reason)
+                    yield PartitionResult(partition, "unreachable", empty_candles(task.series.market), (), reason)
 
-    return way
-
-
-def _read_file(task: _Task, file: ArchiveFile, unpacked: Unpacked) -> tuple[Origin, pl.DataFrame]:
-    origin = Origin("archive", file.name, unpacked.sha256, unpacked.modified)
-    return origin, read_file(task.exchange, file, unpacked)
+    return step
 
 
-def _judge_files(task: _Task, held: Sequence[tuple[ArchiveFile, Origin, pl.DataFrame]]) -> Iterator[Judged]:
+def _read_file(task: SourceTask, file: ArchiveFile, content: ArchiveContent) -> tuple[Provenance, pl.DataFrame]:
+    provenance = Provenance("archive", file.name, content.sha256, content.modified)
+    return provenance, read_file(task.exchange, file, content)
+
+
+def _validate_files(
+    task: SourceTask, held: Sequence[tuple[ArchiveFile, Provenance, pl.DataFrame]]
+) -> Iterator[PartitionResult]:
     if not held:
         return
-    origins = {period: origin for file, origin, _ in held for period in file.periods}
+    provenances = {partition: provenance for file, provenance, _ in held for partition in file.partitions}
     candles = pl.concat([frame for _, _, frame in held])
-    for judged in task.judge(candles, sorted(origins)):
-        yield replace(judged, origin=origins[judged.period])
+    for result in task.validate_partitions(candles, sorted(provenances)):
+        yield replace(result, provenance=provenances[result.partition])
 
 
-def _any(judged: Judged) -> bool:
+def _any(result: PartitionResult) -> bool:
     return True
 
 
-def _doubtful(judged: Judged) -> bool:
-    return judged.doubtful
+def _needs_second_source(result: PartitionResult) -> bool:
+    return result.needs_second_source
 
 
-def _doubtful_or_unreachable(judged: Judged) -> bool:
-    return judged.doubtful or judged.verdict == "unreachable"
+def _needs_second_source_or_unreachable(result: PartitionResult) -> bool:
+    return result.needs_second_source or result.verdict == "unreachable"
 
 
 # By which ways, in which order, and for which of the verdicts so far each of them is worth it.
-_WAYS: Final[dict[Source, tuple[tuple[Way, Callable[[Judged], bool]], ...]]] = {
-    "rest": ((_by_rest, _any), (_by_rest_again, _doubtful), (_by_archive(single_files), _doubtful)),
-    "auto": (
-        (_by_archive(worthwhile_files), _any),
+SOURCE_CHAINS: Final[dict[Source, tuple[tuple[SourceStep, Callable[[PartitionResult], bool]], ...]]] = {
+    "rest": (
         (_by_rest, _any),
-        (_by_rest_again, _doubtful),
-        (_by_archive(single_files), _doubtful_or_unreachable),
+        (_by_rest_again, _needs_second_source),
+        (_by_archive(daily_files_only), _needs_second_source),
     ),
-    "archive": ((_by_archive(every_file, only=True), _any), (_by_archive(single_files), _any), (_by_rest, _doubtful)),
+    "auto": (
+        (_by_archive(cheaper_files), _any),
+        (_by_rest, _any),
+        (_by_rest_again, _needs_second_source),
+        (_by_archive(daily_files_only), _needs_second_source_or_unreachable),
+    ),
+    "archive": (
+        (_by_archive(all_files, only=True), _any),
+        (_by_archive(daily_files_only), _any),
+        (_by_rest, _needs_second_source),
+    ),
 }
 
 
-def unavailable(series: Series, period: Period, error: ExchangeError) -> Judged:
+def unavailable(series: Series, partition: Partition, error: ExchangeError) -> PartitionResult:
     """The verdict on a period that an error keeps from us."""
-    return Judged(period, error.policy.verdict, empty_candles(series.market), (), str(error))
+    return PartitionResult(partition, error.policy.verdict, empty_candles(series.market), (), str(error))

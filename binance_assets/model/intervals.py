@@ -31,13 +31,13 @@ class Interval:
 
     Attributes:
         name: Spelling in keys, paths and messages; as Binance spells it, but the month is ``1mo``.
-        wire: Spelling in requests to the API (``1M`` for the month); the name where Binance lacks the interval.
+        api_name: Spelling in requests to the API (``1M`` for the month); the name where Binance lacks the interval.
         step: Length of a candle in ms; for the month, which has none, the longest one (31 days).
         anchor: An open time of the grid, ms.
     """
 
     name: str
-    wire: str
+    api_name: str
     step: int
     anchor: int = 0
 
@@ -47,15 +47,15 @@ class Interval:
     @property
     def is_month(self) -> bool:
         """Whether candles are calendar months, the one interval without a fixed length."""
-        return self.wire == "1M"
+        return self.api_name == "1M"
 
     @property
-    def has_own_phase(self) -> bool:
+    def has_symbol_phase(self) -> bool:
         """Whether each symbol has a grid of its own, to be learnt from its candles (``3d``)."""
-        return self.wire == "3d"
+        return self.api_name == "3d"
 
     @property
-    def is_coarse(self) -> bool:
+    def is_multi_day(self) -> bool:
         """Whether candles are longer than a day, so that partitions are months."""
         return self.step > DAY
 
@@ -124,7 +124,7 @@ INTERVALS: Final[tuple[Interval, ...]] = (
 """Every interval that Binance has, shortest first."""
 
 
-_BY_SPELLING: Final = {spelling: i for i in INTERVALS for spelling in (i.name, i.wire)}
+_BY_SPELLING: Final = {spelling: i for i in INTERVALS for spelling in (i.name, i.api_name)}
 
 
 def parse_interval(text: str) -> Interval:

@@ -35,7 +35,7 @@ class Market:
         title: Its name in prose.
         default_url: The host that serves it unless the settings name another.
         api: Path prefix of its REST API.
-        pool: Markets with the same pool draw on one weight budget (USD-M and COIN-M since June 2026).
+        rate_limit_group: Markets with the same pool draw on one weight budget (USD-M and COIN-M since June 2026).
         weight_limit: Weight that an IP may use in a minute, by the documentation; it counts only until exchangeInfo,
             which knows better, has been asked.
         page_sizes: Request weight of klines by ``limit``, smallest first.
@@ -54,7 +54,7 @@ class Market:
     title: str
     default_url: str
     api: str
-    pool: str
+    rate_limit_group: str
     weight_limit: int
     page_sizes: tuple[PageSize, ...]
     max_window: int | None
@@ -93,7 +93,7 @@ SPOT: Final = Market(
     title="spot",
     default_url="https://api.binance.com",
     api="/api/v3",
-    pool="spot",
+    rate_limit_group="spot",
     weight_limit=6000,
     page_sizes=(PageSize(1000, 2),),
     max_window=None,
@@ -112,7 +112,7 @@ USDM: Final = Market(
     title="USD-M futures",
     default_url="https://fapi.binance.com",
     api="/fapi/v1",
-    pool="futures",
+    rate_limit_group="futures",
     weight_limit=2400,
     page_sizes=_FUTURES_PAGES,
     max_window=None,
@@ -131,7 +131,7 @@ COINM: Final = Market(
     title="COIN-M futures",
     default_url="https://dapi.binance.com",
     api="/dapi/v1",
-    pool="futures",
+    rate_limit_group="futures",
     weight_limit=2400,
     page_sizes=_FUTURES_PAGES,
     max_window=200 * DAY,

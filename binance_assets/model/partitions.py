@@ -20,7 +20,7 @@ FIRST_DAY: Final = dt.date(2017, 7, 1)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Period:
+class Partition:
     """One partition: the candles that open in ``[start, end)``, both ms UTC at midnight."""
 
     start: int
@@ -35,30 +35,30 @@ class Period:
         return self.key
 
 
-def period_of(key: str, interval: Interval) -> Period:
+def partition_for_key(key: str, interval: Interval) -> Partition:
     """The period with the key ``key`` (an ISO date) in a series of ``interval``."""
     first = dt.date.fromisoformat(key)
-    return Period(to_ms(first), to_ms(next_first(first, interval)))
+    return Partition(to_ms(first), to_ms(next_first_day(first, interval)))
 
 
-def periods_between(start: dt.date, end: dt.date, interval: Interval) -> list[Period]:
+def partitions_between(start: dt.date, end: dt.date, interval: Interval) -> list[Partition]:
     """The periods from the one that begins on ``start`` up to, and without, the one that begins on ``end``."""
-    periods = []
+    partitions = []
     while start < end:
-        following = next_first(start, interval)
-        periods.append(Period(to_ms(start), to_ms(following)))
+        following = next_first_day(start, interval)
+        partitions.append(Partition(to_ms(start), to_ms(following)))
         start = following
-    return periods
+    return partitions
 
 
-def first_of(day: dt.date, interval: Interval) -> dt.date:
+def first_day_of(day: dt.date, interval: Interval) -> dt.date:
     """The first day of the period that contains ``day``."""
-    return day.replace(day=1) if interval.is_coarse else day
+    return day.replace(day=1) if interval.is_multi_day else day
 
 
-def next_first(first: dt.date, interval: Interval) -> dt.date:
+def next_first_day(first: dt.date, interval: Interval) -> dt.date:
     """The first day of the period after the one that begins on ``first``."""
-    if interval.is_coarse:
+    if interval.is_multi_day:
         return next_month(first)
     return first + dt.timedelta(days=1)
 
@@ -68,39 +68,42 @@ def next_month(day: dt.date) -> dt.date:
     return (day.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
 
 
-def over_at(period: Period, interval: Interval, phase: int | None = None) -> int:
-    """When the last candle that opens in ``period`` has closed, ms UTC.
+def closes_at(partition: Partition, interval: Interval, phase: int | None = None) -> int:
+    """When the last candle that opens in ``partition`` has closed, ms UTC.
 
     Args:
-        period: The period.
+        partition: The period.
         interval: Its series' interval.
         phase: The symbol's phase of ``3d``; None when it is not yet known, which gives the earliest possible
             moment.
     """
-    if not interval.is_coarse or (interval.has_own_phase and phase is None):
-        return period.end
-    return interval.close(interval.open_times(period.start, period.end, phase or 0)[-1])
+    if not interval.is_multi_day or (interval.has_symbol_phase and phase is None):
+        return partition.end
+    return interval.close(interval.open_times(partition.start, partition.end, phase or 0)[-1])
 
 
 def last_finished_end(now: int, interval: Interval) -> dt.date:
     """The day before which every period of ``interval`` is over at ``now`` (ms UTC), whatever its phase."""
-    first = first_of(to_date(now), interval)
-    latest_phase = interval.step - DAY if interval.has_own_phase else 0
+    first = first_day_of(to_date(now), interval)
+    latest_phase = interval.step - DAY if interval.has_symbol_phase else 0
     while first > FIRST_DAY:
-        before = first_of(first - dt.timedelta(days=1), interval)
-        ends = [over_at(period_of(before.isoformat(), interval), interval, n) for n in range(0, latest_phase + 1, DAY)]
+        before = first_day_of(first - dt.timedelta(days=1), interval)
+        ends = [
+            closes_at(partition_for_key(before.isoformat(), interval), interval, n)
+            for n in range(0, latest_phase + 1, DAY)
+        ]
         if max(ends) <= now:
             break
         first = before
     return first
 
 
-def spans(periods: Iterable[Period]) -> list[tuple[int, int]]:
+def spans(partitions: Iterable[Partition]) -> list[tuple[int, int]]:
     """The periods (in order) as the fewest contiguous ``(start, end)`` ranges, ms UTC."""
     joined: list[tuple[int, int]] = []
-    for period in periods:
-        if joined and joined[-1][1] == period.start:
-            joined[-1] = (joined[-1][0], period.end)
+    for partition in partitions:
+        if joined and joined[-1][1] == partition.start:
+            joined[-1] = (joined[-1][0], partition.end)
         else:
-            joined.append((period.start, period.end))
+            joined.append((partition.start, partition.end))
     return joined

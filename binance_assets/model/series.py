@@ -45,7 +45,7 @@ class Series:
             )
         if len(ascii_symbol(self.symbol)) > _LONGEST_TAG:
             raise ValueError(f"{self.symbol!r} is too long for a Dagster tag")
-        if self.derived and self.interval.is_coarse:
+        if self.derived and self.interval.is_multi_day:
             raise ValueError(f"{self.interval} cannot be derived, it is longer than a day")
         if not self.derived and self.interval not in self.market.intervals:
             raise ValueError(f"{self.market.title} has no candles of {self.interval}")

@@ -16,23 +16,23 @@ from pydantic import Field
 
 from binance_assets.candles.columns import columns
 from binance_assets.candles.schema import candle_schema
-from binance_assets.exchange.errors import ExchangeError, Stopped
+from binance_assets.exchange.errors import Cancelled, ExchangeError
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.ingest.sources import unavailable
 from binance_assets.model.markets import Market
-from binance_assets.model.partitions import Period, period_of
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import Partition, partition_for_key
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, ascii_symbol, parse_series
 from binance_assets.model.timestamps import SECOND
-from binance_assets.orchestration.checks import gap_free_result, gap_free_spec, tell_refused
+from binance_assets.orchestration.checks import format_refused, gap_free_result, gap_free_spec
 from binance_assets.orchestration.freshness import freshness_of
-from binance_assets.orchestration.metrics import RunFigures, Watcher
-from binance_assets.orchestration.partitions import partitions_of
-from binance_assets.orchestration.prefetch import Ahead, worth_fetching_ahead
+from binance_assets.orchestration.metrics import ProgressListener, RunMetrics
+from binance_assets.orchestration.partitions import partitions_def_for
+from binance_assets.orchestration.prefetch import Prefetcher, should_prefetch
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
 from binance_assets.settings import ConfigurationError, Source
-from binance_assets.storage.lake import Lake, Stored
+from binance_assets.storage.lake import Lake, StoredPartition
 
 
 class CandlesConfig(dg.Config):
@@ -51,21 +51,23 @@ def asset_key(series: Series) -> dg.AssetKey:
     return dg.AssetKey(list(series.key))
 
 
-def candles_asset(series: Series, source: Source, lake: Lake, watcher: Watcher | None = None) -> dg.AssetsDefinition:
+def candles_asset(
+    series: Series, source: Source, lake: Lake, listener: ProgressListener | None = None
+) -> dg.AssetsDefinition:
     """The asset of one series.
 
     Args:
         series: The series.
         source: Where its candles come from.
         lake: Where its files are; only their place is used here, for the asset's page.
-        watcher: Told of the progress of runs in this process.
+        listener: Told of the progress of runs in this process.
     """
 
     @series_asset(series, lake, {"binance", "polars", "parquet"}, _description(series), {"source": source})
     def candles(
         context: dg.AssetExecutionContext, config: CandlesConfig, binance: BinanceResource, lake: LakeResource
     ) -> CandleEvents:
-        yield from _materialize(context, binance, lake.lake(), series, watcher)
+        yield from _materialize(context, binance, lake.lake(), series, listener)
 
     return candles
 
@@ -92,7 +94,7 @@ def series_asset(
     return dg.asset(
         key=key,
         deps=deps,
-        partitions_def=partitions_of(series.interval),
+        partitions_def=partitions_def_for(series.interval),
         backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=[gap_free_spec(key)],
         output_required=False,
@@ -126,11 +128,11 @@ def _column_schema(series: Series) -> dg.TableSchema:
 
 
 def _description(series: Series) -> str:
-    period = "month" if series.interval.is_coarse else "day"
+    partition = "month" if series.interval.is_multi_day else "day"
     return (
         f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, "
-        f"one Parquet file per {period}.\n\n"
-        f"A {period} is written only when its candles are sane and none is missing; the check `gap_free` names "
+        f"one Parquet file per {partition}.\n\n"
+        f"A {partition} is written only when its candles are sane and none is missing; the check `gap_free` names "
         f"those that were refused."
     )
 
@@ -142,13 +144,13 @@ class _Run:
     series: Series
     exchange: Exchange
     began: float = field(default_factory=time.monotonic)
-    refused: list[Judged] = field(default_factory=list)
+    refused: list[PartitionResult] = field(default_factory=list)
     accepted: int = 0
     rows: int = 0
 
-    def figures(self) -> RunFigures:
-        now, spent = self.exchange.figures(), self.exchange.settle_account(self.series)
-        return RunFigures(
+    def metrics(self) -> RunMetrics:
+        now, spent = self.exchange.metrics(), self.exchange.drain_usage(self.series)
+        return RunMetrics(
             requests=spent.requests,
             weight=spent.weight,
             workers=now.workers,
@@ -164,36 +166,36 @@ def _materialize(
     binance: BinanceResource,
     lake: Lake,
     series: Series,
-    watcher: Watcher | None,
+    listener: ProgressListener | None,
 ) -> CandleEvents:
     try:
         sources = _series_in_run(context, series.market)
         exchange = binance.exchange(series.market, len(sources))
         run = _Run(series, exchange)
-        if watcher:
-            watcher.started(series, exchange)
-        for judged in _fetched(context, binance, lake, exchange, series, sources):
-            if judged.accepted:
-                stored = lake.write(series, judged)
-                yield materialization(series, judged.period, stored)
+        if listener:
+            listener.started(series, exchange)
+        for result in _fetched(context, binance, lake, exchange, series, sources):
+            if result.is_accepted:
+                stored = lake.write(series, result)
+                yield materialization(series, result.partition, stored)
                 run.accepted += 1
-                run.rows += judged.candles.height
+                run.rows += result.candles.height
             else:
-                run.refused.append(judged)
-            if watcher:
-                watcher.judged(series, judged)
-    except Stopped:
+                run.refused.append(result)
+            if listener:
+                listener.partition_done(series, result)
+    except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
     except ConfigurationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    figures = run.figures()
-    if watcher:
-        watcher.finished(series, figures)
-    _log_outcome(context, run, figures)
+    metrics = run.metrics()
+    if listener:
+        listener.finished(series, metrics)
+    _log_outcome(context, run, metrics)
     # Downstream steps of the same run start only after an output, which marks all partitions of the run.
     if has_downstream(context) and not run.refused:
         yield dg.MaterializeResult()
-    yield gap_free_result(run.refused, run.accepted, figures)
+    yield gap_free_result(run.refused, run.accepted, metrics)
 
 
 def _fetched(
@@ -203,51 +205,51 @@ def _fetched(
     exchange: Exchange,
     series: Series,
     sources: Mapping[Series, Source],
-) -> Iterator[Judged]:
+) -> Iterator[PartitionResult]:
     """The verdicts on the step's partitions; of a run over many series the next ones are fetched meanwhile."""
-    periods = [period_of(key, series.interval) for key in context.partition_keys]
+    partitions = [partition_for_key(key, series.interval) for key in context.partition_keys]
 
-    def fetch(one: Series) -> Iterator[Judged]:
+    def fetch(one: Series) -> Iterator[PartitionResult]:
         wanted = _wanted(context, lake, one)
         return _prepared(lake, exchange, one, wanted, sources[one], binance.strict)
 
-    if not worth_fetching_ahead(list(sources), periods):
+    if not should_prefetch(list(sources), partitions):
         return fetch(series)
-    ahead = binance.ahead(series.market, lambda: Ahead(list(sources), lambda one: list(fetch(one))))
-    return ahead.take(series)
+    prefetcher = binance.prefetcher(series.market, lambda: Prefetcher(list(sources), lambda one: list(fetch(one))))
+    return prefetcher.results_for(series)
 
 
-def _wanted(context: dg.AssetExecutionContext, lake: Lake, series: Series) -> list[Period]:
+def _wanted(context: dg.AssetExecutionContext, lake: Lake, series: Series) -> list[Partition]:
     """The partitions of ``series`` that the run is to fetch, by what it is configured with."""
     run_config: Any = context.run.run_config
     step = run_config.get("ops", {}).get("__".join(series.key), {})
     config = CandlesConfig(**step.get("config", {}))
-    periods = [period_of(key, series.interval) for key in context.partition_keys]
+    partitions = [partition_for_key(key, series.interval) for key in context.partition_keys]
     if config.only_missing:
-        return [period for period in periods if lake.stored(series, period) is None]
-    return periods
+        return [partition for partition in partitions if lake.stored(series, partition) is None]
+    return partitions
 
 
 def _prepared(
-    lake: Lake, exchange: Exchange, series: Series, periods: Sequence[Period], source: Source, strict: bool
-) -> Iterator[Judged]:
+    lake: Lake, exchange: Exchange, series: Series, partitions: Sequence[Partition], source: Source, strict: bool
+) -> Iterator[PartitionResult]:
     """The verdicts, after a look whether the lake takes candles of this origin."""
-    if not periods:
+    if not partitions:
         return
     try:
-        lake.prepare(exchange.origin)
+        lake.prepare(exchange.venue)
     except ExchangeError as error:
-        yield from (unavailable(series, period, error) for period in periods)
+        yield from (unavailable(series, partition, error) for partition in partitions)
         return
-    yield from download(exchange, series, periods, source, strict, lake)
+    yield from download(exchange, series, partitions, source, strict, lake)
 
 
-def materialization(series: Series, period: Period, stored: Stored) -> dg.AssetMaterialization:
+def materialization(series: Series, partition: Partition, stored: StoredPartition) -> dg.AssetMaterialization:
     """The event that tells Dagster of a partition's file.
 
     Args:
         series: The series.
-        period: The partition.
+        partition: The partition.
         stored: Its file.
     """
     metadata: dict[str, dg.MetadataValue] = {
@@ -264,18 +266,18 @@ def materialization(series: Series, period: Period, stored: Stored) -> dg.AssetM
     for name, time_ms in (("first_open_time", stored.first), ("last_open_time", stored.last)):
         if time_ms is not None:
             metadata[name] = dg.MetadataValue.timestamp(time_ms / SECOND)
-    return dg.AssetMaterialization(asset_key(series), partition=period.key, metadata=metadata)
+    return dg.AssetMaterialization(asset_key(series), partition=partition.key, metadata=metadata)
 
 
-def _log_outcome(context: dg.AssetExecutionContext, run: _Run, figures: RunFigures) -> None:
-    told = (
-        f"{run.series}: {run.accepted} written, {figures.rows} candles in {figures.seconds:.1f} s "
-        f"({figures.rows_per_second} a second), {figures.requests} requests, weight {figures.weight}, "
-        f"{figures.workers} workers, round trip {figures.rtt_ms} ms"
+def _log_outcome(context: dg.AssetExecutionContext, run: _Run, metrics: RunMetrics) -> None:
+    message = (
+        f"{run.series}: {run.accepted} written, {metrics.rows} candles in {metrics.seconds:.1f} s "
+        f"({metrics.rows_per_second} a second), {metrics.requests} requests, weight {metrics.weight}, "
+        f"{metrics.workers} workers, round trip {metrics.rtt_ms} ms"
     )
-    context.log.info(told)
+    context.log.info(message)
     if run.refused:
-        context.log.error(f"{run.series}: {tell_refused(run.refused)}")
+        context.log.error(f"{run.series}: {format_refused(run.refused)}")
 
 
 def has_downstream(context: dg.AssetExecutionContext) -> bool:

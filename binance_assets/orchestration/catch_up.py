@@ -19,7 +19,7 @@ from dagster._core.storage.tags import (
 )
 
 from binance_assets.model.markets import Market
-from binance_assets.model.partitions import FIRST_DAY, periods_between
+from binance_assets.model.partitions import FIRST_DAY, partitions_between
 from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.checks import unreachable_days
@@ -48,7 +48,7 @@ Days = dict[Series, list[str]]
 
 def catch_up_schedules(series: Sequence[Series], settings: Settings) -> list[dg.ScheduleDefinition]:
     """A schedule for each market that has series by days."""
-    daily = by_market(one for one in series if not one.interval.is_coarse)
+    daily = by_market(one for one in series if not one.interval.is_multi_day)
     return [_catch_up(market, members, settings) for market, members in daily.items()]
 
 
@@ -70,20 +70,24 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
         lacking = _without(lacking, _under_way(context.instance, market, series))
         attempts = _attempts(context.instance, market, series, since)
         given_up = {(one, key) for one, keys in lacking.items() for key in keys if attempts[one, key] >= MOST_ATTEMPTS}
-        told = _tell(given_up)
-        if told:
-            context.log.warning(told)
+        message = _tell(given_up)
+        if message:
+            context.log.warning(message)
         requests = list(_requests(market, _without(lacking, given_up), context.scheduled_execution_time))
         yield from requests
         if not requests:
-            yield dg.SkipReason(told or f"every day since {since} is there, or on its way")
+            yield dg.SkipReason(message or f"every day since {since} is there, or on its way")
 
     return catch_up
 
 
 def _lacking(lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date) -> Days:
     return {
-        one: [period.key for period in periods_between(since, today, one.interval) if lake.stored(one, period) is None]
+        one: [
+            partition.key
+            for partition in partitions_between(since, today, one.interval)
+            if lake.stored(one, partition) is None
+        ]
         for one in series
     }
 
@@ -124,8 +128,8 @@ def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> It
         if chosen and asset_key(one) not in chosen:
             continue
         end = dt.date.fromisoformat(last) + dt.timedelta(days=1)
-        for period in periods_between(dt.date.fromisoformat(first), end, one.interval):
-            yield one, period.key
+        for partition in partitions_between(dt.date.fromisoformat(first), end, one.interval):
+            yield one, partition.key
 
 
 def _requests(market: Market, wanted: Mapping[Series, Sequence[str]], at: dt.datetime) -> Iterator[dg.RunRequest]:

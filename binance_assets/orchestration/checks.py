@@ -12,8 +12,8 @@ from typing import Final
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 
-from binance_assets.model.results import Judged, tell_spans
-from binance_assets.orchestration.metrics import RunFigures
+from binance_assets.model.results import PartitionResult, format_spans
+from binance_assets.orchestration.metrics import RunMetrics
 
 CHECK_NAME: Final = "gap_free"
 _NAMED_DAYS: Final = 5
@@ -32,18 +32,18 @@ def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
     )
 
 
-def gap_free_result(refused: Sequence[Judged], accepted: int, figures: RunFigures) -> dg.AssetCheckResult:
+def gap_free_result(refused: Sequence[PartitionResult], accepted: int, metrics: RunMetrics) -> dg.AssetCheckResult:
     """The check's result for a run.
 
     Args:
         refused: The partitions that were not written.
         accepted: How many were.
-        figures: What the run did.
+        metrics: What the run did.
     """
     metadata: dict[str, dg.MetadataValue] = {
         "days_accepted": dg.MetadataValue.int(accepted),
         "days_refused": dg.MetadataValue.int(len(refused)),
-        **figures.metadata(),
+        **metrics.metadata(),
     }
     if not refused:
         return dg.AssetCheckResult(passed=True, check_name=CHECK_NAME, metadata=metadata)
@@ -51,29 +51,29 @@ def gap_free_result(refused: Sequence[Judged], accepted: int, figures: RunFigure
         [
             dg.TableRecord(
                 {
-                    "day": judged.period.key,
-                    "verdict": judged.verdict,
-                    "missing": tell_spans(judged.missing),
-                    "reason": judged.reason,
+                    "day": result.partition.key,
+                    "verdict": result.verdict,
+                    "missing": format_spans(result.missing),
+                    "reason": result.reason,
                 }
             )
-            for judged in refused[:_TABLE_ROWS]
+            for result in refused[:_TABLE_ROWS]
         ]
     )
     return dg.AssetCheckResult(
         passed=False,
         check_name=CHECK_NAME,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=tell_refused(refused),
+        description=format_refused(refused),
         metadata=metadata,
     )
 
 
-def tell_refused(refused: Sequence[Judged]) -> str:
+def format_refused(refused: Sequence[PartitionResult]) -> str:
     """The refused partitions in one line: the first few with their reasons, and how many more there are."""
-    told = "; ".join(f"{judged.period.key} {judged.verdict}: {judged.reason}" for judged in refused[:_NAMED_DAYS])
+    message = "; ".join(f"{result.partition.key} {result.verdict}: {result.reason}" for result in refused[:_NAMED_DAYS])
     more = len(refused) - _NAMED_DAYS
-    return f"{len(refused)} refused: {told}" + (f"; and {more} more" if more > 0 else "")
+    return f"{len(refused)} refused: {message}" + (f"; and {more} more" if more > 0 else "")
 
 
 def unreachable_days(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[tuple[str, str]]:

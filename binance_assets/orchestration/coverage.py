@@ -11,7 +11,7 @@ import dagster as dg
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series
 from binance_assets.orchestration.assets import asset_key
-from binance_assets.orchestration.partitions import partitions_of
+from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.orchestration.resources import LakeResource
 from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
 
@@ -44,13 +44,13 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         path = lake.lake().write_coverage(market, table)
         months = sorted({month for one in found for month in one.months})
         span = f"{months[0]} to {months[-1]}, " if months else ""
-        told = f"{span}a line for each series in the order of the table; green is whole, red lacks much"
+        message = f"{span}a line for each series in the order of the table; green is whole, red lacks much"
         picture = base64.b64encode(coverage_picture(found)).decode()
         return dg.MaterializeResult(
             metadata={
                 "table": dg.MetadataValue.md(coverage_markdown(table)),
                 "days by month": dg.MetadataValue.md(
-                    f"{told}\n\n![green: whole, red: lacking](data:image/png;base64,{picture})"
+                    f"{message}\n\n![green: whole, red: lacking](data:image/png;base64,{picture})"
                 ),
                 "path": dg.MetadataValue.path(path.absolute()),
                 "dagster/row_count": dg.MetadataValue.int(table.height),
@@ -67,6 +67,6 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
 
 def _refused(instance: dg.DagsterInstance, series: Series) -> frozenset[str]:
     """The partitions that the last run which was to bring them did not."""
-    definition = partitions_of(series.interval)
+    definition = partitions_def_for(series.interval)
     statuses = instance.get_status_by_partition(asset_key(series), definition.get_partition_keys(), definition) or {}
     return frozenset(key for key, status in statuses.items() if status is not None and status.value == "FAILED")

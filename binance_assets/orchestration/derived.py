@@ -6,11 +6,11 @@ import time
 import dagster as dg
 
 from binance_assets.ingest.derive import derived_day
-from binance_assets.model.partitions import period_of
-from binance_assets.model.results import Judged
+from binance_assets.model.partitions import partition_for_key
+from binance_assets.model.results import PartitionResult
 from binance_assets.orchestration.assets import CandleEvents, asset_key, has_downstream, materialization, series_asset
-from binance_assets.orchestration.checks import gap_free_result, tell_refused
-from binance_assets.orchestration.metrics import RunFigures
+from binance_assets.orchestration.checks import format_refused, gap_free_result
+from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.resources import LakeResource
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
@@ -43,23 +43,23 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
 
 def _derive(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
     began, rows, accepted = time.monotonic(), 0, 0
-    refused: list[Judged] = []
+    refused: list[PartitionResult] = []
     try:
-        if lake.origin is not None:
-            lake.prepare(lake.origin)
+        if lake.venue is not None:
+            lake.prepare(lake.venue)
         for key in context.partition_keys:
-            judged = derived_day(lake, derived, period_of(key, derived.series.interval))
-            if judged.accepted:
-                stored = lake.write(derived.series, judged)
-                yield materialization(derived.series, judged.period, stored)
+            result = derived_day(lake, derived, partition_for_key(key, derived.series.interval))
+            if result.is_accepted:
+                stored = lake.write(derived.series, result)
+                yield materialization(derived.series, result.partition, stored)
                 accepted, rows = accepted + 1, rows + stored.rows
             else:
-                refused.append(judged)
+                refused.append(result)
     except ConfigurationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     if refused:
-        context.log.error(f"{derived.series}: {tell_refused(refused)}")
+        context.log.error(f"{derived.series}: {format_refused(refused)}")
     elif has_downstream(context):
         yield dg.MaterializeResult()
-    figures = RunFigures(0, 0, 0, 0, None, rows, time.monotonic() - began)
-    yield gap_free_result(refused, accepted, figures)
+    metrics = RunMetrics(0, 0, 0, 0, None, rows, time.monotonic() - began)
+    yield gap_free_result(refused, accepted, metrics)

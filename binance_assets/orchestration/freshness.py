@@ -17,4 +17,4 @@ _MONTHLY = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=40), war
 
 def freshness_of(series: Series) -> dg.FreshnessPolicy:
     """The policy of the asset of ``series``."""
-    return _MONTHLY if series.interval.is_coarse else _DAILY
+    return _MONTHLY if series.interval.is_multi_day else _DAILY

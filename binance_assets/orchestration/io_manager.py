@@ -12,7 +12,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from binance_assets.model.partitions import period_of
+from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_any_series
 from binance_assets.storage.lake import Lake
 
@@ -37,13 +37,15 @@ class CandlesIOManager(dg.ConfigurableIOManager):
         if "series" not in metadata:
             raise dg.Failure(f"{context.asset_key.to_user_string()} holds no candles", allow_retries=False)
         series, lake = parse_any_series(str(metadata["series"])), Lake(Path(self.root))
-        periods = [period_of(key, series.interval) for key in context.asset_partition_keys]
-        lacking = [period.key for period in periods if lake.stored(series, period) is None]
+        partitions = [partition_for_key(key, series.interval) for key in context.asset_partition_keys]
+        lacking = [partition.key for partition in partitions if lake.stored(series, partition) is None]
         if lacking:
             more = f" and {len(lacking) - _NAMED_DAYS} more" if len(lacking) > _NAMED_DAYS else ""
-            told = f"{series} lacks {', '.join(lacking[:_NAMED_DAYS])}{more}; materialize them first"
-            raise dg.Failure(told, allow_retries=False)
-        return pl.scan_parquet([lake.path(series, period) for period in periods], hive_partitioning=False, glob=False)
+            message = f"{series} lacks {', '.join(lacking[:_NAMED_DAYS])}{more}; materialize them first"
+            raise dg.Failure(message, allow_retries=False)
+        return pl.scan_parquet(
+            [lake.path(series, partition) for partition in partitions], hive_partitioning=False, glob=False
+        )
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> NoReturn:
         """Refuse: candles are written by their own assets.

@@ -13,7 +13,7 @@ import dagster as dg
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.assets import asset_key
-from binance_assets.orchestration.partitions import BY_NAME, partitioning
+from binance_assets.orchestration.partitions import BY_NAME, partition_kind
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -29,7 +29,7 @@ def candle_jobs(series: Sequence[Series]) -> list[UnresolvedAssetJobDefinition]:
     jobs = []
     for market, members in by_market(series).items():
         for kind in BY_NAME:
-            keys = [asset_key(one) for one in members if partitioning(one.interval) == kind]
+            keys = [asset_key(one) for one in members if partition_kind(one.interval) == kind]
             if keys:
                 job = dg.define_asset_job(
                     job_name(market, kind),

@@ -8,12 +8,12 @@ from typing import Protocol
 import dagster as dg
 
 from binance_assets.exchange.session import Exchange
-from binance_assets.model.results import Judged
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 
 
 @dataclass(frozen=True, slots=True)
-class RunFigures:
+class RunMetrics:
     """What a run did for one series.
 
     Attributes:
@@ -55,14 +55,14 @@ class RunFigures:
         return values
 
 
-class Watcher(Protocol):
+class ProgressListener(Protocol):
     """Somebody in the same process who wants to see a run's progress, such as the command line."""
 
     def started(self, series: Series, exchange: Exchange) -> None:
         """A series begins; closing the exchange ends the run."""
 
-    def judged(self, series: Series, judged: Judged) -> None:
+    def partition_done(self, series: Series, result: PartitionResult) -> None:
         """A period was written or refused."""
 
-    def finished(self, series: Series, figures: RunFigures) -> None:
+    def finished(self, series: Series, metrics: RunMetrics) -> None:
         """A series is through."""

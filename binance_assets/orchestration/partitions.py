@@ -13,7 +13,7 @@ import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from binance_assets.model.intervals import Interval, parse_interval
-from binance_assets.model.partitions import FIRST_DAY, Period, period_of, spans
+from binance_assets.model.partitions import FIRST_DAY, Partition, partition_for_key, spans
 from binance_assets.model.timestamps import DAY
 
 DAILY: Final = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")
@@ -25,20 +25,20 @@ BY_NAME: Final[dict[str, dg.TimeWindowPartitionsDefinition]] = {"daily": DAILY, 
 """The definitions by the name that jobs carry."""
 
 
-def partitioning(interval: Interval) -> str:
+def partition_kind(interval: Interval) -> str:
     """``daily`` for intervals up to 1d, ``monthly`` for 3d, 1w and 1M."""
-    return "monthly" if interval.is_coarse else "daily"
+    return "monthly" if interval.is_multi_day else "daily"
 
 
-def partitions_of(interval: Interval) -> dg.TimeWindowPartitionsDefinition:
+def partitions_def_for(interval: Interval) -> dg.TimeWindowPartitionsDefinition:
     """The partition definition of a series of ``interval``."""
-    return BY_NAME[partitioning(interval)]
+    return BY_NAME[partition_kind(interval)]
 
 
 def partition_ranges(keys: Sequence[str]) -> list[tuple[str, str]]:
     """Days as the fewest contiguous ranges, each by its first and last key."""
-    periods = [period_of(key, _ONE_DAY) for key in sorted(set(keys))]
-    return [(Period(start, start + DAY).key, Period(end - DAY, end).key) for start, end in spans(periods)]
+    partitions = [partition_for_key(key, _ONE_DAY) for key in sorted(set(keys))]
+    return [(Partition(start, start + DAY).key, Partition(end - DAY, end).key) for start, end in spans(partitions)]
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:

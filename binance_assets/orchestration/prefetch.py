@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from binance_assets.exchange.workers import Pool
-from binance_assets.model.partitions import Period
-from binance_assets.model.results import Judged
+from binance_assets.exchange.workers import WorkerPool
+from binance_assets.model.partitions import Partition
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 
 # As many series at once keep a pool of workers busy with one or two pages each.
@@ -22,10 +22,10 @@ _SERIES_AT_ONCE: Final = 16
 _MOST_ROWS: Final = 45_000
 
 
-Fetch = Callable[[Series], list[Judged]]
+Fetch = Callable[[Series], list[PartitionResult]]
 
 
-class Ahead:
+class Prefetcher:
     """The series of a run, each fetched as a whole before its step comes; no more of them than are under way.
 
     Args:
@@ -34,11 +34,11 @@ class Ahead:
     """
 
     def __init__(self, series: Sequence[Series], fetch: Fetch) -> None:
-        self._pool = Pool(warmup=0, ahead_per_worker=1)
-        self._done: dict[Series, list[Judged] | BaseException] = {}
+        self._pool = WorkerPool(warmup=0, ahead_per_worker=1)
+        self._done: dict[Series, list[PartitionResult] | BaseException] = {}
         self._expected = set(series)
 
-        def outcome(one: Series) -> list[Judged] | BaseException:
+        def outcome(one: Series) -> list[PartitionResult] | BaseException:
             try:
                 return fetch(one)
             except BaseException as error:  # it belongs to the step of its series, and to no other
@@ -46,11 +46,11 @@ class Ahead:
 
         self._stream = self._pool.stream(series, outcome, lambda: min(_SERIES_AT_ONCE, len(series)))
 
-    def take(self, series: Series) -> Iterator[Judged]:
+    def results_for(self, series: Series) -> Iterator[PartitionResult]:
         """The verdicts on the periods of ``series``.
 
         Raises:
-            Stopped: The run was stopped.
+            Cancelled: The run was stopped.
             Exception: Whatever fetching it raised.
         """
         if series not in self._expected:
@@ -68,7 +68,7 @@ class Ahead:
         self._pool.close()
 
 
-def worth_fetching_ahead(series: Sequence[Series], periods: Sequence[Period]) -> bool:
-    """Whether a run over ``periods`` of each of ``series`` gains by it, and all that is fetched ahead is little."""
-    rows = sum(period.end - period.start for period in periods) // min(one.interval.step for one in series)
+def should_prefetch(series: Sequence[Series], partitions: Sequence[Partition]) -> bool:
+    """Whether a run over ``partitions`` of each of ``series`` gains by it, and all that is fetched ahead is little."""
+    rows = sum(partition.end - partition.start for partition in partitions) // min(one.interval.step for one in series)
     return len(series) > 1 and rows <= _MOST_ROWS

@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.markets import Market
-from binance_assets.orchestration.prefetch import Ahead
+from binance_assets.orchestration.prefetch import Prefetcher
 from binance_assets.settings import Settings, make_settings
 from binance_assets.storage.lake import Lake
 
@@ -37,7 +37,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     strict: bool = Field(description="Whether days whose sums differ from the exchange's own are refused")
 
     _exchanges: dict[str, Exchange] = PrivateAttr(default_factory=dict)
-    _ahead: dict[str, Ahead] = PrivateAttr(default_factory=dict)
+    _ahead: dict[str, Prefetcher] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> BinanceResource:
@@ -52,8 +52,8 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         try:
             yield self
         finally:
-            for ahead in self._ahead.values():
-                ahead.close()
+            for prefetcher in self._ahead.values():
+                prefetcher.close()
             for exchange in self._exchanges.values():
                 exchange.close()
 
@@ -72,7 +72,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._exchanges[market.name] = Exchange(market, settings, series_in_run)
         return self._exchanges[market.name]
 
-    def ahead(self, market: Market, start: Callable[[], Ahead]) -> Ahead:
+    def prefetcher(self, market: Market, start: Callable[[], Prefetcher]) -> Prefetcher:
         """What the run fetches ahead of ``market``; ``start`` begins it with the run's first step."""
         if market.name not in self._ahead:
             self._ahead[market.name] = start()

@@ -12,12 +12,12 @@ from typing import Final
 import dagster as dg
 from dagster._core.utils import make_new_run_id
 
-from binance_assets.model.partitions import Period
+from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.orchestration.assets import asset_key, materialization
 from binance_assets.orchestration.partitions import range_tags
-from binance_assets.processes import begin_of, is_alive
-from binance_assets.storage.lake import Stored
+from binance_assets.processes import is_alive, process_start_time
+from binance_assets.storage.lake import StoredPartition
 
 HOST_TAG: Final = "binance_assets/host"
 PROCESS_TAG: Final = "binance_assets/process"
@@ -42,8 +42,8 @@ class RangeRun:
 
     job: str
     series: tuple[Series, ...]
-    first: Period
-    last: Period
+    first: Partition
+    last: Partition
     only_missing: bool
 
 
@@ -117,7 +117,7 @@ class Execution:
                     **range_tags(run.first.key, run.last.key),
                     HOST_TAG: socket.gethostname(),
                     PROCESS_TAG: str(os.getpid()),
-                    PROCESS_BEGAN_TAG: begin_of(os.getpid()),
+                    PROCESS_BEGAN_TAG: process_start_time(os.getpid()),
                 },
             )
             self._failures = [line for event in result.all_events if (line := _failure(event))]
@@ -163,7 +163,10 @@ def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
 
 
 def report_present(
-    instance: dg.DagsterInstance, series: Series, present: Sequence[tuple[Period, Stored]], again: bool = False
+    instance: dg.DagsterInstance,
+    series: Series,
+    present: Sequence[tuple[Partition, StoredPartition]],
+    again: bool = False,
 ) -> int:
     """Tell Dagster of partitions that are in the lake and that it does not know of.
 
@@ -179,7 +182,7 @@ def report_present(
     if not present:
         return 0
     known = set() if again else instance.get_materialized_partitions(asset_key(series))
-    unknown = [(period, stored) for period, stored in present if period.key not in known]
-    for period, stored in unknown:
-        instance.report_runless_asset_event(materialization(series, period, stored))
+    unknown = [(partition, stored) for partition, stored in present if partition.key not in known]
+    for partition, stored in unknown:
+        instance.report_runless_asset_event(materialization(series, partition, stored))
     return len(unknown)

@@ -23,7 +23,7 @@ from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.jobs import job_name
-from binance_assets.orchestration.partitions import partition_ranges, partitioning, range_tags
+from binance_assets.orchestration.partitions import partition_kind, partition_ranges, range_tags
 from binance_assets.settings import ConfigurationError, Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
@@ -194,11 +194,11 @@ def reissued_archives_sensor(
 def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.RunRequest]:
     """Runs that fetch the partitions again whose file has a new hash."""
     keys = sorted(changed)
-    for first, last in [(key, key) for key in keys] if series.interval.is_coarse else partition_ranges(keys):
+    for first, last in [(key, key) for key in keys] if series.interval.is_multi_day else partition_ranges(keys):
         new = hashlib.sha256("".join(changed[key] for key in keys if first <= key <= last).encode()).hexdigest()
         yield dg.RunRequest(
             run_key=f"{series}:{first}:{last}:{new}",
-            job_name=job_name(series.market, partitioning(series.interval)),
+            job_name=job_name(series.market, partition_kind(series.interval)),
             asset_selection=[asset_key(series)],
             tags=range_tags(first, last),
         )
@@ -207,16 +207,16 @@ def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.Run
 def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
     """The recent partitions whose file in the archive has another hash now, with that hash."""
     kept: dict[ArchiveFile, dict[str, str]] = {}  # a month's file may have been issued anew between two of its days
-    periods = lake.periods(series)
-    recent = periods[-_RECENT_DAYS:]
+    partitions = lake.partitions(series)
+    recent = partitions[-_RECENT_DAYS:]
     # A month's file is issued anew as a whole.
     since = to_ms(to_date(recent[0].start).replace(day=1)) if recent else 0
-    for period in (period for period in periods if period.start >= since):
-        stored = lake.stored(series, period)
+    for partition in (partition for partition in partitions if partition.start >= since):
+        stored = lake.stored(series, partition)
         if stored is None or not stored.archive_sha256:
             continue
         file = ArchiveFile.named(series, stored.archive_file)
-        kept.setdefault(file, {})[period.key] = stored.archive_sha256
+        kept.setdefault(file, {})[partition.key] = stored.archive_sha256
     if not kept:
         return {}
     exchange = Exchange(series.market, settings)
@@ -224,11 +224,11 @@ def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
         now = dict(exchange.archive.checksums(list(kept)))
     finally:
         exchange.close()
-    for error in (answer for answer in now.values() if isinstance(answer, ExchangeError)):
+    for error in (response for response in now.values() if isinstance(response, ExchangeError)):
         if not isinstance(error, NoFile):  # withdrawn, perhaps to be issued anew
             raise error
-    hashes = {file: told for file, told in now.items() if isinstance(told, str)}
-    return {key: told for file, told in hashes.items() for key, sha256 in kept[file].items() if sha256 != told}
+    hashes = {file: message for file, message in now.items() if isinstance(message, str)}
+    return {key: message for file, message in hashes.items() for key, sha256 in kept[file].items() if sha256 != message}
 
 
 def candle_sensors(

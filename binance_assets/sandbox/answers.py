@@ -198,9 +198,9 @@ def klines_body(venue: Venue, market: Market, params: Mapping[str, str]) -> byte
     return venue.page(market, symbol, known, _closed_window(market, start, end, venue.now_ms()), (limit, newest))
 
 
-def interval_of(market: Market, wire: str) -> Interval | None:
+def interval_of(market: Market, api_name: str) -> Interval | None:
     """The interval that a request spells so, if the market has it."""
-    return next((interval for interval in market.intervals if interval.wire == wire), None)
+    return next((interval for interval in market.intervals if interval.api_name == api_name), None)
 
 
 def window_of(params: Mapping[str, str]) -> tuple[int | None, int | None]:
@@ -294,7 +294,7 @@ def _asked_symbols(params: Mapping[str, str]) -> set[str] | None:
 
 
 def _rate_limits(venue: Venue, market: Market) -> list[dict[str, Any]]:
-    limits = [_rate_limit("REQUEST_WEIGHT", "MINUTE", 1, venue.limits.limit(market.pool))]
+    limits = [_rate_limit("REQUEST_WEIGHT", "MINUTE", 1, venue.limits.limit(market.rate_limit_group))]
     if market is SPOT:
         orders = [_rate_limit("ORDERS", "SECOND", 10, 100), _rate_limit("ORDERS", "DAY", 1, 200_000)]
         return [*limits, *orders, _rate_limit("RAW_REQUESTS", "MINUTE", 5, 300_000)]

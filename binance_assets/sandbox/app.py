@@ -114,11 +114,11 @@ class _Endpoint:
         arrived = self._venue.now_ms()
         params = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         weight = weight_of(self._market, self._endpoint, params)
-        used, refusal = self._venue.limits.charge(self._market.pool, weight, arrived)
+        used, refusal = self._venue.limits.charge(self._market.rate_limit_group, weight, arrived)
         answer, fault = (refusal_answer(refusal), None) if refusal else self._answer(params)
         await self._way.back()
         status = 0 if fault in _NO_ANSWER else answer.status
-        self._venue.note(Served(self._path, params, status, weight, arrived), self._market.pool)
+        self._venue.note(Served(self._path, params, status, weight, arrived), self._market.rate_limit_group)
         headers = self._weight_headers(used)
         if fault is None:
             await _send(send, self._venue, answer, headers)
@@ -157,7 +157,7 @@ class _Endpoint:
 
     def _spoiled(self, answer: Answer, fault: Fault, params: Mapping[str, str]) -> Answer:
         if fault.kind == "status":
-            limit = self._venue.limits.limit(self._market.pool)
+            limit = self._venue.limits.limit(self._market.rate_limit_group)
             return status_answer(fault.value, limit, self._path, self._venue.now_ms(), fault.seconds)
         if fault.kind == "invalid_symbol":
             return error_answer(400, -1121, "Invalid symbol.")
@@ -198,7 +198,7 @@ class _ArchiveEndpoint:
         self, file: ArchiveFile, checksum: bool, path: str, now: int, whole: bool
     ) -> tuple[Answer, str | None]:
         """The answer, and the fault of the connection that it is to meet; ``whole`` unless only headers are asked."""
-        met = self._met(file, ("archive", "archive/checksum" if checksum else f"archive/{file.period}"))
+        met = self._met(file, ("archive", "archive/checksum" if checksum else f"archive/{file.partition}"))
         kind = met.kind if met else None
         if met and kind == "status":
             return archive_error(met.value, path), None
@@ -209,7 +209,7 @@ class _ArchiveEndpoint:
         stored = await self._stored(file, "checksum" if checksum else "zip", now, whole and kind is None)
         if not checksum:
             return file_answer(stored, stored.body, b"application/zip"), kind
-        paths = ("archive", "archive/checksum", f"archive/{file.period}")
+        paths = ("archive", "archive/checksum", f"archive/{file.partition}")
         wrong = whole and kind is None and self._met(file, paths, CHECKSUM_FAULTS) is not None
         return file_answer(stored, stored.checksum(wrong), b"binary/octet-stream"), kind
 

@@ -88,7 +88,7 @@ class ArchiveFile:
     market: Market
     symbol: str
     interval: Interval
-    period: str
+    partition: str
     start: int
     end: int
 
@@ -96,12 +96,12 @@ class ArchiveFile:
     def stem(self) -> str:
         """The name of zip and CSV, without their endings."""
         date = to_date(self.start).isoformat()
-        return f"{self.symbol}-{self.interval}-{date if self.period == 'daily' else date[:7]}"
+        return f"{self.symbol}-{self.interval}-{date if self.partition == 'daily' else date[:7]}"
 
     @property
     def published(self) -> int:
         """When it appears, ms UTC."""
-        return self.end + _PUBLISHED_AT + (0 if self.period == "daily" else 2 * DAY)
+        return self.end + _PUBLISHED_AT + (0 if self.partition == "daily" else 2 * DAY)
 
     @property
     def has_header(self) -> bool:
@@ -117,12 +117,12 @@ class ArchiveFile:
 
     def call(self, *endpoints: str) -> Call:
         """A request for it, as faults with one of the paths ``endpoints`` see it."""
-        return Call(endpoints, self.market.name, self.symbol, self.start, self.end - 1, self.interval.wire)
+        return Call(endpoints, self.market.name, self.symbol, self.start, self.end - 1, self.interval.api_name)
 
     def opens_by(self, now: int) -> tuple[int, int]:
         """The span ``[start, end)`` in which candles that it holds at ``now`` open, all ms UTC; it may be empty."""
         end = self.end
-        if self.interval.is_coarse and not self.interval.is_month:
+        if self.interval.is_multi_day and not self.interval.is_month:
             end = min(end, now // DAY * DAY - self.interval.step + 1)  # they end at midnight
         return max(self.start, _FORMATS[self.market].begins), end
 
@@ -134,7 +134,7 @@ def parse_path(path: str) -> tuple[ArchiveFile, bool] | None:
         return None
     market = _MARKETS[match["market"]]
     interval = next((each for each in market.intervals if each.name == match["interval"]), None)
-    if interval is None or (match["period"] == "daily" and interval.is_coarse):
+    if interval is None or (match["period"] == "daily" and interval.is_multi_day):
         return None
     try:
         start = to_ms(dt.date.fromisoformat(match["date"] if match["period"] == "daily" else match["date"] + "-01"))
@@ -273,7 +273,7 @@ class Looks:
             return ()
         look = self._looks.get(file)
         if look is None or len(look.served) == 2 or (delivered and part == "zip" and part in look.served):
-            call = file.call("archive", f"archive/{file.period}")
+            call = file.call("archive", f"archive/{file.partition}")
             look = _Look(tuple(self._faults.befalling(call, ARCHIVE_ROW_FAULTS | FILE_FAULTS)))
             self._looks[file] = look
         if delivered:

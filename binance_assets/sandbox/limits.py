@@ -46,17 +46,17 @@ class WeightLimits:
         """Counters at 0, for these pools with these weights a minute."""
         self._pools = {name: _Pool(limit) for name, limit in limits.items()}
 
-    def limit(self, pool: str) -> int:
+    def limit(self, rate_limit_group: str) -> int:
         """The weight that a minute of the pool has room for."""
-        return self._pools[pool].limit
+        return self._pools[rate_limit_group].limit
 
-    def charge(self, pool: str, weight: int, now: int) -> tuple[int, Refusal | None]:
+    def charge(self, rate_limit_group: str, weight: int, now: int) -> tuple[int, Refusal | None]:
         """Count a request that arrives at ``now`` (ms UTC).
 
         Returns:
             The weight used in this minute, this request included, and the refusal if it is refused.
         """
-        counter = self._pools[pool]
+        counter = self._pools[rate_limit_group]
         if (minute := now // MINUTE) != counter.minute:
             counter.minute, counter.used, counter.refused = minute, 0, 0
         counter.used += weight

@@ -316,7 +316,7 @@ class SyntheticCandles:
         if first < whole_first:
             yield self._clipped(grid, first, over)
         if (a := max(first, whole_first)) <= (b := min(last, whole_last)):
-            yield from self._whole_coarse(grid, a, b) if grid.interval.is_coarse else self._whole(grid, a, b)
+            yield from self._whole_coarse(grid, a, b) if grid.interval.is_multi_day else self._whole(grid, a, b)
         if last > whole_last and last >= whole_first:
             yield self._clipped(grid, last, over)
 
@@ -465,7 +465,7 @@ class _Grid:
 
     def __init__(self, interval: Interval, three_day_phase: int) -> None:
         self.interval = interval
-        self._phase = three_day_phase * DAY if interval.has_own_phase else 0
+        self._phase = three_day_phase * DAY if interval.has_symbol_phase else 0
 
     def slot(self, time: int) -> int:
         return self.interval.slot(time - self._phase)

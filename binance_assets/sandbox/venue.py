@@ -23,7 +23,7 @@ _ALL_ROWS: Final = 1 << 60
 
 
 def _binance_limits() -> Mapping[str, int]:
-    return {market.pool: market.weight_limit for market in MARKETS.values()}
+    return {market.rate_limit_group: market.weight_limit for market in MARKETS.values()}
 
 
 @dataclass
@@ -138,17 +138,17 @@ class Venue:
             self._candles[names] = SyntheticCandles(self._listings[names], self._blocks)
         return self._candles[names]
 
-    def note(self, served: Served, pool: str | None) -> None:
+    def note(self, served: Served, rate_limit_group: str | None) -> None:
         """Enter a request in the book; beyond a bound the older half of the book is dropped.
 
         Args:
             served: The request.
-            pool: The pool that its weight counts in; None for the archive, which counts none.
+            rate_limit_group: The pool that its weight counts in; None for the archive, which counts none.
         """
         self.requests.append(served)
         self.by_status[served.status] += 1
-        if pool is not None:
-            self.weight_by_pool[pool] += served.weight
+        if rate_limit_group is not None:
+            self.weight_by_pool[rate_limit_group] += served.weight
         if len(self.requests) > _MOST_REQUESTS:
             del self.requests[: _MOST_REQUESTS // 2]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from binance_assets.model.partitions import Period, last_finished_end, period_of, periods_between
+from binance_assets.model.partitions import Partition, last_finished_end, partition_for_key, partitions_between
 from binance_assets.model.results import ACCEPTED
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date, to_ms
@@ -73,33 +73,33 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
         refused: Keys of partitions whose last run did not bring them.
     """
     keys = lake.keys(series)
-    there = {key: found for key in keys if (found := lake.stored(series, period_of(key, series.interval)))}
+    there = {key: found for key in keys if (found := lake.stored(series, partition_for_key(key, series.interval)))}
     expected = _expected(series, list(there), until)
     refused_here = refused - there.keys()  # also where no partition is there, or none before them
     months: dict[str, tuple[int, int]] = {}
-    for period in expected:
-        held, of = months.get(period.key[:7], (0, 0))
-        months[period.key[:7]] = (held + (period.key in there), of + 1)
+    for partition in expected:
+        held, of = months.get(partition.key[:7], (0, 0))
+        months[partition.key[:7]] = (held + (partition.key in there), of + 1)
     return Coverage(
         series=series,
         first=min(there, default=""),
         last=max(there, default=""),
         verdicts=Counter(stored.verdict for stored in there.values()),
         refused=len(refused_here),
-        missing=len({period.key for period in expected} - there.keys() - refused_here),
+        missing=len({partition.key for partition in expected} - there.keys() - refused_here),
         rows=sum(stored.rows for stored in there.values()),
         size=sum(stored.size for stored in there.values()),
         months=months,
     )
 
 
-def _expected(series: Series, keys: Sequence[str], until: dt.date) -> list[Period]:
+def _expected(series: Series, keys: Sequence[str], until: dt.date) -> list[Partition]:
     """The partitions from the first one that is there to the last that is over."""
     if not keys:
         return []
-    periods = periods_between(dt.date.fromisoformat(min(keys)), until, series.interval)
+    partitions = partitions_between(dt.date.fromisoformat(min(keys)), until, series.interval)
     over = last_finished_end(to_ms(until), series.interval)
-    return [period for period in periods if to_date(period.start) < over or period.key in keys]
+    return [partition for partition in partitions if to_date(partition.start) < over or partition.key in keys]
 
 
 def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:

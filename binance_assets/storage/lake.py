@@ -24,8 +24,8 @@ import polars as pl
 
 from binance_assets import __version__
 from binance_assets.model.markets import Market
-from binance_assets.model.partitions import Period, next_first, periods_between
-from binance_assets.model.results import ACCEPTED, Judged, Verdict
+from binance_assets.model.partitions import Partition, next_first_day, partitions_between
+from binance_assets.model.results import ACCEPTED, PartitionResult, Verdict
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
 from binance_assets.processes import is_alive
@@ -70,7 +70,7 @@ class LakeError(ConfigurationError):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredPartition:
     """A partition's file.
 
     Attributes:
@@ -123,9 +123,9 @@ class Lake:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def path(self, series: Series, period: Period) -> Path:
+    def path(self, series: Series, partition: Partition) -> Path:
         """Where the file of a partition is, or would be."""
-        return self.folder(series) / f"{period.key}.parquet"
+        return self.folder(series) / f"{partition.key}.parquet"
 
     def folder(self, series: Series) -> Path:
         """Where the files of a series are."""
@@ -134,7 +134,7 @@ class Lake:
         )
 
     @property
-    def origin(self) -> str | None:
+    def venue(self) -> str | None:
         """Whose candles the lake holds, ``binance`` or ``sandbox``; None where it holds none yet."""
         try:
             return str(json.loads((self.root / _MARKER).read_text())["origin"])
@@ -147,67 +147,67 @@ class Lake:
                 f"{self.root / _MARKER} cannot be read ({error}); restore it or name another lake"
             ) from None
 
-    def check_origin(self, origin: str) -> None:
+    def check_venue(self, venue: str) -> None:
         """Refuse to mix real and synthetic candles.
 
         Raises:
-            LakeError: The lake holds candles of another origin.
+            LakeError: The lake holds candles of another venue.
         """
-        if self.origin not in (None, origin):
+        if self.venue not in (None, venue):
             raise LakeError(
-                f"the lake {self.root} holds candles of origin {self.origin!r}, these are of {origin!r}; "
+                f"the lake {self.root} holds candles of origin {self.venue!r}, these are of {venue!r}; "
                 "set BINANCE_ASSETS_LAKE to another folder"
             )
 
-    def prepare(self, origin: str) -> None:
+    def prepare(self, venue: str) -> None:
         """Make the lake ready to be written: its folder, its marker, no litter of processes that died.
 
         Raises:
-            LakeError: It holds candles of another origin, or cannot be written.
+            LakeError: It holds candles of another venue, or cannot be written.
         """
-        if not origin:
+        if not venue:
             raise ValueError("a lake cannot be prepared for candles of unknown origin")
-        self.check_origin(origin)
+        self.check_venue(venue)
         with self._writing():
             (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
-            self._remove_litter()
+            self._remove_stale_files()
             probe = self._incoming()
             probe.touch()  # a lake that cannot be written is told before anything is fetched
             probe.unlink()
-            if self.origin is None:
-                text = json.dumps({"origin": origin, "layout": 1}) + "\n"
+            if self.venue is None:
+                text = json.dumps({"origin": venue, "layout": 1}) + "\n"
                 with self._replacing(self.root / _MARKER) as incoming:
                     incoming.write_text(text)
-        self.check_origin(origin)
+        self.check_venue(venue)
 
-    def write(self, series: Series, judged: Judged) -> Stored:
+    def write(self, series: Series, result: PartitionResult) -> StoredPartition:
         """Write an accepted partition: wholly, or not at all.
 
         Args:
             series: Its series.
-            judged: Its table and verdict.
+            result: Its table and verdict.
 
         Raises:
             LakeError: The file could not be written; what was there before is untouched.
         """
-        if not judged.accepted:
-            raise ValueError(f"{series} {judged.period} is refused ({judged.verdict}) and must not be written")
-        target = self.path(series, judged.period)
-        missing = [[to_iso(start), to_iso(end)] for start, end in judged.missing]
-        opens = judged.candles["open_time"].to_physical()
+        if not result.is_accepted:
+            raise ValueError(f"{series} {result.partition} is refused ({result.verdict}) and must not be written")
+        target = self.path(series, result.partition)
+        missing = [[to_iso(start), to_iso(end)] for start, end in result.missing]
+        opens = result.candles["open_time"].to_physical()
         metadata = {
             "series": str(series),
-            "source": judged.origin.source,
-            "verdict": judged.verdict,
+            "source": result.provenance.source,
+            "verdict": result.verdict,
             "missing": json.dumps(missing),
-            "note": judged.reason,
-            "archive_file": judged.origin.file,
-            "archive_sha256": judged.origin.sha256,
-            "archive_modified": to_iso(judged.origin.modified) if judged.origin.modified is not None else "",
-            "derived_from": judged.origin.of,
-            "accepted_by": judged.accepted_by,
-            "accepted_because": judged.accepted_because,
-            "rows": str(judged.candles.height),
+            "note": result.reason,
+            "archive_file": result.provenance.file,
+            "archive_sha256": result.provenance.sha256,
+            "archive_modified": to_iso(result.provenance.modified) if result.provenance.modified is not None else "",
+            "derived_from": result.provenance.base_series,
+            "accepted_by": result.accepted_by,
+            "accepted_because": result.accepted_because,
+            "rows": str(result.candles.height),
             "first_open_time": str(opens[0] if len(opens) else ""),
             "last_open_time": str(opens[-1] if len(opens) else ""),
             "version": __version__,
@@ -215,12 +215,12 @@ class Lake:
         with self._writing():
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._replacing(target) as incoming:
-                judged.candles.write_parquet(incoming, compression="zstd", statistics=True, metadata=metadata)
+                result.candles.write_parquet(incoming, compression="zstd", statistics=True, metadata=metadata)
         return _stored(target, metadata)
 
-    def stored(self, series: Series, period: Period) -> Stored | None:
+    def stored(self, series: Series, partition: Partition) -> StoredPartition | None:
         """The partition's file; None where there is none that can be read and was accepted."""
-        path = self.path(series, period)
+        path = self.path(series, partition)
         try:
             metadata = pl.read_parquet_metadata(path)
             stored = _stored(path, metadata)
@@ -233,18 +233,18 @@ class Lake:
         """The keys of the series' partitions that have a file, ascending."""
         return sorted(path.stem for path in self.folder(series).glob("*.parquet") if _KEY.fullmatch(path.stem))
 
-    def periods(self, series: Series, start: dt.date | None = None, end: dt.date | None = None) -> list[Period]:
+    def partitions(self, series: Series, start: dt.date | None = None, end: dt.date | None = None) -> list[Partition]:
         """The partitions from ``start`` to ``end``; without them, from the series' first file to its last."""
         keys = self.keys(series)
         if not keys:
             return []
         first, last = (dt.date.fromisoformat(key) for key in (keys[0], keys[-1]))
-        after_last = next_first(last, series.interval)
-        return periods_between(start or first, end or after_last, series.interval)
+        after_last = next_first_day(last, series.interval)
+        return partitions_between(start or first, end or after_last, series.interval)
 
-    def read(self, series: Series, period: Period) -> pl.DataFrame:
+    def read(self, series: Series, partition: Partition) -> pl.DataFrame:
         """The table of a partition that is there."""
-        return pl.read_parquet(self.path(series, period), hive_partitioning=False, glob=False)
+        return pl.read_parquet(self.path(series, partition), hive_partitioning=False, glob=False)
 
     def write_coverage(self, market: Market, table: pl.DataFrame) -> Path:
         """Write what is known of a market to ``<lake>/_coverage/<market>.parquet``, out of the way of its candles.
@@ -305,7 +305,7 @@ class Lake:
     def _incoming(self) -> Path:
         return self.root / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
 
-    def _remove_litter(self) -> None:
+    def _remove_stale_files(self) -> None:
         for path in (self.root / _INCOMING).iterdir():
             ours = _INCOMING_NAME.fullmatch(path.name)
             if ours is None:
@@ -316,9 +316,9 @@ class Lake:
                     path.unlink()
 
 
-def _stored(path: Path, metadata: dict[str, str]) -> Stored:
+def _stored(path: Path, metadata: dict[str, str]) -> StoredPartition:
     first, last = metadata["first_open_time"], metadata["last_open_time"]
-    return Stored(
+    return StoredPartition(
         path=path,
         size=path.stat().st_size,
         rows=int(metadata["rows"]),

@@ -112,10 +112,10 @@ class _Entry(BaseModel):
 
 def _source_of(interval: Interval, fetched: Iterable[Interval], market: Market) -> Interval:
     """The one of ``fetched`` with the fewest candles that ``interval`` can be made from."""
-    fitting = _divisors(interval, fetched)
+    fitting = divisors(interval, fetched)
     if fitting:
         return fitting[-1]
-    lacking = _divisors(interval, market.intervals)
+    lacking = divisors(interval, market.intervals)
     ways_out = [f"add {lacking[-1]} to intervals"] if lacking else []
     raise ValueError(
         f"{interval} cannot be derived, no finer interval that divides it evenly is fetched here; "
@@ -123,7 +123,7 @@ def _source_of(interval: Interval, fetched: Iterable[Interval], market: Market) 
     )
 
 
-def _divisors(interval: Interval, among: Iterable[Interval]) -> list[Interval]:
+def divisors(interval: Interval, among: Iterable[Interval]) -> list[Interval]:
     """Those of ``among`` that are finer than ``interval`` and divide it evenly, finest first."""
     # An interval to derive is at most a day, so all of these are kept by day as well.
     fitting = (one for one in among if one.step < interval.step and interval.step % one.step == 0)
@@ -136,7 +136,7 @@ def read_universe(path: Path) -> Universe:
     Raises:
         UniverseError: The file is not readable as one.
     """
-    entries = [_entry(path, number, raw) for number, raw in enumerate(_entries(path, _load(path)), 1)]
+    entries = [_entry(path, number, raw) for number, raw in enumerate(entries_of(path, load_document(path)), 1)]
     try:
         tracked = tuple(found for entry in entries for found in entry.tracked())
     except ValueError as error:
@@ -167,16 +167,16 @@ def _derived(path: Path, number: int, entry: _Entry) -> list[Derived]:
         raise UniverseError(f"{path}: entry {number} of series, derive: {error}") from None
 
 
-def _yaml() -> YAML:
+def round_trip_yaml() -> YAML:
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 120
     return yaml
 
 
-def _load(path: Path) -> CommentedMap:
+def load_document(path: Path) -> CommentedMap:
     try:
-        document = _yaml().load(path.read_text(encoding="utf-8"))
+        document = round_trip_yaml().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return CommentedMap(series=CommentedSeq())
     except (OSError, UnicodeDecodeError) as error:
@@ -190,7 +190,7 @@ def _load(path: Path) -> CommentedMap:
     return document
 
 
-def _entries(path: Path, document: CommentedMap) -> CommentedSeq:
+def entries_of(path: Path, document: CommentedMap) -> CommentedSeq:
     if document.get("series") is None:
         document["series"] = CommentedSeq()
     entries = document["series"]

@@ -14,7 +14,14 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.series import Series
 from binance_assets.storage.locks import alone_in
-from binance_assets.storage.universe import UniverseError, _divisors, _entries, _load, _yaml, read_universe
+from binance_assets.storage.universe import (
+    UniverseError,
+    divisors,
+    entries_of,
+    load_document,
+    read_universe,
+    round_trip_yaml,
+)
 
 
 def track(path: Path, series: list[Series]) -> list[Series]:
@@ -34,9 +41,9 @@ def _track(path: Path, series: list[Series]) -> list[Series]:
     known = set(read_universe(path).series)
     new = [one for one in dict.fromkeys(series) if one not in known]
     if new:
-        document = _load(path)
+        document = load_document(path)
         for one in new:
-            _add(_entries(path, document), one)
+            _add(entries_of(path, document), one)
         _replace(path, document)
     return new
 
@@ -58,9 +65,9 @@ def _untrack(path: Path, series: list[Series]) -> list[Series]:
     known = set(read_universe(path).series)
     gone = [one for one in dict.fromkeys(series) if one in known]
     if gone:
-        document = _load(path)
+        document = load_document(path)
         for one in gone:
-            _remove(path, _entries(path, document), one)
+            _remove(path, entries_of(path, document), one)
         _replace(path, document)
     return gone
 
@@ -117,7 +124,7 @@ def _remove(path: Path, entries: CommentedSeq, series: Series) -> None:
 
 def _check_sources(path: Path, series: Series, left: list[Interval], derive: list[str]) -> None:
     """Refuse to take ``series`` out of an entry that derives something from it alone."""
-    orphans = [text for text in derive if not _divisors(parse_derived_interval(text), left)]
+    orphans = [text for text in derive if not divisors(parse_derived_interval(text), left)]
     if orphans:
         named = ", ".join(orphans)
         raise UniverseError(
@@ -139,7 +146,7 @@ def _split_off(entry: CommentedMap, symbol: str, intervals: list[Interval]) -> C
 
 def _replace(path: Path, document: CommentedMap) -> None:
     text = io.StringIO()
-    _yaml().dump(document, text)
+    round_trip_yaml().dump(document, text)
     incoming = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         incoming.write_text(text.getvalue(), encoding="utf-8")

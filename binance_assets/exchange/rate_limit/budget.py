@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from binance_assets.exchange.clock import ServerClock
-from binance_assets.exchange.errors import Banned, BannedForLong, RateLimited, Stopped
+from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited
 from binance_assets.exchange.rate_limit.ledger import Ledger
 from binance_assets.exchange.rate_limit.policy import Minute, blocked_until, claimable, spendable
 from binance_assets.model.timestamps import DAY, MINUTE
@@ -37,7 +37,7 @@ _LOOK_FOR_BLOCK_SECONDS: Final = 0.1
 
 
 # By how much the wall clock may have drifted, ms, since another process asked the server for its time.
-_HEARSAY_ERROR_MS: Final = 1_000.0
+_CACHED_OFFSET_ERROR_MS: Final = 1_000.0
 
 
 _POLL_SECONDS: Final = 0.01
@@ -48,7 +48,7 @@ _LONGEST_POLL_SECONDS: Final = 0.5
 
 @dataclass(slots=True)
 class _Lease:
-    """What this process has claimed, and what it has not told the ledger yet.
+    """What this process has claimed, and what it has not flushed_at the ledger yet.
 
     Attributes:
         row: The lease's number in the ledger; 0 where it has none.
@@ -57,7 +57,7 @@ class _Lease:
         in_flight: Weight of calls that are not answered yet.
         seen: Of each minute, the largest used-weight header.
         more: Of each minute, weight that is to be charged on top, because nobody knows who counted it.
-        told: ``time.monotonic()`` of the last word to the ledger.
+        flushed_at: ``time.monotonic()`` of the last word to the ledger.
     """
 
     row: int = 0
@@ -66,7 +66,7 @@ class _Lease:
     in_flight: int = 0
     seen: dict[int, int] = field(default_factory=dict)
     more: dict[int, int] = field(default_factory=dict)
-    told: float = 0.0
+    flushed_at: float = 0.0
 
 
 class Budget:
@@ -75,7 +75,7 @@ class Budget:
     Args:
         ledger: The ledger that the processes share.
         address: Who counts, see :func:`binance_assets.model.markets.limits_address`.
-        pool: The pool's name in the table of markets.
+        rate_limit_group: The pool's name in the table of markets.
         clock: The server's clock.
         documented_limit: The weight limit of a minute that counts until :meth:`remember_limit` is called.
         share: The part of the limit to use, 0 to 1.
@@ -87,7 +87,7 @@ class Budget:
         self,
         ledger: Ledger,
         address: str,
-        pool: str,
+        rate_limit_group: str,
         clock: ServerClock,
         documented_limit: int,
         share: float,
@@ -95,7 +95,7 @@ class Budget:
         call_lifetime: float,
     ) -> None:
         self._ledger = ledger
-        self._pool = (address, pool)
+        self._pool = (address, rate_limit_group)
         self._clock = clock
         self._documented_limit = self._limit = documented_limit
         self._share = share
@@ -128,19 +128,19 @@ class Budget:
                 (*self._pool, limit, int(self._clock.now())),
             )
             self._limit = limit
-            self._tell(database, keep=0)
+            self._flush(database, keep=0)
 
     def spendable_now(self) -> int:
         """The weight that this minute still buys."""
         with self._lock, self._ledger.transaction() as database:
-            self._tell(database, keep=0)
+            self._flush(database, keep=0)
             return spendable(self._minute(database, self._current_minute()), self._share)
 
-    def take(self, weight: int, stop: threading.Event) -> None:
+    def acquire(self, weight: int, stop: threading.Event) -> None:
         """Set ``weight`` aside for one call; wait for it as long as needed. Each take is followed by a settle.
 
         Raises:
-            Stopped: ``stop`` was set meanwhile.
+            Cancelled: ``stop`` was set meanwhile.
             BannedForLong: The IP is banned for longer than the patience of the settings.
             LedgerError: The ledger cannot be written.
         """
@@ -148,18 +148,18 @@ class Budget:
         with self._gate:
             while not stop.is_set():
                 with self._lock:
-                    wait = self._try_to_take(weight)
+                    wait = self._try_to_acquire(weight)
                 if not wait:
                     return
                 stop.wait(wait)
-        raise Stopped
+        raise Cancelled
 
-    def _try_to_take(self, weight: int) -> float:
+    def _try_to_acquire(self, weight: int) -> float:
         """0 where the weight was taken; otherwise how many seconds to wait before the next try."""
         lease, minute = self._lease, self._current_minute()
         if time.monotonic() - self._looked_for_block > _LOOK_FOR_BLOCK_SECONDS:
             with self._ledger.transaction() as database:
-                wait = self._block(database)
+                wait = self._seconds_blocked(database)
             if wait:
                 return wait
             self._looked_for_block = time.monotonic()
@@ -177,25 +177,25 @@ class Budget:
     def _renew(self, minute: int, weight: int) -> float:
         """Claim weight for this call and some more; 0, or how many seconds to wait before the next try."""
         with self._ledger.transaction() as database:
-            wait = self._block(database)
+            wait = self._seconds_blocked(database)
             if wait:
                 return wait
             self._drop_lost_leases(database)
-            self._tell(database, keep=0)
+            self._flush(database, keep=0)
             known = self._minute(database, minute)
             self._limit = known.limit
             granted = claimable(known, self._share, weight)
             if granted:
                 self._charge_ours(database, minute, granted)
                 self._lease.minute, self._lease.unused = minute, granted
-                self._tell(database, keep=granted)
+                self._flush(database, keep=granted)
                 return 0.0
         if known.in_flight:
             return _POLL_SECONDS
         to_next = ((minute + 1) * MINUTE - self._clock.now() + self._clock.error_ms) / 1_000
         return min(max(to_next, _POLL_SECONDS), _LONGEST_POLL_SECONDS)
 
-    def settle(self, weight: int, used: int | None, sent: float, received: float) -> None:
+    def record(self, weight: int, used: int | None, sent: float, received: float) -> None:
         """Enter what became of a call.
 
         Args:
@@ -216,18 +216,18 @@ class Budget:
                 lease.seen[last] = max(lease.seen.get(last, 0), used)
             else:
                 lease.more[last] = lease.more.get(last, 0) + weight
-            if lease.in_flight == 0 or time.monotonic() - lease.told > _FLUSH_SECONDS:
+            if lease.in_flight == 0 or time.monotonic() - lease.flushed_at > _FLUSH_SECONDS:
                 with self._ledger.transaction() as database:
-                    self._tell(database, keep=lease.unused if lease.in_flight else 0)
+                    self._flush(database, keep=lease.unused if lease.in_flight else 0)
 
     def release(self) -> None:
         """Give back what was set aside and not used."""
         if not self._clock.known:
             return  # nothing was ever claimed
         with self._lock, self._ledger.transaction() as database:
-            self._tell(database, keep=0)
+            self._flush(database, keep=0)
 
-    def _tell(self, database: sqlite3.Connection, keep: int) -> None:
+    def _flush(self, database: sqlite3.Connection, keep: int) -> None:
         """Bring the ledger up to date with this process, which keeps so much unused weight."""
         lease = self._lease
         for minute in {*lease.seen, *lease.more}:
@@ -238,7 +238,7 @@ class Budget:
             self._charge_ours(database, lease.minute, keep - lease.unused)
             lease.unused = keep
         self._write_lease(database, lease.in_flight + keep)
-        lease.told = time.monotonic()
+        lease.flushed_at = time.monotonic()
 
     def _write_lease(self, database: sqlite3.Connection, weight: int) -> None:
         lease, expires = self._lease, int(self._clock.now()) + self._lifetime_ms
@@ -260,18 +260,18 @@ class Budget:
         """Wait until no 429 or 418 forbids calls any more. Needs no server clock.
 
         Raises:
-            Stopped: ``stop`` was set meanwhile.
+            Cancelled: ``stop`` was set meanwhile.
             BannedForLong: The IP is banned for longer than the patience of the settings.
         """
         while not stop.is_set():
             with self._ledger.transaction() as database:
-                wait = self._block(database)
+                wait = self._seconds_blocked(database)
             if not wait:
                 return
             stop.wait(wait)
-        raise Stopped
+        raise Cancelled
 
-    def _block(self, database: sqlite3.Connection) -> float:
+    def _seconds_blocked(self, database: sqlite3.Connection) -> float:
         """Seconds to wait before asking again; 0 where nothing forbids calls."""
         row = database.execute(
             "SELECT blocked_until, banned, reason FROM pool WHERE address = ? AND name = ?", self._pool
@@ -310,9 +310,9 @@ class Budget:
                 "SELECT clock_offset FROM pool WHERE address = ? AND name = ?", self._pool
             ).fetchone()
         if row is not None and row[0] is not None:
-            self._clock.assume(time.time() * 1_000 + row[0], _HEARSAY_ERROR_MS)
+            self._clock.assume(time.time() * 1_000 + row[0], _CACHED_OFFSET_ERROR_MS)
 
-    def charge(self, weight: int, used: int | None) -> None:
+    def record_unclaimed(self, weight: int, used: int | None) -> None:
         """Enter a call that was made without a claim, just now.
 
         Args:
@@ -324,7 +324,7 @@ class Budget:
             self._charge_ours(database, minute, weight)
             self._see(database, minute, at_least=used or 0, more=0 if used else weight)
 
-    def refused(self, error: RateLimited | Banned) -> None:
+    def block(self, error: RateLimited | Banned) -> None:
         """Stop every process on the pool after a 429 or 418, until it is over.
 
         The end is stored by this machine's wall clock, which all processes of the host share: it must be known

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from binance_assets.exchange.errors import Stopped
+from binance_assets.exchange.errors import Cancelled
 from binance_assets.settings import ConfigurationError
 
 _VERSION: Final = 1
@@ -74,12 +74,12 @@ class Ledger:
         """Exclusive access to the tables; what is done becomes visible to others at once, or not at all.
 
         Raises:
-            Stopped: The ledger was closed.
+            Cancelled: The ledger was closed.
             LedgerError: The file cannot be written.
         """
         with self._lock:
             if self._closed:
-                raise Stopped
+                raise Cancelled
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
