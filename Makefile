@@ -24,7 +24,7 @@ check: .venv/installed ## style, types, direction of imports, and whether Dagste
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
 bench: .venv/installed ## the sizes to reach, measured against the sandbox exchange
-	$(BIN)/python -m binance_assets_tests.benchmarks
+	$(BIN)/python -m benchmarks.run
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'

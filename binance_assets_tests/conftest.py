@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -19,13 +18,7 @@ from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
-
-RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-Open = Callable[[str], Exchange]
-Fetch = Callable[[str, str, str], list[PartitionResult]]
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
+from binance_assets_tests.support.environment import RECORDED, Fetch, Open, Run, cli_environment, environment_of
 
 # Files whose tests mostly wait for other processes.
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_crashes", "test_cli")
@@ -66,19 +59,6 @@ def sandbox(shared_sandbox: Sandbox) -> Sandbox:
     shared_sandbox.faults.clear()
     shared_sandbox.requests.clear()
     return shared_sandbox
-
-
-def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
-    """The environment variables that point the project to ``sandbox`` and keep its files in ``folder``."""
-    return {
-        "BINANCE_SPOT_URL": sandbox.url,
-        "BINANCE_USDM_URL": sandbox.url,
-        "BINANCE_COINM_URL": sandbox.url,
-        "BINANCE_ARCHIVE_URL": sandbox.url,
-        "BINANCE_ASSETS_LAKE": str(folder / "lake"),
-        "BINANCE_ASSETS_UNIVERSE": str(folder / "universe.yaml"),
-        "BINANCE_ASSETS_LEDGER": str(folder / "ledger.sqlite"),
-    }
 
 
 @pytest.fixture
@@ -138,9 +118,3 @@ def run_cli(sandbox: Sandbox, tmp_path: Path) -> Run:
         )
 
     return run
-
-
-def cli_environment(sandbox: Sandbox, folder: Path) -> dict[str, str]:
-    """The environment of a command line that works in ``folder``."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
-    return inherited | environment_of(sandbox, folder) | {"COLUMNS": "200", "DAGSTER_DISABLE_TELEMETRY": "1"}

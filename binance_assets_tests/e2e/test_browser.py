@@ -34,8 +34,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from binance_assets.model.timestamps import HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets_tests.conftest import cli_environment
-from binance_assets_tests.test_user_interface import WORKSPACE, until
+from binance_assets_tests.support.environment import CHECKOUT, cli_environment
+from binance_assets_tests.support.user_interface import WORKSPACE, until
 
 # The tests share one Dagster and one browser, and whoever comes first starts both.
 pytestmark = pytest.mark.timeout(300)
@@ -45,7 +45,7 @@ series:
   - {market: spot, symbols: [BTCUSDT], intervals: [1m], derive: [1h]}
   - {market: spot, symbols: [ETHUSDT], intervals: [1m]}
 """
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = CHECKOUT / "docs" / "pictures"
 SECONDS = 60
 # An XPath of the input for days: in the dialog of the overview, and on the tab of partitions.
 DAYS = "//input[starts-with(@placeholder, 'ex:')]"
@@ -205,7 +205,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 def dagster_url(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A ``dagster dev`` with the project's own instance, in a folder of its own."""
     folder = tmp_path_factory.mktemp("browser")
-    shutil.copy(Path(__file__).parents[1] / "dagster.yaml", folder)
+    shutil.copy(CHECKOUT / "dagster.yaml", folder)
     (folder / "universe.yaml").write_text(UNIVERSE)
     (folder / "workspace.yaml").write_text(WORKSPACE)
     with socket.socket() as probe:

@@ -12,9 +12,9 @@ import dagster as dg
 import pytest
 
 from binance_assets.sandbox import Sandbox
-from binance_assets_tests.conftest import Run, environment_of
+from binance_assets_tests.support.environment import CHECKOUT, Run, environment_of
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = CHECKOUT / "README.md"
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 

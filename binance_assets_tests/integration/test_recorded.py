@@ -19,8 +19,8 @@ from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import HOUR, MINUTE
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, Source, read_settings
-from binance_assets_tests.conftest import environment_of
-from binance_assets_tests.test_parsing import archive_rows, expected, parse_page
+from binance_assets_tests.support.candles import archive_rows, expected, parse_page
+from binance_assets_tests.support.environment import environment_of
 
 
 @pytest.fixture(scope="module")

@@ -30,15 +30,15 @@ from binance_assets.sandbox.archive import parse_path
 from binance_assets.sandbox.faults import ARCHIVE_ROW_FAULTS
 from binance_assets.settings import Settings, Source, read_settings
 from binance_assets.storage.lake import Lake
-from binance_assets_tests.conftest import environment_of
-from binance_assets_tests.test_download import truth
-from binance_assets_tests.test_parsing import archive_rows, expected
-from binance_assets_tests.test_proof import (
+from binance_assets_tests.support.candles import archive_rows, expected
+from binance_assets_tests.support.environment import environment_of
+from binance_assets_tests.support.exchange import (
     EVERYWHERE,
     assert_as_the_exchange_has_them,
     days_of,
     impatient,
     klines,
+    truth,
     verdicts,
 )
 

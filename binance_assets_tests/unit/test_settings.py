@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from binance_assets.settings import ConfigurationError, Settings, read_settings
+from binance_assets_tests.support.environment import CHECKOUT
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = CHECKOUT / "README.md"
 
 
 def test_the_defaults_are_binance_itself() -> None:

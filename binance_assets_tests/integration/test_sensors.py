@@ -27,8 +27,8 @@ from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
-from binance_assets_tests.test_catch_up import execute, fetch, new_instance, universe_of
-from binance_assets_tests.test_download import truth
+from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.instances import execute, fetch, new_instance, universe_of
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1h", "spot/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")

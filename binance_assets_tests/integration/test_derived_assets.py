@@ -25,8 +25,8 @@ from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandb
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
-from binance_assets_tests.test_catch_up import execute, fetch, new_instance, universe_of
-from binance_assets_tests.test_download import truth
+from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.instances import execute, fetch, new_instance, universe_of
 
 BTC, COIN = parse_series("spot/BTCUSDT/1m"), parse_series("coinm/BTCUSD_PERP/1m")
 DAYS = ["2024-03-01", "2024-03-02"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_assets.candles.columns import columns
-from binance_assets.candles.parsing import check_window, csv_rows, parse_rows
+from binance_assets.candles.parsing import check_window
 from binance_assets.model.intervals import parse_interval
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets_tests.support.candles import archive_rows, body_of, expected, parse_page
 
 MINUTES = parse_interval("1m")
 
@@ -27,31 +27,6 @@ USDM_ROW = [1672531200000, "16537.50", "16618.80", "16488.00", "16610.30", "1055
             1672617599999, "1746449849.73920", 594299, "52617.509", "871082706.82390", "0"]  # fmt: skip
 COINM_ROW = [1666569600000, "19560.7", "19566.7", "19555.5", "19556.2", "19431",
              1666569659999, "99.33183109", 425, "9916", "50.69336469", "0"]  # fmt: skip
-
-
-def parse_page(market: Market, body: bytes) -> pl.DataFrame:
-    return parse_rows(market, csv_rows(body))
-
-
-def body_of(rows: list[list[Any]]) -> bytes:
-    return json.dumps(rows, separators=(",", ":")).encode()
-
-
-def expected(market: Market, rows: list[list[Any]]) -> pl.DataFrame:
-    """The table by the plainest way there is: Python's own JSON and float."""
-    kinds = [int, *[float] * 5, int, float, int, float, float]
-    values = [[kind(field) for kind, field in zip(kinds, row, strict=False)] for row in rows]
-    names = columns(market)
-    raw = pl.DataFrame(values, schema={n: pl.Int64 if t == pl.Datetime("ms", "UTC") else t for n, t in names.items()},
-                       orient="row")  # fmt: skip
-    return raw.cast(dict(names))  # type: ignore[arg-type]
-
-
-def archive_rows(path: Path) -> list[list[Any]]:
-    with zipfile.ZipFile(path) as archive:
-        lines = archive.read(archive.namelist()[0]).decode().split()
-    fields = [line.split(",") for line in lines if line[0].isdigit()]
-    return [[int(f[0]), *f[1:6], int(f[6]), f[7], int(f[8]), *f[9:11], "0"] for f in fields]
 
 
 @pytest.mark.parametrize(("market", "row"), [(SPOT, SPOT_ROW), (USDM, USDM_ROW), (COINM, COINM_ROW)])

@@ -26,7 +26,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
-from binance_assets_tests.test_catch_up import execute, fetch, new_instance, universe_of
+from binance_assets_tests.support.instances import execute, fetch, new_instance, universe_of
 
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))
 COIN, WEEKS = parse_series("coinm/BTCUSD_PERP/1h"), parse_series("spot/BTCUSDT/1w")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,13 @@ import requests
 
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets_tests.conftest import cli_environment
+from binance_assets_tests.support.environment import cli_environment
+from binance_assets_tests.support.user_interface import WORKSPACE, until
 
 UNIVERSE = """\
 series:
   - {market: spot, symbols: [BTCUSDT], intervals: [1m], source: rest}
   - {market: spot, symbols: [ETHUSDT], intervals: [1m], source: auto}
-"""
-WORKSPACE = """\
-load_from:
-  - python_module:
-      module_name: binance_assets.definitions
-      location_name: binance_assets
 """
 CONFIG = "run_queue: {dequeue_interval_seconds: 1}\ntelemetry: {enabled: false}\n"
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
@@ -49,16 +44,6 @@ RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 PARTITIONS = """
 query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetPartitionStatuses {
   ... on TimePartitionStatuses { ranges { status startKey endKey } } } } } }"""
-
-
-def until(seconds: float, found: Callable[[], Any]) -> Any:
-    """What ``found`` returns as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if result := found():
-            return result
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s: {found}")
 
 
 class UserInterface:

@@ -19,8 +19,8 @@ from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Tracked, Universe
-from binance_assets_tests.conftest import cli_environment
-from binance_assets_tests.test_download import truth
+from binance_assets_tests.support.environment import cli_environment
+from binance_assets_tests.support.exchange import truth
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")

@@ -15,7 +15,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
-from binance_assets_tests.test_download import truth
+from binance_assets_tests.support.exchange import truth
 
 ROWS = ("missing_row", "empty", "doubled_row", "unordered", "off_grid", "outside", "bad_prices", "negative_volume")
 BODIES = ("broken_json", "truncated_json", "json_object", "nested", "fields_11", "fields_13", "nan", "empty_strings",

@@ -18,7 +18,7 @@ from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_series
 from binance_assets.storage.lake import Lake, LakeError
-from binance_assets_tests.conftest import Fetch
+from binance_assets_tests.support.environment import Fetch
 
 SPOT = parse_series("spot/BTCUSDT/1h")
 DAY = partition_for_key("2024-01-01", SPOT.interval)

@@ -20,65 +20,28 @@ from binance_assets.completeness.control_totals import ControlTotals, Totals, di
 from binance_assets.completeness.outages import known_outages, outages_within
 from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import validate_partitions
-from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.download import download
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
-from binance_assets.model.partitions import partition_for_key, partitions_between
-from binance_assets.model.results import PartitionResult
+from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
-from binance_assets.sandbox.venue import Served
 from binance_assets.settings import Settings, Source, read_settings
 from binance_assets.storage.lake import Lake
-from binance_assets_tests.conftest import environment_of
-from binance_assets_tests.test_download import truth
-from binance_assets_tests.test_parsing import body_of, parse_page
+from binance_assets_tests.support.candles import body_of, parse_page
+from binance_assets_tests.support.environment import environment_of
+from binance_assets_tests.support.exchange import (
+    EVERYWHERE,
+    assert_as_the_exchange_has_them,
+    days_of,
+    impatient,
+    klines,
+    truth,
+    verdicts,
+)
 
 BTC = "spot/BTCUSDT/1m"
 JAN_2 = to_ms(dt.date(2024, 1, 2))
 NOON = JAN_2 + 12 * HOUR
-EVERYWHERE = ("klines", "archive")
-
-
-def days_of(
-    connection: Settings,
-    name: str,
-    start: str,
-    end: str,
-    source: Source = "rest",
-    strict: bool = False,
-    listing_cache: Lake | None = None,
-) -> list[PartitionResult]:
-    """The verdicts from one day to another, the end excluded, in order of time."""
-    series = parse_series(name)
-    exchange = Exchange(series.market, connection)
-    partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
-    try:
-        return sorted(
-            download(exchange, series, partitions, source, strict, listing_cache), key=lambda day: day.partition
-        )
-    finally:
-        exchange.close()
-
-
-def verdicts(days: list[PartitionResult]) -> list[str]:
-    return [day.verdict for day in days]
-
-
-def impatient(connection: Settings) -> Settings:
-    """The same with time-outs that a test can wait for."""
-    return Settings.model_validate(connection.model_dump() | {"connect_timeout": 0.5, "read_timeout": 0.5})
-
-
-def klines(sandbox: Sandbox, interval: str) -> list[Served]:
-    """The requests for candles of an interval."""
-    return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
-
-
-def assert_as_the_exchange_has_them(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
-    for day in days:
-        assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end)), day.partition
 
 
 # -- holes ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from binance_assets.model.markets import MARKETS, SANDBOX_HEADER, USED_WEIGHT_HE
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"
+RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "data"
 HEADER = (
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
 )

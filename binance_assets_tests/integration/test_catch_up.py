@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -22,12 +18,13 @@ from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.catch_up import CATCH_UP_TAG, MOST_ATTEMPTS
-from binance_assets.orchestration.partitions import partition_ranges, range_tags
+from binance_assets.orchestration.partitions import range_tags
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
-from binance_assets.storage.universe import Derived, Tracked, Universe
-from binance_assets_tests.test_download import truth
+from binance_assets.storage.universe import Derived
+from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.instances import execute, fetch, new_instance, universe_of
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 FUTURE = parse_series("usdm/BTCUSDT/1h")
@@ -37,21 +34,6 @@ QUARTERS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interval(
 # The schedule's clock: half past midnight of the 8th, and a week looked back upon.
 NIGHT = dt.datetime(2024, 3, 8, 0, 37, tzinfo=dt.UTC)
 LAST_WEEK = [f"2024-03-0{day}" for day in range(1, 8)]
-
-
-@contextmanager
-def new_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
-    """A real instance on SQLite files in ``folder``: those of an empty one, because making them takes a second."""
-    shutil.copytree(_empty_instance().name, folder)
-    with dg.DagsterInstance.local_temp(str(folder)) as opened:
-        yield opened
-
-
-@cache
-def _empty_instance() -> tempfile.TemporaryDirectory[str]:
-    folder = tempfile.TemporaryDirectory()
-    with dg.DagsterInstance.local_temp(folder.name):
-        return folder
 
 
 @pytest.fixture
@@ -70,10 +52,6 @@ def lake(settings: Settings) -> Lake:
     return Lake(settings.lake)
 
 
-def universe_of(*series: Series, derived: Sequence[Derived] = ()) -> Universe:
-    return Universe(tuple(Tracked(one) for one in series), tuple(derived))
-
-
 def evaluate(
     definitions: dg.Definitions, instance: dg.DagsterInstance, name: str, at: dt.datetime = NIGHT
 ) -> ScheduleExecutionData:
@@ -81,37 +59,6 @@ def evaluate(
     repository = definitions.get_repository_def()
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at, repository_def=repository)
     return repository.get_schedule_def(name).evaluate_tick(context)
-
-
-def execute(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, request: dg.RunRequest, job: str = ""
-) -> dg.ExecuteInProcessResult:
-    """Do what a schedule or a sensor asks for."""
-    return definitions.resolve_job_def(request.job_name or job).execute_in_process(
-        instance=instance,
-        tags=request.tags,
-        run_config=request.run_config,
-        asset_selection=request.asset_selection and list(request.asset_selection),
-        raise_on_error=False,
-    )
-
-
-def fetch(
-    definitions: dg.Definitions,
-    instance: dg.DagsterInstance,
-    series: Iterable[Series],
-    keys: Iterable[str],
-    config: Mapping[str, object] | None = None,
-) -> list[dg.ExecuteInProcessResult]:
-    """Materialize days of series, a run for each contiguous range of them."""
-    chosen = list(series)
-    results = []
-    for first, last in partition_ranges(list(keys)):
-        run_config = {"ops": {"__".join(one.key): {"config": dict(config)} for one in chosen}} if config else {}
-        selection = [asset_key(one) for one in chosen]
-        request = dg.RunRequest(asset_selection=selection, tags=range_tags(first, last), run_config=run_config)
-        results.append(execute(definitions, instance, request, "__ASSET_JOB"))
-    return results
 
 
 def spans_of(data: ScheduleExecutionData) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from binance_assets.model.timestamps import MINUTE
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.sandbox.venue import Served
 from binance_assets.settings import Settings
-from binance_assets_tests.test_download import assert_the_truth
+from binance_assets_tests.support.exchange import assert_the_truth
 
 OURS, THEIRS = "BTCUSDT", "ETHUSDT"
 LIMIT = 300

@@ -22,7 +22,7 @@ from binance_assets.model.results import ACCEPTED, PartitionResult, format_spans
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, MINUTE, to_ms
 from binance_assets.sandbox import Sandbox
-from binance_assets_tests.test_parsing import archive_rows, body_of, parse_page
+from binance_assets_tests.support.candles import archive_rows, body_of, parse_page
 
 MINUTES = parse_series("spot/BTCUSDT/1m")
 DAY_ONE = partition_for_key("2024-01-01", MINUTES.interval)

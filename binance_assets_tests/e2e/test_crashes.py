@@ -27,8 +27,8 @@ from binance_assets.orchestration.runs import fail_runs_of_dead_processes
 from binance_assets.processes import process_start_time
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.storage.lake import Lake, LakeError
-from binance_assets_tests.conftest import Fetch, Run, cli_environment
-from binance_assets_tests.test_download import truth
+from binance_assets_tests.support.environment import Fetch, Run, cli_environment
+from binance_assets_tests.support.exchange import truth
 
 NAME = "spot/BTCUSDT/1m"
 SERIES = parse_series(NAME)

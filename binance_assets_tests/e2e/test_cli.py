@@ -21,7 +21,7 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.partitions import DAILY
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets_tests.conftest import Run, cli_environment
+from binance_assets_tests.support.environment import Run, cli_environment
 
 JANUARY = ("--start", "2024-01-01", "--end", "2024-02-01")
 THE_3RD = to_ms(dt.date(2024, 1, 3))

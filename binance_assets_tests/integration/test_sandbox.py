@@ -30,7 +30,7 @@ from binance_assets.model.markets import COINM, MARKETS, SANDBOX_HEADER, SPOT, U
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 
-RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"
+RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "data"
 Row = list[Any]
 
 needs_recordings = pytest.mark.skipif(
@@ -911,7 +911,7 @@ def test_the_command_says_where_it_is_and_ends_quietly(ending: signal.Signals) -
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     program = f"from binance_assets.sandbox import SandboxOptions, serve\nserve(SandboxOptions(), {port})"
-    checkout = Path(__file__).resolve().parents[1]
+    checkout = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(checkout)}
     command = [sys.executable, "-c", program]
     with subprocess.Popen(

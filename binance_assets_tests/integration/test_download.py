@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 import hypothesis
-import polars as pl
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
@@ -22,28 +21,15 @@ from binance_assets.ingest.blocks import plan
 from binance_assets.ingest.download import download
 from binance_assets.model.markets import COINM, MARKETS
 from binance_assets.model.partitions import Partition, next_first_day, partition_for_key, partitions_between
-from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.sandbox.venue import Served
 from binance_assets.settings import Settings
-from binance_assets_tests.conftest import Fetch, Open
-from binance_assets_tests.test_parsing import body_of, parse_page
+from binance_assets_tests.support.environment import Fetch, Open
+from binance_assets_tests.support.exchange import ALL_SOURCES, assert_the_truth
 
 FIRST = to_ms(dt.date(2024, 1, 1))
-
-
-def truth(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
-    series = parse_series(name)
-    rows = sandbox.rows(series.market.name, series.symbol, series.interval.api_name, start, end)
-    return parse_page(series.market, body_of(rows))
-
-
-def assert_the_truth(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
-    assert [day.verdict for day in days] == ["complete"] * len(days), [day.reason for day in days]
-    for day in days:
-        assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end))
 
 
 @pytest.mark.parametrize(
@@ -177,9 +163,6 @@ def test_a_failure_inside_binance_is_retried(sandbox: Sandbox, fetch: Fetch, sta
 def test_numbers_may_come_as_texts_and_texts_as_numbers(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
     sandbox.faults.add(Fault(kind))
     assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-02"))
-
-
-ALL_SOURCES = ("klines", "archive")
 
 
 @pytest.mark.parametrize(

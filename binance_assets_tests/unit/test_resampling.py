@@ -22,7 +22,7 @@ from binance_assets.model.intervals import Interval, parse_derived_interval, par
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Sandbox
-from binance_assets_tests.test_parsing import archive_rows, expected
+from binance_assets_tests.support.candles import archive_rows, expected
 
 ODD = ["10m", "45m", "90m"]
 FIRST = to_ms(dt.date(2024, 1, 1))
