@@ -24,7 +24,7 @@ from binance_assets.intervals import DAY, HOUR, MINUTE, to_ms
 from binance_assets.markets import COINM, MARKETS
 from binance_assets.periods import Period, next_first, period_of, periods_between
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
-from binance_assets.sandbox.venue import Served
+from binance_assets.sandbox.sandbox_exchange import ServedRequest
 from binance_assets.series import Series, parse_series
 from binance_assets.settings import Settings
 from binance_assets_tests.conftest import Fetch, Open
@@ -93,7 +93,7 @@ def test_scattered_days_are_fetched_together_and_only_they_are_kept(sandbox: San
     assert len(pages_of(sandbox, name)) == 1
 
 
-def pages_of(sandbox: Sandbox, name: str) -> list[Served]:
+def pages_of(sandbox: Sandbox, name: str) -> list[ServedRequest]:
     """The requests for candles of the series itself, without those for its days' sums."""
     interval = parse_series(name).interval.wire
     return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]

@@ -26,7 +26,7 @@ from binance_assets.lake import Lake
 from binance_assets.markets import COINM, MARKETS, SPOT, USDM, Market
 from binance_assets.periods import period_of, periods_between
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
-from binance_assets.sandbox.venue import Served
+from binance_assets.sandbox.sandbox_exchange import ServedRequest
 from binance_assets.series import parse_series
 from binance_assets.settings import Settings, Source, read_settings
 from binance_assets_tests.conftest import environment_of
@@ -67,7 +67,7 @@ def impatient(connection: Settings) -> Settings:
     return Settings.model_validate(connection.model_dump() | {"connect_timeout": 0.5, "read_timeout": 0.5})
 
 
-def klines(sandbox: Sandbox, interval: str) -> list[Served]:
+def klines(sandbox: Sandbox, interval: str) -> list[ServedRequest]:
     """The requests for candles of an interval."""
     return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
 
