@@ -60,8 +60,7 @@ from binance_assets.model.markets import MARKETS, Market
 from binance_assets.model.partitions import Partition, partitions_between
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, to_ms
-from binance_assets.sandbox import SandboxOptions, running_sandbox
-from binance_assets.sandbox.venue import Served
+from binance_assets.sandbox import SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings, Source, read_settings
 
 ROUND_TRIP_MS: Final = 100
@@ -152,10 +151,10 @@ class SandboxProcess:
     url: str
     _connection: Connection
 
-    def requests(self) -> list[Served]:
+    def requests(self) -> list[ServedRequest]:
         """What it was asked so far."""
         self._connection.send("requests")
-        served: list[Served] = self._connection.recv()
+        served: list[ServedRequest] = self._connection.recv()
         return served
 
 
@@ -384,7 +383,7 @@ def sustained_row(work: Work) -> Row:
     )
 
 
-def shares_of_full_minutes(served: Sequence[Served], market: Market) -> list[float]:
+def shares_of_full_minutes(served: Sequence[ServedRequest], market: Market) -> list[float]:
     """The part of the weight limit that was used in each minute but the last, which needed only what was left."""
     weights: Counter[int] = Counter()
     for request in served:

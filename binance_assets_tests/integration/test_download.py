@@ -23,8 +23,7 @@ from binance_assets.model.markets import COINM, MARKETS
 from binance_assets.model.partitions import Partition, next_first_day, partition_for_key, partitions_between
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
-from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
-from binance_assets.sandbox.venue import Served
+from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.environment import Fetch, Open
 from binance_assets_tests.support.exchange import ALL_SOURCES, assert_the_truth
@@ -80,7 +79,7 @@ def test_scattered_days_are_fetched_together_and_only_they_are_kept(sandbox: San
     assert len(pages_of(sandbox, name)) == 1
 
 
-def pages_of(sandbox: Sandbox, name: str) -> list[Served]:
+def pages_of(sandbox: Sandbox, name: str) -> list[ServedRequest]:
     """The requests for candles of the series itself, without those for its days' sums."""
     interval = parse_series(name).interval.api_name
     return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]

@@ -11,8 +11,7 @@ from binance_assets.ingest.download import download
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
-from binance_assets.sandbox import Sandbox
-from binance_assets.sandbox.venue import Served
+from binance_assets.sandbox import Sandbox, ServedRequest
 from binance_assets.settings import Settings, Source
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.candles import body_of, parse_page
@@ -66,7 +65,7 @@ def impatient(connection: Settings) -> Settings:
     return Settings.model_validate(connection.model_dump() | {"connect_timeout": 0.5, "read_timeout": 0.5})
 
 
-def klines(sandbox: Sandbox, interval: str) -> list[Served]:
+def klines(sandbox: Sandbox, interval: str) -> list[ServedRequest]:
     """The requests for candles of an interval."""
     return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
 
