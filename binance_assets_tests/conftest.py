@@ -23,8 +23,8 @@ from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 
-# The order in which the tiers run, and the e2e files that take longest. The slowest files come first, so that at the end
-# no worker is still busy with a long file while the others have nothing left.
+# The order in which the tiers run, and the e2e files that take longest. The slowest files come first, so that at the
+# end no worker is still busy with a long file while the others have nothing left.
 _TIERS = ("e2e", "integration", "unit")
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_crashes", "test_cli")
 
