@@ -29,10 +29,10 @@ def is_alive(pid: int, started: str | None = None) -> bool:
             return False
     except OverflowError:  # larger than any process number
         return False
-    now = process_start_time(pid)
-    if now is None or not started or not started.isdigit():
+    if not started or not started.isdigit():
         return True
-    return abs(int(now) - int(started)) <= _TOLERANCE_SECONDS * _ticks_per_second()
+    now = process_start_time(pid)
+    return now is None or abs(int(now) - int(started)) <= _TOLERANCE_SECONDS * _ticks_per_second()
 
 
 def process_start_time(pid: int) -> str | None:
@@ -44,7 +44,7 @@ def process_start_time(pid: int) -> str | None:
     """
     try:
         created = psutil.Process(pid).create_time()
-    except psutil.Error:  # no such process, or no permission to ask
+    except (psutil.Error, ValueError):  # no such process, no permission to ask, or not a process number
         return None
     origin = psutil.boot_time() if psutil.LINUX else 0.0
     return str(round((created - origin) * _ticks_per_second()))
