@@ -1,7 +1,7 @@
 """Every error that a request can end with, and the policy that follows from it.
 
-Each class names one case and carries its :class:`Policy`: how often to try, how long to wait, and which verdict a
-partition gets that cannot be fetched because of it. This module is the only place for these decisions::
+Each class names one case and carries its :class:`Policy`: how often to try, how long to wait, and the verdict of a
+partition that cannot be fetched because of it. This module is the only place for these decisions::
 
     Exception
     ├── Cancelled                   the run was stopped while it waited; says nothing about the exchange

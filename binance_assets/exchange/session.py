@@ -38,7 +38,7 @@ Result = TypeVar("Result")
 
 # How old the last synchronization of the clock may be.
 _CLOCK_AGE_SECONDS: Final = 600
-# How long to wait after a failed synchronization before the next one.
+# How long to wait after an attempt to synchronize the clock before the next attempt.
 _RESYNC_SECONDS: Final = 60
 # How often a wait looks whether the exchange was closed.
 _STOP_POLL_SECONDS: Final = 0.1

@@ -296,8 +296,8 @@ def archive_fault(name: str, path: str, symbol: str, share: float = 1.0) -> Faul
 class Winter:
     """A sandbox in February 2024, when January is in monthly files and February in daily ones.
 
-    Each case has its fault on a symbol of its own, so that cases can run at the same time: those that wait for a timeout
-    do not hold up the others.
+    Each case has its fault on a symbol of its own, so that cases can run at the same time: those that wait for a
+    timeout do not hold up the others.
     """
 
     def __init__(self, served: Sandbox, folder: Path) -> None:
