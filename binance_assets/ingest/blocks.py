@@ -137,7 +137,7 @@ def read_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) ->
     Raises:
         ValueError: They are not those of the file's series and span, or not of the exchange that the API is of.
     """
-    if exchange.cached_venue not in ("", exchange.archive.venue):
+    if exchange.cached_venue not in (None, exchange.archive.venue):
         raise ValueError("it is of another exchange than the API is; set BINANCE_ARCHIVE_URL")
     candles = parse_archive(file.series.market, content.text)
     check_window(candles, file.series.interval, file.start, file.end)

@@ -155,7 +155,7 @@ def _trading_span(
         unknown = str(error)
     if not control_totals.has(days[-1][1] - DAY):
         with suppress(ExchangeError):  # a hole at the end is not accepted then
-            end = exchange.end_of(series)
+            end = exchange.symbols.final_close_time(series)
     if first is not None and first < partitions[0].start:
         first = None
     if end is not None and control_totals.last is not None and control_totals.last >= end:
@@ -174,7 +174,7 @@ def _first_open(
     known = listing_cache.first_open(series) if listing_cache else None
     if known is not None and _believable(series, control_totals, known):
         return known
-    first = exchange.first_open_time(series)
+    first = exchange.symbols.first_open_time(series)
     if first is None or not _believable(series, control_totals, first):
         return None
     if listing_cache:

@@ -142,7 +142,9 @@ def plan_request(
     opened: dict[Series, int | None] = {}
     if request.start is None:
         opened = dict(
-            exchange.map_concurrently(request.series, lambda one: lake.first_open(one) or exchange.first_open_time(one))
+            exchange.map_concurrently(
+                request.series, lambda series: lake.first_open(series) or exchange.symbols.first_open_time(series)
+            )
         )
     plans = [_plan_series(request, one, lake, exchange, opened) for one in request.series]
     if any(download_plan.missing for download_plan in plans):
@@ -150,7 +152,7 @@ def plan_request(
     unproved = [one.series for one in plans if not one.present and one.series not in (*known, *opened)]
     if source == "archive":
         return plans
-    for _ in exchange.map_concurrently(unproved, exchange.check_symbol):
+    for _ in exchange.map_concurrently(unproved, exchange.symbols.check_exists):
         pass
     return plans
 

@@ -119,7 +119,7 @@ def test_a_process_number_that_was_given_to_another_process_does_not_keep_a_run_
             candle_job(), tags=tags | {"binance_assets/process_began": began}, status=dg.DagsterRunStatus.STARTED
         )
 
-    other, this = run("1"), run(process_start_time(os.getpid()))
+    other, this = run("1"), run(process_start_time(os.getpid()) or "")
     assert fail_runs_of_dead_processes(instance) == 1
     statuses = [instance.get_run_by_id(each.run_id).status.value for each in (other, this)]  # type: ignore[union-attr]
     assert statuses == ["FAILURE", "STARTED"]

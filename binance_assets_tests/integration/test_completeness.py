@@ -157,7 +157,7 @@ def test_without_the_exchanges_sums_a_whole_day_is_unproved_and_one_with_a_hole_
         sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, path=path, interval="1m"))
     before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04")
     assert (before.verdict, day.verdict, after.verdict) == ("unproved", "unreachable", "unproved")
-    assert "answered 500" in before.reason
+    assert "HTTP 500" in before.reason
     assert "what could prove that nothing was traded cannot be had" in day.reason
     assert_as_the_exchange_has_them(sandbox, BTC, [before, after])
 
