@@ -80,9 +80,8 @@ def test_public_classes_and_functions_are_defined_where_they_are_loaded_from() -
 def test_modules_of_the_package_import_nothing_but_the_version_from_the_public_api() -> None:
     """The import contracts leave imports of ``binance_assets`` itself out, because of ``__version__``."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in imports_of(path):
-            if node.module == "binance_assets":
-                assert [alias.name for alias in node.names] == ["__version__"], path
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                assert "binance_assets" not in [alias.name for alias in node.names], path
+        for statement in imports_of(path):
+            if statement.module == "binance_assets":
+                assert [alias.name for alias in statement.names] == ["__version__"], path
+        plain = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import)]
+        assert "binance_assets" not in [alias.name for statement in plain for alias in statement.names], path
