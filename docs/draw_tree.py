@@ -1,4 +1,4 @@
-"""Draw the packages and modules with the summaries of their docstrings into ``architecture.md``.
+"""Draw the packages and modules with the first paragraph of their docstrings into ``architecture.md``.
 
 The order of the packages is that of the layers in ``pyproject.toml``, from the highest to the lowest; what is in no
 layer comes last. ``--check`` writes nothing and exits with 1 if the page is out of date.

@@ -67,6 +67,15 @@ def test_modules_and_functions_that_the_architecture_names_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
+def test_make_targets_that_a_page_names_exist(page: Path) -> None:
+    targets = re.findall(r"^([\w-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE)
+    for named in re.findall(
+        r"(?:`|\$ |^(?=make \S+ +#))make (?:[A-Z]+=\S+ )*([a-z][\w-]*)", page.read_text(), re.MULTILINE
+    ):
+        assert named in targets, f"make {named}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(CHECKOUT).as_posix())
 def test_relative_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if target.startswith(("https://", "http://", "mailto:")):
