@@ -40,6 +40,12 @@ def store(
     return results
 
 
+def query(sql: str) -> list[tuple[object, ...]]:
+    relation = duckdb.sql(sql)
+    assert relation is not None
+    return relation.fetchall()
+
+
 def test_a_file_has_the_path_of_the_layout_and_the_fetched_candles(lake: Lake, fetch: Fetch) -> None:
     result = store(lake, fetch, "spot/BTCUSDT/1h")[0]
     path = lake.root / "market=spot" / "symbol=BTCUSDT" / "interval=1h" / "2024-01-01.parquet"
@@ -63,7 +69,7 @@ def test_the_metadata_of_a_file_describes_it(lake: Lake, fetch: Fetch) -> None:
 def test_files_are_zstd_with_statistics(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
     table = f"parquet_metadata('{lake.path(SPOT, DAY)}')"
-    found = duckdb.sql(f"SELECT DISTINCT compression, stats_min_value IS NOT NULL FROM {table}").fetchall()
+    found = query(f"SELECT DISTINCT compression, stats_min_value IS NOT NULL FROM {table}")
     assert found == [("ZSTD", True)]
 
 
@@ -74,7 +80,7 @@ def test_polars_and_duckdb_read_a_market_as_one_table(lake: Lake, fetch: Fetch) 
     assert table.height == 3 * 24 + 3 * 6
     assert set(table["symbol"]) == {"BTCUSDT", "ETHUSDT"}
     glob = f"{lake.root}/market=spot/**/*.parquet"
-    rows = duckdb.sql(f"SELECT symbol, interval, count(*) FROM '{glob}' GROUP BY ALL ORDER BY ALL").fetchall()
+    rows = query(f"SELECT symbol, interval, count(*) FROM '{glob}' GROUP BY ALL ORDER BY ALL")
     assert rows == [("BTCUSDT", "1h", 72), ("ETHUSDT", "4h", 18)]
 
 
@@ -82,10 +88,10 @@ def test_duckdb_reads_all_markets_as_one_table_by_union_of_columns(lake: Lake, f
     store(lake, fetch, "spot/BTCUSDT/1h")
     store(lake, fetch, "coinm/BTCUSD_PERP/1h")
     glob = f"{lake.root}/**/*.parquet"
-    rows = duckdb.sql(
+    rows = query(
         f"SELECT market, count(quote_volume), count(base_volume) FROM read_parquet('{glob}', union_by_name=true) "
         "GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
+    )
     assert rows == [("coinm", 0, 72), ("spot", 72, 0)]
 
 
