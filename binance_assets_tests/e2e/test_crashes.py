@@ -194,19 +194,20 @@ def test_a_full_disk_is_one_line_and_keeps_the_written_files(sandbox: Sandbox, f
 
 
 def test_a_lake_that_becomes_read_only_is_one_line_and_keeps_its_files(
-    sandbox: Sandbox, run_cli: Run, small_disk: Path
+    fetch: Fetch, run_cli: Run, small_disk: Path
 ) -> None:
-    elsewhere = {"BINANCE_ASSETS_LAKE": str(small_disk / "lake")}
-    week = ("BTCUSDT", "--market", "spot", "--interval", "1h", "--start", "2024-01-01")
-    assert run_cli("download", *week, "--end", "2024-01-03", **elsewhere).returncode == 0
+    lake = Lake(small_disk / "lake")
+    lake.prepare("sandbox")
+    for result in fetch("spot/BTCUSDT/1h", "2024-01-01", "2024-01-03"):
+        lake.write(parse_series("spot/BTCUSDT/1h"), result)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    result = run_cli("download", *week, "--end", "2024-01-08", **elsewhere)
-    assert result.returncode == 2
-    (line,) = result.stderr.strip().splitlines()
+    week = ("BTCUSDT", "--market", "spot", "--interval", "1h", "--start", "2024-01-01", "--end", "2024-01-08")
+    refused = run_cli("download", *week, BINANCE_ASSETS_LAKE=str(lake.root))
+    assert refused.returncode == 2
+    (line,) = refused.stderr.strip().splitlines()
     assert "cannot be written" in line
     assert "Read-only" in line
-    files = sorted(path.stem for path in (small_disk / "lake").rglob("*.parquet"))
-    assert files == ["2024-01-01", "2024-01-02"]
+    assert sorted(path.stem for path in lake.root.rglob("*.parquet")) == ["2024-01-01", "2024-01-02"]
 
 
 def test_three_processes_on_one_small_budget_get_no_429_and_waste_no_weight(tmp_path: Path) -> None:
