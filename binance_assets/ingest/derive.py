@@ -39,10 +39,10 @@ def derived_day(lake: Lake, derived: Derived, partition: Partition) -> Partition
         verdict=stored.verdict,
         candles=candles,
         missing=_missing(series, partition, candles, stored),
-        reason=stored.note,
+        reason=stored.note or "",
         provenance=Provenance("derived", base_series=str(source)),
-        accepted_by=stored.accepted_by,
-        accepted_because=stored.accepted_because,
+        accepted_by=stored.accepted_by or "",
+        accepted_because=stored.accepted_because or "",
     )
 
 
