@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
-    from binance_assets.ingest.request import DownloadPlan, Request
+    from binance_assets.ingest.request import DownloadPlan, DownloadRequest
     from binance_assets.storage.lake import Lake
 
 NOT_ALL, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -113,13 +113,13 @@ def download(
 
     Days that are already there are skipped. A series that is not tracked yet is added to the universe.
     """
-    from binance_assets.ingest.request import BadRequest, Request, check_dates
+    from binance_assets.ingest.request import BadRequest, DownloadRequest, check_dates
     from binance_assets.orchestration.instance import open_instance
     from binance_assets.storage.lake import Lake
 
     settings = _settings()
     wanted = tuple(dict.fromkeys(_series(symbols, market, intervals)))
-    request = Request(wanted, start, end, refresh)
+    request = DownloadRequest(wanted, start, end, refresh)
     check_dates(request)
     universe = read_universe(settings.universe)
     sources = _sources(wanted, universe, settings, source)
@@ -149,7 +149,7 @@ def _sources(
 
 
 def _survey(
-    request: Request, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
+    request: DownloadRequest, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
 ) -> tuple[list[DownloadPlan], str]:
     """What is lacking; and, where anything is, the origin of what would be fetched."""
     from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
@@ -340,8 +340,9 @@ def accept(name: str, day: dt.date, reason: str) -> None:
     """
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
+    from binance_assets.ingest.options import DownloadOptions
     from binance_assets.ingest.override import override
-    from binance_assets.model.partitions import FIRST_DAY, first_day_of, partition_for_key
+    from binance_assets.model.partitions import FIRST_DAY, partition_first_day, partition_for_key
     from binance_assets.orchestration.instance import open_instance
     from binance_assets.orchestration.runs import report_present
     from binance_assets.storage.lake import Lake
@@ -351,15 +352,15 @@ def accept(name: str, day: dt.date, reason: str) -> None:
         raise ConfigurationError("--reason: say why, for those who come later")
     if series.derived or str(series) in read_universe(settings.universe).derived_names:
         raise ConfigurationError(f"{series} is derived; accept the day of the series that it comes from")
-    if day < FIRST_DAY or day != first_day_of(day, series.interval):
+    if day < FIRST_DAY or day != partition_first_day(day, series.interval):
         raise ConfigurationError(f"{day} is no partition of {series}; 3d, 1w and 1M are kept by months")
     source = _sources([series], read_universe(settings.universe), settings, None)[series]
     exchange, partition = Exchange(series.market, settings), partition_for_key(day.isoformat(), series.interval)
     try:
         with open_instance(Path.cwd(), os.environ) as instance:
-            result, stored = override(
-                Lake(settings.lake), exchange, series, partition, source, settings.strict, _user(), reason
-            )
+            lake = Lake(settings.lake)
+            options = DownloadOptions(source, settings.strict, listing_cache=lake)
+            result, stored = override(lake, exchange, series, partition, options, _user(), reason)
             if stored is not None:
                 report_present(instance, series, [(partition, stored)], again=True)
     except ExchangeError as error:

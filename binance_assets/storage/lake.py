@@ -24,7 +24,7 @@ import polars as pl
 
 from binance_assets import __version__
 from binance_assets.model.markets import Market
-from binance_assets.model.partitions import Partition, next_first_day, partitions_between
+from binance_assets.model.partitions import Partition, next_partition_first_day, partitions_between
 from binance_assets.model.results import ACCEPTED, PartitionResult, Verdict
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
@@ -201,12 +201,12 @@ class Lake:
             "verdict": result.verdict,
             "missing": json.dumps(missing),
             "note": result.reason,
-            "archive_file": result.provenance.file,
-            "archive_sha256": result.provenance.sha256,
+            "archive_file": result.provenance.file or "",
+            "archive_sha256": result.provenance.sha256 or "",
             "archive_modified": to_iso(result.provenance.modified) if result.provenance.modified is not None else "",
-            "derived_from": result.provenance.base_series,
-            "accepted_by": result.accepted_by,
-            "accepted_because": result.accepted_because,
+            "derived_from": result.provenance.base_series or "",
+            "accepted_by": result.accepted_by or "",
+            "accepted_because": result.accepted_because or "",
             "rows": str(result.candles.height),
             "first_open_time": str(opens[0] if len(opens) else ""),
             "last_open_time": str(opens[-1] if len(opens) else ""),
@@ -239,7 +239,7 @@ class Lake:
         if not keys:
             return []
         first, last = (dt.date.fromisoformat(key) for key in (keys[0], keys[-1]))
-        after_last = next_first_day(last, series.interval)
+        after_last = next_partition_first_day(last, series.interval)
         return partitions_between(start or first, end or after_last, series.interval)
 
     def read(self, series: Series, partition: Partition) -> pl.DataFrame:

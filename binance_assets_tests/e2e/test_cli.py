@@ -495,7 +495,7 @@ def test_an_invalid_day_cannot_be_accepted(run_cli: Run, sandbox: Sandbox, tmp_p
     result = run_cli("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "never mind")
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
-    assert "is invalid and cannot be accepted: not so: " in line
+    assert "is invalid and cannot be accepted: broken rules: " in line
     assert parquets(tmp_path) == []
 
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.completeness.control_totals import ControlTotals, Totals, difference, total, totals_by_day
+from binance_assets.completeness.control_totals import ControlTotals, Totals, combine, discrepancy, totals_by_day
 from binance_assets.completeness.outages import known_outages, outages_within
 from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import validate_partitions
@@ -116,7 +116,7 @@ def test_a_candle_that_neither_source_has_is_lost_with_its_trades(
     before, day, after = days_of(settings, name, "2024-01-01", "2024-01-04", source)
     assert (before.verdict, day.verdict, after.verdict) == ("complete", "lost", "complete")
     assert day.missing == ((NOON, NOON + step),)
-    assert "and trades with them" in day.reason
+    assert "and their trades are missing" in day.reason
     assert (day.is_accepted, day.can_override) == (False, True)
 
 
@@ -131,7 +131,7 @@ def test_sums_that_differ_are_accepted_and_told_or_refused_where_that_is_asked(
         before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04", strict=strict)
         assert (before.verdict, day.verdict, after.verdict) == ("complete", "unbalanced", "complete")
         assert (day.is_accepted, day.can_override) == (not strict, strict)
-        assert "every candle is there, but the 1d candle says otherwise: volume" in day.reason
+        assert "no candle is missing, but the totals differ from the 1d candle: volume" in day.reason
         assert_as_the_exchange_has_them(sandbox, BTC, [before, day, after])
 
 
@@ -158,7 +158,7 @@ def test_without_the_exchanges_sums_a_whole_day_is_unproved_and_one_with_a_hole_
     before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04")
     assert (before.verdict, day.verdict, after.verdict) == ("unproved", "unreachable", "unproved")
     assert "answered 500" in before.reason
-    assert "what could prove that nothing was traded cannot be had" in day.reason
+    assert "that could prove that nothing was traded are not available" in day.reason
     assert_as_the_exchange_has_them(sandbox, BTC, [before, after])
 
 
@@ -385,7 +385,7 @@ def test_a_sum_of_floats_always_balances_with_the_exact_total(
     trades = [unit % 1_000 for unit in units]
     exact = Totals(sum(trades), (sum(units) / 10**8,) * 4)
     (ours,) = totals_by_day(market, candles_with(market, trades, units)).values()
-    assert difference(market, ours, exact) == ""
+    assert discrepancy(market, ours, exact) is None
 
 
 @given(
@@ -400,13 +400,13 @@ def test_one_trade_or_one_unit_of_the_last_decimal_of_a_small_total_is_found(
     (ours,) = totals_by_day(market, candles_with(market, [trades, *[0] * (len(units) - 1)], units)).values()
     exact = sum(units)
     amounts = [exact / 10**8] * 4
-    assert difference(market, ours, Totals(trades, tuple(amounts))) == ""
-    assert "trades of" in difference(market, ours, Totals(trades + 1, tuple(amounts)))
+    assert discrepancy(market, ours, Totals(trades, tuple(amounts))) is None
+    assert "trades of" in discrepancy(market, ours, Totals(trades + 1, tuple(amounts)))
     # A turnover is rounded in every candle, so of many together nobody knows the last decimal.
     rounded = len(units) if column in (1, 3) else 1
     for off in (rounded, -rounded):
         amounts[column] = (exact + off) / 10**8
-        assert market.value_columns[column] in difference(market, ours, Totals(trades, tuple(amounts)))
+        assert market.value_columns[column] in discrepancy(market, ours, Totals(trades, tuple(amounts)))
 
 
 @given(market=st.sampled_from([SPOT, USDM, COINM]), parts=st.lists(st.floats(0, 100), min_size=1, max_size=1_440))
@@ -414,35 +414,35 @@ def test_turnovers_that_the_exchange_rounded_in_every_candle_balance(market: Mar
     units = [round(part * 10**8) for part in parts]
     (ours,) = totals_by_day(market, candles_with(market, [1] * len(units), units)).values()
     exact = [ours.amounts[0], sum(parts), ours.amounts[2], sum(parts)]
-    assert difference(market, ours, Totals(len(units), tuple(exact))) == ""
+    assert discrepancy(market, ours, Totals(len(units), tuple(exact))) is None
 
 
 @given(days=st.lists(st.lists(st.integers(0, 10**12), min_size=1, max_size=5), min_size=1, max_size=40))
 def test_a_span_of_days_is_the_sum_of_them(days: list[list[int]]) -> None:
     by_day = {JAN_2 + i * DAY: Totals(len(units), (sum(units) / 10**8,) * 4) for i, units in enumerate(days)}
     flat = [unit for units in days for unit in units]
-    whole = total(by_day, JAN_2, JAN_2 + len(days) * DAY)
-    assert difference(SPOT, whole, Totals(len(flat), (sum(flat) / 10**8,) * 4)) == ""
+    whole = combine(by_day, JAN_2, JAN_2 + len(days) * DAY)
+    assert discrepancy(SPOT, whole, Totals(len(flat), (sum(flat) / 10**8,) * 4)) is None
 
 
 def test_books_answer_only_for_the_days_that_they_have(shared_sandbox: Sandbox) -> None:
     end = JAN_2 + 10 * DAY
     rows = shared_sandbox.rows("spot", "BTCUSDT", "1d", JAN_2, end)
     control_totals = ControlTotals(SPOT, parse_page(SPOT, body_of(rows[:4] + rows[5:])))
-    assert (control_totals.first, control_totals.has(JAN_2 + 3 * DAY), control_totals.has(JAN_2 + 4 * DAY)) == (
+    assert (control_totals.first, control_totals.has_day(JAN_2 + 3 * DAY), control_totals.has_day(JAN_2 + 4 * DAY)) == (
         JAN_2,
         True,
         False,
     )
-    known = control_totals.sums(JAN_2, JAN_2 + 4 * DAY)
+    known = control_totals.totals_for(JAN_2, JAN_2 + 4 * DAY)
     assert known is not None
     assert known.trades == sum(row[8] for row in rows[:4])
-    assert control_totals.sums(JAN_2, end) is None
-    assert control_totals.sums(JAN_2 - DAY, JAN_2 + DAY) is None
-    begun = control_totals.sums(JAN_2 - 3 * DAY, JAN_2 + DAY, starts_here=True)
+    assert control_totals.totals_for(JAN_2, end) is None
+    assert control_totals.totals_for(JAN_2 - DAY, JAN_2 + DAY) is None
+    begun = control_totals.totals_for(JAN_2 - 3 * DAY, JAN_2 + DAY, includes_first_trade=True)
     assert begun is not None
     assert begun.trades == rows[0][8]
-    assert ControlTotals(SPOT, empty_candles(SPOT)).sums(JAN_2, JAN_2 + DAY) is None
+    assert ControlTotals(SPOT, empty_candles(SPOT)).totals_for(JAN_2, JAN_2 + DAY) is None
 
 
 # -- known outages --------------------------------------------------------------------------------------------------

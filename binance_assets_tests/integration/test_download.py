@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import plan
+from binance_assets.ingest.blocks import plan_rest_pages
 from binance_assets.ingest.download import download
 from binance_assets.model.markets import COINM, MARKETS
-from binance_assets.model.partitions import Partition, next_first_day, partition_for_key, partitions_between
+from binance_assets.model.partitions import Partition, next_partition_first_day, partition_for_key, partitions_between
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
@@ -67,7 +67,9 @@ def test_a_good_range_of_many_blocks_asks_every_page_once(
     days = fetch(name, "2024-01-01", "2024-05-01")
     assert_the_truth(sandbox, name, days)
     windows = [request.params["startTime"] for request in pages_of(sandbox, name)]
-    assert len(windows) == len(set(windows)) == len(plan(parse_series(name), [day.partition for day in days]))
+    assert (
+        len(windows) == len(set(windows)) == len(plan_rest_pages(parse_series(name), [day.partition for day in days]))
+    )
 
 
 def test_scattered_days_are_fetched_together_and_only_they_are_kept(sandbox: Sandbox, open_exchange: Open) -> None:
@@ -127,7 +129,7 @@ def test_any_periods_of_any_series_arrive_whole_and_once(
     wanted = data.draw(st.lists(st.booleans(), min_size=1, max_size=most))
     end = first
     for _ in wanted:
-        end = next_first_day(end, series.interval)
+        end = next_partition_first_day(end, series.interval)
     every = partitions_between(first, end, series.interval)
     partitions = [partition for partition, asked in zip(every, wanted, strict=True) if asked]
     exchange = Exchange(market, settings)

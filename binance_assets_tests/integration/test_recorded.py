@@ -13,6 +13,7 @@ import pytest
 from binance_assets.exchange.pages import Page
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
@@ -39,7 +40,7 @@ def fetch(settings: Settings, name: str, start: str, end: str, source: Source = 
     exchange = Exchange(series.market, settings)
     partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
     try:
-        return list(download(exchange, series, partitions, source))
+        return list(download(exchange, series, partitions, DownloadOptions(source)))
     finally:
         exchange.close()
 

@@ -18,10 +18,10 @@ from binance_assets.model.partitions import (
     Partition,
     closes_at,
     last_finished_end,
-    next_first_day,
+    merge_ranges,
+    next_partition_first_day,
     partition_for_key,
     partitions_between,
-    spans,
 )
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, MINUTE, to_date, to_ms, to_text
@@ -66,8 +66,8 @@ def test_an_interval_that_binance_lacks_has_a_grid_that_begins_at_midnight(text:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("7m", "reach across midnight"),
-        ("5h", "reach across midnight"),
+        ("7m", "cross midnight"),
+        ("5h", "cross midnight"),
         ("7s", "divides a day evenly"),
         ("60m", "write 1h"),
         ("24h", "write 1d"),
@@ -115,7 +115,7 @@ def test_periods_split_the_grid_without_loss_or_repetition(interval: Interval, s
     first = start.replace(day=1) if interval.is_multi_day else start
     end = first
     for _ in range(4):
-        end = next_first_day(end, interval)
+        end = next_partition_first_day(end, interval)
     whole = list(interval.open_times(to_ms(first), to_ms(end), phase))
     split = [
         time for p in partitions_between(first, end, interval) for time in interval.open_times(p.start, p.end, phase)
@@ -171,8 +171,8 @@ def test_the_last_finished_period(interval: str, now: str, end: str) -> None:
 
 
 def test_adjacent_periods_join_to_spans() -> None:
-    assert spans([Partition(0, 1), Partition(1, 2), Partition(3, 4)]) == [(0, 2), (3, 4)]
-    assert spans([]) == []
+    assert merge_ranges([Partition(0, 1), Partition(1, 2), Partition(3, 4)]) == [(0, 2), (3, 4)]
+    assert merge_ranges([]) == []
 
 
 def test_recorded_coarse_candles_lie_on_their_grids(recorded: Path) -> None:

@@ -151,10 +151,10 @@ def test_a_page_that_is_what_was_asked_for_passes() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (page(0, 1, 1, 2), "twice"),
+        (page(0, 1, 1, 2), "repeated"),
         (page(0, 2, 1), "out of order"),
-        (page(-1, 0, 1), "outside the window"),
-        (page(1, 2, 3), "outside the window"),
+        (page(-1, 0, 1), "outside the requested window"),
+        (page(1, 2, 3), "outside the requested window"),
         (page(0, 1, shift=1), "off the grid"),
     ],
 )

@@ -94,7 +94,7 @@ def test_sums_that_stop_with_the_candles_prove_nothing_until_trading_is_seen_to_
 def test_a_hole_at_the_beginning_proves_nothing_while_the_first_candle_is_unknown(day: pl.DataFrame) -> None:
     traded = day.tail(540)
     unknown = ReferenceData(
-        LATER, ControlTotals(MINUTES.market, summed(traded)), TradingSpan(unknown="it answered 500")
+        LATER, ControlTotals(MINUTES.market, summed(traded)), TradingSpan(first_unknown_because="it answered 500")
     )
     (result,) = validate_partitions(MINUTES, traded, [DAY_ONE], unknown)
     assert (result.verdict, result.is_accepted) == ("unreachable", False)
