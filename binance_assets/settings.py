@@ -24,7 +24,7 @@ Source = Literal["auto", "rest", "archive"]
 
 
 class ConfigurationError(Exception):
-    """A setting, the universe or the lake cannot be used; the message is one line that names the way out."""
+    """A setting, the universe or the lake cannot be used; the message is one line that says how to fix it."""
 
 
 def _host_only(url: str) -> str:

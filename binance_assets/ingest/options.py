@@ -10,7 +10,7 @@ from binance_assets.settings import Source
 
 
 class ListingCache(Protocol):
-    """A store of when series begin, so that the exchange is asked only once."""
+    """A store of when series begin, so that each is requested only once."""
 
     def first_open(self, series: Series) -> int | None:
         """Return when the first candle of ``series`` opens, ms UTC; None if it is not stored."""
@@ -25,9 +25,9 @@ class DownloadOptions:
 
     Attributes:
         source: ``rest``, ``archive``, or ``auto`` for the archive where it takes fewer requests. With each of them the
-            other source is asked too before a partition counts as lost.
+            other source is tried too before a partition counts as lost.
         strict: Whether to refuse partitions whose totals differ from the exchange's own.
-        listing_cache: Where the first candles of series are stored; None to ask the exchange each time.
+        listing_cache: Where the first candles of series are stored; None to request them each time.
     """
 
     source: Source = "rest"

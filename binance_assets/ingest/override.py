@@ -1,4 +1,4 @@
-"""Overriding a verdict: a person accepts a refused partition as it is, with its gap, and its file keeps who and why."""
+"""Overriding a verdict: a person accepts a refused partition with its gap, and its file keeps who did and why."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def override(
     who: str,
     reason: str,
 ) -> tuple[PartitionResult, StoredPartition | None]:
-    """Fetch a partition once more and write it, even if candles of it are lost.
+    """Fetch a partition once more and write it, even if candles are lost.
 
     Args:
         lake: The lake.

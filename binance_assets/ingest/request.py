@@ -1,4 +1,4 @@
-"""What a request for partitions still lacks: which were asked for, which are in the lake, which must be fetched."""
+"""Requests for partitions: which are requested, which of them are in the lake, which must be fetched."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def forecast(series: Series, partitions: Sequence[Partition], source: Source, no
 
 
 class BadRequest(ConfigurationError):
-    """The requested dates are not valid; the message is one line that names the way out."""
+    """The requested dates are not valid; the message is one line that says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadRequest:
-    """What a user asked for.
+    """What a user requests.
 
     Attributes:
         series: The series, all of one market; at least one.
@@ -83,7 +83,7 @@ class DownloadPlan:
 
     Attributes:
         series: The series.
-        asked: All partitions that were asked for, ascending.
+        asked: All requested partitions, ascending.
         present: Those of them that are in the lake, with their files.
         missing: Those that must be fetched.
     """
@@ -119,11 +119,11 @@ def plan_request(
 ) -> list[DownloadPlan]:
     """Return what each series of ``request`` lacks.
 
-    The exchange is asked only for what cannot be known otherwise: the time, if a date is open or recent; the first
+    Requests are sent only for what cannot be known otherwise: the time, if a date is open or recent; the first
     candle, if no start is given; whether a symbol exists, if it was never tracked.
 
     Args:
-        request: What was asked for, with dates that passed :func:`check_dates`.
+        request: The request, with dates that passed :func:`check_dates`.
         lake: Where accepted partitions are.
         exchange: The market.
         known: Series whose symbols are known to exist.

@@ -201,7 +201,7 @@ def _archive(
     Args:
         choose_files: A function of :mod:`binance_assets.exchange.archive_files`.
         reports_absent: Whether partitions without a file get the result ``unreachable``, because no other source will
-            be asked for them; otherwise they get no result.
+            be tried for them; otherwise they get no result.
     """
 
     def step(task: SourceTask, partitions: Sequence[Partition]) -> StepOutcome:

@@ -72,7 +72,7 @@ class PartitionResult:
             there are no candles.
         missing: The spans in which candles are missing, half-open ``(start, end)`` in ms UTC, ascending.
         reason: Why it was refused, or what to know about an accepted one, in one line. Empty where there is nothing to
-            say: files and tables store this text as it is.
+            say: files and tables store this text unchanged.
         provenance: Where its candles came from.
         strict: Whether a partition whose control totals differ is refused.
         accepted_by: Who accepted a refused partition; None if nobody did.
