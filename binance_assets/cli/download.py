@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     import dagster as dg
 
-    from binance_assets.ingest.request import DownloadPlan, Request
+    from binance_assets.ingest.request import DownloadPlan, DownloadRequest
     from binance_assets.storage.lake import Lake
 
 _NAMED_SERIES: Final = 3
@@ -64,13 +64,13 @@ def download_command(
     Partitions that are already in the lake are skipped. A series that is not tracked yet is added to the universe.
     """
     from binance_assets.cli.output import print_plans
-    from binance_assets.ingest.request import BadRequest, Request, check_dates
+    from binance_assets.ingest.request import BadRequest, DownloadRequest, check_dates
     from binance_assets.orchestration.instance import open_instance
     from binance_assets.storage.lake import Lake
 
     settings = read_settings(os.environ)
     requested = combine(symbols, market, intervals)
-    request = Request(requested, start, end, refresh)
+    request = DownloadRequest(requested, start, end, refresh)
     check_dates(request)
     universe = read_universe(settings.universe)
     for series in requested:
@@ -100,7 +100,7 @@ def sources_of(
 
 
 def _plan(
-    request: Request, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
+    request: DownloadRequest, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
 ) -> tuple[list[DownloadPlan], str | None]:
     """Return a plan for each series, and the venue of the candles to fetch; None if nothing is missing."""
     from binance_assets.exchange.errors import ExchangeError, UnknownSymbol

@@ -88,6 +88,7 @@ def accept_command(name: str, day: dt.date, reason: str) -> None:
     """
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
+    from binance_assets.ingest.options import DownloadOptions
     from binance_assets.ingest.override import override
     from binance_assets.model.partitions import partition_for_key
     from binance_assets.orchestration.instance import open_instance
@@ -105,9 +106,9 @@ def accept_command(name: str, day: dt.date, reason: str) -> None:
     exchange, partition = Exchange(series.market, settings), partition_for_key(day.isoformat(), series.interval)
     try:
         with open_instance(Path.cwd(), os.environ) as instance:
-            result, stored = override(
-                Lake(settings.lake), exchange, series, partition, source, settings.strict, _user(), reason
-            )
+            lake = Lake(settings.lake)
+            options = DownloadOptions(source, settings.strict, listing_cache=lake)
+            result, stored = override(lake, exchange, series, partition, options, _user(), reason)
             if stored is not None:
                 report_present(instance, series, [(partition, stored)], again=True)
     except ExchangeError as error:
@@ -123,9 +124,9 @@ def accept_command(name: str, day: dt.date, reason: str) -> None:
 
 
 def _check_key(series: Series, day: dt.date) -> None:
-    from binance_assets.model.partitions import FIRST_DAY, first_day_of
+    from binance_assets.model.partitions import FIRST_DAY, partition_first_day
 
-    if day < FIRST_DAY or day != first_day_of(day, series.interval):
+    if day < FIRST_DAY or day != partition_first_day(day, series.interval):
         raise ConfigurationError(
             f"{day} is not a partition of {series}; partitions begin on {FIRST_DAY}, and those of 3d, 1w, and 1M are "
             "months, so give the first of a month"

@@ -24,7 +24,7 @@ import polars as pl
 
 from binance_assets import __version__
 from binance_assets.model.markets import Market
-from binance_assets.model.partitions import Partition, next_first_day, partitions_between
+from binance_assets.model.partitions import Partition, next_partition_first_day, partitions_between
 from binance_assets.model.results import ACCEPTED, PartitionResult, Verdict
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
@@ -225,7 +225,7 @@ class Lake:
         if not keys:
             return []
         first, last = (dt.date.fromisoformat(key) for key in (keys[0], keys[-1]))
-        after_last = next_first_day(last, series.interval)
+        after_last = next_partition_first_day(last, series.interval)
         return partitions_between(start or first, end or after_last, series.interval)
 
     def read(self, series: Series, partition: Partition) -> pl.DataFrame:

@@ -583,7 +583,7 @@ def test_an_invalid_partition_cannot_be_accepted(invoke: Invoke, sandbox: Sandbo
     for path in ("klines", "archive"):
         sandbox.faults.add(Fault("bad_prices", start=THE_3RD, end=THE_3RD + MINUTE, path=path, interval="1m"))
     line = error_line(invoke("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "never mind"), code=1)
-    assert "is invalid and cannot be accepted: not so: " in line
+    assert "is invalid and cannot be accepted: broken rules: " in line
     assert parquets(tmp_path) == []
 
 

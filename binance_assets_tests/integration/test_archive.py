@@ -21,7 +21,7 @@ from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheape
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.request import forecast
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
-from binance_assets.model.partitions import Partition, next_first_day, partition_for_key, partitions_between
+from binance_assets.model.partitions import Partition, next_partition_first_day, partition_for_key, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_date, to_ms
@@ -62,7 +62,7 @@ def archive_requests(draw: st.DrawFn) -> tuple[Series, list[Partition], int]:
     end = first = first.replace(day=1) if series.interval.is_multi_day else first
     wanted = draw(st.lists(st.booleans(), min_size=1, max_size=100))
     for _ in wanted:
-        end = next_first_day(end, series.interval)
+        end = next_partition_first_day(end, series.interval)
     every = partitions_between(first, end, series.interval)
     partitions = [partition for partition, is_wanted in zip(every, wanted, strict=True) if is_wanted]
     return series, partitions, draw(st.integers(every[0].start, every[-1].end + 40 * DAY))
@@ -494,7 +494,7 @@ def test_two_sources_that_lack_different_candles_complete_each_other(
     assert verdicts(days) == ["complete"] * 3
     assert_as_the_exchange_has_them(sandbox, BTC, days)
     assert set(days[1].provenance.source.split("+")) == {"rest", "archive"}
-    assert days[1].provenance.file.startswith("BTCUSDT-1m-2024-01")
+    assert str(days[1].provenance.file).startswith("BTCUSDT-1m-2024-01")
     assert "together" in days[1].reason
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
@@ -58,7 +59,8 @@ def days_of(
     partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
     try:
         return sorted(
-            download(exchange, series, partitions, source, strict, listing_cache), key=lambda day: day.partition
+            download(exchange, series, partitions, DownloadOptions(source, strict, listing_cache)),
+            key=lambda day: day.partition,
         )
     finally:
         exchange.close()

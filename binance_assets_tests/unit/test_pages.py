@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from binance_assets.exchange.pages import Page, page_sizes, plan_pages
 from binance_assets.model.intervals import Interval, parse_interval
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market, PageSize
-from binance_assets.model.partitions import Partition, next_first_day, spans
+from binance_assets.model.partitions import Partition, merge_ranges, next_partition_first_day
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 
 MINUTES = parse_interval("1m")
@@ -29,7 +29,7 @@ def some_partitions(draw: st.DrawFn, interval: Interval) -> list[Partition]:
     first = dt.date(2020, draw(st.integers(1, 12)), 1)
     partitions = []
     for wanted in draw(st.lists(st.booleans(), min_size=1, max_size=40)):
-        following = next_first_day(first, interval)
+        following = next_partition_first_day(first, interval)
         if wanted:
             partitions.append(Partition(to_ms(first), to_ms(following)))
         first = following
@@ -47,7 +47,7 @@ def test_every_requested_candle_opens_in_exactly_one_page(
 ) -> None:
     market, interval, partitions = request_
     phase = phase_days * DAY if interval.has_symbol_phase else 0
-    pages = plan_pages(market, interval, spans(partitions))
+    pages = plan_pages(market, interval, merge_ranges(partitions))
     for earlier, later in itertools.pairwise(pages):
         assert earlier.end <= later.start
     for page in pages:
@@ -66,7 +66,7 @@ def test_every_requested_candle_opens_in_exactly_one_page(
 @given(requests)
 def test_the_market_serves_every_page_in_full(request_: tuple[Market, Interval, list[Partition]]) -> None:
     market, interval, partitions = request_
-    for page in plan_pages(market, interval, spans(partitions)):
+    for page in plan_pages(market, interval, merge_ranges(partitions)):
         assert 1 <= page.limit <= market.max_limit
         assert page.weight == market.klines_weight(page.limit)
         if market.max_window is not None:
