@@ -39,7 +39,7 @@ def derive_partition(lake: Lake, derived: Derived, partition: Partition) -> Part
         verdict=stored.verdict,
         candles=candles,
         missing=_missing(series, partition, candles, stored),
-        reason=stored.note,
+        reason=stored.note or "",
         provenance=Provenance("derived", base_series=str(base)),
         accepted_by=stored.accepted_by or None,
         accepted_because=stored.accepted_because or None,
