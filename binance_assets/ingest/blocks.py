@@ -58,7 +58,7 @@ class Block:
 def fetch_blocks(exchange: Exchange, series: Series, partitions: Sequence[Partition]) -> Iterator[Block]:
     """Fetch ``partitions`` (ascending) by REST and yield them in blocks, in order, each partition once.
 
-    Pages are collected as they arrive and parsed together: one call costs as much as forty pages one by one.
+    Pages are collected as they arrive and parsed together: parsing forty pages in one call costs as much as one page.
 
     Raises:
         Cancelled: The exchange was closed.

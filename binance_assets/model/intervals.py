@@ -162,7 +162,7 @@ def parse_derived_interval(text: str) -> Interval:
         raise ValueError(f"{text} cannot be derived, it is longer than a day; write at most 1d")
     if DAY % step:
         raise ValueError(
-            f"{text} cannot be derived, its candles would cross midnight; "
+            f"{text} cannot be derived, its candles would reach across midnight; "
             "write an interval that divides a day evenly, such as 5m, 45m or 1h"
         )
     name = next(f"{step // length}{unit}" for unit, length in _UNITS.items() if step % length == 0)

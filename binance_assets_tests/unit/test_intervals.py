@@ -66,8 +66,8 @@ def test_interval_that_binance_lacks_has_a_grid_from_midnight(text: str, minutes
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("7m", "cross midnight"),
-        ("5h", "cross midnight"),
+        ("7m", "reach across midnight"),
+        ("5h", "reach across midnight"),
         ("7s", "divides a day evenly"),
         ("60m", "write 1h"),
         ("24h", "write 1d"),
