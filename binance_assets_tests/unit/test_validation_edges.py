@@ -141,6 +141,14 @@ def test_the_first_five_of_many_broken_rules_are_named() -> None:
     negative = [pl.lit(-1.0).alias(name) for name in ("open", "high", "low", "close", *SPOT.value_columns)]
     reason = validate(hours((0, 24)).with_columns(negative), reference(daily(WHOLE_DAY))).reason
     assert reason.count("24 rows") == 5
+    places = [reason.index(f"{name} is a") for name in ("open", "high", "low", "close", "volume")]
+    assert places == sorted(places)
+
+
+def test_a_column_of_another_type_is_invalid_as_a_whole() -> None:
+    result = validate(hours((0, 24)).with_columns(pl.col("trades").cast(pl.Int32)), reference(daily(WHOLE_DAY)))
+    assert (result.verdict, "Int64" in result.reason) == ("invalid", True)
+    assert "2024" not in result.reason  # it is no single row
 
 
 # Partitions that are not over, and the trading span
@@ -233,7 +241,8 @@ def test_a_missing_candle_is_found_though_an_unexpected_one_makes_up_for_it() ->
 def test_a_month_of_weeks_without_candles_is_whole_if_trading_ended_before_its_first_monday(
     end: int, verdict: str
 ) -> None:
-    assert validate(hours(), reference(end=end), WEEKS, FEBRUARY).verdict == verdict
+    result = validate(hours(), reference(end=end), WEEKS, FEBRUARY)
+    assert (result.verdict, result.partition, result.candles.height) == (verdict, FEBRUARY, 0)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +272,10 @@ def test_a_1d_candle_needs_no_control_totals(
 ) -> None:
     result = validate(candles(DAYS, opens), reference(None, first, end), DAYS)
     assert (result.verdict, result.is_accepted) == (verdict, verdict != "lost")
-    assert ("2024-01-01 00:00 to 2024-01-02 00:00" in result.reason) == (verdict == "lost")
+    if verdict == "lost":
+        assert "2024-01-01 00:00 to 2024-01-02 00:00" in result.reason
+    else:
+        assert result.reason == ""
 
 
 # The control totals
@@ -292,7 +304,7 @@ def test_a_gap_without_trades_is_an_outage_and_its_reason_names_every_gap() -> N
         (START + 11 * HOUR, START + 12 * HOUR),
     )
     assert "2024-01-01 07:00 to 09:00, 2024-01-01 11:00 to 12:00" in result.reason
-    assert "spot outage" not in result.reason
+    assert result.reason.endswith("nothing was traded")  # no known outage explains it
 
 
 def test_the_reason_of_an_outage_names_a_known_one() -> None:
@@ -301,6 +313,14 @@ def test_the_reason_of_an_outage_names_a_known_one() -> None:
     result = validate(hours((0, 13), (14, 24), start=day.start), reference(control_totals), partition=day)
     assert result.verdict == "outage"
     assert "(spot outage of 2023-03-24 12:39 to 2023-03-24 14:00)" in result.reason
+
+
+def test_the_reason_of_an_outage_names_all_known_ones() -> None:
+    day = partition_for_key("2017-12-18", HOURS.interval)
+    control_totals = ControlTotals(SPOT, candles(DAYS, [day.start], 22))
+    result = validate(hours((0, 10), (11, 13), (14, 24), start=day.start), reference(control_totals), partition=day)
+    first, second = "2017-12-18 10:00 to 2017-12-18 10:14", "2017-12-18 12:29 to 2017-12-18 13:34"
+    assert f"(spot outage of {first}, spot outage of {second})" in result.reason
 
 
 def test_weeks_need_the_daily_candles_of_all_their_days_also_after_the_month() -> None:
@@ -350,13 +370,14 @@ def test_weeks_need_daily_candles_only_from_the_first_trade_on(first_week: int) 
 
 
 def test_a_gap_at_the_end_is_an_outage_only_if_trading_is_seen_to_go_on_or_to_have_ended() -> None:
-    until_noon = hours((0, 3), (4, 12))
-    stalled = validate(until_noon, reference(daily({0: 11})))
-    assert (stalled.verdict, stalled.is_accepted, len(stalled.missing)) == ("unfinished", False, 2)
+    until_noon = hours((0, 3), (4, 6), (7, 12))
+    stalled = validate(until_noon, reference(daily({0: 10})))
+    assert (stalled.verdict, stalled.is_accepted, len(stalled.missing)) == ("unfinished", False, 3)
     assert "2024-01-01 12:00 to 2024-01-02 00:00" in stalled.reason
-    assert "03:00" not in stalled.reason  # the gap that is proved
-    assert validate(until_noon, reference(daily({0: 11, 1: 0}))).verdict == "outage"
-    assert validate(until_noon, reference(daily({0: 11}), end=DAY_ONE.end)).verdict == "outage"
+    assert "03:00" not in stalled.reason  # the gaps in the middle are proved
+    assert "06:00" not in stalled.reason
+    assert validate(until_noon, reference(daily({0: 10, 1: 0}))).verdict == "outage"
+    assert validate(until_noon, reference(daily({0: 10}), end=DAY_ONE.end)).verdict == "outage"
     assert validate(hours((0, 12), (23, 24)), reference(daily({0: 13}))).verdict == "outage"
 
 
@@ -413,3 +434,4 @@ def test_missing_spans_are_as_few_as_possible() -> None:
     assert spans_without(23) == [(23, 24)]
     assert spans_without(4, 5, 6, 8, 10, 11) == [(4, 7), (8, 9), (10, 12)]
     assert spans_without(*range(24)) == [(0, 24)]
+    assert validation.missing_spans(HOURS, pl.Series([], dtype=pl.Int64), []) == ()
