@@ -40,6 +40,13 @@ def test_rows_become_lines_with_an_empty_first_field_however_they_are_laid_out(s
     assert parsing.count_rows(lines) == 2
 
 
+def test_a_compact_response_keeps_its_digits_as_they_were_sent() -> None:
+    first, second = LINE.replace(b"1.5", b"1.500"), LINE.replace(b"1.5", b"1.500000000000000000001")
+    lines = parsing.csv_rows(b"[[" + first + b"],[" + second + b"]]")
+    assert lines == b"," + first + b"\n," + second + b"\n"
+    assert parsing.parse_rows(SPOT, lines).equals(expected(SPOT, [ROW, ROW]))
+
+
 @pytest.mark.parametrize("body", [b"[]", b"[ ]", b"[]\n"])
 def test_a_response_without_rows_has_no_lines(body: bytes) -> None:
     assert parsing.csv_rows(body) == b""
@@ -81,7 +88,27 @@ def test_a_body_that_is_not_a_list_of_rows_has_no_lines(body: bytes) -> None:
         parsing.csv_rows(body)
 
 
-@pytest.mark.parametrize("odd", [True, False, None, [], {}, "1,5", "1 5", "", "1\n5", "1\u00a05", "\u0661", "\x7f1"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        True,
+        False,
+        None,
+        [],
+        {},
+        "",
+        "dear",
+        "1,5",
+        "1 5",
+        " 1.5",
+        "1.5 ",
+        "1\n5",
+        "1\u00a05",
+        "\u0661",
+        "\x7f1",
+        '"1.5"',
+    ],
+)
 def test_a_field_that_is_not_a_plain_number_is_refused(odd: Any) -> None:
     row = [*ROW[:4], odd, *ROW[5:]]
     with pytest.raises(ValueError, match="field"):
@@ -136,6 +163,7 @@ def test_a_time_of_sixteen_digits_counts_microseconds(time: int, read_as: int) -
     [
         (LINE + b",0", "line"),
         (LINE.replace(b"1.5", b"dear", 1), "line"),
+        (LINE.replace(b"1.5", b'"1.5"', 1), "line"),
         (LINE.replace(b"1.5", b"", 1), "empty"),
         (LINE[:-2], "line"),  # too few fields
         (LINE + b"\n" + LINE[:-2], "empty"),
