@@ -54,8 +54,9 @@ from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.pages import Page
 from binance_assets.exchange.session import Exchange
 from binance_assets.exchange.usage import Metrics
-from binance_assets.ingest.blocks import plan
+from binance_assets.ingest.blocks import plan_rest_pages
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.model.markets import MARKETS, Market
 from binance_assets.model.partitions import Partition, partitions_between
 from binance_assets.model.series import Series, parse_series
@@ -260,7 +261,7 @@ def run_engine(work: Work, url: str, folder: Path, source: Source = "rest") -> E
     began = time.perf_counter()
     exchange = Exchange(series.market, settings_of(url, folder))
     try:
-        for result in download(exchange, series, work.partitions, source):
+        for result in download(exchange, series, work.partitions, DownloadOptions(source)):
             candles += result.candles.height
             refused += not result.is_accepted
         seconds = time.perf_counter() - began
@@ -286,7 +287,7 @@ def bare_loop(work: Work, url: str, workers: int) -> float:
     fetch = _fetcher(session, series, url + series.market.api + "/klines")
     began = time.perf_counter()
     with ThreadPoolExecutor(workers) as threads:
-        for status in threads.map(fetch, plan(series, work.partitions)):
+        for status in threads.map(fetch, plan_rest_pages(series, work.partitions)):
             if status != requests.codes.ok:
                 raise BenchmarkError(f"{work.name}: the bare loop was answered with {status}")
     seconds = time.perf_counter() - began

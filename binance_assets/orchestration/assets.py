@@ -19,6 +19,7 @@ from binance_assets.candles.schema import candle_schema
 from binance_assets.exchange.errors import Cancelled, ExchangeError
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.sources import unavailable
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import Partition, partition_for_key
@@ -211,7 +212,7 @@ def _fetched(
 
     def fetch(one: Series) -> Iterator[PartitionResult]:
         wanted = _wanted(context, lake, one)
-        return _prepared(lake, exchange, one, wanted, sources[one], binance.strict)
+        return _prepared(lake, exchange, one, wanted, DownloadOptions(sources[one], binance.strict, listing_cache=lake))
 
     if not should_prefetch(list(sources), partitions):
         return fetch(series)
@@ -231,7 +232,7 @@ def _wanted(context: dg.AssetExecutionContext, lake: Lake, series: Series) -> li
 
 
 def _prepared(
-    lake: Lake, exchange: Exchange, series: Series, partitions: Sequence[Partition], source: Source, strict: bool
+    lake: Lake, exchange: Exchange, series: Series, partitions: Sequence[Partition], options: DownloadOptions
 ) -> Iterator[PartitionResult]:
     """The verdicts, after a look whether the lake takes candles of this origin."""
     if not partitions:
@@ -241,7 +242,7 @@ def _prepared(
     except ExchangeError as error:
         yield from (unavailable(series, partition, error) for partition in partitions)
         return
-    yield from download(exchange, series, partitions, source, strict, lake)
+    yield from download(exchange, series, partitions, options)
 
 
 def materialization(series: Series, partition: Partition, stored: StoredPartition) -> dg.AssetMaterialization:

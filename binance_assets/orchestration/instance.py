@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.instance import InstanceRef  # the public constructor cannot separate state from configuration
 
 from binance_assets.settings import ConfigurationError
-from binance_assets.storage.locks import alone_in
+from binance_assets.storage.locks import file_lock
 
 _CONFIG: Final = "dagster.yaml"
 _STATE: Final = ".dagster"
@@ -39,7 +39,7 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
     state = Path(home) if home else folder / _STATE
     config = state if home else folder if (folder / _CONFIG).exists() else _own_config().parent
     try:
-        with alone_in(state):  # two processes that make the same database get in each other's way
+        with file_lock(state / ".lock"):  # two processes that make the same database get in each other's way
             return dg.DagsterInstance.from_ref(
                 InstanceRef.from_dir(str(state), config_dir=str(config), overrides=_QUIET)
             )

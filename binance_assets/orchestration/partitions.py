@@ -13,7 +13,7 @@ import dagster as dg
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from binance_assets.model.intervals import Interval, parse_interval
-from binance_assets.model.partitions import FIRST_DAY, Partition, partition_for_key, spans
+from binance_assets.model.partitions import FIRST_DAY, Partition, merge_ranges, partition_for_key
 from binance_assets.model.timestamps import DAY
 
 DAILY: Final = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")
@@ -38,7 +38,9 @@ def partitions_def_for(interval: Interval) -> dg.TimeWindowPartitionsDefinition:
 def partition_ranges(keys: Sequence[str]) -> list[tuple[str, str]]:
     """Days as the fewest contiguous ranges, each by its first and last key."""
     partitions = [partition_for_key(key, _ONE_DAY) for key in sorted(set(keys))]
-    return [(Partition(start, start + DAY).key, Partition(end - DAY, end).key) for start, end in spans(partitions)]
+    return [
+        (Partition(start, start + DAY).key, Partition(end - DAY, end).key) for start, end in merge_ranges(partitions)
+    ]
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:

@@ -117,7 +117,7 @@ class Execution:
                     **range_tags(run.first.key, run.last.key),
                     HOST_TAG: socket.gethostname(),
                     PROCESS_TAG: str(os.getpid()),
-                    PROCESS_BEGAN_TAG: process_start_time(os.getpid()),
+                    PROCESS_BEGAN_TAG: process_start_time(os.getpid()) or "",
                 },
             )
             self._failures = [line for event in result.all_events if (line := _failure(event))]

@@ -213,7 +213,7 @@ def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
     since = to_ms(to_date(recent[0].start).replace(day=1)) if recent else 0
     for partition in (partition for partition in partitions if partition.start >= since):
         stored = lake.stored(series, partition)
-        if stored is None or not stored.archive_sha256:
+        if stored is None or stored.archive_file is None or stored.archive_sha256 is None:
             continue
         file = ArchiveFile.named(series, stored.archive_file)
         kept.setdefault(file, {})[partition.key] = stored.archive_sha256

@@ -14,7 +14,8 @@ import pytest
 
 from binance_assets.definitions import build_defs
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.derive import derived_day
+from binance_assets.ingest.derive import derive_partition
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.override import override
 from binance_assets.model.intervals import parse_derived_interval, parse_interval
 from binance_assets.model.partitions import partition_for_key
@@ -147,9 +148,8 @@ def test_a_day_that_a_person_accepted_is_derived_with_its_hole_and_says_so(
 ) -> None:
     lose(sandbox, "2024-03-02")
     exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
-    result, stored = override(
-        lake, exchange, BTC, partition, source="rest", strict=False, who="somebody", reason="no other source"
-    )
+    options = DownloadOptions("rest", listing_cache=lake)
+    result, stored = override(lake, exchange, BTC, partition, options, who="somebody", reason="no other source")
     exchange.close()
     assert (result.verdict, stored is not None) == ("lost", True)
     (run,) = fetch(definitions, instance, [FIVE.series, HOUR.series], ["2024-03-02"])
@@ -222,7 +222,7 @@ def test_a_day_whose_source_is_not_in_the_lake_is_refused_and_the_others_are_wri
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert check.blocking
-    assert f"2024-03-02 unreachable: {BTC} has no such day in the lake" in str(check.description)
+    assert f"2024-03-02 unreachable: {BTC} has no such partition in the lake" in str(check.description)
     assert check.metadata["days_accepted"].value == 2
     refused = check.metadata["refused"]
     assert isinstance(refused, dg.TableMetadataValue)
@@ -240,7 +240,7 @@ def test_a_torn_file_of_the_source_derives_nothing_and_what_was_there_stays(
     source.write_bytes(whole[: len(whole) // 2])
     assert not fetch(definitions, instance, [HOUR.series], DAYS[:1])[0].success
     source.write_bytes(b"\0" * (len(whole) // 2) + whole[len(whole) // 2 :])  # the footer is sound, the candles are not
-    result = derived_day(lake, HOUR, partition_for_key(DAYS[0], HOUR.series.interval))
+    result = derive_partition(lake, HOUR, partition_for_key(DAYS[0], HOUR.series.interval))
     assert (result.verdict, result.is_accepted) == ("invalid", False)
     assert result.reason.startswith(f"{BTC} cannot be read: ")
     assert not fetch(definitions, instance, [HOUR.series], DAYS[:1])[0].success
