@@ -24,12 +24,12 @@ def totals_of(trades: int, candle_count: int = 1) -> Totals:
 
 
 def combined(days: dict[int, Totals], start: int, end: int) -> Totals:
-    return control_totals.total(days, start, end)
+    return control_totals.combine(days, start, end)
 
 
 def message(ours: Totals, theirs: Totals, market: Market = SPOT) -> str:
     """How two totals differ; empty where they agree."""
-    return control_totals.difference(market, ours, theirs) or ""
+    return control_totals.discrepancy(market, ours, theirs) or ""
 
 
 @pytest.mark.parametrize("market", [SPOT, USDM, COINM])
@@ -60,36 +60,36 @@ def test_days_are_added_up_from_the_first_to_the_one_before_the_end(start: int, 
 
 def test_a_sum_over_a_span_needs_a_daily_candle_of_each_of_its_days() -> None:
     known = ControlTotals(SPOT, candles((2 * DAY, 1), (3 * DAY, 2), (5 * DAY, 4)))
-    assert known.sums(2 * DAY, 4 * DAY) == totals_of(3, candle_count=2)
-    assert known.sums(2 * DAY, 3 * DAY) == totals_of(1)
-    assert known.sums(2 * DAY, 5 * DAY) is None
-    assert known.sums(DAY, 3 * DAY) is None
-    assert known.sums(2 * DAY, 2 * DAY) is None  # an empty span proves nothing
+    assert known.totals_for(2 * DAY, 4 * DAY) == totals_of(3, candle_count=2)
+    assert known.totals_for(2 * DAY, 3 * DAY) == totals_of(1)
+    assert known.totals_for(2 * DAY, 5 * DAY) is None
+    assert known.totals_for(DAY, 3 * DAY) is None
+    assert known.totals_for(2 * DAY, 2 * DAY) is None  # an empty span proves nothing
 
 
 def test_the_days_before_the_first_trade_need_no_daily_candle() -> None:
     known = ControlTotals(SPOT, candles((2 * DAY, 1), (3 * DAY, 2)))
-    assert known.sums(0, 4 * DAY, starts_here=True) == totals_of(3, candle_count=2)
-    assert known.sums(0, 4 * DAY, starts_here=False) is None
-    assert known.sums(3 * DAY, 4 * DAY, starts_here=True) == totals_of(2)
-    assert known.sums(0, 2 * DAY, starts_here=True) is None  # all of it lies before the first trade
-    assert known.sums(0, 5 * DAY, starts_here=True) is None
-    assert ControlTotals(SPOT).sums(0, DAY, starts_here=True) is None
+    assert known.totals_for(0, 4 * DAY, includes_first_trade=True) == totals_of(3, candle_count=2)
+    assert known.totals_for(0, 4 * DAY, includes_first_trade=False) is None
+    assert known.totals_for(3 * DAY, 4 * DAY, includes_first_trade=True) == totals_of(2)
+    assert known.totals_for(0, 2 * DAY, includes_first_trade=True) is None  # all of it lies before the first trade
+    assert known.totals_for(0, 5 * DAY, includes_first_trade=True) is None
+    assert ControlTotals(SPOT).totals_for(0, DAY, includes_first_trade=True) is None
 
 
 def test_the_first_and_the_last_day_are_known_and_which_lie_between() -> None:
     known = ControlTotals(SPOT, candles((2 * DAY, 1), (3 * DAY, 2), (5 * DAY, 4)))
     assert (known.first, known.last) == (2 * DAY, 5 * DAY)
-    assert [day for day in range(7) if known.has(day * DAY)] == [2, 3, 5]
-    assert known.continues_after(5 * DAY)
-    assert not known.continues_after(6 * DAY)
-    assert (known.lacks_any(2 * DAY, 4 * DAY), known.lacks_any(2 * DAY, 5 * DAY)) == (False, True)
+    assert [day for day in range(7) if known.has_day(day * DAY)] == [2, 3, 5]
+    assert known.extends_to(5 * DAY)
+    assert not known.extends_to(6 * DAY)
+    assert (known.covers(2 * DAY, 4 * DAY), known.covers(2 * DAY, 5 * DAY)) == (True, False)
 
 
 def test_without_daily_candles_nothing_is_known() -> None:
     unknown = ControlTotals(COINM)
-    assert (unknown.first, unknown.last, unknown.has(0)) == (None, None, False)
-    assert not unknown.continues_after(0)
+    assert (unknown.first, unknown.last, unknown.has_day(0)) == (None, None, False)
+    assert not unknown.extends_to(0)
     assert unknown.daily.is_empty()
 
 
@@ -97,9 +97,9 @@ def test_newer_daily_candles_take_the_place_of_older_ones() -> None:
     older = ControlTotals(COINM, candles((DAY, 1), (2 * DAY, 2), market=COINM))
     merged = older.merged_with(candles((0, 8), (2 * DAY, 16), market=COINM))
     assert merged.daily.equals(candles((0, 8), (DAY, 1), (2 * DAY, 16), market=COINM))
-    assert merged.sums(0, 3 * DAY) == totals_of(25, candle_count=3)
+    assert merged.totals_for(0, 3 * DAY) == totals_of(25, candle_count=3)
     assert merged.market is COINM
-    assert older.sums(DAY, 3 * DAY) == totals_of(3, candle_count=2)
+    assert older.totals_for(DAY, 3 * DAY) == totals_of(3, candle_count=2)
 
 
 def test_trades_must_agree_exactly_and_the_message_names_both_counts() -> None:

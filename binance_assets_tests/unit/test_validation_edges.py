@@ -148,7 +148,7 @@ def test_the_first_five_of_many_broken_rules_are_named() -> None:
 def test_a_column_of_another_type_is_invalid_as_a_whole() -> None:
     result = validate(hours((0, 24)).with_columns(pl.col("trades").cast(pl.Int32)), reference(daily(WHOLE_DAY)))
     assert (result.verdict, "Int64" in result.reason) == ("invalid", True)
-    assert "2024" not in result.reason  # it is no single row
+    assert "2024" not in result.reason  # no single row is at fault
 
 
 # Partitions that are not over, and the trading span
