@@ -72,7 +72,7 @@ def test_the_days_before_the_first_trade_need_no_daily_candle() -> None:
     assert known.totals_for(0, 4 * DAY, includes_first_trade=True) == totals_of(3, candle_count=2)
     assert known.totals_for(0, 4 * DAY, includes_first_trade=False) is None
     assert known.totals_for(3 * DAY, 4 * DAY, includes_first_trade=True) == totals_of(2)
-    assert known.totals_for(0, 2 * DAY, includes_first_trade=True) is None  # all of it lies before the first trade
+    assert known.totals_for(0, 2 * DAY, includes_first_trade=True) is None  # it ends with the first trade
     assert known.totals_for(0, 5 * DAY, includes_first_trade=True) is None
     assert ControlTotals(SPOT).totals_for(0, DAY, includes_first_trade=True) is None
 
