@@ -115,7 +115,7 @@ def test_an_amount_that_differs_is_named(market: Market, column: int, sign: int)
     amounts = [2.5, 2.5, 2.5, 2.5]
     theirs = Totals(7, tuple(amounts))
     amounts[column] += sign
-    expected = f"{market.value_columns[column]} {amounts[column]:g} of 2.5"
+    expected = f"{market.value_columns[column]} {amounts[column]:.8f} of 2.50000000"
     assert message(Totals(7, tuple(amounts)), theirs, market) == expected
 
 
@@ -155,3 +155,9 @@ def test_large_amounts_may_differ_by_a_trillionth_of_themselves() -> None:
     assert message(Totals(7, (4e12 + 3, 4e12 - 3, 4e12 + 4, 4e12 - 4)), theirs) == ""
     assert message(Totals(7, (4e12 + 5, 4e12, 4e12, 4e12)), theirs) != ""
     assert message(Totals(7, (4e12, 4e12, 4e12 - 5, 4e12)), theirs) != ""
+
+
+def test_a_discrepancy_in_the_eighth_decimal_of_a_large_volume_can_be_read() -> None:
+    ours = control_totals.Totals(1, (1234567.00000001, 0.0, 0.0, 0.0))
+    theirs = control_totals.Totals(1, (1234567.00001234, 0.0, 0.0, 0.0))
+    assert control_totals.discrepancy(SPOT, ours, theirs) == "volume 1,234,567.00000001 of 1,234,567.00001234"
