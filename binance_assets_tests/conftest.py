@@ -19,6 +19,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import RECORDED, Fetch, Open, Run, cli_environment, environment_of
+from binance_assets_tests.support.instances import new_instance
 
 # Files whose tests mostly wait for other processes.
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_crashes", "test_cli")
@@ -97,8 +98,7 @@ def fetch(open_exchange: Open) -> Fetch:
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A real Dagster instance on SQLite files."""
-    (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as opened:
+    with new_instance(tmp_path / "dagster") as opened:
         yield opened
 
 
