@@ -120,7 +120,7 @@ def test_the_metadata_of_a_day(definitions: dg.Definitions, instance: dg.Dagster
     assert metadata["bytes"] == path.stat().st_size
     assert (metadata["verdict"], metadata["source"]) == ("complete", "archive")
     assert metadata["archive_file"] == "BTCUSDT-1m-2024-01.zip"
-    assert re.fullmatch("[0-9a-f]{64}", metadata["archive_sha256"])
+    assert re.fullmatch("[0-9a-f]{64}", str(metadata["archive_sha256"]))
     assert metadata["archive_modified"] == "2024-02-03T08:30:00Z"
     assert metadata["first_open_time"] == dt.datetime(2024, 1, 2, tzinfo=dt.UTC).timestamp()
     assert metadata["last_open_time"] == dt.datetime(2024, 1, 2, 23, 59, tzinfo=dt.UTC).timestamp()
@@ -147,7 +147,9 @@ def test_a_refused_day_is_not_written_but_named_and_the_others_are_written(
     assert not check.passed
     assert check.blocking
     assert "2024-01-03 lost: no candles for 2024-01-03 12:00 to 12:02" in str(check.description)
-    (record,) = check.metadata["refused"].records  # type: ignore[union-attr]
+    refused = check.metadata["refused"]
+    assert isinstance(refused, dg.TableMetadataValue)
+    (record,) = refused.records
     assert (record.data["day"], record.data["verdict"]) == ("2024-01-03", "lost")
 
 

@@ -175,12 +175,32 @@ def test_prefetching_writes_the_same_files_as_runs_of_single_series(
     assert lake.keys(some[1]) == ["2024-03-01"]
 
 
+def test_each_series_of_a_run_is_prefetched_with_its_own_configuration(
+    settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
+) -> None:
+    members, day = MINUTES[:3], "2024-03-01"
+    definitions = build_defs(settings, universe_of(*members))
+    fetch(definitions, instance, members, [day])
+    sandbox.requests.clear()
+    only_missing = dict(zip(members, (True, False, True), strict=True))
+    request = dg.RunRequest(
+        asset_selection=[asset_key(series) for series in members],
+        tags=range_tags(day, day),
+        run_config={"ops": {op_name(series): {"config": {"only_missing": only_missing[series]}} for series in members}},
+    )
+    result = execute(definitions, instance, request, "__ASSET_JOB")
+    assert result.success
+    assert [len(result.asset_materializations_for_node(op_name(series))) for series in members] == [0, 1, 0]
+    windows = [served.params["startTime"] for served in sandbox.requests if served.params.get("interval") == "1m"]
+    assert len(windows) == len(set(windows)) == 2  # the pages of one day, each requested once
+    symbols = {served.params["symbol"] for served in sandbox.requests if "symbol" in served.params}
+    assert symbols == {members[1].symbol}
+
+
 # Which days the catch-up requests.
 
 
-def test_missing_days_are_requested_as_one_range(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
+def test_missing_days_are_requested_as_one_range(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
     data = evaluate(definitions, instance, "spot_catch_up")
     assert ranges_of(data) == [("2024-03-01", "2024-03-07")]
@@ -203,9 +223,7 @@ def test_a_setting_says_how_far_back_the_catch_up_looks(settings: Settings, inst
     assert ranges_of(evaluate(definitions, instance, "spot_catch_up")) == [("2024-03-06", "2024-03-07")]
 
 
-def test_no_day_before_the_first_partition_is_requested(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
+def test_no_day_before_the_first_partition_is_requested(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     at = dt.datetime(2017, 7, 3, 0, 37, tzinfo=dt.UTC)
     assert ranges_of(evaluate(definitions, instance, "spot_catch_up", at)) == [("2017-07-01", "2017-07-02")]

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 import binance_assets
 from binance_assets.orchestration import dagster_internals
@@ -86,7 +86,7 @@ def _class_paths(node: Any) -> list[tuple[str, str]]:
 
 
 def test_the_classes_that_configuration_names_exist() -> None:
-    pairs = _class_paths(yaml.safe_load((CHECKOUT / "dagster.yaml").read_text())) + _class_paths(NO_COMPUTE_LOGS)
+    pairs = _class_paths(YAML(typ="safe").load(CHECKOUT / "dagster.yaml")) + _class_paths(NO_COMPUTE_LOGS)
     assert len(pairs) == 3
     for module, name in pairs:
         assert inspect.isclass(getattr(importlib.import_module(module), name))
