@@ -21,7 +21,7 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
     Args:
         series: The series.
         partition: The partition.
-        stored: What the lake holds of it.
+        stored: Its entry in the lake.
     """
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/partition_row_count": dg.MetadataValue.int(stored.rows),

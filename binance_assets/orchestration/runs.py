@@ -191,7 +191,7 @@ def report_present(
     Args:
         instance: The instance.
         series: The series.
-        present: Partitions with what the lake holds of them.
+        present: Partitions with their entries in the lake.
         again: Whether to report also those that Dagster knows.
 
     Returns:

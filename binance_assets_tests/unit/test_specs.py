@@ -1,4 +1,4 @@
-"""A snapshot of everything that the code location declares, so that a review shows every change of it.
+"""A snapshot of everything that the code location declares, so that a review shows every change.
 
 After an intended change: ``UPDATE_SNAPSHOT=1 python -m pytest binance_assets_tests/unit/test_specs.py``.
 """
