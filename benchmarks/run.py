@@ -54,14 +54,14 @@ from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.pages import Page
 from binance_assets.exchange.session import Exchange
 from binance_assets.exchange.usage import Metrics
-from binance_assets.ingest.blocks import plan
+from binance_assets.ingest.blocks import plan_rest_pages
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.model.markets import MARKETS, Market
 from binance_assets.model.partitions import Partition, partitions_between
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, to_ms
-from binance_assets.sandbox import SandboxOptions, running_sandbox
-from binance_assets.sandbox.venue import Served
+from binance_assets.sandbox import SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings, Source, read_settings
 
 ROUND_TRIP_MS: Final = 100
@@ -152,10 +152,10 @@ class SandboxProcess:
     url: str
     _connection: Connection
 
-    def requests(self) -> list[Served]:
+    def requests(self) -> list[ServedRequest]:
         """What it was asked so far."""
         self._connection.send("requests")
-        served: list[Served] = self._connection.recv()
+        served: list[ServedRequest] = self._connection.recv()
         return served
 
 
@@ -261,7 +261,7 @@ def run_engine(work: Work, url: str, folder: Path, source: Source = "rest") -> E
     began = time.perf_counter()
     exchange = Exchange(series.market, settings_of(url, folder))
     try:
-        for result in download(exchange, series, work.partitions, source):
+        for result in download(exchange, series, work.partitions, DownloadOptions(source)):
             candles += result.candles.height
             refused += not result.is_accepted
         seconds = time.perf_counter() - began
@@ -287,7 +287,7 @@ def bare_loop(work: Work, url: str, workers: int) -> float:
     fetch = _fetcher(session, series, url + series.market.api + "/klines")
     began = time.perf_counter()
     with ThreadPoolExecutor(workers) as threads:
-        for status in threads.map(fetch, plan(series, work.partitions)):
+        for status in threads.map(fetch, plan_rest_pages(series, work.partitions)):
             if status != requests.codes.ok:
                 raise BenchmarkError(f"{work.name}: the bare loop was answered with {status}")
     seconds = time.perf_counter() - began
@@ -384,7 +384,7 @@ def sustained_row(work: Work) -> Row:
     )
 
 
-def shares_of_full_minutes(served: Sequence[Served], market: Market) -> list[float]:
+def shares_of_full_minutes(served: Sequence[ServedRequest], market: Market) -> list[float]:
     """The part of the weight limit that was used in each minute but the last, which needed only what was left."""
     weights: Counter[int] = Counter()
     for request in served:

@@ -1,5 +1,106 @@
-"""Binance candles you can trust, as Dagster assets."""
+"""Binance candles you can trust, as Dagster assets: the public Python API.
+
+The names in ``__all__`` are public; everything else may change without notice. Each name is imported from its module on
+first use. So ``import binance_assets`` is fast and loads neither Polars, Pandera, nor Dagster.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # What type checkers see; _MODULES says the same for the interpreter, and a test compares the two.
+    from binance_assets.definitions import candle_definitions
+    from binance_assets.exchange.errors import Cancelled, ExchangeError
+    from binance_assets.exchange.session import Exchange
+    from binance_assets.ingest.download import download
+    from binance_assets.ingest.options import DownloadOptions
+    from binance_assets.model.intervals import INTERVALS, Interval, parse_interval
+    from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market, parse_market
+    from binance_assets.model.partitions import Partition, partitions_between
+    from binance_assets.model.results import PartitionResult, Provenance, Verdict
+    from binance_assets.model.series import Series, parse_series
+    from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
+    from binance_assets.storage.lake import Lake, StoredPartition
+
+__all__ = [
+    "COINM",
+    "INTERVALS",
+    "MARKETS",
+    "SPOT",
+    "USDM",
+    "Cancelled",
+    "ConfigurationError",
+    "DownloadOptions",
+    "Exchange",
+    "ExchangeError",
+    "Interval",
+    "Lake",
+    "Market",
+    "Partition",
+    "PartitionResult",
+    "Provenance",
+    "Series",
+    "Settings",
+    "Source",
+    "StoredPartition",
+    "Verdict",
+    "__version__",
+    "candle_definitions",
+    "download",
+    "parse_interval",
+    "parse_market",
+    "parse_series",
+    "partitions_between",
+    "read_settings",
+]
+
+_MODULES = {
+    "COINM": "model.markets",
+    "INTERVALS": "model.intervals",
+    "MARKETS": "model.markets",
+    "SPOT": "model.markets",
+    "USDM": "model.markets",
+    "Cancelled": "exchange.errors",
+    "ConfigurationError": "settings",
+    "DownloadOptions": "ingest.options",
+    "Exchange": "exchange.session",
+    "ExchangeError": "exchange.errors",
+    "Interval": "model.intervals",
+    "Lake": "storage.lake",
+    "Market": "model.markets",
+    "Partition": "model.partitions",
+    "PartitionResult": "model.results",
+    "Provenance": "model.results",
+    "Series": "model.series",
+    "Settings": "settings",
+    "Source": "settings",
+    "StoredPartition": "storage.lake",
+    "Verdict": "model.results",
+    "candle_definitions": "definitions",
+    "download": "ingest.download",
+    "parse_interval": "model.intervals",
+    "parse_market": "model.markets",
+    "parse_series": "model.series",
+    "partitions_between": "model.partitions",
+    "read_settings": "settings",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module on first use.
+
+    Raises:
+        AttributeError: The name is not public.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The program's entrance: an interrupt while it is still being loaded is no traceback either."""
+"""The entry point of the program. An interrupt while it still loads ends it without a traceback, too."""
 
 from __future__ import annotations
 

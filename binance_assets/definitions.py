@@ -29,7 +29,7 @@ from binance_assets.settings import Settings, Source, read_settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Tracked, Universe, read_universe
 
-__all__ = ["build_defs", "definitions_for", "defs"]
+__all__ = ["build_defs", "candle_definitions", "definitions_for", "defs"]
 
 
 def build_defs(settings: Settings, universe: Universe, listener: ProgressListener | None = None) -> dg.Definitions:
@@ -89,8 +89,20 @@ def definitions_for(
     return build_defs(settings, Universe(tuple(chosen)), listener)
 
 
+def candle_definitions() -> dg.Definitions:
+    """Return the definitions that the environment and the universe file describe, to merge them with your own.
+
+    Dagster takes the first ``LazyDefinitions`` that it finds in a module, imported or not. A module that imports
+    :data:`defs` by name therefore loses its own definitions without a message; this function avoids that.
+
+    Raises:
+        ConfigurationError: A setting or the universe file is not usable.
+    """
+    settings = read_settings(os.environ)
+    return build_defs(settings, read_universe(settings.universe))
+
+
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return the code location that the environment and the universe file describe; Dagster calls it to load them."""
-    settings = read_settings(os.environ)
-    return build_defs(settings, read_universe(settings.universe))
+    return candle_definitions()

@@ -1,32 +1,54 @@
-"""Processes of this host: whether one still lives, and how they keep out of each other's way."""
+"""Whether a process of this host still runs.
+
+Process numbers are reused, so a number alone does not identify a process; its start time does. Both are stored by
+other modules as plain strings (run tags, leases, names of temporary files).
+"""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import Final
+
+import psutil
+
+# The boot time that Linux reports may differ by a second between two reads while the system clock is being adjusted.
+# A process number is never reused that fast.
+_TOLERANCE_SECONDS: Final = 2
 
 
-def is_alive(pid: int, began: str = "") -> bool:
-    """Whether a process with the number ``pid`` runs on this host.
+def is_alive(pid: int, started: str | None = None) -> bool:
+    """Return whether the process ``pid`` runs on this host.
 
     Args:
-        pid: Its number, which the system gives to another process some time after its end.
-        began: What :func:`process_start_time` said of it when it lived; empty where that is not known.
+        pid: The process number. The system gives it to another process some time after the end of this one.
+        started: What :func:`process_start_time` returned while the process lived. None, an empty string or a string
+            that is no number means that the start time is unknown; then the number alone decides.
     """
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
+        if not psutil.pid_exists(pid):
+            return False
+    except OverflowError:  # larger than any process number
         return False
-    except PermissionError:
-        pass
-    return not began or process_start_time(pid) in ("", began)
+    if not started or not started.isdigit():
+        return True
+    now = process_start_time(pid)
+    return now is None or abs(int(now) - int(started)) <= _TOLERANCE_SECONDS * _ticks_per_second()
 
 
-def process_start_time(pid: int) -> str:
-    """When the process began, in the system's own count; empty where the system does not tell (it has no ``/proc``)."""
+def process_start_time(pid: int) -> str | None:
+    """Return when the process ``pid`` started, as a number in the system's clock ticks; None if that is unknown.
+
+    On Linux the ticks count from the boot, as in ``/proc/<pid>/stat``: the kernel stores this number, and adjustments
+    of the system clock do not change it. Run tags of earlier versions hold exactly this string, so they stay
+    comparable. Other systems store an absolute time; there the ticks count from the epoch.
+    """
     try:
-        # The name of the program stands in parentheses and may hold anything; what counts comes behind it.
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return after_name[19]
-    except (OSError, IndexError):
-        return ""
+        created = psutil.Process(pid).create_time()
+    except (psutil.Error, ValueError):  # no such process, no permission to ask, or not a process number
+        return None
+    origin = psutil.boot_time() if psutil.LINUX else 0.0
+    return str(round((created - origin) * _ticks_per_second()))
+
+
+def _ticks_per_second() -> int:
+    return os.sysconf("SC_CLK_TCK")

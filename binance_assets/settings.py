@@ -1,6 +1,9 @@
-"""Every setting of the project: its environment variable, default and bounds, in one table.
+"""The settings of the project: environment variable, default and bounds of each, in one table.
 
-The README's table of settings says the same in prose; a test holds the two together.
+The README has the same table in prose; a test checks that it names every variable.
+
+The variables are read with plain Pydantic. ``pydantic-settings`` (2.16) was tried: its errors take at least four lines,
+it accepts variables in any case, and it refuses a variable that holds only spaces, which here counts as not set.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from binance_assets.model.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
 
 Source = Literal["auto", "rest", "archive"]
+"""Where candles come from."""
 
 
 class ConfigurationError(Exception):
-    """A setting, the universe or the lake is not usable; the message is one line that names the way out."""
+    """A setting, the universe or the lake cannot be used; the message is one line that says how to fix it."""
 
 
 def _host_only(url: str) -> str:
@@ -35,7 +39,7 @@ Location = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 def _default_ledger() -> Path:
-    # Named after the host, because the state folder of a user may be shared by several.
+    # Named after the host, because several hosts may share the state folder of a user.
     return Path(platformdirs.user_state_dir("binance-assets")) / f"ledger-{socket.gethostname()}.sqlite"
 
 
@@ -54,55 +58,66 @@ class Settings(BaseModel):
     )
     source: Source = Field("auto", alias="BINANCE_ASSETS_SOURCE", description="Where candles come from")
     max_workers: int = Field(
-        50, ge=1, le=500, alias="BINANCE_ASSETS_MAX_WORKERS", description="Most requests in flight at once"
+        50, ge=1, le=500, alias="BINANCE_ASSETS_MAX_WORKERS", description="Highest number of requests in flight"
     )
     warmup: int = Field(
-        3, ge=1, le=100, alias="BINANCE_ASSETS_WARMUP", description="Pages fetched one by one to measure the network"
+        3,
+        ge=1,
+        le=100,
+        alias="BINANCE_ASSETS_WARMUP",
+        description="Pages fetched one by one to measure round trips",
     )
     weight_share: float = Field(
-        1.0, ge=0.01, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the request weight to use"
+        1.0, ge=0.01, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the weight limit to use"
     )
     ledger: Location = Field(
         default_factory=_default_ledger,
         alias="BINANCE_ASSETS_LEDGER",
-        description="File in which all processes of this host count request weight",
+        description="File in which all processes of this host record request weight",
     )
     ban_patience: float = Field(
-        900, ge=0, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban to wait out, seconds"
+        900, ge=0, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban to wait for, seconds"
     )
     connect_timeout: float = Field(
-        5, gt=0, alias="BINANCE_ASSETS_CONNECT_TIMEOUT", description="Longest wait for a connection, seconds"
+        5, gt=0, alias="BINANCE_ASSETS_CONNECT_TIMEOUT", description="Timeout for a connection, seconds"
     )
     read_timeout: float = Field(
-        15, gt=0, alias="BINANCE_ASSETS_READ_TIMEOUT", description="Longest silence of an open connection, seconds"
+        15,
+        gt=0,
+        alias="BINANCE_ASSETS_READ_TIMEOUT",
+        description="Timeout for data on an open connection, seconds",
     )
     catch_up_days: int = Field(
-        14, ge=1, le=366, alias="BINANCE_ASSETS_CATCH_UP_DAYS", description="How many days back the catch-up looks"
+        14,
+        ge=1,
+        le=366,
+        alias="BINANCE_ASSETS_CATCH_UP_DAYS",
+        description="Past days that the catch-up checks",
     )
     strict: bool = Field(
-        False, alias="BINANCE_ASSETS_STRICT", description="Refuse days whose sums differ from the exchange's"
+        False, alias="BINANCE_ASSETS_STRICT", description="Refuse partitions whose totals differ from the exchange's"
     )
 
     def url(self, market: Market) -> str:
-        """The host that serves ``market``."""
+        """Return the URL of the host that serves ``market``."""
         return {SPOT.name: self.spot_url, USDM.name: self.usdm_url, COINM.name: self.coinm_url}[market.name]
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """The settings that ``environment`` (such as ``os.environ``) names; an empty variable counts as unset.
+    """Return the settings from ``environment`` (such as ``os.environ``); an empty variable counts as not set.
 
     Raises:
-        ConfigurationError: A value is of the wrong kind or out of bounds.
+        ConfigurationError: A value has the wrong type or is out of bounds.
     """
     known = {field.alias for field in Settings.model_fields.values()}
     return make_settings({name: value for name, value in environment.items() if name in known and value.strip()})
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:
-    """The settings with ``values``, by the names of the fields or of the variables.
+    """Return the settings with ``values``, keyed by field or by environment variable.
 
     Raises:
-        ConfigurationError: A value is of the wrong kind or out of bounds.
+        ConfigurationError: A value has the wrong type or is out of bounds; the message names the first such value.
     """
     try:
         return Settings.model_validate(values)

@@ -19,6 +19,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import RECORDED, Fetch, Open, Run, cli_environment, environment_of
+from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import new_instance
 
 # Files whose tests mostly wait for other processes.
@@ -74,7 +75,7 @@ def open_exchange(settings: Settings) -> Iterator[Open]:
     opened: list[Exchange] = []
 
     def open_one(series: str) -> Exchange:
-        opened.append(Exchange(parse_series(series).market, settings))
+        opened.append(Exchange(parse_series(series).market, settings, retrier=quick_retrier()))
         return opened[-1]
 
     yield open_one

@@ -1,1 +1,6 @@
-"""What candles look like and when a period of them is to be trusted. Knows no network, no files, no Dagster."""
+"""The table of candles: its columns, its schema, how responses become a table, how fine candles become coarse ones.
+
+What belongs here: functions from bytes or tables to tables, and the Pandera schema of its rows.
+What does not: which candles a partition must have and whether to trust them (:mod:`binance_assets.completeness`), and
+anything that knows the network, files or Dagster. Only :mod:`binance_assets.candles.schema` imports Pandera.
+"""

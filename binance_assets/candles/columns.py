@@ -11,15 +11,14 @@ from binance_assets.model.markets import Market
 
 TIME: Final = pl.Datetime("ms", "UTC")
 
-
 DESCRIPTIONS: Final = {
-    "open_time": "Moment in which the candle opens, UTC",
+    "open_time": "Time at which the candle opens, UTC",
     "open": "First price, in the quote asset",
     "high": "Highest price",
     "low": "Lowest price",
     "close": "Last price",
     "volume": "Traded amount: base asset on spot and USD-M, number of contracts on COIN-M",
-    "close_time": "Last millisecond of the candle, UTC; earlier where the exchange stopped amid it",
+    "close_time": "Last millisecond of the candle, UTC; earlier if the exchange stopped during the candle",
     "quote_volume": "Traded amount in the quote asset",
     "base_volume": "Traded amount in the base asset",
     "trades": "Number of trades",
@@ -28,13 +27,12 @@ DESCRIPTIONS: Final = {
     "taker_buy_base_volume": "Part of base_volume in which the buyer was the taker",
 }
 
-
 PRICES: Final = ("open", "high", "low", "close")
 
 
 @cache
 def columns(market: Market) -> dict[str, pl.DataType]:
-    """Names and types of the table's columns, in their order, which is the order of Binance's row fields."""
+    """Return names and types of the table's columns, in the order of Binance's row fields."""
     volume, turnover, taker_volume, taker_turnover = market.value_columns
     names = ("open_time", *PRICES, volume, "close_time", turnover, "trades", taker_volume, taker_turnover)
     types: dict[str, pl.DataType] = {"open_time": TIME, "close_time": TIME, "trades": pl.Int64()}
@@ -42,5 +40,5 @@ def columns(market: Market) -> dict[str, pl.DataType]:
 
 
 def empty_candles(market: Market) -> pl.DataFrame:
-    """A table of candles without rows."""
+    """Return a table of candles without rows."""
     return pl.DataFrame(schema=columns(market))

@@ -1,4 +1,4 @@
-"""From the bytes of a klines answer to a typed Polars frame, or a ``ValueError``; nothing else comes out."""
+"""Parsing of klines responses and archive files: bytes become a typed Polars frame, or the only error, ValueError."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from binance_assets.candles.columns import TIME, columns, empty_candles
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import ROW_FIELDS, Market
 
-_NOTHING, _UNUSED = "nothing", "unused"
+# Names of the two fields of a line that are no columns of the table: the empty first one and Binance's unused last one.
+_EMPTY_FIELD, _UNUSED_FIELD = "empty", "unused"
 
-
-# As milliseconds this were the year 33658.
+# Read as milliseconds, this is a date in the year 33658.
 _LEAST_MICROSECONDS: Final = 10**15
-
 
 _BRACKETS_TO_LINES: Final = bytes.maketrans(b"]", b"\n")
 
+_NOT_A_NUMBER: Final = "a field is not a number of the expected kind"
+
 
 def csv_rows(body: bytes) -> bytes:
-    """The rows of a klines answer as lines of CSV, each with an empty first field and a line end.
+    """Return the rows of a klines response as lines of CSV, each with an empty first field and a line end.
 
-    As CSV a page is read in less than half the time of a JSON parser, many pages are read in one call, and both
-    without the interpreter lock. What is not plain enough for that is read as JSON, which has the last word.
+    Polars reads a page as CSV in less than half the time of a JSON parser, reads many pages in one call, and does both
+    without the interpreter lock. A body that is not plain enough for that is parsed as JSON, which decides.
 
     Raises:
         ValueError: The body is not a list of rows of numbers.
@@ -35,29 +36,29 @@ def csv_rows(body: bytes) -> bytes:
         return b""
     if body.startswith(b"[[") and body.endswith(b"]]") and b" " not in body and b"\n" not in body:
         lines = b"," + body.translate(_BRACKETS_TO_LINES, b'["')[:-1]
-        # A row with too few fields would be filled up with nulls, and make up for one with too many.
+        # Polars fills a row with too few fields with nulls, so one such row could hide another with too many.
         if lines.count(b",") == lines.count(b"\n") * ROW_FIELDS:
             return lines
     return _csv_from_json(body)
 
 
 def count_rows(rows: bytes) -> int:
-    """How many candles the lines of :func:`csv_rows` hold."""
+    """Return the number of candles in the lines of :func:`csv_rows`."""
     return rows.count(b"\n")
 
 
 def parse_rows(market: Market, rows: bytes) -> pl.DataFrame:
-    """The table that lines of :func:`csv_rows` hold.
+    """Parse the lines of :func:`csv_rows`, of one page or of several, into a table with the columns of ``market``.
 
     Raises:
-        ValueError: A field is empty or not the number that it should be.
+        ValueError: A field is empty or not a number of the expected kind.
     """
     if not rows:
         return empty_candles(market)
     try:
-        raw = pl.read_csv(rows, has_header=False, schema=_raw_schema(market), quote_char=None).drop(_NOTHING)
+        raw = pl.read_csv(rows, has_header=False, schema=_raw_schema(market), quote_char=None).drop(_EMPTY_FIELD)
     except pl.exceptions.PolarsError:
-        raise ValueError("a field is not the number that it should be") from None
+        raise ValueError(_NOT_A_NUMBER) from None
     if any(raw.null_count().row(0)):
         raise ValueError("a field is empty")
     return _typed(market, raw)
@@ -71,26 +72,26 @@ def _typed(market: Market, raw: pl.DataFrame) -> pl.DataFrame:
 @cache
 def _raw_schema(market: Market) -> dict[str, pl.DataType]:
     types = {name: pl.Int64() if dtype == TIME else dtype for name, dtype in columns(market).items()}
-    return {_NOTHING: pl.String(), **types, _UNUSED: pl.String()}
+    return {_EMPTY_FIELD: pl.String(), **types, _UNUSED_FIELD: pl.String()}
 
 
 def parse_archive(market: Market, text: bytes) -> pl.DataFrame:
-    """The table in a CSV of the public archive.
+    """Parse a CSV of the public archive into a table with the columns of ``market``.
 
-    Some files have a header row and some have none, and spot files count in microseconds from 2025 on; both may change
-    when a file is issued anew, so both are looked at.
+    Some files have a header row and some do not, and spot files count in microseconds from 2025 on. Both may change
+    when Binance publishes a file again, so both are detected.
 
     Raises:
-        ValueError: The text is not what the archive's files hold.
+        ValueError: The text is not a CSV of candles.
     """
     lines = text if text[:1].isdigit() else text.partition(b"\n")[2]
     if not lines:
         return empty_candles(market)
-    schema = {name: dtype for name, dtype in _raw_schema(market).items() if name != _NOTHING}
+    schema = {name: dtype for name, dtype in _raw_schema(market).items() if name != _EMPTY_FIELD}
     try:
         raw = pl.read_csv(lines, has_header=False, schema=schema, quote_char=None)
     except pl.exceptions.PolarsError:
-        raise ValueError("a line is no candle") from None
+        raise ValueError("a line is not a candle") from None
     if any(raw.null_count().row(0)):
         raise ValueError("a field is empty")
     if raw["open_time"][0] >= _LEAST_MICROSECONDS:
@@ -113,28 +114,28 @@ def _field(value: Any) -> str:
         raise ValueError("a field is neither a number nor a text")
     text = str(value)
     if not text.isascii() or not text.isprintable() or "," in text or " " in text:
-        raise ValueError("a field is not the number that it should be")
+        raise ValueError(_NOT_A_NUMBER)
     return text
 
 
 def check_window(frame: pl.DataFrame, interval: Interval, start: int, end: int) -> None:
-    """Hold a table against the window that was asked for.
+    """Check that a table holds only candles of the requested window.
 
     Args:
-        frame: One page, or several that follow each other.
-        interval: The interval that was asked.
-        start: First open time that was asked, ms UTC.
+        frame: Candles of one page, or of several consecutive ones.
+        interval: The requested interval.
+        start: First requested open time, ms UTC.
         end: End of the window, ms UTC, excluded.
 
     Raises:
-        ValueError: A candle lies outside the window or off the grid, comes twice or out of order.
+        ValueError: A candle is outside the window, off the grid, repeated or out of order.
     """
     if frame.is_empty():
         return
     opens = frame["open_time"].to_physical()
     if frame.height > 1 and not (opens.diff().slice(1) > 0).all():
-        raise ValueError("candles come twice or out of order")
+        raise ValueError("candles are repeated or out of order")
     if opens[0] < start or opens[-1] >= end:
-        raise ValueError("candles lie outside the window that was asked for")
+        raise ValueError("candles are outside the requested window")
     if not (interval.is_month or interval.has_symbol_phase) and ((opens - interval.anchor) % interval.step != 0).any():
-        raise ValueError(f"candles lie off the grid of {interval}")
+        raise ValueError(f"candles are off the grid of {interval}")

@@ -1,6 +1,7 @@
-"""The table of candles: its columns and what must hold in every row, as one Pandera schema per market and interval.
+"""The Pandera schema of the candle table, one per market and interval: the columns, and the rules for every row.
 
-This is the single description of the table; the Parquet files, Dagster's column metadata and the README follow it.
+Names, types and descriptions of the columns come from :mod:`binance_assets.candles.columns`. Together they are the only
+description of the table: the Parquet files, Dagster's column metadata and the README follow them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from binance_assets.model.markets import Market
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """What must hold in every row: ``column says``, true where ``holds`` is."""
+    """A rule for every row.
+
+    Attributes:
+        column: The column that it is about.
+        message: What must be true of that column, as the end of a sentence.
+        holds: True in rows that follow the rule.
+    """
 
     column: str
     message: str
@@ -33,21 +40,21 @@ class _Rule:
 
 @cache
 def candle_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
-    """The schema that every accepted table of candles of a market and interval satisfies.
+    """Return the schema that every accepted table of candles of a market and interval satisfies.
 
-    Types; no nulls; open times strictly ascending and on the interval's grid (``3d``: one grid for the table);
-    ``low <= open, close <= high``; prices positive and finite; volumes and trades not negative; what takers bought
-    not more than the total. Holes are not its business, see :mod:`binance_assets.completeness.validation`.
+    It checks types; no nulls; open times strictly ascending and on the grid of the interval (``3d``: one grid per
+    table); ``low <= open, close <= high``; prices positive and finite; volumes and trades not negative; taker volumes
+    at most the total. It does not look for gaps, see :mod:`binance_assets.completeness.validation`.
     """
     return _schema(market, interval, [rule.check() for rule in _rules(market, interval)], nullable=False)
 
 
 @cache
 def quick_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
-    """The same rules as one check: ten times as fast, but it only says that something is wrong, not what."""
-    sound = [pl.col(name).is_not_null() for name in columns(market)]
-    together = pl.all_horizontal([*sound, *(rule.holds for rule in _rules(market, interval))])
-    check = pa.Check(_all_true(together), name="every rule holds", ignore_na=False)
+    """Return the same rules as one check: ten times as fast, but it says only that a rule is broken, not which."""
+    is_filled = [pl.col(name).is_not_null() for name in columns(market)]
+    every_rule = pl.all_horizontal([*is_filled, *(rule.holds for rule in _rules(market, interval))])
+    check = pa.Check(_all_true(every_rule), name="every rule holds", ignore_na=False)
     return _schema(market, interval, [check], nullable=True)
 
 
@@ -65,7 +72,7 @@ def _rules(market: Market, interval: Interval) -> list[_Rule]:
     volume, turnover, taker_volume, taker_turnover = market.value_columns
     open_time, close_time = pl.col("open_time"), pl.col("close_time")
     step = pl.duration(milliseconds=interval.step)
-    # A NaN is greater than any number in Polars, so finiteness is asked for by name.
+    # In Polars NaN is greater than any number, so the rules check explicitly that values are finite.
     prices = [_Rule(name, "is a positive number", _finite(name) & (pl.col(name) > 0)) for name in PRICES]
     amounts = [
         _Rule(name, "is a number and not negative", _finite(name) & (pl.col(name) >= 0))
@@ -75,10 +82,10 @@ def _rules(market: Market, interval: Interval) -> list[_Rule]:
         *prices,
         *amounts,
         _Rule("trades", "is not negative", pl.col("trades") >= 0),
-        _Rule("open_time", "comes after the one before", (open_time > open_time.shift(1)).fill_null(True)),
-        _Rule("open_time", f"lies on the grid of {interval}", _on_grid(interval)),
-        # Not equality: where the engine stopped amid a candle its close time is cut short, or 1 ms past the grid.
-        _Rule("close_time", "lies within the candle", close_time.is_between(open_time, open_time + step)),
+        _Rule("open_time", "is later than the one before", (open_time > open_time.shift(1)).fill_null(True)),
+        _Rule("open_time", f"is on the grid of {interval}", _on_grid(interval)),
+        # Not equality: if the exchange stopped during a candle, its close time is earlier, or 1 ms past the grid.
+        _Rule("close_time", "is within the candle", close_time.is_between(open_time, open_time + step)),
         _Rule("low", "is at most open and close", pl.col("low") <= pl.min_horizontal("open", "close")),
         _Rule("high", "is at least open and close", pl.col("high") >= pl.max_horizontal("open", "close")),
         _Rule(taker_volume, f"is at most {volume}", pl.col(taker_volume) <= pl.col(volume)),

@@ -1,8 +1,8 @@
-"""The exchange's own sums: what its ``1d`` candles say was traded, to hold a period's candles against.
+"""Control totals: what was traded according to the exchange's own ``1d`` candles.
 
-A hole in which nothing was traded leaves the sums as they are; candles that were lost take their trades with them. On
-recorded data this holds across outages too: ETHUSDT had 1360 candles of a minute on 2023-03-24, and their trades are
-those of its ``1d`` candle to the last one.
+A gap in which nothing was traded leaves the totals unchanged; candles that were lost take their trades with them. In
+recorded data this holds across outages too: ETHUSDT had 1360 candles of 1m on 2023-03-24, and the sum of their trades
+equals that of its ``1d`` candle exactly.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from binance_assets.candles.columns import empty_candles
 from binance_assets.model.markets import Market
 from binance_assets.model.timestamps import DAY
 
-# Binance counts amounts to eight decimals at the most. A sum of floats is off by far less than the relative part.
+# Binance reports amounts with at most eight decimals. The rounding error of a sum of floats is far below the relative
+# tolerance.
 _HALF_A_UNIT: Final = 0.5e-8
-
-
-_RELATIVE: Final = 1e-12
+_RELATIVE_TOLERANCE: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Totals:
     Attributes:
         trades: Number of trades.
         amounts: Totals of the market's value columns, in their order.
-        candles: From how many candles they were added up.
+        candles: Number of candles that were added up.
     """
 
     trades: int
@@ -41,11 +40,11 @@ class Totals:
 
 
 class ControlTotals:
-    """The ``1d`` candles of a symbol, as far as they were had.
+    """The ``1d`` candles of a symbol, as far as they are known.
 
     Args:
         market: The market.
-        daily: Candles of ``1d``, ascending; None for none.
+        daily: Candles of ``1d``, ascending; None if there are none.
     """
 
     def __init__(self, market: Market, daily: pl.DataFrame | None = None) -> None:
@@ -53,79 +52,80 @@ class ControlTotals:
         self.daily = empty_candles(market) if daily is None else daily
         self._days = totals_by_day(market, self.daily)
 
-    def has(self, day: int) -> bool:
-        """Whether there is a candle that opens at ``day``, ms UTC."""
+    def has_day(self, day: int) -> bool:
+        """Return whether a candle opens at ``day``, ms UTC."""
         return day in self._days
+
+    def covers(self, start: int, end: int) -> bool:
+        """Return whether there is a candle for every day from ``start`` to ``end`` (ms UTC, excluded)."""
+        return all(day in self._days for day in range(start, end, DAY))
+
+    def extends_to(self, day: int) -> bool:
+        """Return whether a candle opens at ``day`` (ms UTC) or later."""
+        return self.last is not None and self.last >= day
 
     @property
     def first(self) -> int | None:
-        """Open time of the first candle, ms UTC; None where there is none."""
+        """Open time of the first candle, ms UTC; None without candles."""
         return min(self._days, default=None)
 
     @property
     def last(self) -> int | None:
-        """Open time of the last candle, ms UTC; None where there is none."""
+        """Open time of the last candle, ms UTC; None without candles."""
         return max(self._days, default=None)
 
-    def sums(self, start: int, end: int, starts_here: bool = False) -> Totals | None:
-        """What was traded in the days from ``start`` to ``end``, ms UTC; None where one of them is not in the books.
+    def totals_for(self, start: int, end: int, includes_first_trade: bool = False) -> Totals | None:
+        """Return what was traded from ``start`` to ``end``; None if the candle of one of these days is unknown.
 
         Args:
-            start: First day.
-            end: Day after the last.
-            starts_here: Whether the symbol's first trade is in the span: there are no days before it.
+            start: First day, ms UTC.
+            end: Day after the last one, ms UTC.
+            includes_first_trade: Whether the symbol's first trade is in the span, so that days before it have no
+                candle.
         """
-        begin = max(start, self.first or start) if starts_here else start
-        return None if begin >= end or self.lacks_any(begin, end) else total(self._days, begin, end)
-
-    def continues_after(self, day: int) -> bool:
-        """Whether there is a candle that opens at ``day`` (ms UTC) or later."""
-        return self.last is not None and self.last >= day
-
-    def lacks_any(self, start: int, end: int) -> bool:
-        """Whether a day from ``start`` to ``end`` (ms UTC) is not in the books."""
-        return any(day not in self._days for day in range(start, end, DAY))
+        begin = max(start, self.first or start) if includes_first_trade else start
+        return combine(self._days, begin, end) if begin < end and self.covers(begin, end) else None
 
     def merged_with(self, daily: pl.DataFrame) -> ControlTotals:
-        """These books with newer candles in the place of older ones."""
+        """Return these control totals with newer ``1d`` candles in place of older ones."""
         both = pl.concat([self.daily, daily]).unique("open_time", keep="last").sort("open_time")
         return ControlTotals(self.market, both)
 
 
 def totals_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Totals]:
-    """The totals of a table of candles by the day in which they open, ms UTC."""
+    """Return the totals of a table of candles, by the day in which they open, ms UTC."""
     day = pl.col("open_time").to_physical() // DAY * DAY
     summed = candles.group_by(day.alias("day")).agg(pl.col("trades", *market.value_columns).sum(), pl.len())
     return {row[0]: Totals(row[1], row[2:-1], row[-1]) for row in summed.iter_rows()}
 
 
-def total(days: Mapping[int, Totals], start: int, end: int) -> Totals:
-    """The sum of the days from ``start`` to ``end``, ms UTC; days that are not there count as nothing."""
+def combine(days: Mapping[int, Totals], start: int, end: int) -> Totals:
+    """Return the sum of the days from ``start`` to ``end`` (ms UTC, excluded); absent days add nothing."""
     chosen = [days[day] for day in range(start, end, DAY) if day in days]
     if len(chosen) == 1:
         return chosen[0]
-    amounts = zip(*(sums.amounts for sums in chosen), strict=True)
-    totals = tuple(map(math.fsum, amounts)) or (0.0,) * 4
-    return Totals(sum(sums.trades for sums in chosen), totals, sum(sums.candles for sums in chosen))
+    columns = zip(*(totals.amounts for totals in chosen), strict=True)
+    amounts = tuple(map(math.fsum, columns)) or (0.0,) * 4
+    return Totals(sum(totals.trades for totals in chosen), amounts, sum(totals.candles for totals in chosen))
 
 
-def difference(market: Market, ours: Totals, theirs: Totals) -> str:
-    """What keeps two sums from balancing, in words; empty where they balance.
+def discrepancy(market: Market, actual: Totals, control: Totals) -> str | None:
+    """Return how two totals differ, as text; None if they agree.
 
-    Trades must agree exactly, and volumes to half of the eighth decimal, or 1e-12 of themselves where that is more. A
-    turnover is price times volume, which the exchange rounds in each candle (in recorded COIN-M candles of one price by
-    half of the eighth decimal at the most), so there each candle adds as much.
+    Trades must agree exactly, and volumes to half of the eighth decimal, or to 1e-12 of the volume if that is more. A
+    quote or base volume is price times quantity, which the exchange rounds in each candle (in recorded COIN-M candles
+    of a single price by at most half of the eighth decimal), so there the tolerance grows with the number of candles.
 
     Args:
         market: The market.
-        ours: The sum of the candles.
-        theirs: What the exchange's own candle says.
+        actual: The sum of the candles.
+        control: What the exchange's own candle says.
     """
-    if ours.trades != theirs.trades:
-        return f"{ours.trades:,} trades of {theirs.trades:,}"
+    if actual.trades != control.trades:
+        return f"{actual.trades:,} trades of {control.trades:,}"
     _, turnover, _, taker_turnover = market.value_columns
-    for name, one, other in zip(market.value_columns, ours.amounts, theirs.amounts, strict=True):
-        rounded = max(1, ours.candles) if name in (turnover, taker_turnover) else 1
-        if abs(one - other) > max(rounded * _HALF_A_UNIT, _RELATIVE * abs(other)):
-            return f"{name} {one:.10g} of {other:.10g}"
-    return ""
+    for name, ours, theirs in zip(market.value_columns, actual.amounts, control.amounts, strict=True):
+        roundings = max(1, actual.candles) if name in (turnover, taker_turnover) else 1
+        if abs(ours - theirs) > max(roundings * _HALF_A_UNIT, _RELATIVE_TOLERANCE * abs(theirs)):
+            return f"{name} {ours:.10g} of {theirs:.10g}"
+    return None

@@ -1,8 +1,8 @@
-"""The known moments in which a whole market of Binance stood still, from the table ``known_outages.csv`` beside this.
+"""The known outages of whole markets of Binance, from the table ``known_outages.csv`` beside this module.
 
-The table names outages that the books have proved; it never proves one. Its stops and resumes (UTC; the stop minute
-may have a candle of its own, cut short at ``last_candle``) were seen alike on eight spot symbols, in rows recorded from
-the API and in files of the archive, 2017 to 2026. Binance publishes no such list.
+The table only names outages that the control totals have proved; it never proves one. Its stops and resumes (UTC; the
+minute of the stop may have a candle, cut short at ``last_candle``) were the same on eight spot symbols, in rows
+recorded from the API and in files of the archive, 2017 to 2026. Binance publishes no such list.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from binance_assets.model.timestamps import SECOND, to_text
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """One outage of a market.
+    """An outage of a whole market.
 
     Attributes:
         market: Name of the market.
         stop: Trading stopped within the minute that begins here, ms UTC.
-        resume: Trading went on from here, ms UTC.
+        resume: Trading resumed here, ms UTC.
     """
 
     market: str
@@ -34,13 +34,13 @@ class Outage:
 
     @property
     def name(self) -> str:
-        """What people may look up: ``spot outage of 2023-03-24 12:39 to 2023-03-24 14:00``."""
+        """The name for messages: ``spot outage of 2023-03-24 12:39 to 2023-03-24 14:00``."""
         return f"{self.market} outage of {to_text(self.stop)} to {to_text(self.resume)}"
 
 
 @cache
 def known_outages() -> tuple[Outage, ...]:
-    """The table, ascending."""
+    """Return the known outages of all markets, ascending."""
     text = files("binance_assets.completeness").joinpath("known_outages.csv").read_text(encoding="utf-8")
     return tuple(
         Outage(row["market"], _ms(row["stop"]), _ms(row["resume"])) for row in csv.DictReader(text.splitlines())
@@ -48,7 +48,7 @@ def known_outages() -> tuple[Outage, ...]:
 
 
 def outages_within(market: Market, spans: Sequence[tuple[int, int]]) -> list[Outage]:
-    """The known outages that explain a part of ``spans``.
+    """Return the known outages that overlap one of ``spans``.
 
     Args:
         market: The market.

@@ -1,4 +1,4 @@
-"""What a partition is validated against, beside itself."""
+"""The reference data that a partition is validated against, besides its own candles."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from binance_assets.completeness.control_totals import ControlTotals
 
 @dataclass(frozen=True, slots=True)
 class TradingSpan:
-    """From when to when a series has candles, as far as it matters.
+    """The time in which a series has candles, as far as it affects the validated partitions.
 
     Attributes:
-        first: Open time of its first candle, ms UTC; None where it is known to be earlier than what is judged.
-        end: When its last candle closed for good, ms UTC; None while it goes on.
-        unknown: Why the first candle could not be asked for although it matters; empty where it is known.
+        first: Open time of the first candle, ms UTC; None if it is known to be before the validated partitions, or
+            unknown.
+        end: When the last candle closed and trading ended, ms UTC; None while the symbol is traded.
+        first_unknown_because: Why the first candle is unknown although it matters; None otherwise.
     """
 
     first: int | None = None
     end: int | None = None
-    unknown: str = ""
+    first_unknown_because: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceData:
-    """What a period is held against, beside itself.
+    """What a partition is validated against, besides its own candles.
 
     Attributes:
-        now: The server's time, ms UTC, at which candles count as finished.
+        now: The server time at which a candle must have closed to count as finished, ms UTC.
         control_totals: The exchange's ``1d`` candles.
         trading_span: When the series begins and ends.
-        strict: Whether periods whose sums differ are refused.
-        control_totals_error: Why the exchange's sums could not be had; empty where they could.
+        strict: Whether partitions whose totals differ from the control totals are refused.
+        control_totals_error: Why the control totals are not available; None if they are.
     """
 
     now: int
     control_totals: ControlTotals
     trading_span: TradingSpan = TradingSpan()
     strict: bool = False
-    control_totals_error: str = ""
+    control_totals_error: str | None = None

@@ -1,26 +1,29 @@
-"""Which periods of a table are to be trusted: the schema's checks, then the grid of candles that must exist, then the
-exchange's own sums.
+"""The validation of partitions: first the schema, then the grid of candles that must exist, then the control totals.
 
-A block of many periods is validated in one call, because a Pandera call costs the same for a day as for a month;
-only a block that fails is taken apart.
+Many partitions are validated in one block, because a Pandera call costs the same for a day as for a month. Only a block
+that fails is validated partition by partition.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import pandera.errors
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.schema import candle_schema, quick_schema
-from binance_assets.completeness.control_totals import Totals, difference, total, totals_by_day
+from binance_assets.completeness.control_totals import Totals, combine, discrepancy, totals_by_day
 from binance_assets.completeness.outages import outages_within
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
 from binance_assets.model.partitions import Partition, closes_at
-from binance_assets.model.results import NAMED_FAILURES, REST, PartitionResult, Provenance, Verdict, format_spans
+from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict, format_spans
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_text
+from binance_assets.model.wording import name_some
+
+_NAMED_RULES: Final = 5
 
 
 def validate_partitions(
@@ -30,33 +33,36 @@ def validate_partitions(
     reference: ReferenceData,
     provenance: Provenance = REST,
 ) -> list[PartitionResult]:
-    """Judge each of ``partitions`` by its part of ``candles``.
+    """Validate each of ``partitions`` by its part of ``candles``.
 
     Args:
         series: The series.
-        candles: All candles that were answered for the periods, and perhaps others.
-        partitions: The periods, ascending.
-        reference: What they are held against.
+        candles: All candles that were received for the partitions; may hold candles of other partitions.
+        partitions: The partitions, ascending.
+        reference: What they are validated against.
         provenance: Where the candles came from.
+
+    Returns:
+        A result for each partition, in their order.
     """
     if len(partitions) == 1:
-        candles = rows_of(candles, partitions[0])
-    message = schema_errors(series, candles)
-    if not message:
-        sums = totals_by_day(series.market, candles)
+        candles = _partition_rows(candles, partitions[0])
+    errors = schema_errors(series, candles)
+    if errors is None:
+        totals = totals_by_day(series.market, candles)
         parts = zip(partitions, _split(candles, partitions), strict=True)
-        return [_validate_sound(series, part, partition, reference, provenance, sums) for partition, part in parts]
+        return [_validate_part(series, part, partition, reference, provenance, totals) for partition, part in parts]
     if len(partitions) == 1:
-        return [PartitionResult(partitions[0], "invalid", candles, (), message, provenance)]
+        return [PartitionResult(partitions[0], "invalid", candles, (), errors, provenance)]
     return [
-        one
+        result
         for partition in partitions
-        for one in validate_partitions(series, rows_of(candles, partition), [partition], reference, provenance)
+        for result in validate_partitions(series, candles, [partition], reference, provenance)
     ]
 
 
 def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> Iterator[pl.DataFrame]:
-    """Each period's part of a table that is sorted by open time."""
+    """Yield the part of each partition, from a table that is sorted by open time."""
     opens = candles["open_time"].to_physical()
     firsts = opens.search_sorted(pl.Series([partition.start for partition in partitions]))
     lasts = opens.search_sorted(pl.Series([partition.end for partition in partitions]))
@@ -64,19 +70,19 @@ def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> Iterator[p
         yield candles.slice(first, last - first)
 
 
-def rows_of(candles: pl.DataFrame, partition: Partition) -> pl.DataFrame:
-    """The rows of a table, in any order, that belong to the period."""
+def _partition_rows(candles: pl.DataFrame, partition: Partition) -> pl.DataFrame:
+    """Return the rows that belong to the partition, from a table in any order."""
     open_time = pl.col("open_time").to_physical()
     return candles.filter((open_time >= partition.start) & (open_time < partition.end))
 
 
-def schema_errors(series: Series, candles: pl.DataFrame) -> str:
-    """What the schema finds wrong with the table, all at once; empty where it finds nothing."""
+def schema_errors(series: Series, candles: pl.DataFrame) -> str | None:
+    """Return which rules of the schema the table breaks, all of them in one line; None if it breaks none."""
     if candles.is_empty():
-        return ""
+        return None
     try:
         quick_schema(series.market, series.interval).validate(candles, lazy=True)
-        return ""
+        return None
     except pandera.errors.SchemaErrors:
         pass
     try:
@@ -84,18 +90,22 @@ def schema_errors(series: Series, candles: pl.DataFrame) -> str:
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         broken = cases.group_by("check", maintain_order=True).agg(pl.len(), pl.col("index").drop_nulls().first())
-        message = [_tell(candles, *row) for row in broken.head(NAMED_FAILURES).iter_rows()]
-        return "not so: " + "; ".join(message)
-    return "a rule does not hold"
+        messages = [_broken_rule(candles, *row) for row in broken.iter_rows()]
+        return "broken rules: " + name_some(messages, _NAMED_RULES, separator="; ")
+    return "broken rules, but the schema does not say which"
 
 
-def _tell(candles: pl.DataFrame, check: str, count: int, row: int | None) -> str:
+def _broken_rule(candles: pl.DataFrame, rule: str, count: int, row: int | None) -> str:
     where = "" if row is None else f", first at {to_text(candles['open_time'].to_physical()[row])}"
-    return f"{check} ({count} rows{where})"
+    return f"{rule} ({count} rows{where})"
 
 
 def outside_trading_span(series: Series, partition: Partition, trading_span: TradingSpan) -> PartitionResult | None:
-    """The verdict on a period in which the series has no life, and so no candle to ask for; None for any other."""
+    """Return the result of a partition in which the series was not traded, so that there is nothing to fetch.
+
+    Returns:
+        A result ``before_listing`` or ``delisted`` without candles; None if the series was traded in the partition.
+    """
     if trading_span.first is not None and partition.end <= trading_span.first:
         return PartitionResult(partition, "before_listing", empty_candles(series.market))
     if trading_span.end is not None and partition.start >= trading_span.end:
@@ -103,14 +113,15 @@ def outside_trading_span(series: Series, partition: Partition, trading_span: Tra
     return None
 
 
-def _validate_sound(
+def _validate_part(
     series: Series,
     candles: pl.DataFrame,
     partition: Partition,
     reference: ReferenceData,
     provenance: Provenance,
-    sums: Mapping[int, Totals],
+    totals: Mapping[int, Totals],
 ) -> PartitionResult:
+    """Validate the candles of one partition, which follow the schema, against the grid and the control totals."""
     opens = candles["open_time"].to_physical()
     phase = series.interval.phase(opens[0]) if len(opens) else 0
     if closes_at(partition, series.interval, phase) > reference.now:
@@ -118,17 +129,17 @@ def _validate_sound(
     outside = outside_trading_span(series, partition, reference.trading_span)
     if outside is not None and candles.is_empty():
         return outside
-    expected = _expected(series, partition, phase, reference.trading_span)
-    if candles.is_empty() and _no_candle_opens(series, partition, expected, reference.trading_span):
+    expected = _expected_open_times(series, partition, phase, reference.trading_span)
+    if candles.is_empty() and _ended_in_earlier_candle(series, partition, expected, reference.trading_span):
         return PartitionResult(partition, "delisted", candles)
     missing = missing_spans(series, opens, expected)
-    traded = total(sums, partition.start, partition.end)
+    traded = combine(totals, partition.start, partition.end)
     verdict, reason = _verdict(series, traded, partition, expected, missing, reference)
     return PartitionResult(partition, verdict, candles, missing, reason, provenance, reference.strict)
 
 
-def _expected(series: Series, partition: Partition, phase: int, trading_span: TradingSpan) -> Sequence[int]:
-    """The open times that the period must have, ms UTC."""
+def _expected_open_times(series: Series, partition: Partition, phase: int, trading_span: TradingSpan) -> Sequence[int]:
+    """Return the open times that the partition must have, ms UTC, ascending."""
     times = series.interval.open_times(partition.start, partition.end, phase)
     if _begins_in(trading_span, partition) or _ends_in(trading_span, partition):
         first, end = trading_span.first or 0, trading_span.end or partition.end
@@ -136,21 +147,25 @@ def _expected(series: Series, partition: Partition, phase: int, trading_span: Tr
     return times
 
 
-def _no_candle_opens(series: Series, partition: Partition, expected: Sequence[int], trading_span: TradingSpan) -> bool:
-    """Whether trading ended within the candle that opened before the period and reaches into it."""
+def _ended_in_earlier_candle(
+    series: Series, partition: Partition, expected: Sequence[int], trading_span: TradingSpan
+) -> bool:
+    """Return whether trading ended within the candle that opened before the partition and reaches into it."""
     if not series.interval.is_multi_day or not _ends_in(trading_span, partition) or trading_span.end is None:
         return False
-    # Of 3d nobody knows where candles would open; but the one that was open lasts for less than a candle more.
+    # Without candles the phase of 3d is unknown, but a candle from before the partition ends less than a step into it.
     return not expected or (
         series.interval.has_symbol_phase and trading_span.end < partition.start + series.interval.step
     )
 
 
 def _begins_in(trading_span: TradingSpan, partition: Partition) -> bool:
+    """Return whether the first candle opens after the partition begins."""
     return trading_span.first is not None and partition.start < trading_span.first
 
 
 def _ends_in(trading_span: TradingSpan, partition: Partition) -> bool:
+    """Return whether trading ends before the partition does."""
     return trading_span.end is not None and trading_span.end < partition.end
 
 
@@ -162,50 +177,55 @@ def _verdict(
     missing: Sequence[tuple[int, int]],
     reference: ReferenceData,
 ) -> tuple[Verdict, str]:
-    """The verdict on a period that is over and whose candles are sane, and its reason."""
-    hole = f"no candles for {format_spans(missing)}" if missing else ""
-    if series.interval.step == DAY:  # these are the books: the grid is their proof
-        return ("lost", hole) if missing else (_whole(partition, reference.trading_span), "")
-    start, end = (expected[0], series.interval.close(expected[-1])) if expected else (partition.start, partition.end)
-    end = min(end, reference.trading_span.end or end)
-    starts_here = (
-        reference.trading_span.first is not None and partition.start <= reference.trading_span.first < partition.end
-    )
-    record = reference.control_totals.sums(start // DAY * DAY, -(-end // DAY) * DAY, starts_here)
-    if record is None:
-        return _unproved(hole, reference)
-    differs = difference(series.market, traded, record)
-    if not missing and not differs:
+    """Return verdict and reason for a finished partition whose candles follow the schema."""
+    gaps = f"no candles for {format_spans(missing)}" if missing else ""
+    if series.interval.step == DAY:  # these candles are the control totals themselves, so only the grid can prove them
+        return ("lost", gaps) if missing else (_whole(partition, reference.trading_span), "")
+    control = _control_for(series, partition, expected, reference)
+    if control is None:
+        return _without_control_totals(gaps, reference)
+    difference = discrepancy(series.market, traded, control)
+    if not missing and difference is None:
         return _whole(partition, reference.trading_span), ""
     if not missing:
-        return "unbalanced", f"every candle is there, but the 1d candle says otherwise: {differs}"
-    if differs:
-        return "lost", f"{hole}, and trades with them: {differs}"
-    doubt = _edge_in_doubt(partition, missing, reference)
-    if doubt is not None:
-        return doubt
+        return "unbalanced", f"no candle is missing, but the totals differ from the 1d candle: {difference}"
+    if difference is not None:
+        return "lost", f"{gaps}, and their trades are missing: {difference}"
+    unproved_edge = _unproved_edge(partition, missing, reference)
+    if unproved_edge is not None:
+        return unproved_edge
     names = ", ".join(outage.name for outage in outages_within(series.market, missing))
-    return "outage", f"{hole}, and nothing was traded" + (f" ({names})" if names else "")
+    return "outage", f"{gaps}, and nothing was traded" + (f" ({names})" if names else "")
 
 
-def _edge_in_doubt(
+def _control_for(
+    series: Series, partition: Partition, expected: Sequence[int], reference: ReferenceData
+) -> Totals | None:
+    """Return the control totals of the days that the expected candles cover; None if one of these days is unknown."""
+    first = reference.trading_span.first
+    start, end = (expected[0], series.interval.close(expected[-1])) if expected else (partition.start, partition.end)
+    end = min(end, reference.trading_span.end or end)
+    includes_first_trade = first is not None and partition.start <= first < partition.end
+    return reference.control_totals.totals_for(start // DAY * DAY, -(-end // DAY) * DAY, includes_first_trade)
+
+
+def _unproved_edge(
     partition: Partition, missing: Sequence[tuple[int, int]], reference: ReferenceData
 ) -> tuple[Verdict, str] | None:
-    """The verdict on holes of which one lies at an edge of the period, where the sums prove nothing; else None.
+    """Return verdict and reason if a gap lies at an edge of the partition and the totals cannot prove it; else None.
 
-    Sums that stop growing at the moment from which candles are missing agree with them, whatever was traded: the day
-    may not be served to its end yet. And before a first candle there is nothing to miss.
+    At the end: totals that stop growing where the candles stop agree with them whatever was traded, because the
+    exchange may not serve the whole day yet. At the start: before the first candle of a series nothing can be missing.
     """
     control_totals, trading_span = reference.control_totals, reference.trading_span
-    if (
-        missing[-1][1] >= partition.end
-        and trading_span.end is None
-        and not control_totals.continues_after(partition.end)
-    ):
-        return "unfinished", f"no candles for {format_spans(missing[-1:])}, and nothing shows yet that trading went on"
-    if missing[0][0] <= partition.start and trading_span.unknown and not control_totals.has(partition.start - DAY):
-        hole = f"no candles for {format_spans(missing[:1])}"
-        return "unreachable", f"{hole}, and its first candle is unknown: {trading_span.unknown}"
+    reaches_end = missing[-1][1] >= partition.end
+    if reaches_end and trading_span.end is None and not control_totals.extends_to(partition.end):
+        gap = f"no candles for {format_spans(missing[-1:])}"
+        return "unfinished", f"{gap}, and nothing shows yet that trading continued"
+    reaches_start, unknown_because = missing[0][0] <= partition.start, trading_span.first_unknown_because
+    if reaches_start and unknown_because is not None and not control_totals.has_day(partition.start - DAY):
+        gap = f"no candles for {format_spans(missing[:1])}"
+        return "unreachable", f"{gap}, and the first candle of the series is unknown: {unknown_because}"
     return None
 
 
@@ -215,40 +235,39 @@ def _whole(partition: Partition, trading_span: TradingSpan) -> Verdict:
     return "delisted" if _ends_in(trading_span, partition) else "complete"
 
 
-def _unproved(hole: str, reference: ReferenceData) -> tuple[Verdict, str]:
-    """The verdict where the exchange has no sums to hold the candles against."""
-    if not hole:
-        return "unproved", reference.control_totals_error or "there is no 1d candle to hold its sums against"
-    if reference.trading_span.unknown:
-        return "unreachable", f"{hole}, and its first candle is unknown: {reference.trading_span.unknown}"
-    if reference.control_totals_error:
-        return (
-            "unreachable",
-            f"{hole}; what could prove that nothing was traded cannot be had: {reference.control_totals_error}",
-        )
-    return "lost", f"{hole}, and there is no 1d candle that could prove that nothing was traded"
+def _without_control_totals(gaps: str, reference: ReferenceData) -> tuple[Verdict, str]:
+    """Return verdict and reason where the exchange has no totals to compare the candles with."""
+    error, unknown_because = reference.control_totals_error, reference.trading_span.first_unknown_because
+    if not gaps:
+        return "unproved", error or "there is no 1d candle to compare its totals with"
+    if unknown_because is not None:
+        return "unreachable", f"{gaps}, and the first candle of the series is unknown: {unknown_because}"
+    if error is not None:
+        unavailable = "the 1d candles that could prove that nothing was traded are not available"
+        return "unreachable", f"{gaps}; {unavailable}: {error}"
+    return "lost", f"{gaps}, and there is no 1d candle that could prove that nothing was traded"
 
 
 def missing_spans(series: Series, opens: pl.Series, expected: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Where there is no candle although one is expected.
+    """Return the spans in which expected candles do not exist.
 
     Args:
         series: The series.
         opens: Open times of the candles that exist, ms UTC, on the grid.
-        expected: Open times that a gapless series has, ms UTC, ascending.
+        expected: Open times that a series without gaps has, ms UTC, ascending.
 
     Returns:
-        Half-open ``(start, end)`` in ms UTC, ascending, as few as possible.
+        Half-open ``(start, end)`` in ms UTC, ascending, adjacent candles merged into one span.
     """
     if len(expected) == len(opens) and (not expected or (expected[0], expected[-1]) == (opens[0], opens[-1])):
         return ()
-    there = set(opens)
-    holes: list[tuple[int, int]] = []
+    existing = set(opens)
+    spans: list[tuple[int, int]] = []
     for time in expected:
-        if time in there:
+        if time in existing:
             continue
-        if holes and holes[-1][1] == time:
-            holes[-1] = (holes[-1][0], series.interval.close(time))
+        if spans and spans[-1][1] == time:
+            spans[-1] = (spans[-1][0], series.interval.close(time))
         else:
-            holes.append((time, series.interval.close(time)))
-    return tuple(holes)
+            spans.append((time, series.interval.close(time)))
+    return tuple(spans)

@@ -1,6 +1,6 @@
-"""The public archive of one market: files fetched in parallel, proved by their SHA-256, unpacked in memory.
+"""The public archive of one market: files fetched in parallel, verified by their SHA-256, unpacked in memory.
 
-It asks no weight of the budget. What goes wrong is one of the named errors, file by file.
+The archive costs no request weight. Whatever goes wrong with a file becomes one of the named errors, file by file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from binance_assets.exchange.errors import (
     ExchangeError,
     NoConnection,
     NoFile,
-    NotAsked,
+    NotSent,
     RefusedRequest,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 )
 from binance_assets.exchange.http import HttpClient, HttpResponse
-from binance_assets.exchange.retry import call_with_retries
+from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.workers import WorkerPool
 from binance_assets.model.markets import SANDBOX_HEADER, Market
 from binance_assets.model.series import Series
@@ -37,22 +37,20 @@ from binance_assets.settings import Settings
 
 Result = TypeVar("Result")
 
-
 _SIDECAR: Final = re.compile(r"([0-9a-f]{64})  (\S+)\s*")
 
-
-# A month of 1m is two megabytes as a zip and four as a table: enough for the network, and little in memory.
+# A month of 1m is two megabytes as a zip and four as a table: enough to fill the network, and little in memory.
 _MOST_WORKERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveContent:
-    """A file whose zip agrees with its checksum.
+    """The content of a file whose zip matches its checksum.
 
     Attributes:
-        text: The CSV in it.
+        text: The CSV in the zip.
         sha256: SHA-256 of the zip, in hex.
-        modified: When it was last changed, as the archive says, ms UTC; None where it does not.
+        modified: When the zip was last modified according to the archive, ms UTC; None if it does not say.
     """
 
     text: bytes
@@ -65,37 +63,51 @@ class Archive:
 
     Args:
         market: The market.
-        settings: Host, time-outs, workers.
-        count: Told of each request for a file of a series.
+        settings: Host, timeouts, workers.
+        on_request: Called before each request for a file, with the series of the file.
+        retrier: How to repeat failed requests; None waits in real time between two attempts.
+
+    Attributes:
+        market: The market.
+        venue: Whose candles the files hold: ``binance`` or ``sandbox``; None before the first response.
     """
 
-    def __init__(self, market: Market, settings: Settings, count: Callable[[Series], None]) -> None:
+    def __init__(
+        self,
+        market: Market,
+        settings: Settings,
+        on_request: Callable[[Series], None],
+        retrier: Retrier | None = None,
+    ) -> None:
         self.market = market
         self._most_workers = min(_MOST_WORKERS, settings.max_workers)
         self._client = HttpClient(
             settings.archive_url, self._most_workers, settings.connect_timeout, settings.read_timeout
         )
         self._pool = WorkerPool(warmup=0, ahead_per_worker=1)
-        self._count = count
-        self.venue = ""
-        """Whose candles the files are, once anything was asked: ``binance`` or ``sandbox``."""
+        self._on_request = on_request
+        self._retrier = retrier or Retrier()
+        self.venue: str | None = None
         self._circuit_open: NoConnection | None = None
 
     @property
     def workers(self) -> int:
-        """Files that may be under way at once; 1 before the first one."""
+        """Files that may be under way at once; 1 before the first file."""
         return self._pool.workers
 
     def stream(
         self, files: Sequence[ArchiveFile], read: Callable[[ArchiveFile, ArchiveContent], Result]
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
-        """Fetch ``files`` in parallel and yield each with what ``read`` made of it, in their order.
+        """Fetch ``files`` in parallel and yield each with what ``read`` returned for it, in their order.
 
-        No more of them are in memory than are under way.
+        Memory holds only the files that are under way.
 
         Args:
             files: What to fetch.
-            read: Makes something of a file, in a worker; a ``ValueError`` says that it holds nonsense.
+            read: Reads the content of a file, in a worker; a ``ValueError`` means that the content is not valid.
+
+        Yields:
+            A file, and its result or the error that took its place.
 
         Raises:
             Cancelled: The archive was closed.
@@ -103,7 +115,7 @@ class Archive:
         return self._map_concurrently(files, lambda file: self._read(file, read))
 
     def checksums(self, files: Sequence[ArchiveFile]) -> Iterator[tuple[ArchiveFile, str | ExchangeError]]:
-        """The SHA-256, in hex, that the archive names for each of ``files`` now.
+        """Yield each of ``files`` with the SHA-256, in hex, that the archive names for it now, or an error.
 
         Raises:
             Cancelled: The archive was closed.
@@ -111,36 +123,37 @@ class Archive:
         return self._map_concurrently(files, self._checksum)
 
     def _map_concurrently(
-        self, files: Sequence[ArchiveFile], ask: Callable[[ArchiveFile], Result]
+        self, files: Sequence[ArchiveFile], request: Callable[[ArchiveFile], Result]
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
-        def ask_patiently(file: ArchiveFile) -> Result:
+        def request_with_retries(file: ArchiveFile) -> Result:
             try:
-                return call_with_retries(lambda: ask(file), self._pool.stop)
+                return self._retrier.call_with_retries(lambda: request(file), self._pool.stop)
             except NoConnection as error:
-                self._circuit_open = error  # there are other ways; the next files need not find out again
+                self._circuit_open = error  # there are other sources; the next files need not find out again
                 raise
 
-        return self._pool.stream(files, ask_patiently, lambda: self._most_workers)
+        return self._pool.stream(files, request_with_retries, lambda: self._most_workers)
 
     def now(self) -> int:
-        """The time of the archive's host, ms UTC, to the second.
+        """Return the time of the archive's host, ms UTC, to the second.
 
         Raises:
-            ExchangeError: It could not be asked.
+            ExchangeError: The request failed.
+            Cancelled: The archive was closed.
         """
-        return self._pool.run(lambda: call_with_retries(self._ask_time, self._pool.stop))
+        return self._pool.run(lambda: self._retrier.call_with_retries(self._read_time, self._pool.stop))
 
-    def _ask_time(self) -> int:
+    def _read_time(self) -> int:
         headers: Mapping[str, str]
         try:
             headers = self._client.get("/", {}).headers
-        except (RefusedRequest, Blocked) as error:  # it answers, whatever it thinks of the question
+        except (RefusedRequest, Blocked) as error:  # a response as well, and its headers are all that is needed
             headers = error.headers
         self.venue = "sandbox" if SANDBOX_HEADER in headers else "binance"
         try:
             return int(parsedate_to_datetime(headers["Date"]).timestamp()) * SECOND
         except (KeyError, ValueError):
-            raise UnexpectedAnswer("the archive does not tell the time", self._client.url) from None
+            raise UnexpectedResponse("the archive's response has no valid Date header", self._client.url) from None
 
     def close(self) -> None:
         """Stop everything under way."""
@@ -149,29 +162,29 @@ class Archive:
 
     def _read(self, file: ArchiveFile, read: Callable[[ArchiveFile, ArchiveContent], Result]) -> Result:
         response = self._get(file, file.path)
-        message = self._checksum(file)
+        expected = self._checksum(file)
         sha256 = hashlib.sha256(response.body).hexdigest()
-        if sha256 != message:
-            raise ChecksumMismatch(
-                f"{file.name} of the archive does not agree with its checksum", response.request, 200
-            )
+        if sha256 != expected:
+            reason = f"SHA-256 mismatch: {file.name} from the archive does not match its .CHECKSUM file"
+            raise ChecksumMismatch(reason, response.request, 200)
         try:
             return read(file, ArchiveContent(_unzip(response.body), sha256, _modified(response)))
         except (ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-            reason = f"{file.name} of the archive is not what it should be: {error}"
+            reason = f"{file.name} from the archive is not valid: {error}"
             raise BadFile(reason, response.request, 200, headers=response.headers) from error
 
     def _checksum(self, file: ArchiveFile) -> str:
         response = self._get(file, file.path + ".CHECKSUM")
         found = _SIDECAR.fullmatch(response.body.decode("utf-8", "replace"))
         if found is None or found[2] != file.name:
-            raise UnexpectedAnswer(f"the checksum of {file.name} in the archive is not one", response.request, 200)
+            reason = f"{file.name}.CHECKSUM from the archive does not hold the SHA-256 of that file"
+            raise UnexpectedResponse(reason, response.request, 200)
         return found[1]
 
     def _get(self, file: ArchiveFile, path: str) -> HttpResponse:
         if self._circuit_open is not None:
-            raise NotAsked(f"not asked, because of this: {self._circuit_open}", self._client.url + path)
-        self._count(file.series)
+            raise NotSent.after(self._circuit_open, self._client.url + path)
+        self._on_request(file.series)
         try:
             response = self._client.get(path, {})
         except RefusedRequest as error:
@@ -183,11 +196,11 @@ class Archive:
 
 
 def _unzip(body: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(body)) as folder:
-        names = folder.namelist()
+    with zipfile.ZipFile(io.BytesIO(body)) as zipped:
+        names = zipped.namelist()
         if len(names) != 1:
-            raise ValueError(f"it holds {len(names)} files and not one")
-        return folder.read(names[0])
+            raise ValueError(f"the zip holds {len(names)} files instead of 1")
+        return zipped.read(names[0])
 
 
 def _modified(response: HttpResponse) -> int | None:

@@ -1,10 +1,10 @@
-"""Which files of the public archive hold a range, and whether they are the cheaper way to it. Pure arithmetic.
+"""Plans which files of the public archive to fetch for a range, and when they are cheaper than REST. Pure arithmetic.
 
-    data/<market>/<daily|monthly>/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip and beside it .CHECKSUM
+    data/<market>/<daily|monthly>/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip, and the same path with .CHECKSUM appended
 
-Sources: the README of Binance's public data and its issues, and the files themselves (2026-11). A day's file appears on
-the next day, mostly within hours and sometimes days later; a month's in the first week of the next month. Intervals
-longer than a day have monthly files only.
+Sources: the README of Binance's public data and its issues, and the files themselves (2026-11). The file of a day
+appears on the next day, mostly within hours and sometimes days later; the file of a month in the first week of the
+next month. Intervals longer than a day have monthly files only.
 """
 
 from __future__ import annotations
@@ -21,22 +21,13 @@ from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_date, to_ms
 
 REQUESTS_PER_FILE: Final = 2
-
-
 """The zip and its checksum."""
 
-
-# Where REST may be asked as well, younger days are left to it: the file may not be there yet, or be cut short.
+# If REST is a source too, younger days are left to it: their files may not exist yet, or be cut short.
 _YOUNGEST_DAY_MS: Final = 2 * DAY
-
-
 _YOUNGEST_MONTH_MS: Final = 3 * DAY
-
-
-# A file is read as a whole, so one with more candles (a month of 1s) is not asked for; its days are.
+# A file is read as a whole, so a file with more candles (a month of 1s) is not fetched; the files of its days are.
 _MOST_ROWS: Final = 90_000
-
-
 _MONTH: Final = 31 * DAY
 
 
@@ -45,10 +36,10 @@ class ArchiveFile:
     """One file of the archive.
 
     Attributes:
-        series: Whose candles it holds.
-        start: First moment, ms UTC.
-        end: Last moment, ms UTC, excluded.
-        partitions: The periods that are wanted of it, ascending.
+        series: The series whose candles the file holds.
+        start: Start of the file's day or month, ms UTC.
+        end: End of the file's day or month, ms UTC, excluded.
+        partitions: The partitions that are wanted from the file, ascending.
     """
 
     series: Series
@@ -58,7 +49,7 @@ class ArchiveFile:
 
     @classmethod
     def named(cls, series: Series, name: str) -> ArchiveFile:
-        """The file of ``series`` with that name, as :attr:`name` spells it."""
+        """Return the file of ``series`` that is called ``name``, in the spelling of :attr:`name`."""
         date = name.removeprefix(f"{series.symbol}-{series.interval.name}-").removesuffix(".zip")
         first = dt.date.fromisoformat(date if len(date) > len("2024-01") else f"{date}-01")
         end = first + dt.timedelta(days=1) if len(date) > len("2024-01") else next_month(first)
@@ -66,37 +57,44 @@ class ArchiveFile:
 
     @property
     def monthly(self) -> bool:
-        """Whether it holds a month rather than a day."""
+        """Whether the file holds a month rather than a day."""
         return self.end - self.start > DAY
 
     @property
     def name(self) -> str:
-        """Its name, such as ``BTCUSDT-1m-2024-01.zip``."""
+        """The file's name, such as ``BTCUSDT-1m-2024-01.zip``."""
         date = to_date(self.start).isoformat()
         return f"{self.series.symbol}-{self.series.interval.name}-{date[:7] if self.monthly else date}.zip"
 
     @property
     def path(self) -> str:
-        """Its path on the archive's host."""
+        """The file's path on the archive's host."""
         kind = "monthly" if self.monthly else "daily"
         series = self.series
         return f"/data/{series.market.archive}/{kind}/klines/{series.symbol}/{series.interval.name}/{self.name}"
 
 
 def daily_files(series: Series, partitions: Sequence[Partition], now: int, age: int = 0) -> list[ArchiveFile]:
-    """The daily files of those of ``partitions`` that ended ``age`` ms before ``now``, ms UTC, or earlier."""
+    """Return the daily files of all ``partitions`` that ended early enough; none for intervals longer than a day.
+
+    Args:
+        series: The series.
+        partitions: The wanted partitions, ascending.
+        now: The server's time, ms UTC.
+        age: How long ago a partition must have ended, ms.
+    """
     if series.interval.is_multi_day:
         return []
-    starts_here = to_ms(series.market.archived)
+    archive_start = to_ms(series.market.archived)
     return [
         ArchiveFile(series, partition.start, partition.end, (partition,))
         for partition in partitions
-        if starts_here <= partition.start and partition.end + age <= now
+        if archive_start <= partition.start and partition.end + age <= now
     ]
 
 
 def monthly_files(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
-    """The monthly files of those of ``partitions`` whose month should have one by ``now``, ms UTC."""
+    """Return the monthly files of all ``partitions`` whose month should have a file by ``now``, ms UTC."""
     if not series.interval.is_multi_day and _MONTH // series.interval.step > _MOST_ROWS:
         return []
     files = []
@@ -108,43 +106,44 @@ def monthly_files(series: Series, partitions: Sequence[Partition], now: int) -> 
 
 
 def cheaper_files(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
-    """The files that bring some of ``partitions`` in fewer requests than REST; at most one for each period.
+    """Return the files that bring some of ``partitions`` in fewer requests than REST; at most one for each partition.
 
-    A month is one file where that exists and pays, otherwise the days are weighed one by one.
+    The partitions of a month come from one monthly file if it exists and is cheaper; otherwise each daily file is
+    compared with REST by itself.
 
     Args:
         series: The series.
-        partitions: What is wanted, ascending.
+        partitions: The wanted partitions, ascending.
         now: The server's time, ms UTC.
     """
-    months = [file for file in monthly_files(series, partitions, now) if _pays(file)]
+    months = [file for file in monthly_files(series, partitions, now) if _is_cheaper(file)]
     held = {partition for file in months for partition in file.partitions}
     rest = [partition for partition in partitions if partition not in held]
-    days = [file for file in daily_files(series, rest, now, _YOUNGEST_DAY_MS) if _pays(file)]
+    days = [file for file in daily_files(series, rest, now, _YOUNGEST_DAY_MS) if _is_cheaper(file)]
     return sorted([*months, *days], key=lambda file: file.start)
 
 
 def all_files(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
-    """The fewest files that hold ``partitions``, as far as the archive may have them by ``now``, ms UTC."""
-    coarse = series.interval.is_multi_day
-    months = [file for file in monthly_files(series, partitions, now) if coarse or len(file.partitions) > 1]
+    """Return the fewest files that hold ``partitions``, as far as the archive may have them by ``now``, ms UTC."""
+    multi_day = series.interval.is_multi_day
+    months = [file for file in monthly_files(series, partitions, now) if multi_day or len(file.partitions) > 1]
     held = {partition for file in months for partition in file.partitions}
     rest = [partition for partition in partitions if partition not in held]
     return sorted([*months, *daily_files(series, rest, now)], key=lambda file: file.start)
 
 
 def daily_files_only(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
-    """A file for each of ``partitions``: of the day, or of the month where that is the partition.
+    """Return the file of exactly each partition: the daily file, or the monthly one if the partition is a month.
 
-    Where a month's file and a day's differ, the day's is right (its sums agree with those of REST).
+    If the monthly and the daily file of a day differ, the daily one is right: its totals agree with those of REST.
     """
     return (
         monthly_files(series, partitions, now) if series.interval.is_multi_day else daily_files(series, partitions, now)
     )
 
 
-def _pays(file: ArchiveFile) -> bool:
-    """Whether REST would need more requests for the wanted periods, counted in full pages of the cheapest size."""
+def _is_cheaper(file: ArchiveFile) -> bool:
+    """Return whether REST needs more requests for the wanted partitions, counted in full pages of the cheapest size."""
     rows = sum((partition.end - partition.start) // file.series.interval.step for partition in file.partitions)
     return rows > REQUESTS_PER_FILE * _rows_per_page(file.series.market)
 

@@ -1,7 +1,30 @@
-"""What can go wrong with a request: a named error for each case, and one table that decides what follows.
+"""Every error that a request can end with, and the policy that follows from it.
 
-Sources: the error lists of Binance's spot and futures documentation and recorded answers. A 403 page is HTML, a
-503 may lack its code and a 451 has code 0, so bodies are read with suspicion.
+Each class names one case and carries its :class:`Policy`: how often to try, how long to wait, and the verdict of a
+partition that cannot be fetched because of it. This module is the only place for these decisions::
+
+    Exception
+    ├── Cancelled                   the run was stopped while it waited; says nothing about the exchange
+    └── ExchangeError               a request that brought no candles
+        ├── NoConnection            no response: refused, reset, unknown host
+        ├── TimedOut                no response: a timeout of the settings passed
+        ├── BrokenResponse          the body ended early
+        ├── UnexpectedResponse      200, but not what was requested
+        ├── ServerError             408, 5XX, codes of internal failures
+        ├── Blocked                 403 from the firewall
+        ├── RateLimited             429
+        ├── Banned                  418
+        │   └── BannedForLong       418 that lasts longer than the settings allow to wait
+        ├── RestrictedLocation      451
+        ├── UnknownSymbol           code -1121
+        ├── RefusedRequest          any other 4XX or code
+        ├── NoFile                  404 from the archive
+        ├── ChecksumMismatch        a file of the archive that does not match its SHA-256
+        ├── BadFile                 a file of the archive that matches its SHA-256 and holds something else
+        └── NotSent                 given up without sending, after an earlier error
+
+Sources: the error lists of Binance's spot and futures documentation, and recorded responses. A 403 page is HTML, a
+503 may lack its code, and a 451 has code 0; so nothing about a body is taken for granted.
 """
 
 from __future__ import annotations
@@ -21,13 +44,13 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What follows an error.
+    """What follows from an error.
 
     Attributes:
-        attempts: How often a request is tried in all before the error stands.
-        first_delay: Seconds before the second attempt; it doubles from try to try.
-        ends_run: Whether no other request of the run can fare better.
-        verdict: The verdict of a period that cannot be had because of this error.
+        attempts: How often a request is tried in total before the error stands.
+        first_delay: Seconds before the second attempt; the delay doubles with every further attempt.
+        ends_run: Whether no other request of the run can succeed.
+        verdict: Verdict of a partition that cannot be fetched because of this error.
     """
 
     attempts: int
@@ -41,11 +64,11 @@ class ExchangeError(Exception):
 
     Attributes:
         reason: What happened, in one line.
-        request: The URL that was asked.
-        status: HTTP status, None where no answer came.
-        code: Binance's own error code, None where the answer had none.
-        message: Binance's own words, empty where the answer had none.
-        headers: The answer's headers.
+        request: The requested URL; None if unknown.
+        status: HTTP status; None without a response.
+        code: Binance's own error code; None if the response has none.
+        message: Binance's own message; None if the response has none.
+        headers: Headers of the response.
     """
 
     policy: ClassVar[Policy] = Policy(attempts=1)
@@ -53,11 +76,11 @@ class ExchangeError(Exception):
     def __init__(
         self,
         reason: str,
-        request: str = "",
+        request: str | None = None,
         status: int | None = None,
         code: int | None = None,
         headers: Mapping[str, str] | None = None,
-        message: str = "",
+        message: str | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -69,46 +92,46 @@ class ExchangeError(Exception):
 
 
 class NoConnection(ExchangeError):
-    """Refused, reset, or a name that does not resolve: nothing was answered."""
+    """No response: the connection was refused or reset, or the host name does not resolve."""
 
     policy = Policy(attempts=6)
 
 
 class TimedOut(ExchangeError):
-    """No connection, or no further byte of an answer, within the time-outs of the settings."""
+    """No connection, or no further byte of a response, within the timeouts of the settings."""
 
-    # Each attempt already cost a whole time-out.
+    # Each attempt already took a whole timeout.
     policy = Policy(attempts=3)
 
 
-class BrokenAnswer(ExchangeError):
-    """The answer's body ended early."""
+class BrokenResponse(ExchangeError):
+    """The body of the response ended early."""
 
     policy = Policy(attempts=6)
 
 
-class UnexpectedAnswer(ExchangeError):
-    """A 200 whose body is not the candles that were asked for."""
+class UnexpectedResponse(ExchangeError):
+    """A 200 whose body is not what was requested."""
 
     policy = Policy(attempts=6, verdict="invalid")
 
 
-class ServerFault(ExchangeError):
-    """Binance failed inside (408, 5XX, codes -1000 to -1008, -1016); a GET is safe to repeat."""
+class ServerError(ExchangeError):
+    """An internal failure at Binance (408, 5XX, codes -1000 to -1008, -1016); a GET is safe to repeat."""
 
     policy = Policy(attempts=6)
 
 
 class Blocked(ExchangeError):
-    """403 from the firewall in front of Binance; it wants a long pause."""
+    """403 from the firewall in front of Binance; it needs a long pause."""
 
     policy = Policy(attempts=4, first_delay=2)
 
 
 class RateLimited(ExchangeError):
-    """429: this IP has used more weight than a minute allows."""
+    """429: this IP has used more request weight than a minute allows."""
 
-    # Counted per request; after each of them the whole pool has waited for another minute.
+    # Counted per request; after each 429 all workers wait for the next minute.
     policy = Policy(attempts=10, first_delay=0)
 
 
@@ -119,92 +142,107 @@ class Banned(ExchangeError):
 
 
 class BannedForLong(Banned):
-    """A ban that outlasts the patience of the settings."""
+    """A ban that lasts longer than ``BINANCE_ASSETS_BAN_PATIENCE``."""
 
     policy = Policy(attempts=1, ends_run=True)
 
 
 class RestrictedLocation(ExchangeError):
-    """451: Binance does not serve the place that this IP is in."""
+    """451: Binance does not serve the location of this IP."""
 
     policy = Policy(attempts=1, ends_run=True)
 
 
 class UnknownSymbol(ExchangeError):
-    """-1121 from klines itself: the only proof that a symbol does not exist."""
+    """Code -1121 from klines itself: the only proof that a symbol does not exist."""
 
     policy = Policy(attempts=1, ends_run=True)
 
 
 class RefusedRequest(ExchangeError):
-    """Any other 4XX, -11XX or -4XXX: the request is wrong and stays wrong."""
+    """Any other 4XX, code -11XX or -4XXX: the request is wrong, and repeating it does not help."""
 
     policy = Policy(attempts=1, ends_run=True)
 
 
 class NoFile(ExchangeError):
-    """404 from the archive: it has no such file, or not yet."""
+    """404 from the archive: it does not have the file, or does not have it yet."""
 
     policy = Policy(attempts=1)
 
 
 class ChecksumMismatch(ExchangeError):
-    """A file of the archive that does not agree with its SHA-256; it may just be issued anew."""
+    """A file of the archive that does not match its SHA-256; Binance may be replacing it at this moment."""
 
     policy = Policy(attempts=2, first_delay=1, verdict="invalid")
 
 
 class BadFile(ExchangeError):
-    """A file of the archive that agrees with its SHA-256 and is still not what it should be; most stay so."""
+    """A file of the archive that matches its SHA-256 and still does not hold what it should; most stay that way."""
 
     policy = Policy(attempts=2, verdict="invalid")
 
 
-class NotAsked(ExchangeError):
-    """Not sent at all, because an earlier request showed that it could not succeed."""
+class NotSent(ExchangeError):
+    """A request that was not sent, because an earlier one showed that it could not succeed."""
 
     policy = Policy(attempts=1, ends_run=True)
 
+    @classmethod
+    def after(cls, error: ExchangeError, request: str | None = None) -> NotSent:
+        """Return the error of a request that is not sent because of an earlier ``error``.
+
+        Args:
+            error: The earlier error.
+            request: The URL that would have been requested; None for that of the earlier error.
+        """
+        return cls(f"request not sent after an earlier error: {error}", request or error.request)
+
 
 _TRANSIENT_CODES: Final = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
-
-
 _UNKNOWN_SYMBOL: Final = -1121
 
 
-def error_of(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ExchangeError:
-    """The named error that an answer with any status but 200 stands for."""
+def error_for_response(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ExchangeError:
+    """Return the named error for a response with any status but 200.
+
+    Args:
+        status: HTTP status.
+        headers: Headers of the response.
+        body: Body of the response.
+        request: The requested URL.
+    """
     code, message = _code_and_message(body)
-    summary = f"{request.split('?')[0]} answered {status}" + (f" ({code}: {message})" if message else "")
-    kind, reason = _kind(status, code, summary, request)
+    summary = f"HTTP {status} from {request.split('?')[0]}" + (f" ({code}: {message})" if message else "")
+    kind, reason = _classify(status, code, summary, request)
     return kind(reason, request, status, code, headers, message)
 
 
-def _kind(status: int, code: int | None, summary: str, request: str) -> tuple[type[ExchangeError], str]:
+def _classify(status: int, code: int | None, summary: str, request: str) -> tuple[type[ExchangeError], str]:
     if status == 418:
-        return Banned, f"this IP is banned by Binance: {summary}"
+        return Banned, f"Binance has banned this IP: {summary}"
     if status == 429:
-        return RateLimited, f"the request weight of this IP is spent: {summary}"
+        return RateLimited, f"this IP has used up its request weight: {summary}"
     if status == 451:
-        elsewhere = f"set BINANCE_SPOT_URL={SPOT_ELSEWHERE}"
-        way_out = elsewhere if SPOT.api in request else "use another network"
+        other_host = f"set BINANCE_SPOT_URL={SPOT_ELSEWHERE}"
+        way_out = other_host if SPOT.api in request else "use another network"
         return RestrictedLocation, f"Binance does not serve this location; {way_out}: {summary}"
     if status == 403:
-        return Blocked, f"blocked by the firewall in front of Binance: {summary}"
+        return Blocked, f"the firewall in front of Binance blocks this IP; try again later: {summary}"
     if code == _UNKNOWN_SYMBOL:
-        symbol = parse_qs(urlsplit(request).query).get("symbol", ["it"])[0]
+        symbol = parse_qs(urlsplit(request).query).get("symbol", ["of that name"])[0]
         return UnknownSymbol, f"there is no symbol {symbol} on this market: {summary}"
     if status == 408 or status >= 500 or code in _TRANSIENT_CODES:
-        return ServerFault, f"Binance failed: {summary}"
+        return ServerError, f"internal error at Binance; try again later: {summary}"
     return RefusedRequest, f"Binance refused the request: {summary}"
 
 
-def _code_and_message(body: bytes) -> tuple[int | None, str]:
+def _code_and_message(body: bytes) -> tuple[int | None, str | None]:
     try:
         response: Any = json.loads(body)
     except ValueError:
-        return None, ""
+        return None, None
     if not isinstance(response, dict):
-        return None, ""
-    code = response.get("code")
-    return code if isinstance(code, int) else None, str(response.get("msg", ""))
+        return None, None
+    code, message = response.get("code"), response.get("msg")
+    return code if isinstance(code, int) else None, None if message is None else str(message)

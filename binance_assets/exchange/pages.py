@@ -1,24 +1,25 @@
-"""Which requests bring a range of candles: of all plans the one with the least weight, then the fewest requests.
+"""Plans the klines requests for a range of candles: the least weight first, then the fewest requests.
 
-Pure arithmetic. A page is priced by its ``limit``, and prices do not grow evenly (see the table of markets), so
-the cheapest cover is found rather than assumed: 1000 candles of a futures market are one page of 1000 for 5, but
-998 are two of 499 for 4.
+Pure arithmetic. The weight of a page depends on its ``limit`` and does not grow evenly with it (see the table of
+markets), so the cheapest cover is searched rather than assumed: 1000 candles of a futures market are one page of 1000
+for 5, but 998 are two pages of 499 for 4.
 """
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market, PageSize
+from binance_assets.model.series import Series
 
-# From how many candles before the end of a contiguous range on the mix of page sizes is searched. Further away only
-# the size with the cheapest rows can be part of a cheapest plan; the property tests check it by brute force.
+# The search for a mix of page sizes covers so many candles at the end of a contiguous range. Before them, only the size
+# with the cheapest rows can be part of a cheapest plan; the property tests check this by brute force.
 _SEARCHED_ROWS: Final = 4_000
 
 
@@ -27,10 +28,10 @@ class Page:
     """One klines request: the candles that open in ``[start, end)``.
 
     Attributes:
-        start: First open time asked for, ms UTC.
-        end: End of the window, ms UTC, excluded; on the wire ``endTime`` is a millisecond less.
-        limit: The ``limit`` to send: never less than the candles that can open in the window.
-        weight: What the request costs.
+        start: First requested open time, ms UTC.
+        end: End of the window, ms UTC, excluded; the API's ``endTime`` is one millisecond less.
+        limit: The ``limit`` to send, never less than the number of candles that can open in the window.
+        weight: Request weight of the page.
     """
 
     start: int
@@ -40,24 +41,29 @@ class Page:
 
     @property
     def window(self) -> dict[str, str | int]:
-        """The request's parameters for the window; both ends are inclusive on the wire."""
+        """The request's parameters for the window; both ends are inclusive in the API."""
         return {"startTime": self.start, "endTime": self.end - 1, "limit": self.limit}
 
 
-def plan_pages(market: Market, interval: Interval, ranges: Iterable[tuple[int, int]]) -> list[Page]:
-    """The requests that bring every candle of ``ranges``, in order of time.
+def klines_parameters(series: Series, window: Mapping[str, str | int]) -> dict[str, str | int]:
+    """Return the parameters of a klines request for ``series``, with those of ``window``."""
+    return {"symbol": series.symbol, "interval": series.interval.api_name, **window}
 
-    A page may reach over the gap between two ranges where that is cheaper than two pages; it then brings candles
-    that nobody asked for.
+
+def plan_pages(market: Market, interval: Interval, ranges: Iterable[tuple[int, int]]) -> list[Page]:
+    """Return the requests that bring every candle of ``ranges``, in order of time.
+
+    A page may span the gap between two ranges if that is cheaper than two pages; it then brings unwanted candles
+    too.
 
     Args:
-        market: The market, which sets prices and the longest window.
+        market: The market, which sets the weights and the longest window.
         interval: The candles' interval.
         ranges: Half-open ``(start, end)`` in ms UTC, ascending, disjoint.
     """
     ranges = list(ranges)
     if interval.has_symbol_phase and ranges:
-        # Where its candles open is not known yet, but n of them never open in less than 3n days.
+        # The symbol's phase is not known yet, but n of its candles never open in less than 3n days.
         interval = replace(interval, anchor=ranges[0][0])
     wanted = [(_first_slot(interval, start), interval.slot(end - 1) + 1) for start, end in ranges]
     cover = _cheapest_cover(_join(wanted), page_sizes(market, interval))
@@ -68,7 +74,7 @@ def plan_pages(market: Market, interval: Interval, ranges: Iterable[tuple[int, i
 
 @cache
 def page_sizes(market: Market, interval: Interval) -> tuple[PageSize, ...]:
-    """The page sizes worth sending: within the market's longest window, none dearer than others that do the same."""
+    """Return the page sizes worth sending: within the market's longest window, and without a cheaper equivalent."""
     longest = market.page_sizes[-1].rows
     if market.max_window is not None:
         longest = min(longest, market.max_window // interval.step)
@@ -84,17 +90,18 @@ def page_sizes(market: Market, interval: Interval) -> tuple[PageSize, ...]:
 
 @cache
 def _weight_of(rows: int, sizes: tuple[PageSize, ...]) -> int:
-    """The least weight that buys ``rows`` contiguous candles in pages of ``sizes``."""
+    """Return the least weight of ``rows`` contiguous candles in pages of ``sizes``."""
     return 0 if rows <= 0 else min(size.weight + _weight_of(rows - size.rows, sizes) for size in sizes)
 
 
 def _first_slot(interval: Interval, start: int) -> int:
-    """The first slot whose candle can open at ``start`` or later."""
+    """Return the first slot whose candle can open at ``start`` or later."""
     slot = interval.slot(start)
     return slot if interval.has_symbol_phase or interval.slot_start(slot) == start else slot + 1
 
 
 def _join(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Merge ranges of slots that touch or overlap; drop empty ones."""
     joined: list[tuple[int, int]] = []
     for first, last in spans:
         if first >= last:
@@ -107,16 +114,16 @@ def _join(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _cheapest_cover(spans: Sequence[tuple[int, int]], sizes: Sequence[PageSize]) -> list[tuple[int, PageSize]]:
-    """Pages as (first slot, size) that cover every slot of ``spans`` at the least weight, then in the fewest.
+    """Return pages as (first slot, size) that cover every slot of ``spans``: the least weight, then the fewest pages.
 
     A shortest path: from each first uncovered slot, one step per page size leads to the next uncovered slot. Slots
-    are visited from left to right, so when one is reached its cheapest way is known.
+    are visited from left to right, so the cheapest path to a slot is known when the slot is visited.
     """
     if not spans:
         return []
     best = max(sizes, key=lambda size: (size.rows / size.weight, size.rows))
     ends = [last for _, last in spans]
-    # Of each slot reached: the weight and number of pages that led there, and the last of them.
+    # For each slot reached: the weight and number of the pages that lead there, and the last of these pages.
     steps: dict[int, tuple[int, int, int, PageSize]] = {spans[0][0]: (0, 0, -1, best)}
     reached = [spans[0][0]]
     finished = -1

@@ -1,50 +1,72 @@
-"""How often a failed call is repeated, and how long to wait in between."""
+"""How often a failed request is repeated, and how long to wait in between."""
 
 from __future__ import annotations
 
 import random
 import threading
 from collections.abc import Callable
-from typing import Final, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from binance_assets.exchange.errors import Cancelled, ExchangeError
 
 Result = TypeVar("Result")
 
-_RNG: Final = random.Random()
+Sleep = Callable[[float, threading.Event], bool]
+"""Waits for so many seconds; returns early, and True, if the event is set."""
 
 
-def call_with_retries(attempt_once: Callable[[], Result], stop: threading.Event) -> Result:
-    """Do something as often as the errors' own policies allow, with growing pauses.
+def sleep_unless_stopped(seconds: float, stop: threading.Event) -> bool:
+    """Wait for ``seconds`` in real time, or until ``stop`` is set; return whether it is set."""
+    return stop.wait(seconds)
 
-    Args:
-        attempt_once: Does it once; raises :class:`ExchangeError` where it cannot.
-        stop: Set to end the pauses.
 
-    Raises:
-        ExchangeError: The last of the errors.
-        Cancelled: ``stop`` was set in a pause.
+@dataclass(frozen=True, slots=True)
+class Retrier:
+    """Repeats a call as often as the policies of its errors allow.
+
+    Attributes:
+        sleep: How to wait between two attempts. Tests pass one that does not wait.
+        rng: Source of the jitter.
     """
-    attempt = 1
-    while True:
-        try:
-            return attempt_once()
-        except ExchangeError as error:
-            delay = retry_delay(error, attempt, _RNG)
-            if delay is None:
-                raise
-            if stop.wait(delay):
-                raise Cancelled from error
-        attempt += 1
+
+    sleep: Sleep = sleep_unless_stopped
+    rng: random.Random = field(default_factory=random.Random)
+
+    def call_with_retries(self, attempt_once: Callable[[], Result], stop: threading.Event) -> Result:
+        """Call ``attempt_once`` until it succeeds or its error's policy allows no further attempt.
+
+        Args:
+            attempt_once: Makes one attempt; raises :class:`ExchangeError` if it fails.
+            stop: Set to end the waiting.
+
+        Returns:
+            What ``attempt_once`` returns.
+
+        Raises:
+            ExchangeError: The error of the last attempt.
+            Cancelled: ``stop`` was set between two attempts.
+        """
+        attempt = 1
+        while True:
+            try:
+                return attempt_once()
+            except ExchangeError as error:
+                delay = retry_delay(error, attempt, self.rng)
+                if delay is None:
+                    raise
+                if self.sleep(delay, stop):
+                    raise Cancelled from error
+            attempt += 1
 
 
 def retry_delay(error: ExchangeError, attempt: int, rng: random.Random) -> float | None:
-    """Seconds to wait before the next attempt; None where there is none.
+    """Return how many seconds to wait before the next attempt; None if there is no next attempt.
 
     Args:
-        error: What the last attempt brought.
-        attempt: Its number, from 1.
-        rng: Source of the jitter, which keeps workers from coming back in step.
+        error: The error of the last attempt.
+        attempt: The number of the last attempt, from 1.
+        rng: Source of the jitter, which keeps workers from retrying in step.
     """
     if attempt >= error.policy.attempts:
         return None

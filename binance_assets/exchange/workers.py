@@ -1,4 +1,7 @@
-"""Many requests at once: a warm-up that measures the network, workers sized once, an ordered and bounded stream."""
+"""Many requests at once: a warm-up that measures the network, workers sized once, an ordered and bounded stream.
+
+Nothing here knows HTTP; a task is any function call that may raise an :class:`ExchangeError`.
+"""
 
 from __future__ import annotations
 
@@ -11,38 +14,31 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Final, TypeVar
 
-from binance_assets.exchange.errors import Cancelled, ExchangeError, NotAsked
+from binance_assets.exchange.errors import Cancelled, ExchangeError, NotSent
 
 Task = TypeVar("Task")
-
-
 Result = TypeVar("Result")
 
-
 _BURST_SECONDS: Final = 1.0
+_STOP_POLL_SECONDS: Final = 0.1
 
-
-_LOOK_FOR_STOP_SECONDS: Final = 0.1
-
-
-# After so many pages in a row, and so long a time, in which no retry brought anything, the exchange counts as gone.
-_LOST_IN_A_ROW: Final = 10
-
-
-_LOST_SECONDS: Final = 60
+# The exchange counts as unreachable after so many failed pages in a row, over so long a time, retries included.
+_FAILURES_IN_A_ROW: Final = 10
+_FAILING_SECONDS: Final = 60
 
 
 def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) -> int:
-    """How many requests to keep in flight.
+    """Return how many requests to keep in flight.
 
-    Enough to send the pages within a second, and never less than twice what the weight budget sustains: a faster
-    network then never gets a slower download, and one page too many does not turn a burst into a trickle.
+    Enough to send the pages within a second, and never less than twice what the weight budget sustains. So a faster
+    network never gets a slower download, and one page more than the minute allows does not turn a burst into a
+    trickle.
 
     Args:
-        round_trip: Mean time from a request to its answer, seconds.
-        pages: Pages that are left and that this minute's weight still buys.
+        round_trip: Mean time from a request to its response, seconds.
+        pages: Pages that are left and that this minute's weight still allows.
         sustainable: Requests per second that the budget allows in the long run.
-        cap: The most workers that the settings allow.
+        cap: The largest number of workers that the settings allow.
     """
     burst = math.ceil(round_trip * pages / _BURST_SECONDS)
     sustained = 2 * math.ceil(round_trip * sustainable)
@@ -52,17 +48,17 @@ def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) 
 class WorkerPool:
     """Worker threads that live as long as a run.
 
-    The workers are daemon threads, because a ``ThreadPoolExecutor`` would hold the process at its end until the
+    The workers are daemon threads, because a ``ThreadPoolExecutor`` would keep the process from ending until the
     last hung socket timed out.
 
     Args:
-        warmup: How many tasks are done one after another before the workers are sized.
-        ahead_per_worker: How many results for each worker may be under way or wait to be taken.
+        warmup: How many tasks run one after another before the workers are sized.
+        ahead_per_worker: How many results for each worker may be under way or wait to be consumed.
 
     Attributes:
         workers: Requests that may be in flight at once; 1 until the warm-up is over, then fixed.
         sized: Whether the warm-up is over.
-        stop: Set to make every wait end; see :meth:`close`.
+        stop: Set to end every wait; see :meth:`close`.
     """
 
     def __init__(self, warmup: int, ahead_per_worker: int = 4) -> None:
@@ -82,18 +78,21 @@ class WorkerPool:
         fetch: Callable[[Task], Result],
         size: Callable[[], int],
     ) -> Iterator[tuple[Task, Result | ExchangeError]]:
-        """Yield every task with its result, or the error that stands in its place, in the order of the tasks.
+        """Yield every task with its result, or the error that took its place, in the order of the tasks.
 
         Several threads may each have a stream of their own; they share the workers.
 
-        Only so many tasks are under way, or done and not yet taken, as keep the workers busy: memory does not grow
-        with the number of tasks. Once a task's error ends the run, or nothing was had for a minute, the tasks behind
-        it are not tried: they get a :class:`NotAsked`.
+        Only as many tasks as keep the workers busy are under way, or done and not yet consumed, so memory does not
+        grow with the number of tasks. Once a task's error ends the run, or every task has failed for a minute, the
+        remaining tasks are not tried; they get a :class:`NotSent`.
 
         Args:
-            tasks: What to do.
-            fetch: Does one task in a worker; raises :class:`ExchangeError` where it cannot.
-            size: Asked once, after the warm-up: the number of workers to use from then on.
+            tasks: The tasks.
+            fetch: Does one task in a worker; raises :class:`ExchangeError` if it fails.
+            size: Called once, after the warm-up; returns the number of workers to use from then on.
+
+        Yields:
+            A task, and its result or error.
 
         Raises:
             Cancelled: The pool was closed.
@@ -103,7 +102,7 @@ class WorkerPool:
         self._start_threads()
         waiting = iter(tasks)
         under_way: deque[tuple[Task, Future[Result]]] = deque()
-        lost_in_a_row, lost_since = 0, 0.0
+        failures, failing_since = 0, 0.0
         while True:
             while len(under_way) < self._look_ahead() and (task := next(waiting, None)) is not None:
                 under_way.append((task, self._submit(task, fetch)))
@@ -116,22 +115,22 @@ class WorkerPool:
                 outcome = error
             yield task, outcome
             if isinstance(outcome, ExchangeError):
-                lost_since = lost_since if lost_in_a_row else time.monotonic()
-                lost_in_a_row += 1
+                failing_since = failing_since if failures else time.monotonic()
+                failures += 1
             else:
-                lost_in_a_row = 0
-            gone = lost_in_a_row >= _LOST_IN_A_ROW and time.monotonic() - lost_since > _LOST_SECONDS
-            if isinstance(outcome, ExchangeError) and (outcome.policy.ends_run or gone):
+                failures = 0
+            unreachable = failures >= _FAILURES_IN_A_ROW and time.monotonic() - failing_since > _FAILING_SECONDS
+            if isinstance(outcome, ExchangeError) and (outcome.policy.ends_run or unreachable):
                 for _, future in under_way:
                     future.cancel()
-                not_asked = NotAsked(f"not asked, because of this: {outcome}", outcome.request)
+                not_sent = NotSent.after(outcome)
                 for task in (*(task for task, _ in under_way), *waiting):
-                    yield task, not_asked
+                    yield task, not_sent
                 return
             self._after_warmup(size)
 
     def run(self, call: Callable[[], Result]) -> Result:
-        """Do ``call`` in a thread of its own, and come back without it once the pool is closed.
+        """Run ``call`` in a thread of its own and return its result; stop waiting for it when the pool is closed.
 
         Raises:
             Cancelled: The pool was closed.
@@ -141,16 +140,16 @@ class WorkerPool:
         return self._await(future)
 
     def _await(self, future: Future[Result]) -> Result:
-        # A worker that hangs in a socket never sets its result, so a closed pool is looked for in between.
+        # A worker that hangs in a socket never sets its result, so the wait checks again and again for a closed pool.
         while not self.stop.is_set():
             try:
-                return future.result(_LOOK_FOR_STOP_SECONDS)
+                return future.result(_STOP_POLL_SECONDS)
             except TimeoutError:
                 if future.done():
                     raise
             except BaseException:
                 if self.stop.is_set():
-                    break  # what a task says after the end was only its way to end
+                    break  # an error after the pool was closed is only the way in which the task ended
                 raise
         raise Cancelled
 
@@ -190,7 +189,7 @@ class WorkerPool:
             work()
 
     def close(self) -> None:
-        """End every wait and let the workers go; a request in flight is not waited for."""
+        """End every wait and every idle worker; do not wait for requests in flight."""
         self.stop.set()
         for _ in range(self._threads):
             self._work.put(None)

@@ -1,4 +1,4 @@
-"""From pages and files to tables of whole partitions."""
+"""Blocks: the pages and files of many partitions, parsed together into one table of whole partitions."""
 
 from __future__ import annotations
 
@@ -12,43 +12,61 @@ import polars as pl
 from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.parsing import check_window, count_rows, csv_rows, parse_archive, parse_rows
 from binance_assets.exchange.archive import ArchiveContent
-from binance_assets.exchange.archive_files import (
-    ArchiveFile,
-)
+from binance_assets.exchange.archive_files import ArchiveFile
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.pages import Page, plan_pages
 from binance_assets.exchange.session import Exchange
-from binance_assets.model.partitions import Partition, spans
+from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
 
-# About a month of 1m: a Pandera call costs the same up to this size.
 BLOCK_ROWS: Final = 45_000
+"""Rows from which a block is validated: about a month of 1m, up to which a Pandera call costs the same."""
 
-
-# Pages may be empty or lost; so that days before a listing get their verdict too, they count as well.
+# Pages may be empty or lost. They count too, so that partitions before a listing get their result early as well.
 _BLOCK_PAGES: Final = 200
 
 
-def plan(series: Series, partitions: Sequence[Partition]) -> list[Page]:
-    """The requests that bring ``partitions`` by REST."""
-    return plan_pages(series.market, series.interval, spans(partitions))
+def plan_rest_pages(series: Series, partitions: Sequence[Partition]) -> list[Page]:
+    """Return the requests that fetch ``partitions`` (ascending) by REST."""
+    return plan_pages(series.market, series.interval, merge_ranges(partitions))
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """Whole periods and all that was answered for them."""
+class Block:
+    """Whole partitions, and everything that was received for them.
+
+    Attributes:
+        partitions: The partitions, ascending.
+        candles: Their candles; may hold candles of the partitions around them too.
+        page_errors: The pages that could not be fetched, with the error.
+    """
 
     partitions: list[Partition]
     candles: pl.DataFrame
-    errors: list[tuple[Page, ExchangeError]]
+    page_errors: list[tuple[Page, ExchangeError]]
+
+    def partition_errors(self) -> dict[Partition, ExchangeError]:
+        """Return the partitions that a failed page overlaps, each with the error."""
+        failed: dict[Partition, ExchangeError] = {}
+        for page, error in self.page_errors:
+            first = bisect_right(self.partitions, page.start, key=lambda partition: partition.end)
+            last = bisect_left(self.partitions, page.end, key=lambda partition: partition.start)
+            failed |= dict.fromkeys(self.partitions[first:last], error)
+        return failed
 
 
-def blocks(exchange: Exchange, series: Series, partitions: Sequence[Partition]) -> Iterator[_Block]:
-    """Runs of whole periods. Pages are collected as they come, and read together: one call costs as much as forty."""
+def fetch_blocks(exchange: Exchange, series: Series, partitions: Sequence[Partition]) -> Iterator[Block]:
+    """Fetch ``partitions`` (ascending) by REST and yield them in blocks, in order, each partition once.
+
+    Pages are collected as they arrive and parsed together: parsing forty pages in one call costs as much as one page.
+
+    Raises:
+        Cancelled: The exchange was closed.
+    """
     responses: list[tuple[Page, bytes]] = []
     errors: list[tuple[Page, ExchangeError]] = []
     first, rows = 0, 0
-    for page, outcome in exchange.stream(series, plan(series, partitions), lambda _, body: csv_rows(body)):
+    for page, outcome in exchange.stream(series, plan_rest_pages(series, partitions), lambda _, body: csv_rows(body)):
         if isinstance(outcome, ExchangeError):
             errors.append((page, outcome))
         else:
@@ -59,10 +77,10 @@ def blocks(exchange: Exchange, series: Series, partitions: Sequence[Partition]) 
         end = bisect_right(partitions, page.end, lo=first, key=lambda partition: partition.end)
         if end > first:
             yield _read_block(exchange, series, list(partitions[first:end]), responses, errors)
-            # The last pages may hold the beginning of the next period.
-            result = partitions[end - 1].end
-            responses = [(page, found) for page, found in responses if page.end > result]
-            errors = [(page, error) for page, error in errors if page.end > result]
+            # The last pages may also hold the start of the next partition.
+            finished = partitions[end - 1].end
+            responses = [(page, body) for page, body in responses if page.end > finished]
+            errors = [(page, error) for page, error in errors if page.end > finished]
             first, rows = end, 0
     if first < len(partitions):
         yield _read_block(exchange, series, list(partitions[first:]), responses, errors)
@@ -74,23 +92,26 @@ def _read_block(
     partitions: list[Partition],
     responses: Sequence[tuple[Page, bytes]],
     errors: Sequence[tuple[Page, ExchangeError]],
-) -> _Block:
+) -> Block:
     try:
         candles = parse_rows(series.market, b"".join(rows for _, rows in responses))
         if responses:
             check_window(candles, series.interval, responses[0][0].start, responses[-1][0].end)
-        return _Block(partitions, candles, list(errors))
+        return Block(partitions, candles, list(errors))
     except ValueError:
-        candles, lost = _read_page_by_page(exchange, series, responses)
-        return _Block(partitions, candles, [*errors, *lost])
+        candles, failed = _read_page_by_page(exchange, series, responses)
+        return Block(partitions, candles, [*errors, *failed])
 
 
 def _read_page_by_page(
     exchange: Exchange, series: Series, responses: Sequence[tuple[Page, bytes]]
 ) -> tuple[pl.DataFrame, list[tuple[Page, ExchangeError]]]:
-    """Find the pages that are not what was asked for, and ask for them again.
+    """Find the pages that do not hold what was requested, and fetch them again.
 
-    Rows that stay odd are kept, so that they refuse the days that they belong to and no others.
+    Rows that are still wrong are kept, so that they refuse only the partitions that they belong to.
+
+    Returns:
+        The candles of all pages, in order of time, and the pages that could not be read at all.
     """
     frames: dict[Page, pl.DataFrame] = {}
     bad: list[Page] = []
@@ -101,30 +122,21 @@ def _read_page_by_page(
         except ValueError:
             bad.append(page)
 
-    lost: list[tuple[Page, ExchangeError]] = []
+    failed: list[tuple[Page, ExchangeError]] = []
     for page, outcome in exchange.stream(series, bad, lambda page, body: read_page(series, page, body)):
         if not isinstance(outcome, ExchangeError):
             frames[page] = outcome
         elif page not in frames:
-            lost.append((page, outcome))
+            failed.append((page, outcome))
     in_order = [frames[page] for page, _ in responses if page in frames]
-    return pl.concat([empty_candles(series.market), *in_order]), lost
-
-
-def failed_partitions(block: _Block) -> dict[Partition, ExchangeError]:
-    failed: dict[Partition, ExchangeError] = {}
-    for page, error in block.errors:
-        first = bisect_right(block.partitions, page.start, key=lambda partition: partition.end)
-        last = bisect_left(block.partitions, page.end, key=lambda partition: partition.start)
-        failed |= dict.fromkeys(block.partitions[first:last], error)
-    return failed
+    return pl.concat([empty_candles(series.market), *in_order]), failed
 
 
 def read_page(series: Series, page: Page, body: bytes) -> pl.DataFrame:
-    """The candles of a klines answer.
+    """Return the candles of a klines response.
 
     Raises:
-        ValueError: They are not those that the page asked for.
+        ValueError: They are not the candles that the page requested.
     """
     candles = parse_rows(series.market, csv_rows(body))
     check_window(candles, series.interval, page.start, page.end)
@@ -132,13 +144,13 @@ def read_page(series: Series, page: Page, body: bytes) -> pl.DataFrame:
 
 
 def read_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) -> pl.DataFrame:
-    """The candles of a file of the archive.
+    """Return the candles of a file of the archive.
 
     Raises:
-        ValueError: They are not those of the file's series and span, or not of the exchange that the API is of.
+        ValueError: They are not candles of the file's series and range, or they are from another venue than the API.
     """
-    if exchange.cached_venue not in ("", exchange.archive.venue):
-        raise ValueError("it is of another exchange than the API is; set BINANCE_ARCHIVE_URL")
+    if exchange.cached_venue not in (None, exchange.archive.venue):
+        raise ValueError("it is from another venue than the API; set BINANCE_ARCHIVE_URL")
     candles = parse_archive(file.series.market, content.text)
     check_window(candles, file.series.interval, file.start, file.end)
     return candles

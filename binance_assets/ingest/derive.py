@@ -1,4 +1,4 @@
-"""A partition of a derived series, from the file of the series that it is made from."""
+"""Derived partitions: candles of a coarser interval, made from the file of the base series."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.universe import Derived
 
 
-def derived_day(lake: Lake, derived: Derived, partition: Partition) -> PartitionResult:
-    """The candles of a derived series in a day, with the verdict of the day that they are made from.
+def derive_partition(lake: Lake, derived: Derived, partition: Partition) -> PartitionResult:
+    """Return a partition of a derived series, with the verdict of the base partition that it is made from.
 
     Args:
-        lake: Where the source's day lies.
-        derived: The series and its source.
-        partition: The day.
+        lake: The lake that holds the base series.
+        derived: The derived series and its base series.
+        partition: The partition.
     """
-    series, source = derived.series, derived.source
-    stored = lake.stored(source, partition)
+    series, base = derived.series, derived.source
+    stored = lake.stored(base, partition)
     if stored is None:
-        return _refused(series, partition, "unreachable", f"{source} has no such day in the lake")
+        return _refused(series, partition, "unreachable", f"{base} has no such partition in the lake")
     try:
-        candles = resample(series.market, lake.read(source, partition), series.interval)
+        candles = resample(series.market, lake.read(base, partition), series.interval)
     except (OSError, pl.exceptions.PolarsError) as error:
-        return _refused(series, partition, "invalid", f"{source} cannot be read: {str(error).splitlines()[0]}")
-    message = schema_errors(series, candles)
-    if message:
-        return _refused(series, partition, "invalid", message)
+        return _refused(series, partition, "invalid", f"{base} cannot be read: {str(error).splitlines()[0]}")
+    errors = schema_errors(series, candles)
+    if errors is not None:
+        return _refused(series, partition, "invalid", errors)
     return PartitionResult(
         partition=partition,
         verdict=stored.verdict,
         candles=candles,
         missing=_missing(series, partition, candles, stored),
-        reason=stored.note,
-        provenance=Provenance("derived", base_series=str(source)),
+        reason=stored.note or "",
+        provenance=Provenance("derived", base_series=str(base)),
         accepted_by=stored.accepted_by,
         accepted_because=stored.accepted_because,
     )
@@ -49,13 +49,13 @@ def derived_day(lake: Lake, derived: Derived, partition: Partition) -> Partition
 def _missing(
     series: Series, partition: Partition, candles: pl.DataFrame, stored: StoredPartition
 ) -> tuple[tuple[int, int], ...]:
-    """The candles that do not exist because all of theirs are missing from the source."""
+    """Return the spans of derived candles that do not exist because the base series lacks all candles in them."""
     step = series.interval.step
-    holes = [(from_iso(start), from_iso(end)) for start, end in stored.missing]
+    gaps = [(from_iso(start), from_iso(end)) for start, end in stored.missing]
     opens = series.interval.open_times(partition.start, partition.end)
-    expected = [time for time in opens if any(start < time + step and time < end for start, end in holes)]
-    there = candles["open_time"].to_physical()
-    return missing_spans(series, there.filter(there.is_in(expected)), expected)
+    expected = [time for time in opens if any(start < time + step and time < end for start, end in gaps)]
+    existing = candles["open_time"].to_physical()
+    return missing_spans(series, existing.filter(existing.is_in(expected)), expected)
 
 
 def _refused(series: Series, partition: Partition, verdict: Verdict, reason: str) -> PartitionResult:

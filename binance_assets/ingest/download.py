@@ -1,9 +1,12 @@
-"""From periods to judged tables: plan, fetch, assemble, validate, prove. Knows no files and no Dagster.
+"""The entry point of a download: from partitions to validated results. Knows no files and no Dagster.
 
-exchange = Exchange(SPOT, read_settings(os.environ))
-series = parse_series("spot/BTCUSDT/1m")
-for day in download(exchange, series, periods_between(date(2024, 1, 1), date(2024, 2, 1), series.interval)):
-    print(day.period, day.verdict, day.candles.height)
+Example::
+
+    exchange = Exchange(SPOT, read_settings(os.environ))
+    series = parse_series("spot/BTCUSDT/1m")
+    partitions = partitions_between(date(2024, 1, 1), date(2024, 2, 1), series.interval)
+    for result in download(exchange, series, partitions, DownloadOptions(source="auto")):
+        print(result.partition, result.verdict, result.candles.height)
 """
 
 from __future__ import annotations
@@ -14,19 +17,18 @@ from typing import Final
 from binance_assets.candles.columns import empty_candles
 from binance_assets.exchange.errors import Cancelled, ExchangeError
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.reference import ListingCache, load_reference
-from binance_assets.ingest.sources import SourceTask, finished_results, unavailable
+from binance_assets.ingest.options import DEFAULT_OPTIONS, DownloadOptions
+from binance_assets.ingest.reference import load_reference
+from binance_assets.ingest.sources import SourceTask, fetch_finished, unavailable
 from binance_assets.model.partitions import Partition, closes_at
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.settings import Source
 
 SAFETY_MS: Final = 2_000
+"""How long after its close a candle counts as finished, ms: the exchange may still be writing it."""
 
-
-"""A candle counts as finished this long after its close, ms: the exchange may still be writing it."""
-
-
+# About a year of 1m. Tables that are not conclusive are held until the end of their chunk.
 _CHUNK_ROWS: Final = 600_000
 
 
@@ -34,51 +36,46 @@ def download(
     exchange: Exchange,
     series: Series,
     partitions: Sequence[Partition],
-    source: Source = "rest",
-    strict: bool = False,
-    listing_cache: ListingCache | None = None,
+    options: DownloadOptions = DEFAULT_OPTIONS,
 ) -> Iterator[PartitionResult]:
-    """Fetch, judge and prove ``partitions``, each exactly once.
+    """Fetch and validate ``partitions``, and yield a result for each, exactly once.
 
-    What cannot be had is refused with its reason, it never raises; the other periods go on. Memory is bounded by
-    what is fetched ahead and one block of about 45,000 candles, however long the range. Of each year of 1m (or as
-    many candles) first come days without a life, then those that one source settles, in order, then those that needed
-    another; what is not over comes last.
+    A partition that cannot be fetched is refused with the reason and raises nothing; the others go on. Memory is
+    bounded by the pages fetched ahead and one block of about 45,000 candles, however long the range is. Within each
+    year of 1m (or as many candles), the results come in this order: partitions outside the trading span; those that one
+    source settles, by time; those that needed another source. Unfinished partitions come last.
 
     Args:
         exchange: The market of the series.
         series: What to fetch.
         partitions: Ascending, without duplicates; they need not be contiguous.
-        source: ``rest``, ``archive``, or ``auto`` for the archive where that takes fewer requests. Whichever it is, the
-            other one is asked before a period counts as lost.
-        strict: Whether to refuse periods whose sums differ from the exchange's own.
-        listing_cache: Where the first candles of series are remembered.
+        options: How they are fetched and validated.
 
     Yields:
-        A verdict for each period; accepted ones carry a table with the columns of
-        :func:`binance_assets.candles.schema.columns`.
+        The result of each partition. Accepted ones carry a table with the columns of
+        :func:`binance_assets.candles.columns.columns`.
 
     Raises:
         Cancelled: The exchange was closed meanwhile.
     """
     try:
-        now = _now(exchange, source)
+        now = _now(exchange, options.source)
         finished = [partition for partition in partitions if closes_at(partition, series.interval) <= now]
-        reference = load_reference(exchange, series, finished, now, strict, listing_cache, archived=source != "rest")
+        reference = load_reference(exchange, series, finished, now, options)
     except ExchangeError as error:
         yield from (unavailable(series, partition, error) for partition in partitions)
         return
     for chunk in _chunks(series, finished):
-        for result in finished_results(SourceTask(exchange, series, reference), chunk, source):
+        for result in fetch_finished(SourceTask(exchange, series, reference), chunk, options.source):
             if exchange.closed:
                 raise Cancelled
             yield result
     for partition in partitions[len(finished) :]:
-        yield PartitionResult(partition, "unfinished", empty_candles(series.market), (), "it is not over yet")
+        yield PartitionResult(partition, "unfinished", empty_candles(series.market), (), "it is not finished yet")
 
 
 def _chunks(series: Series, partitions: Sequence[Partition]) -> Iterator[Sequence[Partition]]:
-    """The periods by about a year of 1m: doubtful tables are kept to the end of their chunk."""
+    """Split partitions into chunks of about :data:`_CHUNK_ROWS` candles."""
     if not partitions:
         return
     rows = max(1, (partitions[0].end - partitions[0].start) // series.interval.step)
@@ -88,7 +85,10 @@ def _chunks(series: Series, partitions: Sequence[Partition]) -> Iterator[Sequenc
 
 
 def _now(exchange: Exchange, source: Source) -> int:
-    """The time at which candles count as finished, ms UTC; the archive has one too, where the API serves nobody."""
+    """Return the time before which a candle must have closed to count as finished, ms UTC.
+
+    The archive's clock is used if the API does not serve this location.
+    """
     try:
         return exchange.now() - SAFETY_MS
     except ExchangeError:

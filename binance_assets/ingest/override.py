@@ -1,4 +1,4 @@
-"""The way out of a refused day for a person who knows better: it is written with its hole, and says so for ever."""
+"""Overriding a verdict: a person accepts a refused partition with its gap, and its file keeps who did and why."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
-from binance_assets.settings import Source
 from binance_assets.storage.lake import Lake, StoredPartition
 
 
@@ -18,32 +18,32 @@ def override(
     exchange: Exchange,
     series: Series,
     partition: Partition,
-    source: Source,
-    strict: bool,
+    options: DownloadOptions,
     who: str,
     reason: str,
 ) -> tuple[PartitionResult, StoredPartition | None]:
-    """Fetch a partition once more and write it, also where candles of it are lost.
+    """Fetch a partition once more and write it, even if candles are lost.
 
     Args:
         lake: The lake.
         exchange: The market of the series.
         series: The series.
         partition: The partition.
-        source: Where it comes from.
-        strict: Whether sums that differ refuse a day.
-        who: Who accepts it.
+        options: How it is fetched and validated.
+        who: The person who accepts it.
         reason: Why, in their words.
 
     Returns:
-        The verdict, and the file; None where nobody can accept it: it is not over, not sane, or cannot be had.
+        The result, and the file. The file is None if the partition cannot be accepted: it is unfinished, invalid or
+        unreachable.
 
     Raises:
         LakeError: The lake cannot be written.
-        ExchangeError: The exchange cannot be asked.
+        ExchangeError: Neither the API nor the archive can be reached.
+        Cancelled: The exchange was closed.
     """
     lake.prepare(exchange.venue)
-    (result,) = download(exchange, series, [partition], source, strict, lake)
+    (result,) = download(exchange, series, [partition], options)
     if result.can_override:
         result = replace(result, accepted_by=who, accepted_because=reason)
     return result, lake.write(series, result) if result.is_accepted else None

@@ -1,4 +1,4 @@
-"""What a request still lacks: which periods are asked for, which are in the lake, which must be fetched."""
+"""Requests for partitions: which are requested, which of them are in the lake, which must be fetched."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from binance_assets.exchange.archive_files import (
-    REQUESTS_PER_FILE,
-    all_files,
-    cheaper_files,
-)
+from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import plan
+from binance_assets.ingest.blocks import plan_rest_pages
 from binance_assets.ingest.download import SAFETY_MS
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import (
     FIRST_DAY,
     Partition,
-    first_day_of,
     last_finished_end,
+    partition_first_day,
     partitions_between,
 )
 from binance_assets.model.series import Series
@@ -32,12 +28,12 @@ from binance_assets.storage.lake import Lake, StoredPartition
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a download takes if nothing goes wrong, without the few requests for time, limit and sums.
+    """What a download takes if nothing goes wrong, without the few requests for time, limit and control totals.
 
     Attributes:
-        requests: Requests, to the API and the archive.
+        requests: Number of requests, to the API and to the archive.
         weight: Request weight.
-        files: Files of the archive.
+        files: Number of files of the archive.
     """
 
     requests: int
@@ -46,29 +42,28 @@ class Forecast:
 
 
 def forecast(series: Series, partitions: Sequence[Partition], source: Source, now: int) -> Forecast:
-    """What it takes to bring ``partitions`` from ``source`` at ``now``, ms UTC."""
-    choose = {"rest": lambda *_: [], "auto": cheaper_files, "archive": all_files}[source]
-    files = choose(series, partitions, now)
-    held = {partition for file in files for partition in file.partitions}
-    pages = (
-        [] if source == "archive" else plan(series, [partition for partition in partitions if partition not in held])
-    )
+    """Return what it takes to fetch ``partitions`` (ascending) from ``source`` at ``now``, ms UTC."""
+    choose_files = {"rest": lambda *_: [], "auto": cheaper_files, "archive": all_files}[source]
+    files = choose_files(series, partitions, now)
+    covered = {partition for file in files for partition in file.partitions}
+    by_rest = [] if source == "archive" else [partition for partition in partitions if partition not in covered]
+    pages = plan_rest_pages(series, by_rest)
     return Forecast(REQUESTS_PER_FILE * len(files) + len(pages), sum(page.weight for page in pages), len(files))
 
 
 class BadRequest(ConfigurationError):
-    """The dates asked for make no sense; the message is one line that names the way out."""
+    """The requested dates are not valid; the message is one line that says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What somebody asked for.
+class DownloadRequest:
+    """What a user requests.
 
     Attributes:
-        series: The series, all of one market.
+        series: The series, all of one market; at least one.
         start: First day; None for that of the first candle.
-        end: Day after the last; None for the last period that is over.
-        refresh: Whether to fetch again what is there.
+        end: Day after the last one; None for the end of the last finished partition.
+        refresh: Whether to fetch partitions again that are in the lake.
     """
 
     series: tuple[Series, ...]
@@ -88,7 +83,7 @@ class DownloadPlan:
 
     Attributes:
         series: The series.
-        asked: Every period asked for, ascending.
+        asked: All requested partitions, ascending.
         present: Those of them that are in the lake, with their files.
         missing: Those that must be fetched.
     """
@@ -99,20 +94,20 @@ class DownloadPlan:
     missing: tuple[Partition, ...]
 
     def forecast(self, source: Source) -> Forecast:
-        """What it takes to bring what is missing from ``source``."""
+        """Return what it takes to fetch the missing partitions from ``source`` now."""
         return forecast(self.series, self.missing, source, int(time.time() * 1_000))
 
 
-def check_dates(request: Request) -> None:
-    """Refuse dates that cannot be meant, before anybody is asked.
+def check_dates(request: DownloadRequest) -> None:
+    """Refuse dates that cannot be valid, before any request is sent.
 
     Raises:
-        BadRequest: The message says which date, and why.
+        BadRequest: The message says which date is wrong, and why.
     """
-    for name, day in (("--start", request.start), ("--end", request.end)):
-        coarse = next((one.interval for one in request.series if one.interval.is_multi_day), None)
-        if day and coarse and day.day != 1:
-            raise BadRequest(f"{name} {day}: {coarse} is kept by months, so give the first of a month")
+    multi_day = next((series.interval for series in request.series if series.interval.is_multi_day), None)
+    for option, day in (("--start", request.start), ("--end", request.end)):
+        if day and multi_day and day.day != 1:
+            raise BadRequest(f"{option} {day}: {multi_day} is kept by months, so give the first of a month")
     if request.start and request.start < FIRST_DAY:
         raise BadRequest(f"--start {request.start}: partitions begin on {FIRST_DAY}")
     if request.start and request.end and request.end <= request.start:
@@ -120,61 +115,65 @@ def check_dates(request: Request) -> None:
 
 
 def plan_request(
-    request: Request, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
+    request: DownloadRequest, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
 ) -> list[DownloadPlan]:
-    """What each series of ``request`` lacks.
+    """Return what each series of ``request`` lacks.
 
-    The exchange is asked only for what cannot be known without it: the time, where dates are open or recent; the
-    first candle, where no start is given; whether a symbol exists, where it was never tracked.
+    Requests are sent only for what cannot be known otherwise: the time, if a date is open or recent; the first
+    candle, if no start is given; whether a symbol exists, if it was never tracked.
 
     Args:
-        request: What is asked for; its dates were checked.
-        lake: Where finished periods are.
+        request: The request, with dates that passed :func:`check_dates`.
+        lake: Where accepted partitions are.
         exchange: The market.
-        known: Series whose symbols were proved to exist before.
-        source: Where candles are to come from; for the archive alone no symbol is looked up.
+        known: Series whose symbols are known to exist.
+        source: Where candles are to come from; with ``archive`` no symbol is looked up.
 
     Raises:
-        BadRequest: A date is today or later by the server's clock.
-        ExchangeError: The exchange could not be asked, or does not know a symbol.
+        BadRequest: A date is today or later by the server's clock, or there is nothing to fetch between the dates.
+        ExchangeError: The exchange cannot be reached, or it has no such symbol.
         LakeError: The lake holds candles of another venue.
     """
-    opened: dict[Series, int | None] = {}
+    first_opens: dict[Series, int | None] = {}
     if request.start is None:
-        opened = dict(
-            exchange.map_concurrently(request.series, lambda one: lake.first_open(one) or exchange.first_open_time(one))
+        first_opens = dict(
+            exchange.map_concurrently(
+                request.series, lambda series: lake.first_open(series) or exchange.symbols.first_open_time(series)
+            )
         )
-    plans = [_plan_series(request, one, lake, exchange, opened) for one in request.series]
-    if any(download_plan.missing for download_plan in plans):
+    plans = [_plan_series(request, series, lake, exchange, first_opens) for series in request.series]
+    if any(plan.missing for plan in plans):
         lake.check_venue(exchange.venue)
-    unproved = [one.series for one in plans if not one.present and one.series not in (*known, *opened)]
+    unknown = [plan.series for plan in plans if not plan.present and plan.series not in (*known, *first_opens)]
     if source == "archive":
         return plans
-    for _ in exchange.map_concurrently(unproved, exchange.check_symbol):
+    for _ in exchange.map_concurrently(unknown, exchange.symbols.check_exists):
         pass
     return plans
 
 
 def _plan_series(
-    request: Request, series: Series, lake: Lake, exchange: Exchange, opened: Mapping[Series, int | None]
+    request: DownloadRequest,
+    series: Series,
+    lake: Lake,
+    exchange: Exchange,
+    first_opens: Mapping[Series, int | None],
 ) -> DownloadPlan:
     end = _end(request, series.interval, exchange)
-    start = request.start or _first_day(series, opened[series])
+    start = request.start or _first_day(series, first_opens[series])
     asked = tuple(partitions_between(start, end, series.interval)) if start else ()
     if not asked and (request.start or request.end):
-        trading_span = f"begins on {start}" if start else "has no candles"
-        raise BadRequest(
-            f"nothing to fetch: {series} {trading_span}, and its last partition that is over ends on {end}"
-        )
-    found = [(partition, lake.stored(series, partition)) for partition in asked]
-    present = tuple((partition, stored) for partition, stored in found if stored is not None)
-    missing = asked if request.refresh else tuple(partition for partition, stored in found if stored is None)
+        begins = f"begins on {start}" if start else "has no candles"
+        raise BadRequest(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
+    stored = [(partition, lake.stored(series, partition)) for partition in asked]
+    present = tuple((partition, found) for partition, found in stored if found is not None)
+    missing = asked if request.refresh else tuple(partition for partition, found in stored if found is None)
     return DownloadPlan(series, asked, present, missing)
 
 
-def _end(request: Request, interval: Interval, exchange: Exchange) -> dt.date:
+def _end(request: DownloadRequest, interval: Interval, exchange: Exchange) -> dt.date:
     if request.end and request.end < dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2):
-        return request.end  # past by any clock
+        return request.end  # in the past, however wrong this host's clock may be
     now = exchange.now()
     today = to_date(now)
     if request.end and request.end > today:
@@ -184,5 +183,5 @@ def _end(request: Request, interval: Interval, exchange: Exchange) -> dt.date:
     return request.end or last_finished_end(now - SAFETY_MS, interval)
 
 
-def _first_day(series: Series, opened: int | None) -> dt.date | None:
-    return None if opened is None else max(FIRST_DAY, first_day_of(to_date(opened), series.interval))
+def _first_day(series: Series, first_open: int | None) -> dt.date | None:
+    return None if first_open is None else max(FIRST_DAY, partition_first_day(to_date(first_open), series.interval))

@@ -1,9 +1,10 @@
-"""The chain of sources by which partitions are fetched, and which of two results is the better one."""
+"""The chain of sources by which partitions are fetched, and which of two results of a partition is better."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
 
 import polars as pl
@@ -12,88 +13,148 @@ from binance_assets.candles.columns import empty_candles
 from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import outside_trading_span, validate_partitions
 from binance_assets.exchange.archive import ArchiveContent
-from binance_assets.exchange.archive_files import (
-    ArchiveFile,
-    all_files,
-    cheaper_files,
-    daily_files_only,
-)
+from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheaper_files, daily_files_only
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import BLOCK_ROWS, blocks, failed_partitions, read_file
+from binance_assets.ingest.blocks import BLOCK_ROWS, fetch_blocks, read_file
 from binance_assets.ingest.reference import reload_control_totals
 from binance_assets.model.partitions import Partition
-from binance_assets.model.results import REST, PartitionResult, Provenance
+from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict
 from binance_assets.model.series import Series
 from binance_assets.settings import Source
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SourceTask:
-    """What a call of :func:`download` works with."""
+    """What the steps of a chain work with.
+
+    Attributes:
+        exchange: The market.
+        series: The series.
+        reference: What its partitions are validated against.
+    """
 
     exchange: Exchange
     series: Series
     reference: ReferenceData
 
-    def validate_partitions(
+    def validate(
         self, candles: pl.DataFrame, partitions: Sequence[Partition], provenance: Provenance = REST
     ) -> list[PartitionResult]:
+        """Validate ``partitions``, of which there may be none, by their part of ``candles``."""
         return validate_partitions(self.series, candles, partitions, self.reference, provenance) if partitions else []
 
 
-SourceStep = Callable[[SourceTask, Sequence[Partition]], Iterator[PartitionResult]]
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What a step of a chain returns.
 
-
-"""One way to get at periods: yields a verdict on each."""
-
-
-def finished_results(task: SourceTask, partitions: Sequence[Partition], source: Source) -> Iterator[PartitionResult]:
-    """The verdicts on periods that are over: without a request where there was no life, then way after way.
-
-    A period is settled with the first good verdict; one that is doubtful on every way gets the best of them.
+    Attributes:
+        results: The results of partitions, at most one for each, fetched while they are iterated.
+        reference: What they are validated against. The chain passes it on to the next steps.
     """
-    left = []
+
+    results: Iterator[PartitionResult]
+    reference: ReferenceData
+
+
+SourceStep = Callable[[SourceTask, Sequence[Partition]], StepOutcome]
+"""One way to fetch partitions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainLink:
+    """A step of a chain, and when it is taken.
+
+    Attributes:
+        step: The step.
+        applies_to: Whether it is worth taking for a partition whose best result so far is given. A step is always taken
+            for a partition without a result.
+    """
+
+    step: SourceStep
+    applies_to: Callable[[PartitionResult], bool]
+
+
+def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: Source) -> Iterator[PartitionResult]:
+    """Yield the results of finished partitions: first those that need no request, then step by step.
+
+    The first conclusive result of a partition is yielded at once. A partition without one is tried by every step that
+    applies, and gets the best result of them at the end.
+    """
+    pending = []
     for partition in partitions:
         outside = outside_trading_span(task.series, partition, task.reference.trading_span)
         if outside is None:
-            left.append(partition)
+            pending.append(partition)
         else:
             yield outside
     best: dict[Partition, PartitionResult] = {}
-    for step, applies_to in SOURCE_CHAINS[source]:
-        worth = [partition for partition in left if partition not in best or applies_to(best[partition])]
-        for result in step(task, worth) if worth else ():
-            better = pick_better(task, best.get(result.partition), result)
+    for link in SOURCE_CHAINS[source]:
+        wanted = [partition for partition in pending if partition not in best or link.applies_to(best[partition])]
+        if not wanted:
+            continue
+        outcome = link.step(task, wanted)
+        task = replace(task, reference=outcome.reference)
+        for result in outcome.results:
+            better = _better(task, best.get(result.partition), result)
             best[result.partition] = better
-            if better.is_accepted and not better.needs_second_source:
+            if better.is_conclusive:
                 yield best.pop(result.partition)
-                left.remove(result.partition)
-    yield from (best[partition] for partition in left)
+                pending.remove(result.partition)
+    yield from (best[partition] for partition in pending)
 
 
-def pick_better(task: SourceTask, first: PartitionResult | None, second: PartitionResult) -> PartitionResult:
-    """The better of two verdicts on a period, or that on what they have together."""
+def _better(task: SourceTask, first: PartitionResult | None, second: PartitionResult) -> PartitionResult:
+    """Return the better of two results of a partition, or that of their candles together."""
     if first is None:
         return second
-    if second.is_accepted and not second.needs_second_source:
-        return replace(
-            second, reason=f"from {second.provenance.label}, because of {first.provenance.label}: {first.reason}"
-        )
-    if first.missing and second.missing and first.missing != second.missing:
-        both = pl.concat([first.candles, second.candles]).unique("open_time", keep="last").sort("open_time")
-        sources = dict.fromkeys((first.provenance.source, second.provenance.source))
-        file = first.provenance if first.provenance.file else second.provenance
-        (together,) = task.validate_partitions(both, [first.partition], replace(file, source="+".join(sources)))
-        if together.is_accepted and not together.needs_second_source:
-            message = f"{first.provenance.label} and {second.provenance.label} together, each with candles that the other lacks"
-            return replace(together, reason=f"from {message}")
-        return min(first, second, together, key=quality_rank)
-    return min(first, second, key=quality_rank)
+    merged = None
+    if not second.is_conclusive and lack_different_candles(first, second):
+        candles, provenance = merge_candles(first, second)
+        (merged,) = task.validate(candles, [first.partition], provenance)
+    return pick_better(first, second, merged)
 
 
-# The better kind of verdict first; what is nearer to the exchange's own sums is better.
-VERDICT_ORDER: Final = (
+def lack_different_candles(first: PartitionResult, second: PartitionResult) -> bool:
+    """Return whether both results have gaps, but not the same ones, so that each may fill those of the other."""
+    return bool(first.missing and second.missing and first.missing != second.missing)
+
+
+def merge_candles(first: PartitionResult, second: PartitionResult) -> tuple[pl.DataFrame, Provenance]:
+    """Return the candles of two results of a partition together, those of the second where both have them.
+
+    Returns:
+        The candles, sorted by open time, and a provenance that names both sources and the archive file.
+    """
+    candles = pl.concat([first.candles, second.candles]).unique("open_time", keep="last").sort("open_time")
+    sources = dict.fromkeys((first.provenance.source, second.provenance.source))
+    file = first.provenance if first.provenance.file else second.provenance
+    return candles, replace(file, source="+".join(sources))
+
+
+def pick_better(
+    first: PartitionResult, second: PartitionResult, merged: PartitionResult | None = None
+) -> PartitionResult:
+    """Return the best result of a partition; a conclusive one names in its reason why it was needed.
+
+    Args:
+        first: The earlier result, which is not conclusive.
+        second: The later result.
+        merged: The result of the candles of both together; None if they were not merged.
+    """
+    if second.is_conclusive:
+        reason = f"from {second.provenance.label}, because of {first.provenance.label}: {first.reason}"
+        return replace(second, reason=reason)
+    if merged is None:
+        return min(first, second, key=quality_rank)
+    if merged.is_conclusive:
+        both = f"{first.provenance.label} and {second.provenance.label}"
+        return replace(merged, reason=f"from {both} together, each with candles that the other lacks")
+    return min(first, second, merged, key=quality_rank)
+
+
+VERDICT_ORDER: Final[tuple[Verdict, ...]] = (
     "complete",
     "listing",
     "delisted",
@@ -104,64 +165,82 @@ VERDICT_ORDER: Final = (
     "lost",
     "invalid",
 )
+"""The verdicts from best to worst: the closer to the exchange's own totals, the better. All others come after them."""
 
 
 def quality_rank(result: PartitionResult) -> tuple[int, int]:
-    """How little a verdict is worth; the first of equals is the better one."""
+    """Return the rank of a result, lower is better: by its verdict, then by how much is missing, ms."""
     rank = VERDICT_ORDER.index(result.verdict) if result.verdict in VERDICT_ORDER else len(VERDICT_ORDER)
     return rank, sum(end - start for start, end in result.missing)
 
 
-def _by_rest(task: SourceTask, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
-    for block in blocks(task.exchange, task.series, partitions):
-        failed = failed_partitions(block)
-        answered = [partition for partition in block.partitions if partition not in failed]
-        result = {one.partition: one for one in task.validate_partitions(block.candles, answered)}
+def _rest(task: SourceTask, partitions: Sequence[Partition]) -> StepOutcome:
+    return StepOutcome(_rest_results(task, partitions), task.reference)
+
+
+def _rest_again(task: SourceTask, partitions: Sequence[Partition]) -> StepOutcome:
+    """Fetch candles and control totals once more: a response may have been incomplete only once."""
+    reference = reload_control_totals(task.exchange, task.series, partitions, task.reference)
+    return _rest(replace(task, reference=reference), partitions)
+
+
+def _rest_results(task: SourceTask, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
+    for block in fetch_blocks(task.exchange, task.series, partitions):
+        errors = block.partition_errors()
+        received = [partition for partition in block.partitions if partition not in errors]
+        results = {result.partition: result for result in task.validate(block.candles, received)}
         for partition in block.partitions:
-            yield result[partition] if partition in result else unavailable(task.series, partition, failed[partition])
+            yield results.get(partition) or unavailable(task.series, partition, errors[partition])
 
 
-def _by_rest_again(task: SourceTask, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
-    """A second look, at the books too: an answer may have been short only once."""
-    task.reference = reload_control_totals(task.exchange, task.series, partitions, task.reference)
-    yield from _by_rest(task, partitions)
-
-
-def _by_archive(
-    choose: Callable[[Series, Sequence[Partition], int], list[ArchiveFile]], only: bool = False
+def _archive(
+    choose_files: Callable[[Series, Sequence[Partition], int], list[ArchiveFile]], reports_absent: bool = False
 ) -> SourceStep:
-    """The way by those files of the archive that ``choose`` names.
+    """Return the step that fetches the archive files that ``choose_files`` selects.
 
     Args:
-        choose: Of the functions of :mod:`binance_assets.exchange.archive_files`.
-        only: Whether there is no other way for periods that have no file: they are then told.
+        choose_files: A function of :mod:`binance_assets.exchange.archive_files`.
+        reports_absent: Whether partitions without a file get the result ``unreachable``, because no other source will
+            be tried for them; otherwise they get no result.
     """
 
-    def step(task: SourceTask, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
-        files = choose(task.series, partitions, task.reference.now) if task.exchange.archive_matches_api else []
-        held: list[tuple[ArchiveFile, Provenance, pl.DataFrame]] = []
-        for file, outcome in task.exchange.archive.stream(files, lambda file, found: _read_file(task, file, found)):
-            if isinstance(outcome, ExchangeError):
-                for partition in file.partitions:
-                    yield replace(
-                        unavailable(task.series, partition, outcome), provenance=Provenance("archive", file.name)
-                    )
-                continue
-            held.append((file, *outcome))
-            if sum(frame.height for _, _, frame in held) >= BLOCK_ROWS:
-                yield from _validate_files(task, held)
-                held = []
-        yield from _validate_files(task, held)
-        if only:
-            covered = {partition for file in files for partition in file.partitions}
-            for partition in partitions:
-                if partition not in covered:
-                    reason = "the archive has no file of it, or not yet"
-                    if not task.exchange.archive_matches_api:
-                        reason = "the archive is Binance's own and the API is not; set BINANCE_ARCHIVE_URL"
-                    yield PartitionResult(partition, "unreachable", empty_candles(task.series.market), (), reason)
+    def step(task: SourceTask, partitions: Sequence[Partition]) -> StepOutcome:
+        matches = task.exchange.archive_matches_api
+        files = choose_files(task.series, partitions, task.reference.now) if matches else []
+        results = _archive_results(task, files)
+        if reports_absent:
+            results = chain(results, _absent_results(task, partitions, files))
+        return StepOutcome(results, task.reference)
 
     return step
+
+
+def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator[PartitionResult]:
+    """Yield the results of the partitions of ``files``; files are validated together, in blocks."""
+    held: list[tuple[ArchiveFile, Provenance, pl.DataFrame]] = []
+    for file, outcome in task.exchange.archive.stream(files, lambda file, content: _read_file(task, file, content)):
+        if isinstance(outcome, ExchangeError):
+            provenance = Provenance("archive", file.name)
+            for partition in file.partitions:
+                yield replace(unavailable(task.series, partition, outcome), provenance=provenance)
+            continue
+        held.append((file, *outcome))
+        if sum(candles.height for _, _, candles in held) >= BLOCK_ROWS:
+            yield from _validate_files(task, held)
+            held = []
+    yield from _validate_files(task, held)
+
+
+def _absent_results(
+    task: SourceTask, partitions: Sequence[Partition], files: Sequence[ArchiveFile]
+) -> Iterator[PartitionResult]:
+    covered = {partition for file in files for partition in file.partitions}
+    reason = "the archive has no file for it, or not yet"
+    if not task.exchange.archive_matches_api:
+        reason = "the archive is Binance's own and the API is not; set BINANCE_ARCHIVE_URL"
+    for partition in partitions:
+        if partition not in covered:
+            yield PartitionResult(partition, "unreachable", empty_candles(task.series.market), (), reason)
 
 
 def _read_file(task: SourceTask, file: ArchiveFile, content: ArchiveContent) -> tuple[Provenance, pl.DataFrame]:
@@ -176,11 +255,11 @@ def _validate_files(
         return
     provenances = {partition: provenance for file, provenance, _ in held for partition in file.partitions}
     candles = pl.concat([frame for _, _, frame in held])
-    for result in task.validate_partitions(candles, sorted(provenances)):
+    for result in task.validate(candles, sorted(provenances)):
         yield replace(result, provenance=provenances[result.partition])
 
 
-def _any(result: PartitionResult) -> bool:
+def _any_result(result: PartitionResult) -> bool:
     return True
 
 
@@ -192,27 +271,27 @@ def _needs_second_source_or_unreachable(result: PartitionResult) -> bool:
     return result.needs_second_source or result.verdict == "unreachable"
 
 
-# By which ways, in which order, and for which of the verdicts so far each of them is worth it.
-SOURCE_CHAINS: Final[dict[Source, tuple[tuple[SourceStep, Callable[[PartitionResult], bool]], ...]]] = {
+SOURCE_CHAINS: Final[dict[Source, tuple[ChainLink, ...]]] = {
     "rest": (
-        (_by_rest, _any),
-        (_by_rest_again, _needs_second_source),
-        (_by_archive(daily_files_only), _needs_second_source),
+        ChainLink(_rest, applies_to=_any_result),
+        ChainLink(_rest_again, applies_to=_needs_second_source),
+        ChainLink(_archive(daily_files_only), applies_to=_needs_second_source),
     ),
     "auto": (
-        (_by_archive(cheaper_files), _any),
-        (_by_rest, _any),
-        (_by_rest_again, _needs_second_source),
-        (_by_archive(daily_files_only), _needs_second_source_or_unreachable),
+        ChainLink(_archive(cheaper_files), applies_to=_any_result),
+        ChainLink(_rest, applies_to=_any_result),
+        ChainLink(_rest_again, applies_to=_needs_second_source),
+        ChainLink(_archive(daily_files_only), applies_to=_needs_second_source_or_unreachable),
     ),
     "archive": (
-        (_by_archive(all_files, only=True), _any),
-        (_by_archive(daily_files_only), _any),
-        (_by_rest, _needs_second_source),
+        ChainLink(_archive(all_files, reports_absent=True), applies_to=_any_result),
+        ChainLink(_archive(daily_files_only), applies_to=_any_result),
+        ChainLink(_rest, applies_to=_needs_second_source),
     ),
 }
+"""The steps by which each source fetches partitions, in order."""
 
 
 def unavailable(series: Series, partition: Partition, error: ExchangeError) -> PartitionResult:
-    """The verdict on a period that an error keeps from us."""
+    """Return the result of a partition that could not be fetched because of ``error``."""
     return PartitionResult(partition, error.policy.verdict, empty_candles(series.market), (), str(error))

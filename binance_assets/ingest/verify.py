@@ -1,4 +1,4 @@
-"""Looks at the lake again as if nothing in it were known: files, schema, grid, sums, and the other source."""
+"""Verification of the lake: files, schema, grid, control totals and the other source, as if nothing were known yet."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from binance_assets.candles.columns import columns
 from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import validate_partitions
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.derive import derived_day
+from binance_assets.ingest.derive import derive_partition
 from binance_assets.ingest.download import SAFETY_MS, download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.reference import load_reference
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import ACCEPTED, PartitionResult
@@ -23,13 +24,15 @@ from binance_assets.model.timestamps import to_date, to_text
 from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.universe import Derived
 
-# Where no source is named, one day in so many is compared with the source that it did not come from.
+# Without a named source, one of this many partitions is compared with the source that it did not come from.
 _SAMPLED: Final = 30
+
+ComparedSource = Literal["rest", "archive"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something in the lake that is not as it should be.
+    """A difference between the lake and what it should hold.
 
     Attributes:
         series: The series.
@@ -47,73 +50,75 @@ def verify(
     exchange: Exchange,
     series: Series,
     partitions: Sequence[Partition],
-    against: Literal["rest", "archive"] | None,
-    done: Callable[[int], None],
+    against: ComparedSource | None,
+    on_progress: Callable[[int], None],
 ) -> Iterator[Finding]:
-    """Look at ``partitions`` of a series again. Nothing is changed.
+    """Verify partitions of a fetched series. The lake is not changed.
 
     Args:
         lake: The lake.
         exchange: The market of the series.
         series: The series.
-        partitions: Which partitions, ascending.
-        against: The source with which every candle is compared; None compares a sample, one day in thirty, with
-            the source that the day did not come from.
-        done: Told how many partitions were looked at, from time to time.
+        partitions: The partitions, ascending.
+        against: The source with which every partition is compared; None compares a sample, one partition in thirty,
+            with the source that it did not come from.
+        on_progress: Called with the number of partitions verified since the last call.
 
     Yields:
-        What differs, in order of time for each of the steps.
+        The differences; within each step (files and totals, then the other source) in order of time.
 
     Raises:
-        ExchangeError: The exchange's time or sums cannot be had, so nothing can be proved.
+        ExchangeError: The exchange's time or control totals are not available, so that nothing can be proved.
         Cancelled: The exchange was closed.
     """
-    reference = load_reference(exchange, series, partitions, exchange.now() - SAFETY_MS, archived=True)
-    sampled: list[tuple[Partition, str]] = []
+    now = exchange.now() - SAFETY_MS
+    reference = load_reference(exchange, series, partitions, now, DownloadOptions(source="auto"))
+    sources: list[tuple[Partition, str]] = []
     for _, month in groupby(partitions, key=lambda partition: to_date(partition.start).replace(day=1)):
         members = list(month)
-        sound: list[tuple[Partition, StoredPartition, pl.DataFrame]] = []
+        readable: list[tuple[Partition, StoredPartition, pl.DataFrame]] = []
         for partition in members:
             found = _read(lake, series, partition)
             if isinstance(found, str):
                 yield Finding(series, partition, found)
             else:
-                sound.append((partition, *found))
-        yield from _validate_again(series, sound, reference)
-        sampled += [(partition, stored.source) for partition, stored, _ in sound]
-        done(len(members))
-    yield from _compared(lake, exchange, series, _sample(sampled, against), must=against is not None)
+                readable.append((partition, *found))
+        yield from _validate_again(series, readable, reference)
+        sources += [(partition, stored.source) for partition, stored, _ in readable]
+        on_progress(len(members))
+    chosen = _choose(sources, against)
+    yield from _compare_sources(lake, exchange, series, chosen, is_sample=against is None)
 
 
 def verify_derived(
-    lake: Lake, derived: Derived, partitions: Sequence[Partition], done: Callable[[int], None]
+    lake: Lake, derived: Derived, partitions: Sequence[Partition], on_progress: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """Look at partitions of a derived series again: make each anew and compare. Nothing is changed, nobody is asked.
+    """Verify partitions of a derived series: derive each again and compare. The lake is not changed; nothing is sent.
 
     Args:
         lake: The lake.
-        derived: The series and its source.
-        partitions: Which partitions.
-        done: Told how many partitions were looked at.
+        derived: The derived series and its base series.
+        partitions: The partitions.
+        on_progress: Called with the number of partitions verified since the last call.
 
     Yields:
-        What differs, in order of time.
+        The differences, in order of the partitions.
     """
     for partition in partitions:
         found = _read(lake, derived.series, partition)
         if isinstance(found, str):
             yield Finding(derived.series, partition, found)
         else:
-            result = derived_day(lake, derived, partition)
-            message = "" if result.is_accepted else f"it cannot be made again: {result.reason}"
+            result = derive_partition(lake, derived, partition)
+            message = None if result.is_accepted else f"it cannot be derived again: {result.reason}"
             message = message or _difference(found[1], result.candles, str(derived.source))
             if message:
                 yield Finding(derived.series, partition, message)
-        done(1)
+        on_progress(1)
 
 
 def _read(lake: Lake, series: Series, partition: Partition) -> tuple[StoredPartition, pl.DataFrame] | str:
-    """The file and its table, or what keeps it from being read as one."""
+    """Return the file of a partition and its table, or why it cannot be read as one."""
     path = lake.path(series, partition)
     if not path.exists():
         return "there is no file"
@@ -132,12 +137,13 @@ def _read(lake: Lake, series: Series, partition: Partition) -> tuple[StoredParti
 
 
 def _validate_again(
-    series: Series, sound: Sequence[tuple[Partition, StoredPartition, pl.DataFrame]], reference: ReferenceData
+    series: Series, readable: Sequence[tuple[Partition, StoredPartition, pl.DataFrame]], reference: ReferenceData
 ) -> Iterator[Finding]:
-    if not sound:
+    if not readable:
         return
-    known = {partition: stored for partition, stored, _ in sound}
-    for result in validate_partitions(series, pl.concat([candles for _, _, candles in sound]), list(known), reference):
+    known = {partition: stored for partition, stored, _ in readable}
+    candles = pl.concat([frame for _, _, frame in readable])
+    for result in validate_partitions(series, candles, list(known), reference):
         stored = known[result.partition]
         if _disagrees(result, stored):
             yield Finding(series, result.partition, f"it was {stored.verdict} and is {result.verdict}: {result.reason}")
@@ -146,44 +152,49 @@ def _validate_again(
 def _disagrees(result: PartitionResult, stored: StoredPartition) -> bool:
     if result.verdict == stored.verdict or (stored.verdict == "unproved" and result.verdict in ACCEPTED):
         return False
-    return result.verdict != "unproved"  # which says that nothing can be said just now
+    return result.verdict != "unproved"  # this verdict means that nothing can be proved at the moment
 
 
-def _sample(
-    there: Sequence[tuple[Partition, str]], against: Literal["rest", "archive"] | None
-) -> dict[str, list[Partition]]:
-    """Which periods to compare with which source."""
+def _choose(sources: Sequence[tuple[Partition, str]], against: ComparedSource | None) -> dict[str, list[Partition]]:
+    """Return which partitions to compare with which source.
+
+    Args:
+        sources: The partitions, each with the source that it came from.
+        against: The source for all of them; None chooses a sample, and the other source for each.
+    """
     if against is not None:
-        return {against: [partition for partition, _ in there]}
+        return {against: [partition for partition, _ in sources]}
     chosen: dict[str, list[Partition]] = {"rest": [], "archive": []}
-    for partition, source in there[_SAMPLED // 2 :: _SAMPLED] or there[:1]:
+    for partition, source in sources[_SAMPLED // 2 :: _SAMPLED] or sources[:1]:
         chosen["archive" if source == "rest" else "rest"].append(partition)
     return chosen
 
 
-def _compared(
-    lake: Lake, exchange: Exchange, series: Series, chosen: dict[str, list[Partition]], must: bool
+def _compare_sources(
+    lake: Lake, exchange: Exchange, series: Series, chosen: dict[str, list[Partition]], is_sample: bool
 ) -> Iterator[Finding]:
-    """What differs from other sources; of a sample it is none that the other source does not have a day."""
+    """Yield how the lake differs from other sources; a partition of a sample that the other source lacks is skipped."""
     for source, partitions in chosen.items():
-        for result in download(exchange, series, partitions, "rest" if source == "rest" else "archive"):
-            of_source = result.provenance.source == source and result.verdict != "unreachable"
-            lifeless = result.candles.is_empty() and result.is_accepted  # before the listing, say: no source has any
-            if of_source or (lifeless and must):
+        options = DownloadOptions(source="rest" if source == "rest" else "archive")
+        for result in download(exchange, series, partitions, options):
+            is_from_source = result.provenance.source == source and result.verdict != "unreachable"
+            is_empty = result.candles.is_empty() and result.is_accepted  # e.g. before_listing: no source has candles
+            if is_from_source or (is_empty and not is_sample):
                 message = _difference(lake.read(series, result.partition), result.candles, source)
             else:
-                message = f"it cannot be compared with {source}: {result.reason}" if must else ""
+                message = None if is_sample else f"it cannot be compared with {source}: {result.reason}"
             if message:
                 yield Finding(series, result.partition, message)
 
 
-def _difference(ours: pl.DataFrame, theirs: pl.DataFrame, source: str) -> str:
+def _difference(ours: pl.DataFrame, theirs: pl.DataFrame, source: str) -> str | None:
+    """Return how two tables of a partition differ, in one line; None if they are equal."""
     if ours.equals(theirs):
-        return ""
+        return None
     only_ours = ours.join(theirs, on="open_time", how="anti").height
     only_theirs = theirs.join(ours, on="open_time", how="anti").height
     if only_ours or only_theirs:
-        return f"{source} has {only_theirs:,} candles that the lake lacks, and lacks {only_ours:,} that it has"
+        return f"{source} has {only_theirs:,} candles that the lake lacks, and lacks {only_ours:,} that the lake has"
     changed = ours.filter(~pl.struct(ours.columns).is_in(theirs.to_struct().implode()))
     first = to_text(changed["open_time"].to_physical()[0])
     return f"{changed.height:,} candles differ from those of {source}, the first at {first}"

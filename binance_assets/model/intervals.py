@@ -1,12 +1,12 @@
-"""The candle intervals and the grid of open times that each of them lies on.
+"""The candle intervals, and the grid of open times of each.
 
-All times are integer milliseconds since the epoch, UTC. A grid is counted in *slots*: slot ``n`` of an
-interval begins at ``interval.slot_start(n)`` and at most one candle opens in it. For every interval but ``3d``
-a candle opens exactly where its slot begins; the phase of ``3d`` differs from symbol to symbol (it follows the
-day of listing) and is learnt from data, see :meth:`Interval.open_times`.
+All times are integer milliseconds since the epoch, UTC. A grid is counted in *slots*: slot ``n`` of an interval begins
+at ``interval.slot_start(n)``, and at most one candle opens in it. For every interval but ``3d`` a candle opens exactly
+where its slot begins. The phase of ``3d`` differs from symbol to symbol (it follows the day of listing) and is read
+from the candles, see :meth:`Interval.open_times`.
 
-Source: recorded spot candles of eight symbols, 2017 to 2026: intervals up to 12h and 1d are aligned to the
-epoch in UTC, ``1w`` opens on Mondays, ``1M`` on the first of the month.
+Source: recorded spot candles of eight symbols, 2017 to 2026: intervals up to 12h and 1d are aligned to the epoch in
+UTC, ``1w`` opens on Mondays, ``1M`` on the first of the month.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_ms
 
 _FIRST_MONDAY: Final = 4 * DAY  # 1970-01-05, the first Monday after the epoch
 
-
 _LONGEST_MONTH: Final = 31 * DAY
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One candle interval: one of Binance's, or one that only derived candles have, such as ``45m``.
+    """A candle interval: one of Binance's, or one that only derived candles have, such as ``45m``.
 
     Attributes:
-        name: Spelling in keys, paths and messages; as Binance spells it, but the month is ``1mo``.
-        api_name: Spelling in requests to the API (``1M`` for the month); the name where Binance lacks the interval.
-        step: Length of a candle in ms; for the month, which has none, the longest one (31 days).
+        name: Spelling in keys, paths and messages: as Binance spells it, except that the month is ``1mo``.
+        api_name: Spelling in requests to the API (``1M`` for the month); equal to ``name`` if Binance lacks the
+            interval.
+        step: Length of a candle, ms; for the month, whose length varies, that of the longest month (31 days).
         anchor: An open time of the grid, ms.
     """
 
@@ -46,12 +46,12 @@ class Interval:
 
     @property
     def is_month(self) -> bool:
-        """Whether candles are calendar months, the one interval without a fixed length."""
+        """Whether candles are calendar months, the only interval without a fixed length."""
         return self.api_name == "1M"
 
     @property
     def has_symbol_phase(self) -> bool:
-        """Whether each symbol has a grid of its own, to be learnt from its candles (``3d``)."""
+        """Whether each symbol has its own grid, which only its candles show (``3d``)."""
         return self.api_name == "3d"
 
     @property
@@ -60,38 +60,38 @@ class Interval:
         return self.step > DAY
 
     def slot(self, time: int) -> int:
-        """The number of the slot that contains ``time`` (ms, UTC)."""
+        """Return the number of the slot that contains ``time`` (ms, UTC)."""
         if self.is_month:
             moment = dt.datetime.fromtimestamp(time / SECOND, dt.UTC)
             return moment.year * 12 + moment.month - 1
         return (time - self.anchor) // self.step
 
     def slot_start(self, slot: int) -> int:
-        """When slot number ``slot`` begins (ms, UTC)."""
+        """Return the start of slot number ``slot`` (ms, UTC)."""
         if self.is_month:
             return to_ms(dt.date(slot // 12, slot % 12 + 1, 1))
         return self.anchor + slot * self.step
 
     def phase(self, open_time: int) -> int:
-        """How far a candle opens after the beginning of its slot, in ms: 0 on the common grid."""
+        """Return how long after the start of its slot a candle opens, ms: 0 on the common grid."""
         return open_time - self.slot_start(self.slot(open_time))
 
     def open_times(self, start: int, end: int, phase: int = 0) -> Sequence[int]:
-        """The open times that a gapless series has in ``[start, end)``.
+        """Return the open times that a series without gaps has in ``[start, end)``, ms UTC, ascending.
 
         Args:
-            start: First moment, ms UTC, included.
-            end: Last moment, ms UTC, excluded.
-            phase: What :meth:`phase` says of the symbol's candles; other than 0 only for ``3d``.
+            start: Start of the range, ms UTC, included.
+            end: End of the range, ms UTC, excluded.
+            phase: The :meth:`phase` of the symbol's candles; not 0 only for ``3d``.
         """
         if self.is_month:
-            opens = [self.slot_start(n) for n in range(self.slot(start), self.slot(end - 1) + 1)]
+            opens = [self.slot_start(slot) for slot in range(self.slot(start), self.slot(end - 1) + 1)]
             return [time for time in opens if start <= time < end]
         first = start + (self.anchor + phase - start) % self.step
         return range(first, end, self.step)
 
     def close(self, open_time: int) -> int:
-        """When the candle that opened at ``open_time`` is over: the open time of the next, ms UTC."""
+        """Return when the candle that opened at ``open_time`` ends: the open time of the next one, ms UTC."""
         if self.is_month:
             return self.slot_start(self.slot(open_time) + 1)
         return open_time + self.step
@@ -119,16 +119,13 @@ INTERVALS: Final[tuple[Interval, ...]] = (
     _fixed("1w", 7 * DAY, _FIRST_MONDAY),
     Interval("1mo", "1M", _LONGEST_MONTH),
 )
-
-
 """Every interval that Binance has, shortest first."""
 
-
-_BY_SPELLING: Final = {spelling: i for i in INTERVALS for spelling in (i.name, i.api_name)}
+_BY_SPELLING: Final = {spelling: interval for interval in INTERVALS for spelling in (interval.name, interval.api_name)}
 
 
 def parse_interval(text: str) -> Interval:
-    """The interval that ``text`` spells, ``1M`` and ``1mo`` alike.
+    """Return Binance's interval that ``text`` spells; ``1M`` and ``1mo`` are the same.
 
     Raises:
         ValueError: There is no such interval; the message lists those that exist.
@@ -142,26 +139,25 @@ def parse_interval(text: str) -> Interval:
 
 _UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND}
 
-
 _DERIVED: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
 
 def parse_derived_interval(text: str) -> Interval:
-    """The interval that ``text`` spells, for candles made from finer ones; Binance need not have it.
+    """Return the interval that ``text`` spells, for candles made from finer ones; Binance need not have it.
 
     Args:
-        text: Whole seconds, minutes, hours or ``1d``, in the largest unit that they fill: ``45m``, ``1h``.
+        text: Whole seconds, minutes, hours or ``1d``, in the largest unit that divides it: ``45m``, ``1h``.
 
     Returns:
-        Binance's own interval where it is one, otherwise a new one on a grid that begins at midnight UTC.
+        Binance's own interval if there is one, otherwise a new one whose grid begins at midnight UTC.
 
     Raises:
-        ValueError: It spells none, its candles would reach across midnight, or it has another spelling.
+        ValueError: The text is no interval, its candles would cross midnight, or it has a standard spelling.
     """
-    spelled = _DERIVED.fullmatch(text)
-    if not spelled:
+    match = _DERIVED.fullmatch(text)
+    if not match:
         raise ValueError(f"{text!r} is not an interval to derive; write it like 5m, 1h or 45m, at most 1d")
-    step = int(spelled[1]) * _UNITS[spelled[2]]
+    step = int(match[1]) * _UNITS[match[2]]
     if step > DAY:
         raise ValueError(f"{text} cannot be derived, it is longer than a day; write at most 1d")
     if DAY % step:
@@ -171,5 +167,5 @@ def parse_derived_interval(text: str) -> Interval:
         )
     name = next(f"{step // length}{unit}" for unit, length in _UNITS.items() if step % length == 0)
     if text != name:
-        raise ValueError(f"{text} is another spelling of {name}; write {name}")
+        raise ValueError(f"{text} is the same as {name}; write {name}")
     return _BY_SPELLING.get(name) or _fixed(name, step)

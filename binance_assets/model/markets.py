@@ -1,10 +1,10 @@
 """The three markets and everything that differs between them, as one table.
 
-This is the one place for hosts, paths, page sizes, request weights, windows, row layouts and rate-limit pools.
+This is the only place for hosts, paths, page sizes, request weights, windows, row layouts and rate-limit groups.
 
-Sources: Binance's spot REST API documentation (2026-07), the docstrings of Binance's own futures connectors
-(2026-08), and measurements of fapi (2026-10). Where documentation and measurement differ (a futures page of
-exactly 100 or 500 rows) the documented, dearer weight stands.
+Sources: Binance's spot REST API documentation (2026-07), the docstrings of Binance's own futures connectors (2026-08),
+and measurements of fapi (2026-10). Where documentation and measurement differ (a futures page of exactly 100 or 500
+rows), the table has the documented, higher weight.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from binance_assets.model.timestamps import DAY
 
 @dataclass(frozen=True, slots=True)
 class PageSize:
-    """The largest page that one price buys: up to ``rows`` candles cost ``weight``."""
+    """The largest page at a price: up to ``rows`` candles cost ``weight``."""
 
     rows: int
     weight: int
@@ -31,23 +31,23 @@ class Market:
     """One of Binance's markets.
 
     Attributes:
-        name: Its name in keys, paths and the command line.
-        title: Its name in prose.
-        default_url: The host that serves it unless the settings name another.
-        api: Path prefix of its REST API.
-        rate_limit_group: Markets with the same pool draw on one weight budget (USD-M and COIN-M since June 2026).
-        weight_limit: Weight that an IP may use in a minute, by the documentation; it counts only until exchangeInfo,
-            which knows better, has been asked.
+        name: Name in keys, paths and on the command line.
+        title: Name in prose.
+        default_url: URL of the host that serves it, unless the settings name another.
+        api: Path prefix of the REST API.
+        rate_limit_group: Markets of the same group share one weight limit (USD-M and COIN-M since June 2026).
+        weight_limit: Request weight that an IP may use per minute, by the documentation. It counts only until
+            exchangeInfo was read, which has the current limit.
         page_sizes: Request weight of klines by ``limit``, smallest first.
-        max_window: Longest ``endTime - startTime`` that klines accepts, ms; None where there is no bound.
-        newest_first: Whether a window with more candles than ``limit`` answers the newest of them
-            (COIN-M counts back from ``endTime``) rather than the oldest.
-        intervals: The intervals it has.
-        value_columns: Names of the row's fields 5, 7, 9 and 10, in this order.
+        max_window: Longest ``endTime - startTime`` that klines accepts, ms; None if there is no limit.
+        newest_first: Whether klines returns the newest candles of a window that has more than ``limit`` (COIN-M counts
+            back from ``endTime``), rather than the oldest.
+        intervals: The intervals of the market.
+        value_columns: Names of the row fields 5, 7, 9 and 10, in this order.
         info_weight: Request weight of exchangeInfo.
-        opened: The first day of the market on which any candle opens.
+        opened: The first day on which a candle of the market opens.
         archive: Folder of the market in the public archive.
-        archived: The first day of which the archive has files; later than the market's own on futures.
+        archived: The first day for which the archive has files; on futures it is later than ``opened``.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Market:
         return self.name
 
     def klines_weight(self, limit: int) -> int:
-        """Request weight of a klines call with ``limit`` rows; one beyond the largest page costs as that."""
+        """Return the request weight of klines with ``limit`` rows, at most that of the largest page."""
         for size in self.page_sizes:
             if limit <= size.rows:
                 return size.weight
@@ -84,9 +84,7 @@ class Market:
 
 _FUTURES_PAGES: Final = (PageSize(99, 1), PageSize(499, 2), PageSize(1000, 5), PageSize(1500, 10))
 
-
 _QUOTED: Final = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
-
 
 SPOT: Final = Market(
     name="spot",
@@ -106,7 +104,6 @@ SPOT: Final = Market(
     archived=dt.date(2017, 8, 17),
 )
 
-
 USDM: Final = Market(
     name="usdm",
     title="USD-M futures",
@@ -125,7 +122,6 @@ USDM: Final = Market(
     archived=dt.date(2019, 12, 31),
 )
 
-
 COINM: Final = Market(
     name="coinm",
     title="COIN-M futures",
@@ -137,7 +133,7 @@ COINM: Final = Market(
     max_window=200 * DAY,
     newest_first=True,
     intervals=INTERVALS[1:],
-    # Counted in contracts; the archive's CSV headers call the third one quote_volume, which it is not.
+    # Volume counts contracts. The CSV headers of the archive call base_volume (field 7) quote_volume, which is wrong.
     value_columns=("volume", "base_volume", "taker_buy_volume", "taker_buy_base_volume"),
     info_weight=1,
     opened=dt.date(2020, 6, 1),
@@ -145,74 +141,46 @@ COINM: Final = Market(
     archived=dt.date(2020, 8, 11),
 )
 
-
 MARKETS: Final[dict[str, Market]] = {market.name: market for market in (SPOT, USDM, COINM)}
-
-
 """The markets by name."""
 
-
 SPOT_ELSEWHERE: Final = "https://data-api.binance.vision"
-
-
-"""A host for spot market data only, which answers where Binance's others do not (451)."""
-
+"""A host for spot market data only, which also serves locations that Binance's other hosts refuse (451)."""
 
 ARCHIVE_URL: Final = "https://data.binance.vision"
-
-
 """Host of the public archive of all markets."""
-
 
 TRADED_ON: Final = frozenset(
     ["TRADING", "PENDING_TRADING", "PRE_TRADING", "POST_TRADING", "AUCTION_MATCH", "HALT", "END_OF_DAY", "CANCEL_ONLY"]
 )
-
-
-"""The states of a symbol in exchangeInfo that are not the end of it: what is halted may go on."""
-
+"""The states of a symbol in exchangeInfo that do not end its trading: a halted symbol may resume."""
 
 NO_DELIVERY: Final = 4_133_404_800_000
-
-
-"""The delivery date of contracts that have none, ms UTC (25 December 2100)."""
-
+"""The delivery date that Binance gives to perpetual contracts, ms UTC (25 December 2100)."""
 
 TIME_WEIGHT: Final = 1
-
-
 """Request weight of ``/time`` and ``/ping`` on every market."""
 
-
 ROW_FIELDS: Final = 12
-
-
 """Length of a klines row on every market; the last field is unused."""
 
-
 USED_WEIGHT_HEADER: Final = "X-MBX-USED-WEIGHT-1M"
-
-
-"""Answer header: the weight that this IP has used in the current UTC minute, this call included."""
-
+"""Response header: the weight that this IP has used in the current UTC minute, this request included."""
 
 SANDBOX_HEADER: Final = "X-Binance-Assets-Sandbox"
+"""Response header by which the project's sandbox marks its candles as not Binance's."""
 
-
-"""Answer header by which the project's own sandbox says that its candles are not Binance's."""
-
-
-_ONE_OPERATOR: Final = frozenset(
+_BINANCE_HOSTS: Final = frozenset(
     ["api.binance.com", "api-gcp.binance.com", urlsplit(SPOT_ELSEWHERE).netloc, "fapi.binance.com", "dapi.binance.com"]
     + [f"api{n}.binance.com" for n in range(1, 5)]
 )
 
 
 def parse_market(text: str) -> Market:
-    """The market called ``text``.
+    """Return the market named ``text``.
 
     Raises:
-        ValueError: There is none; the message lists those that exist.
+        ValueError: There is no such market; the message lists those that exist.
     """
     try:
         return MARKETS[text]
@@ -221,10 +189,10 @@ def parse_market(text: str) -> Market:
 
 
 def limits_address(url: str) -> str:
-    """Who counts the weight of requests to ``url``: hosts with the same answer share their budgets.
+    """Return the name under which the weight of requests to ``url`` is counted; hosts of one name share a budget.
 
-    Binance's production hosts count together per IP (for ``data-api.binance.vision`` this is undocumented and
-    assumed); any other host, a test net or a sandbox, counts for itself.
+    Binance's production hosts count together per IP (assumed for ``data-api.binance.vision``, which is undocumented).
+    Any other host, such as a testnet or a sandbox, counts alone.
     """
     netloc = urlsplit(url).netloc.lower()
-    return "binance.com" if netloc in _ONE_OPERATOR else netloc
+    return "binance.com" if netloc in _BINANCE_HOSTS else netloc

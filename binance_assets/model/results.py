@@ -1,4 +1,4 @@
-"""What became of a partition: its verdict, where its candles came from, what is missing."""
+"""The result of a partition: its verdict, the provenance of its candles, the missing spans."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import polars as pl
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.timestamps import to_text
+from binance_assets.model.wording import name_some
 
 Verdict = Literal[
     "complete",
@@ -25,39 +26,35 @@ Verdict = Literal[
     "unreachable",
 ]
 
-
 ACCEPTED: Final[frozenset[Verdict]] = frozenset(
     {"complete", "outage", "listing", "before_listing", "delisted", "unbalanced", "unproved"}
 )
+"""Verdicts with which a partition is written; every other verdict refuses it."""
 
-
-"""Verdicts with which a period is written; all others refuse it."""
-
-
-NAMED_FAILURES: Final = 5
+_NAMED_SPANS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a period's candles came from.
+    """Where the candles of a partition came from.
 
     Attributes:
-        source: ``rest`` or ``archive``, ``rest+archive`` where each had what the other lacked, or ``derived``.
-        file: Name of the archive's file; empty for REST.
-        sha256: Its SHA-256, in hex.
-        modified: When it was last changed, as the archive says, ms UTC; None where it does not.
-        base_series: The series that it was derived from; empty for what was fetched.
+        source: ``rest`` or ``archive``; ``rest+archive`` where each had candles that the other lacked; ``derived``.
+        file: Name of the archive file; None without one.
+        sha256: SHA-256 of that file, in hex; None without a file.
+        modified: When the archive says that the file was last changed, ms UTC; None if it does not say.
+        base_series: Name of the series that the candles were derived from; None for fetched candles.
     """
 
     source: str
-    file: str = ""
-    sha256: str = ""
+    file: str | None = None
+    sha256: str | None = None
     modified: int | None = None
-    base_series: str = ""
+    base_series: str | None = None
 
     @property
     def label(self) -> str:
-        """Its name for people."""
+        """The source for messages, with the file if there is one."""
         return f"{self.source} ({self.file})" if self.file else self.source
 
 
@@ -66,18 +63,20 @@ REST: Final = Provenance("rest")
 
 @dataclass(frozen=True, slots=True)
 class PartitionResult:
-    """One period and what became of it.
+    """One partition with its verdict and its candles.
 
     Attributes:
-        partition: The period.
-        verdict: One of the words above.
-        candles: Its table; empty where there is none.
-        missing: The spans without candles that should have some, ``(start, end)`` in ms UTC, half-open.
-        reason: Why it was refused, or what is to be known of it all the same, in one line; empty where nothing is.
+        partition: The partition.
+        verdict: The verdict.
+        candles: Its candles, with the columns of :func:`binance_assets.candles.columns.columns`; without rows where
+            there are no candles.
+        missing: The spans in which candles are missing, half-open ``(start, end)`` in ms UTC, ascending.
+        reason: Why it was refused, or what to know about an accepted one, in one line. Empty where there is nothing to
+            say: files and tables store this text unchanged.
         provenance: Where its candles came from.
-        strict: Whether a period whose sums differ is refused.
-        accepted_by: Who took a ``lost`` period as it is; empty where nobody did.
-        accepted_because: The reason they gave.
+        strict: Whether a partition whose control totals differ is refused.
+        accepted_by: Who accepted a refused partition; None if nobody did.
+        accepted_because: The reason they gave; None if nobody did.
     """
 
     partition: Partition
@@ -87,32 +86,41 @@ class PartitionResult:
     reason: str = ""
     provenance: Provenance = REST
     strict: bool = False
-    accepted_by: str = ""
-    accepted_because: str = ""
+    accepted_by: str | None = None
+    accepted_because: str | None = None
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the period may be written."""
+        """Whether the partition may be written."""
         if self.can_override:
             return bool(self.accepted_by)
         return self.verdict in ACCEPTED
 
     @property
     def can_override(self) -> bool:
-        """Whether it is refused, but for a person to accept: nothing better can be had, and what is there is sane."""
+        """Whether a person may accept it though it is refused: its candles are valid, and no source has better ones."""
         return self.verdict == "lost" or (self.verdict == "unbalanced" and self.strict)
 
     @property
     def needs_second_source(self) -> bool:
-        """Whether another look or source may show more; of an outage too, whose candles may just be without trades."""
+        """Whether a second look or another source may show more.
+
+        This includes an outage: its missing candles may be candles without trades.
+        """
         return self.verdict in ("lost", "invalid", "unbalanced", "outage")
+
+    @property
+    def is_conclusive(self) -> bool:
+        """Whether it is accepted and no other source can improve it."""
+        return self.is_accepted and not self.needs_second_source
 
 
 def format_spans(spans: Sequence[tuple[int, int]]) -> str:
-    """The spans as people read them, ``2023-03-24 12:40 to 14:00``; the first few of many."""
-    message = []
-    for start, end in spans[:NAMED_FAILURES]:
-        first, last = to_text(start), to_text(end)
-        message.append(f"{first} to {last.split(' ')[1] if first.split(' ')[0] == last.split(' ')[0] else last}")
-    more = len(spans) - NAMED_FAILURES
-    return ", ".join(message) + (f" and {more} more" if more > 0 else "")
+    """Return the spans (ms UTC) for people, ``2023-03-24 12:40 to 14:00``: the first few, and how many more."""
+    return name_some((_format_span(start, end) for start, end in spans), _NAMED_SPANS)
+
+
+def _format_span(start: int, end: int) -> str:
+    first, last = to_text(start), to_text(end)
+    is_same_day = first.split(" ")[0] == last.split(" ")[0]
+    return f"{first} to {last.split(' ')[1] if is_same_day else last}"

@@ -1,4 +1,4 @@
-"""What the project keeps: one series of candles is a market, a symbol and an interval."""
+"""A series of candles: a market, a symbol and an interval."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Final
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
 
-# ASCII symbols are capitals, digits and underscores; since 2025 there are also symbols in other scripts.
+# ASCII symbols consist of capitals, digits and underscores; since 2025 there are also symbols in other scripts.
 _SYMBOL: Final = re.compile(r"[A-Z0-9_\u0080-\U0010ffff]{1,40}")
-
 
 _LONGEST_TAG: Final = 63
 
@@ -22,15 +21,15 @@ class Series:
     """One series of candles, written ``spot/BTCUSDT/1m``.
 
     Attributes:
-        market: Its market.
-        symbol: Its symbol, as Binance writes it.
-        interval: Its interval.
-        derived: Whether it is made from a finer series and may have an interval that the market lacks. It takes no
-            part in comparisons: where a series comes from does not make it another one.
+        market: The market.
+        symbol: The symbol, as Binance writes it.
+        interval: The interval.
+        derived: Whether its candles are made from a finer series, so that it may have an interval that the market
+            lacks. Comparisons ignore it: how the candles are obtained does not change which series it is.
 
     Raises:
-        ValueError: The symbol is not written as Binance writes symbols; the market lacks the interval, or it is too
-            long to be derived.
+        ValueError: The symbol is not written as Binance writes symbols; the market lacks the interval; or the interval
+            is too long to be derived.
     """
 
     market: Market
@@ -55,12 +54,12 @@ class Series:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """The parts of its asset key; a symbol outside ASCII is ``xn_`` and its punycode there."""
+        """The parts of the asset key; a symbol outside ASCII becomes ``xn_`` and its punycode."""
         return (self.market.name, ascii_symbol(self.symbol), self.interval.name)
 
 
 def derived_series(market: Market, symbol: str, interval: Interval) -> Series:
-    """The series of ``interval``, at most a day and perhaps not one of Binance's, that is made from a finer one.
+    """Return the series of ``interval`` that is made from a finer one: at most a day, even where Binance has no such.
 
     Raises:
         ValueError: The symbol is not written as Binance writes symbols, or the interval is too long.
@@ -69,24 +68,25 @@ def derived_series(market: Market, symbol: str, interval: Interval) -> Series:
 
 
 def by_market(series: Iterable[Series]) -> dict[Market, list[Series]]:
-    """The series of each market that has any, in the order of the markets."""
-    every = list(series)
-    found = {market: [one for one in every if one.market == market] for market in MARKETS.values()}
-    return {market: members for market, members in found.items() if members}
+    """Group series by market, in the order of the markets; markets without series are left out."""
+    members: dict[Market, list[Series]] = {market: [] for market in MARKETS.values()}
+    for entry in series:
+        members[entry.market].append(entry)
+    return {market: listed for market, listed in members.items() if listed}
 
 
 def ascii_symbol(symbol: str) -> str:
-    """``symbol`` in the letters that asset keys, op names and tags allow."""
+    """Return ``symbol`` in the characters that asset keys, op names and tags allow."""
     if symbol.isascii():
         return symbol
     return "xn_" + symbol.encode("punycode").decode("ascii").replace("-", "_")
 
 
 def parse_series(text: str) -> Series:
-    """The series that ``text`` names, as in ``spot/BTCUSDT/1m``.
+    """Return the fetched series that ``text`` names, such as ``spot/BTCUSDT/1m``.
 
     Raises:
-        ValueError: It names none; the message says why.
+        ValueError: There is no such series; the message says why.
     """
     parts = text.split("/")
     if len(parts) != 3:
@@ -95,10 +95,10 @@ def parse_series(text: str) -> Series:
 
 
 def parse_any_series(text: str) -> Series:
-    """The series that ``text`` names, fetched or derived, as in ``spot/BTCUSDT/45m``.
+    """Return the series that ``text`` names, fetched or derived, such as ``spot/BTCUSDT/45m``.
 
     Raises:
-        ValueError: It names none; the message says why.
+        ValueError: There is no such series; the message says why.
     """
     try:
         return parse_series(text)

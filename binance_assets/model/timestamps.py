@@ -1,4 +1,4 @@
-"""Moments as integer milliseconds since the epoch, UTC, and their conversions."""
+"""Timestamps as integer milliseconds since the epoch, UTC, and their conversions."""
 
 from __future__ import annotations
 
@@ -6,38 +6,32 @@ import datetime as dt
 from typing import Final
 
 SECOND: Final = 1_000
-
-
 MINUTE: Final = 60 * SECOND
-
-
 HOUR: Final = 60 * MINUTE
-
-
 DAY: Final = 24 * HOUR
 
 
 def to_ms(day: dt.date) -> int:
-    """Midnight UTC at which ``day`` begins, in ms."""
+    """Return the midnight UTC at which ``day`` begins, in ms."""
     return int(dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC).timestamp()) * SECOND
 
 
 def to_date(time: int) -> dt.date:
-    """The UTC day that contains ``time`` (ms)."""
+    """Return the UTC day that contains ``time`` (ms)."""
     return dt.datetime.fromtimestamp(time // SECOND, dt.UTC).date()
 
 
 def to_text(time: int) -> str:
-    """A moment (ms, UTC) as people read it: ``2024-01-01 12:40``, with seconds only where they matter."""
+    """Return ``time`` (ms, UTC) for people: ``2024-01-01 12:40``, with seconds only where they are not zero."""
     moment = dt.datetime.fromtimestamp(time // SECOND, dt.UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S" if moment.second else "%Y-%m-%d %H:%M")
 
 
 def from_iso(text: str) -> int:
-    """The moment (ms, UTC) that :func:`to_iso` wrote."""
+    """Return the time (ms, UTC) that :func:`to_iso` wrote."""
     return int(dt.datetime.fromisoformat(text).timestamp()) * SECOND
 
 
 def to_iso(time: int) -> str:
-    """A moment (ms, UTC) as programs read it: ``2024-01-01T12:40:00Z``."""
+    """Return ``time`` (ms, UTC) for programs: ``2024-01-01T12:40:00Z``."""
     return dt.datetime.fromtimestamp(time // SECOND, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -9,7 +9,7 @@ import time
 
 import dagster as dg
 
-from binance_assets.ingest.derive import derived_day
+from binance_assets.ingest.derive import derive_partition
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.orchestration.assets import CandleEvents, series_asset
@@ -56,7 +56,7 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
         if lake.venue is not None:
             lake.prepare(lake.venue)
         for key in context.partition_keys:
-            result = derived_day(lake, derived, partition_for_key(key, derived.series.interval))
+            result = derive_partition(lake, derived, partition_for_key(key, derived.series.interval))
             if result.is_accepted:
                 stored = lake.write(derived.series, result)
                 yield materialization(derived.series, result.partition, stored)

@@ -15,7 +15,7 @@ from typing import Final
 import dagster as dg
 
 from binance_assets.model.intervals import Interval, parse_interval
-from binance_assets.model.partitions import FIRST_DAY, Partition, partition_for_key, spans
+from binance_assets.model.partitions import FIRST_DAY, Partition, merge_ranges, partition_for_key
 from binance_assets.model.timestamps import DAY
 
 DAILY: Final = dg.DailyPartitionsDefinition(start_date=FIRST_DAY.isoformat(), timezone="UTC")
@@ -46,7 +46,9 @@ def partitions_def_for(interval: Interval) -> dg.TimeWindowPartitionsDefinition:
 def partition_ranges(keys: Sequence[str]) -> list[tuple[str, str]]:
     """Return daily keys as the fewest contiguous ranges, each by its first and last key."""
     partitions = [partition_for_key(key, _ONE_DAY) for key in sorted(set(keys))]
-    return [(Partition(start, start + DAY).key, Partition(end - DAY, end).key) for start, end in spans(partitions)]
+    return [
+        (Partition(start, start + DAY).key, Partition(end - DAY, end).key) for start, end in merge_ranges(partitions)
+    ]
 
 
 def range_tags(first: str, last: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from binance_assets.exchange.errors import Cancelled, ExchangeError
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.sources import unavailable
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
@@ -74,7 +75,7 @@ def fetch(task: FetchTask, exchange: Exchange, lake: Lake, strict: bool) -> Iter
     except ExchangeError as error:
         yield from (unavailable(task.series, partition, error) for partition in partitions)
         return
-    yield from download(exchange, task.series, partitions, task.source, strict, lake)
+    yield from download(exchange, task.series, partitions, DownloadOptions(task.source, strict, listing_cache=lake))
 
 
 def should_prefetch(series: Sequence[Series], partitions: Sequence[Partition]) -> bool:

@@ -72,7 +72,7 @@ class RangeRun:
             **range_tags(self.first.key, self.last.key),
             HOST_TAG: socket.gethostname(),
             PROCESS_TAG: str(os.getpid()),
-            PROCESS_BEGAN_TAG: process_start_time(os.getpid()),
+            PROCESS_BEGAN_TAG: process_start_time(os.getpid()) or "",
         }
 
 

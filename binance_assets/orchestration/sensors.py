@@ -249,7 +249,7 @@ def _stored_hashes(lake: Lake, series: Series) -> dict[ArchiveFile, dict[str, st
     hashes: dict[ArchiveFile, dict[str, str]] = {}
     for partition in (partition for partition in partitions if partition.start >= since):
         stored = lake.stored(series, partition)
-        if stored is not None and stored.archive_sha256:
+        if stored is not None and stored.archive_file is not None and stored.archive_sha256 is not None:
             file = ArchiveFile.named(series, stored.archive_file)
             hashes.setdefault(file, {})[partition.key] = stored.archive_sha256
     return hashes

@@ -1,17 +1,18 @@
-"""The faults that a test can ask the sandbox for.
+"""The faults that a test can inject into the sandbox.
 
-A fault spoils the answers to the requests that it matches: rows, status or connection. Times are ms since the epoch,
-UTC.
+A fault corrupts the responses to the requests that it matches: their rows, status or connection. Times are ms since
+the epoch, UTC.
 
-Faults of the archive have a ``path`` of their own, ``archive`` or below, and never touch klines, nor the other way
-round. Three sorts of them are met at different moments:
+Archive faults have a ``path`` of their own, ``archive`` or below. They never affect klines, and faults of klines never
+affect the archive. Archive faults are of three sorts, which apply at different moments:
 
-- *Faults of files* change a zip, and its ``.CHECKSUM`` with it so that the two agree: the faults of rows that a CSV can
-  show, and those of :data:`FILE_FAULTS`. They are met, and counted for ``times`` and ``share``, once for each *look* at
-  a file, see :class:`binance_assets.sandbox.archive.Looks`: one zip that is fetched and the ``.CHECKSUM`` beside it.
-- *Faults of checksums* (``checksum_mismatch``) are met by each ``.CHECKSUM`` that is fetched.
-- All others are met by each answer, HEAD included, and come first: an answer that they replace leaves the faults of
-  files for the next one.
+- *File faults* change a zip, and its ``.CHECKSUM`` accordingly, so that the two agree: the row faults that a CSV can
+  represent, and those of :data:`FILE_FAULTS`. They apply, and count towards ``times`` and ``share``, once for each
+  *version* of a file, see :class:`binance_assets.sandbox.archive.FileVersions`: one zip that is fetched and its
+  ``.CHECKSUM``.
+- *Checksum faults* (``checksum_mismatch``) apply to each ``.CHECKSUM`` that is fetched.
+- All others apply to each response, including those to HEAD, and take precedence: a response that they replace leaves
+  the file faults for the next response.
 """
 
 from __future__ import annotations
@@ -32,23 +33,26 @@ class Fault:
     """One fault.
 
     Attributes:
-        kind: What goes wrong, one of :data:`KINDS`.
-        market: Name of the market concerned; None for any.
-        symbol: The symbol concerned; None for any.
-        start: Requests concerned are those whose window ``[startTime, endTime]``, of an archive file the day or month,
-            reaches ``start`` or beyond, ms UTC.
+        kind: The kind of the fault, one of :data:`KINDS`.
+        market: Name of the market to affect; None for all.
+        symbol: The symbol to affect; None for all.
+        start: Affect requests whose window ``[startTime, endTime]`` (for an archive file: its day or month) reaches
+            ``start`` or beyond, ms UTC.
         end: ... and begins before ``end``, ms UTC.
-        share: Which part of those requests, 0 to 1; always the same ones in the same order of requests.
-        times: So many requests at most; None for no bound.
-        value: What the kind needs: the HTTP status (or ``503-no-code``) of ``status``, the ms of ``off_grid``, the ms
-            UTC at which the rows of ``truncated_file`` stop.
-        path: The endpoint concerned, one of :data:`PATHS`: ``klines``, ``exchangeInfo``, ``time``, ``ping``; or of the
-            archive ``archive`` (everything), ``archive/daily`` and ``archive/monthly`` (zips), ``archive/checksum``.
-        interval: The interval concerned, as Binance writes it; None for any.
-        seconds: How long the 429 or 418 of ``status`` asks to wait; None for as long as Binance does.
+        share: Fraction of those requests to affect, 0 to 1; the selection is deterministic for the same order of
+            requests.
+        times: Maximum number of requests to affect; None for no maximum.
+        value: An argument of the kind: the HTTP status (or ``503-no-code``) of ``status``, the shift in ms of
+            ``off_grid``, the time at which the rows of ``truncated_file`` stop, ms UTC.
+        path: The endpoint to affect, one of :data:`PATHS`: ``klines``, ``exchangeInfo``, ``time``, ``ping``; or for
+            the archive ``archive`` (everything), ``archive/daily`` and ``archive/monthly`` (zips),
+            ``archive/checksum``.
+        interval: The interval to affect, as Binance writes it; None for all.
+        seconds: The Retry-After of the 429 or 418 of ``status``; None for what Binance sends.
 
     Raises:
-        ValueError: There is no such kind or path, the kind makes no sense there, or the value is no status of an error.
+        ValueError: The kind or the path does not exist, the kind does not apply to the path, or the value is not an
+            error status.
     """
 
     kind: str
@@ -64,51 +68,51 @@ class Fault:
     interval: str | None = None
 
     def __post_init__(self) -> None:
-        """Check kind, path and value."""
+        """Check the kind, the path and the value."""
         if self.kind not in KINDS:
-            raise ValueError(f"there is no fault {self.kind!r}; the faults are {', '.join(sorted(KINDS))}")
+            raise ValueError(f"unknown fault kind {self.kind!r}; the kinds are {', '.join(sorted(KINDS))}")
         if self.path not in PATHS:
-            raise ValueError(f"a fault cannot concern {self.path!r}, only {', '.join(PATHS)}")
-        if self.kind not in _kinds_at(self.path):
-            raise ValueError(f"the fault {self.kind} makes no sense for {self.path}")
+            raise ValueError(f"unknown fault path {self.path!r}; the paths are {', '.join(PATHS)}")
+        if self.kind not in _kinds_for(self.path):
+            raise ValueError(f"the fault {self.kind} does not apply to {self.path}")
         if self.kind == "status" and self.value not in (None, "503-no-code", *range(400, 600)):
-            raise ValueError(f"a fault cannot answer with the status {self.value!r}")
+            raise ValueError(f"a fault cannot respond with the status {self.value!r}")
 
     @property
-    def spoils_rows(self) -> bool:
-        """Whether it changes the rows of an answer, rather than its status, text or connection."""
+    def corrupts_rows(self) -> bool:
+        """Whether it changes the rows of a response, rather than its status, text or connection."""
         return self.kind in _ROW_FAULTS
 
     def covers(self, open_time: int) -> bool:
-        """Whether ``open_time`` lies in ``[start, end)``."""
+        """Return whether ``open_time`` lies in ``[start, end)``."""
         return (self.start is None or self.start <= open_time) and (self.end is None or open_time < self.end)
 
-    def matches(self, call: Call) -> bool:
-        """Whether ``call`` is concerned."""
+    def matches(self, request: RequestInfo) -> bool:
+        """Return whether the fault affects ``request``, regardless of ``times`` and ``share``."""
         return (
-            self.path in call.endpoints
-            and self.market in (None, call.market)
-            and self.symbol in (None, call.symbol)
-            and self.interval in (None, call.interval)
-            and (self.start is None or call.end is None or self.start <= call.end)
-            and (self.end is None or call.start is None or call.start < self.end)
+            self.path in request.paths
+            and self.market in (None, request.market)
+            and self.symbol in (None, request.symbol)
+            and self.interval in (None, request.interval)
+            and (self.start is None or request.end is None or self.start <= request.end)
+            and (self.end is None or request.start is None or request.start < self.end)
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What a fault may look at.
+class RequestInfo:
+    """The properties of a request that faults match against.
 
     Attributes:
-        endpoints: The paths of faults that concern the request.
+        paths: The fault paths that cover the request.
         market: Name of the market.
-        symbol: The symbol, if the request names one.
-        start: First moment of the asked window, ms UTC; None if it is open.
-        end: Last moment, likewise.
-        interval: The interval, if the request names one.
+        symbol: The symbol; None if the request has none.
+        start: First moment of the requested window, ms UTC; None if it is open.
+        end: Last moment of the requested window, ms UTC; None if it is open.
+        interval: The interval; None if the request has none.
     """
 
-    endpoints: Collection[str]
+    paths: Collection[str]
     market: str
     symbol: str | None
     start: int | None
@@ -117,84 +121,89 @@ class Call:
 
 
 class Faults:
-    """The faults in force. Safe to change from any thread."""
+    """The active faults. Any thread may change them."""
 
     def __init__(self) -> None:
-        """No faults."""
+        """Start without faults."""
         self._lock = threading.Lock()
-        self._faults: list[_Counted] = []
-        self._version = 0
+        self._faults: list[_ActiveFault] = []
+        self._revision = 0
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Whether any fault is active."""
         return bool(self._faults)
 
     @property
-    def version(self) -> int:
-        """A number that is another one after every change of the faults in force."""
-        return self._version
+    def revision(self) -> int:
+        """A number that differs after every change of the active faults."""
+        return self._revision
 
     def add(self, fault: Fault) -> None:
-        """Put ``fault`` in force, after those that are."""
+        """Activate ``fault``, after those that are already active."""
         with self._lock:
-            self._version += 1
-            self._faults.append(_Counted(fault, len(self._faults)))
+            self._revision += 1
+            self._faults.append(_ActiveFault(fault, len(self._faults)))
 
     def clear(self) -> None:
-        """End all faults."""
+        """Deactivate all faults."""
         self.replace([])
 
     def replace(self, faults: Iterable[Fault]) -> None:
-        """Put just ``faults`` in force."""
+        """Activate ``faults`` instead of the active ones."""
         with self._lock:
-            self._version += 1
-            self._faults[:] = [_Counted(fault, i) for i, fault in enumerate(faults)]
+            self._revision += 1
+            self._faults[:] = [_ActiveFault(fault, i) for i, fault in enumerate(faults)]
 
-    def befalling(self, call: Call, kinds: Collection[str] | None = None) -> list[Fault]:
-        """The faults that ``call`` meets, each counted as met; one that is not of rows or files is the last.
+    def matching(self, request: RequestInfo, kinds: Collection[str] | None = None) -> list[Fault]:
+        """Return the faults that apply to ``request``, and count each of them.
+
+        A fault that changes neither rows nor files is the last in the list.
 
         Args:
-            call: The request.
-            kinds: Look at faults of these kinds only.
+            request: The request.
+            kinds: Consider only faults of these kinds; None for all kinds.
         """
-        met: list[Fault] = []
+        applied: list[Fault] = []
         with self._lock:
-            for counted in self._faults:
-                if (kinds is None or counted.fault.kind in kinds) and counted.meets(call):
-                    met.append(counted.fault)
-                    if counted.fault.kind not in _ADDED_UP:
+            for active in self._faults:
+                if (kinds is None or active.fault.kind in kinds) and active.apply_to(request):
+                    applied.append(active.fault)
+                    if active.fault.kind not in _COMBINABLE:
                         break
-        return met
+        return applied
 
 
-class _Counted:
+class _ActiveFault:
+    """A fault and how often it matched and applied."""
+
     def __init__(self, fault: Fault, index: int) -> None:
         self.fault = fault
         self._index = index
         self._matched = 0
-        self._met = 0
+        self._applied = 0
 
-    def meets(self, call: Call) -> bool:
+    def apply_to(self, request: RequestInfo) -> bool:
+        """Return whether the fault applies to ``request``, and count it."""
         fault = self.fault
-        if (fault.times is not None and self._met >= fault.times) or not fault.matches(call):
+        if (fault.times is not None and self._applied >= fault.times) or not fault.matches(request):
             return False
         self._matched += 1
-        drawn = zlib.crc32(b"%d of fault %d" % (self._matched, self._index)) / 2**32
-        if drawn >= fault.share:
+        draw = zlib.crc32(b"%d of fault %d" % (self._matched, self._index)) / 2**32
+        if draw >= fault.share:
             return False
-        self._met += 1
+        self._applied += 1
         return True
 
 
 def parse_faults(text: bytes) -> list[Fault]:
-    """The faults of a JSON list of objects with the attributes of :class:`Fault`.
+    """Parse a JSON list of objects with the attributes of :class:`Fault`.
 
     Raises:
-        ValueError: It is not such a list.
+        ValueError: The text is not such a list.
     """
     entries = json.loads(text)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError("faults are a JSON list of objects")
+        raise ValueError("faults must be a JSON list of objects")
     known = {field.name for field in fields(Fault)}
     for entry in entries:
         if unknown := sorted(entry.keys() - known):
@@ -204,22 +213,22 @@ def parse_faults(text: bytes) -> list[Fault]:
     return [Fault(**entry) for entry in entries]
 
 
-def spoiled_rows(rows: Rows, fault: Fault, window_start: int | None, step: int) -> object:
-    """The JSON value of an answer with ``rows`` after a fault of rows.
+def corrupted_rows(rows: Rows, fault: Fault, window_start: int | None, step: int) -> object:
+    """Return the JSON value of a response with ``rows`` after a row fault.
 
     Args:
-        rows: The answer's rows.
+        rows: The rows of the response.
         fault: The fault.
         window_start: The request's startTime, ms UTC.
         step: Length of the interval, ms.
     """
     if fault.kind == "outside":
-        return _with_row_before(rows, window_start, step)
+        return _add_row_before(rows, window_start, step)
     return _ROW_FAULTS[fault.kind]([list(row) for row in rows], fault)
 
 
-def spoiled_text(body: bytes, fault: Fault) -> bytes:
-    """The answer's text after a fault of its text; of other faults unchanged."""
+def corrupted_text(body: bytes, fault: Fault) -> bytes:
+    """Return the text of a response after a text fault; other faults leave it unchanged."""
     if fault.kind == "broken_json":
         return body[:-1] + b",}"
     if fault.kind == "truncated_json":
@@ -227,49 +236,49 @@ def spoiled_text(body: bytes, fault: Fault) -> bytes:
     return body
 
 
-def _chosen(rows: Rows, fault: Fault) -> list[Any] | None:
-    """The one row to be spoiled: the middle one of those that the fault covers."""
+def _target_row(rows: Rows, fault: Fault) -> list[Any] | None:
+    """Return the row to corrupt: the middle one of those that the fault covers."""
     covered = [row for row in rows if fault.covers(row[0])]
     return covered[len(covered) // 2] if covered else None
 
 
-def _one_row(change: Callable[[list[Any], Fault], None]) -> Callable[[Rows, Fault], object]:
-    def spoil(rows: Rows, fault: Fault) -> object:
-        row = _chosen(rows, fault)
+def _on_target_row(change: Callable[[list[Any], Fault], None]) -> Callable[[Rows, Fault], object]:
+    def corrupt(rows: Rows, fault: Fault) -> object:
+        row = _target_row(rows, fault)
         if row is not None:
             change(row, fault)
         return rows
 
-    return spoil
+    return corrupt
 
 
-def _field(index: int, value: str | None) -> Callable[[Rows, Fault], object]:
+def _set_field(index: int, value: str | None) -> Callable[[Rows, Fault], object]:
     def change(row: list[Any], fault: Fault) -> None:
         row[index] = value
 
-    return _one_row(change)
+    return _on_target_row(change)
 
 
-def _without_covered(rows: Rows, fault: Fault) -> object:
+def _remove_covered_rows(rows: Rows, fault: Fault) -> object:
     return [row for row in rows if not fault.covers(row[0])]
 
 
-def _doubled(rows: Rows, fault: Fault) -> object:
-    row = _chosen(rows, fault)
-    return rows if row is None else [each for one in rows for each in ([one, one] if one is row else [one])]
+def _duplicate_row(rows: Rows, fault: Fault) -> object:
+    target = _target_row(rows, fault)
+    return rows if target is None else [copy for row in rows for copy in ([row, row] if row is target else [row])]
 
 
-def _unordered(rows: Rows, fault: Fault) -> object:
+def _swap_middle_rows(rows: Rows, fault: Fault) -> object:
     middle = len(rows) // 2
     rows[max(middle - 1, 0) : middle + 1] = rows[max(middle - 1, 0) : middle + 1][::-1]
     return rows
 
 
-def _off_grid(row: list[Any], fault: Fault) -> None:
+def _shift_open_time(row: list[Any], fault: Fault) -> None:
     row[0] += int(fault.value or 1)
 
 
-def _with_row_before(rows: Rows, window_start: int | None, step: int) -> object:
+def _add_row_before(rows: Rows, window_start: int | None, step: int) -> object:
     if not rows:
         return rows
     first = rows[0][0] if window_start is None else min(window_start, rows[0][0])
@@ -277,81 +286,81 @@ def _with_row_before(rows: Rows, window_start: int | None, step: int) -> object:
     return [[open_time, *rows[0][1:6], open_time + step - 1, *rows[0][7:]], *rows]
 
 
-def _bad_prices(row: list[Any], fault: Fault) -> None:
+def _swap_high_and_low(row: list[Any], fault: Fault) -> None:
     row[2], row[3] = row[3], row[2]
     if Decimal(row[3]) <= Decimal(row[2]):
         row[3] = str(Decimal(row[2]) + 1)
 
 
-def _negative_volume(row: list[Any], fault: Fault) -> None:
+def _negate_volume(row: list[Any], fault: Fault) -> None:
     row[5] = "-" + row[5] if Decimal(row[5]) else "-1"
 
 
-def _retyped(kind: type, change: Callable[[Any], Any]) -> Callable[[Rows, Fault], object]:
-    return lambda rows, fault: [[change(value) if isinstance(value, kind) else value for value in row] for row in rows]
+def _convert_type(kind: type, convert: Callable[[Any], Any]) -> Callable[[Rows, Fault], object]:
+    return lambda rows, fault: [[convert(value) if isinstance(value, kind) else value for value in row] for row in rows]
 
 
 _ROW_FAULTS: Final[Mapping[str, Callable[[Rows, Fault], object]]] = {
-    "missing_row": _without_covered,
+    "missing_row": _remove_covered_rows,
     "empty": lambda rows, fault: [],
-    "doubled_row": _doubled,
-    "unordered": _unordered,
-    "off_grid": _one_row(_off_grid),
-    "outside": lambda rows, fault: rows,  # needs the window: see spoiled_rows
+    "doubled_row": _duplicate_row,
+    "unordered": _swap_middle_rows,
+    "off_grid": _on_target_row(_shift_open_time),
+    "outside": lambda rows, fault: rows,  # needs the window: see corrupted_rows
     "json_object": lambda rows, fault: {"data": rows},
     "nested": lambda rows, fault: [rows],
     "fields_11": lambda rows, fault: [row[:-1] for row in rows],
     "fields_13": lambda rows, fault: [[*row, "0"] for row in rows],
-    "numbers_as_strings": _retyped(int, str),
-    "strings_as_numbers": _retyped(str, float),
-    "nan": _field(4, "NaN"),
-    "empty_strings": _field(4, ""),
-    "null": _field(4, None),
-    "bad_prices": _one_row(_bad_prices),
-    "negative_volume": _one_row(_negative_volume),
+    "numbers_as_strings": _convert_type(int, str),
+    "strings_as_numbers": _convert_type(str, float),
+    "nan": _set_field(4, "NaN"),
+    "empty_strings": _set_field(4, ""),
+    "null": _set_field(4, None),
+    "bad_prices": _on_target_row(_swap_high_and_low),
+    "negative_volume": _on_target_row(_negate_volume),
 }
 _TEXT_FAULTS: Final = frozenset({"broken_json", "truncated_json"})
 _STATUS_FAULTS: Final = frozenset({"status", "invalid_symbol"})
 _JSON_FAULTS: Final = _TEXT_FAULTS | {"json_object", "nested", "numbers_as_strings", "invalid_symbol"}
 CONNECTION_FAULTS: Final = frozenset({"truncated_body", "reset", "reset_amid_body", "hang"})
-"""The faults that need the connection itself."""
+"""The faults that need access to the connection."""
 
 FILE_FAULTS: Final = frozenset(
     {"truncated_zip", "truncated_file", "reissued", "header", "no_header", "junk_last_column", "two_members"}
 )
-"""Faults of archive files beyond those of rows.
+"""Faults of archive files in addition to the row faults.
 
-- ``truncated_zip``: only the first half of the zip's bytes, and that half's hash;
-- ``truncated_file``: a sound zip whose rows stop at ``value`` (ms UTC), else after 40 % of the file's span;
-- ``reissued``: the same rows in other bytes with another hash, an hour later;
-- ``header``, ``no_header``: with, or without, a header row whatever the file's date;
-- ``junk_last_column``: something else than 0 in the last column;
+- ``truncated_zip``: only the first half of the zip's bytes, and the hash of that half;
+- ``truncated_file``: a valid zip whose rows stop at ``value`` (ms UTC), or after 40 % of the file's day or month;
+- ``reissued``: the same rows in different bytes with a different hash, one hour later;
+- ``header``, ``no_header``: with, or without, a header row regardless of the file's date;
+- ``junk_last_column``: values other than 0 in the last column;
 - ``two_members``: a second CSV in the zip.
 """
 
 CHECKSUM_FAULTS: Final = frozenset({"checksum_mismatch"})
-"""Faults of the ``.CHECKSUM`` alone: a hash that is not the zip's. ``path`` says of which files."""
+"""Faults of the ``.CHECKSUM`` alone: a hash that does not match the zip. ``path`` selects the files."""
 
-ARCHIVE_ANSWER_FAULTS: Final = frozenset({"status", "not_a_zip"}) | CONNECTION_FAULTS
-"""Faults of a single answer of the archive; ``not_a_zip`` is a page of HTML with status 200."""
+ARCHIVE_RESPONSE_FAULTS: Final = frozenset({"status", "not_a_zip"}) | CONNECTION_FAULTS
+"""Faults of a single response of the archive; ``not_a_zip`` is an HTML page with status 200."""
 
 _ARCHIVE_ONLY: Final = FILE_FAULTS | CHECKSUM_FAULTS | {"not_a_zip"}
-_ADDED_UP: Final = frozenset(_ROW_FAULTS) | FILE_FAULTS
+_COMBINABLE: Final = frozenset(_ROW_FAULTS) | FILE_FAULTS
 
 KINDS: Final = frozenset(_ROW_FAULTS) | _TEXT_FAULTS | _STATUS_FAULTS | CONNECTION_FAULTS | _ARCHIVE_ONLY
-"""Every kind of fault."""
+"""All kinds of faults."""
 
 ARCHIVE_ROW_FAULTS: Final = frozenset(_ROW_FAULTS) - _JSON_FAULTS
-"""The faults of rows that a CSV can show."""
+"""The row faults that a CSV can represent."""
 
 PATHS: Final = (
     *("klines", "exchangeInfo", "time", "ping"),
     *("archive", "archive/daily", "archive/monthly", "archive/checksum"),
 )
-"""What a fault can concern."""
+"""The endpoints that a fault can affect."""
 
 
-def _kinds_at(path: str) -> frozenset[str]:
-    if path == "archive/checksum":  # what changes the zip would make the two disagree
-        return CHECKSUM_FAULTS | ARCHIVE_ANSWER_FAULTS
+def _kinds_for(path: str) -> frozenset[str]:
+    if path == "archive/checksum":  # a fault that changes the zip would make zip and checksum disagree
+        return CHECKSUM_FAULTS | ARCHIVE_RESPONSE_FAULTS
     return KINDS - _JSON_FAULTS if path.startswith("archive") else KINDS - _ARCHIVE_ONLY

@@ -1,7 +1,8 @@
-"""The symbols that the sandbox lists when it replays nothing.
+"""The symbols with synthetic candles.
 
-Names and listing days are those of well-known pairs, to the precision that a stand-in needs; price levels are round
-figures of the right order. ``S001USDT`` to ``S300USDT`` (spot and USD-M) are there for benchmarks with many series.
+Names and listing times are those of well-known pairs, to the precision that a stand-in needs. Price levels are round
+numbers of the right order of magnitude. ``S001USDT`` to ``S300USDT`` (spot and USD-M) exist for benchmarks with many
+series.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ BTCUSD_210326 2020-09-25T08:00 60000 2021-03-26T08:00
 BTCUSD_270326 2026-06-26T08:00 60000 2027-03-26T08:00
 """
 
-_NUMBERED: Final = range(1, 301)
-_NUMBERED_SINCE: Final = "2019-01-01T00:00"
+_BENCHMARK_NUMBERS: Final = range(1, 301)
+_BENCHMARK_LISTED_AT: Final = "2019-01-01T00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +112,24 @@ class Listing:
     Attributes:
         market: The market.
         symbol: The symbol, as Binance writes it.
-        listed: When trading begins, ms UTC.
-        ended: When a contract is delivered and trading ends, ms UTC; None for what goes on.
-        level: The price around which the synthetic candles move, in the quote asset.
+        listed_at: Start of trading, ms UTC.
+        delivered_at: Delivery of the contract, which ends trading, ms UTC; None for a symbol without delivery.
+        price_level: The price around which the synthetic candles move, in the quote asset.
     """
 
     market: Market
     symbol: str
-    listed: int
-    ended: int | None = None
-    level: Decimal = Decimal(100)
+    listed_at: int
+    delivered_at: int | None = None
+    price_level: Decimal = Decimal(100)
 
     def is_trading(self, now: int) -> bool:
-        """Whether exchangeInfo lists it at ``now`` (ms UTC)."""
-        return self.listed <= now and (self.ended is None or now < self.ended)
+        """Return whether exchangeInfo lists it at ``now`` (ms UTC)."""
+        return self.listed_at <= now and (self.delivered_at is None or now < self.delivered_at)
 
     @property
     def pair(self) -> str:
-        """The pair of a contract (``BTCUSD`` of ``BTCUSD_PERP``)."""
+        """The pair of a contract (``BTCUSD`` for ``BTCUSD_PERP``)."""
         return self.symbol.split("_")[0]
 
     @property
@@ -141,11 +142,11 @@ class Listing:
 
     @property
     def contract_size(self) -> int:
-        """What one COIN-M contract is worth, in USD."""
+        """Value of a COIN-M contract, in USD."""
         return 100 if self.symbol.startswith("BTC") else 10
 
-    def described(self, now: int) -> dict[str, Any]:
-        """Its entry in exchangeInfo as of ``now`` (ms UTC)."""
+    def exchange_info(self, now: int) -> dict[str, Any]:
+        """Return its entry in exchangeInfo as of ``now`` (ms UTC)."""
         base, quote = self.assets
         entry: dict[str, Any] = {"symbol": self.symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote}
         if self.market is SPOT:
@@ -154,8 +155,8 @@ class Listing:
         entry |= {
             "pair": self.pair,
             "contractType": self._contract_type(now),
-            "deliveryDate": self.ended or NO_DELIVERY,
-            "onboardDate": self.listed,
+            "deliveryDate": self.delivered_at or NO_DELIVERY,
+            "onboardDate": self.listed_at,
             "pricePrecision": 2 if self.market is USDM else 1,
             "quantityPrecision": 3 if self.market is USDM else 0,
             "baseAssetPrecision": 8,
@@ -168,30 +169,31 @@ class Listing:
         return entry
 
     def _contract_type(self, now: int) -> str:
-        if self.ended is None:
+        if self.delivered_at is None:
             return "PERPETUAL"
-        return "CURRENT_QUARTER" if self.ended - now <= _QUARTER else "NEXT_QUARTER"
+        return "CURRENT_QUARTER" if self.delivered_at - now <= _QUARTER else "NEXT_QUARTER"
 
 
 def synthetic_listings() -> dict[tuple[str, str], Listing]:
-    """Every symbol with synthetic candles, by names of market and symbol."""
-    return {(listing.market.name, listing.symbol): listing for listing in _all()}
+    """Return all symbols with synthetic candles, by market name and symbol."""
+    return {(listing.market.name, listing.symbol): listing for listing in _all_listings()}
 
 
-def _all() -> Iterator[Listing]:
+def _all_listings() -> Iterator[Listing]:
     for market, table in (("spot", _SPOT), ("usdm", _USDM), ("coinm", _COINM)):
         for line in table.strip().splitlines():
-            yield _parsed(MARKETS[market], line.split())
+            yield _parse_listing(MARKETS[market], line.split())
     for market in ("spot", "usdm"):
-        for number in _NUMBERED:
-            level = str(20 + number * 37 % 400)
-            yield _parsed(MARKETS[market], [f"S{number:03d}USDT", _NUMBERED_SINCE, level])
+        for number in _BENCHMARK_NUMBERS:
+            price_level = str(20 + number * 37 % 400)
+            yield _parse_listing(MARKETS[market], [f"S{number:03d}USDT", _BENCHMARK_LISTED_AT, price_level])
 
 
-def _parsed(market: Market, fields: list[str]) -> Listing:
-    symbol, listed, level, *ended = fields
-    return Listing(market, symbol, _ms(listed), _ms(ended[0]) if ended else None, Decimal(level))
+def _parse_listing(market: Market, fields: list[str]) -> Listing:
+    symbol, listed_at, price_level, *delivered_at = fields
+    delivery = _parse_time(delivered_at[0]) if delivered_at else None
+    return Listing(market, symbol, _parse_time(listed_at), delivery, Decimal(price_level))
 
 
-def _ms(moment: str) -> int:
+def _parse_time(moment: str) -> int:
     return int(dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC).timestamp()) * SECOND

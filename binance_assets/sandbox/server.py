@@ -1,4 +1,4 @@
-"""Serving the sandbox: for the command line, and in the background for tests. Only ever on this machine."""
+"""Serving the sandbox, always on the loopback address: for the command line, and in a background thread for tests."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from binance_assets.model.intervals import parse_interval
 from binance_assets.model.markets import MARKETS, parse_market
-from binance_assets.sandbox.app import CONNECTION, create_app
+from binance_assets.sandbox.app import CONNECTION_EXTENSION, create_app
 from binance_assets.sandbox.faults import Faults
-from binance_assets.sandbox.venue import SandboxOptions, Served, Venue
+from binance_assets.sandbox.sandbox_exchange import SandboxExchange, SandboxOptions, ServedRequest
 
 _HOST: Final = "127.0.0.1"
-_BACKLOG: Final = 2048
-_IDLE_SECONDS: Final = 75
-_GRACE_SECONDS: Final = 1
+_LISTEN_BACKLOG: Final = 2048
+_KEEP_ALIVE_SECONDS: Final = 75
+_SHUTDOWN_SECONDS: Final = 1
 _STARTUP_SECONDS: Final = 30
 
 
 class Sandbox:
-    """A sandbox that is being served.
+    """A running sandbox.
 
     Attributes:
-        url: Its address; the three APIs and the archive are there under their own paths.
+        url: Its address; it serves the three APIs and the archive under their own paths.
     """
 
-    def __init__(self, url: str, venue: Venue) -> None:
-        """A handle on what is served at ``url``."""
+    def __init__(self, url: str, exchange: SandboxExchange) -> None:
+        """Take the address and the state of the running sandbox."""
         self.url = url
-        self._venue = venue
+        self._exchange = exchange
 
     @property
     def faults(self) -> Faults:
-        """The faults in force."""
-        return self._venue.faults
+        """The active faults."""
+        return self._exchange.faults
 
     @property
-    def requests(self) -> list[Served]:
-        """The requests served so far, oldest first; it may be read and cleared while requests arrive."""
-        return self._venue.requests
+    def requests(self) -> list[ServedRequest]:
+        """The request log, oldest first; it may be read and cleared while requests arrive."""
+        return self._exchange.requests
 
     def now_ms(self) -> int:
-        """The sandbox's clock, ms UTC."""
-        return self._venue.now_ms()
+        """Return the time by the sandbox's clock, ms UTC."""
+        return self._exchange.now_ms()
 
     def rows(self, market: str, symbol: str, interval: str, start_ms: int, end_ms: int) -> list[list[Any]]:
-        """The truth: every row that opens in ``[start_ms, end_ms)`` (ms UTC), as klines has it without a fault.
+        """Return the expected rows: all that open in ``[start_ms, end_ms)`` (ms UTC), as klines sends them unfaulted.
 
         Raises:
-            ValueError: There is no such market, symbol or interval.
+            ValueError: The market, symbol or interval does not exist.
         """
-        where = parse_market(market)
-        if not self._venue.lists(where, symbol):
-            raise ValueError(f"the sandbox has no symbol {symbol} on {where.title}")
+        parsed_market = parse_market(market)
+        if not self._exchange.has_symbol(parsed_market, symbol):
+            raise ValueError(f"the sandbox has no symbol {symbol} on {parsed_market.title}")
         rows: list[list[Any]] = json.loads(
-            self._venue.every_row(where, symbol, parse_interval(interval), start_ms, end_ms)
+            self._exchange.all_rows(parsed_market, symbol, parse_interval(interval), start_ms, end_ms)
         )
         return rows
 
@@ -73,23 +73,23 @@ def serve(options: SandboxOptions, port: int) -> None:
     """Serve on ``port`` of the loopback address until SIGINT or SIGTERM.
 
     Raises:
-        ValueError: The folder of recordings does not exist or a file in it cannot be read.
-        OSError: The port is taken.
+        ValueError: The folder of recordings does not exist, or a file in it cannot be read.
+        OSError: The port is already in use.
     """
     app = create_app(options)
     listener = _listener(port)
     url = _url(listener)
-    hosts = " ".join(f"BINANCE_{name.upper()}_URL={url}" for name in (*MARKETS, "archive"))
-    print(f"The sandbox is at {url}; for the client to use it: {hosts}", flush=True)
+    variables = " ".join(f"BINANCE_{name.upper()}_URL={url}" for name in (*MARKETS, "archive"))
+    print(f"The sandbox is at {url}; to point the client to it, set {variables}", flush=True)
     _Server(app).run(sockets=[listener])
 
 
 @contextmanager
 def running_sandbox(options: SandboxOptions | None = None) -> Iterator[Sandbox]:
-    """A sandbox that a thread of this process serves, on a port that the system chooses.
+    """Serve a sandbox in a thread of this process, on a port that the system chooses.
 
     Raises:
-        ValueError: The folder of recordings does not exist or a file in it cannot be read.
+        ValueError: The folder of recordings does not exist, or a file in it cannot be read.
         RuntimeError: The server did not start.
     """
     app = create_app(options or SandboxOptions())
@@ -100,7 +100,7 @@ def running_sandbox(options: SandboxOptions | None = None) -> Iterator[Sandbox]:
     if not server.ready.wait(_STARTUP_SECONDS):
         raise RuntimeError("the sandbox did not start")
     try:
-        yield Sandbox(_url(listener), app.state.venue)
+        yield Sandbox(_url(listener), app.state.exchange)
     finally:
         server.should_exit = True
         thread.join()
@@ -122,19 +122,19 @@ def _url(listener: socket.socket) -> str:
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, which lets the application get at the connection."""
+    """uvicorn's protocol, extended to give the application access to the connection."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast(dict[str, Any], self.scope)["extensions"] = {CONNECTION: self.transport}
+        cast(dict[str, Any], self.scope)["extensions"] = {CONNECTION_EXTENSION: self.transport}
 
 
 class _Server(uvicorn.Server):
     def __init__(self, app: Starlette) -> None:
         config = uvicorn.Config(
             app, http=_Protocol, ws="none", lifespan="off", log_config=None, log_level="critical", access_log=False,
-            date_header=False, server_header=False, proxy_headers=False, backlog=_BACKLOG,
-            timeout_keep_alive=_IDLE_SECONDS, timeout_graceful_shutdown=_GRACE_SECONDS,
+            date_header=False, server_header=False, proxy_headers=False, backlog=_LISTEN_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )  # fmt: skip
         super().__init__(config)
         self.ready = threading.Event()
@@ -144,7 +144,7 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Requests under way may hang for good: that is one of the faults.
+        # Requests in flight may never finish: that is one of the faults.
         await asyncio.sleep(0)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
@@ -152,13 +152,13 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """End on a signal without raising it again afterwards, which would look like a crash."""
+        """Stop on a signal without raising it again afterwards, which would look like a crash."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {each: signal.signal(each, self.handle_exit) for each in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What the lake holds of a market: a row for each series, as a table, as Markdown and as a small picture."""
+"""The coverage of a market: what the lake holds of each series, as a table, as Markdown, and as a picture."""
 
 from __future__ import annotations
 
@@ -20,20 +20,12 @@ from binance_assets.storage.lake import Lake
 
 _VERDICTS: Final = (*sorted(ACCEPTED), "lost")
 
-
-_CELL: Final = 10  # pixels of a month in the picture
-
-
-_EMPTY: Final = (235, 237, 240)
-
-
+# The picture: edge length of a month's square in pixels, its gap included, and the colors as red, green, blue.
+_CELL: Final = 10
+_NOT_EXPECTED: Final = (235, 237, 240)
 _GAP: Final = (255, 255, 255)
-
-
-_WORST: Final = (222, 84, 63)
-
-
-_BEST: Final = (38, 140, 92)
+_EMPTY: Final = (222, 84, 63)
+_FULL: Final = (38, 140, 92)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +34,20 @@ class Coverage:
 
     Attributes:
         series: The series.
-        first: Key of its first partition in the lake; empty where there is none.
-        last: Key of its last one.
-        verdicts: How many partitions have each verdict.
-        refused: Partitions that were asked for, refused, and are not there.
-        missing: Other partitions that are not there, from the first one to the last that is over.
-        rows: Candles.
-        size: Bytes.
-        months: Of each month, ``2024-01``, how many of its partitions are there and how many should be.
+        first: Key of its first partition in the lake; None if the lake has none.
+        last: Key of its last partition in the lake; None if the lake has none.
+        verdicts: Number of stored partitions by verdict.
+        refused: Number of requested partitions that were refused and are not in the lake.
+        missing: Number of other partitions that are not in the lake, from the first stored partition to the last
+            finished one.
+        rows: Number of candles.
+        size: Size of the files in bytes.
+        months: For each month, such as ``2024-01``, the number of its stored partitions and of its expected ones.
     """
 
     series: Series
-    first: str
-    last: str
+    first: str | None
+    last: str | None
     verdicts: Counter[str]
     refused: int
     missing: int
@@ -64,59 +57,67 @@ class Coverage:
 
 
 def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -> Coverage:
-    """What the lake holds of ``series``; only the files' footers are read.
+    """Return the coverage of ``series``; read only the footers of its files.
 
     Args:
         lake: The lake.
         series: The series.
-        until: The day before which partitions should be there, UTC.
-        refused: Keys of partitions whose last run did not bring them.
+        until: The day before which partitions are expected, UTC.
+        refused: Keys of partitions that their last run did not write.
     """
     keys = lake.keys(series)
-    there = {key: found for key in keys if (found := lake.stored(series, partition_for_key(key, series.interval)))}
-    expected = _expected(series, list(there), until)
-    refused_here = refused - there.keys()  # also where no partition is there, or none before them
+    stored = {key: found for key in keys if (found := lake.stored(series, partition_for_key(key, series.interval)))}
+    expected = _expected(series, list(stored), until)
+    absent_refused = refused - stored.keys()  # also those before the first stored partition
     months: dict[str, tuple[int, int]] = {}
     for partition in expected:
-        held, of = months.get(partition.key[:7], (0, 0))
-        months[partition.key[:7]] = (held + (partition.key in there), of + 1)
+        month = partition.key[:7]
+        present, total = months.get(month, (0, 0))
+        months[month] = (present + (partition.key in stored), total + 1)
     return Coverage(
         series=series,
-        first=min(there, default=""),
-        last=max(there, default=""),
-        verdicts=Counter(stored.verdict for stored in there.values()),
-        refused=len(refused_here),
-        missing=len({partition.key for partition in expected} - there.keys() - refused_here),
-        rows=sum(stored.rows for stored in there.values()),
-        size=sum(stored.size for stored in there.values()),
+        first=min(stored, default=None),
+        last=max(stored, default=None),
+        verdicts=Counter(partition.verdict for partition in stored.values()),
+        refused=len(absent_refused),
+        missing=len({partition.key for partition in expected} - stored.keys() - absent_refused),
+        rows=sum(partition.rows for partition in stored.values()),
+        size=sum(partition.size for partition in stored.values()),
         months=months,
     )
 
 
 def _expected(series: Series, keys: Sequence[str], until: dt.date) -> list[Partition]:
-    """The partitions from the first one that is there to the last that is over."""
+    """Return the partitions from the first stored one to the last finished one."""
     if not keys:
         return []
     partitions = partitions_between(dt.date.fromisoformat(min(keys)), until, series.interval)
-    over = last_finished_end(to_ms(until), series.interval)
-    return [partition for partition in partitions if to_date(partition.start) < over or partition.key in keys]
+    finished_before = last_finished_end(to_ms(until), series.interval)
+    return [
+        partition for partition in partitions if to_date(partition.start) < finished_before or partition.key in keys
+    ]
 
 
 def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:
-    """A row for each series: name, first and last partition, partitions by verdict, refused, missing, rows, bytes."""
+    """Return a table with one row for each series.
+
+    Returns:
+        Columns ``series, first, last`` (String, the latter two null for a series without partitions), ``partitions``,
+        one for each verdict that a stored partition can have, ``refused, missing, rows, bytes`` (Int64).
+    """
     rows = [
         {
-            "series": str(one.series),
-            "first": one.first or None,
-            "last": one.last or None,
-            "partitions": sum(one.verdicts.values()),
-            **{verdict: one.verdicts[verdict] for verdict in _VERDICTS},
-            "refused": one.refused,
-            "missing": one.missing,
-            "rows": one.rows,
-            "bytes": one.size,
+            "series": str(coverage.series),
+            "first": coverage.first,
+            "last": coverage.last,
+            "partitions": sum(coverage.verdicts.values()),
+            **{verdict: coverage.verdicts[verdict] for verdict in _VERDICTS},
+            "refused": coverage.refused,
+            "missing": coverage.missing,
+            "rows": coverage.rows,
+            "bytes": coverage.size,
         }
-        for one in coverages
+        for coverage in coverages
     ]
     texts = {name: pl.String() for name in ("series", "first", "last")}
     numbers = dict.fromkeys(("partitions", *_VERDICTS, "refused", "missing", "rows", "bytes"), pl.Int64())
@@ -124,7 +125,7 @@ def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:
 
 
 def coverage_markdown(table: pl.DataFrame) -> str:
-    """The table as Markdown, without the verdicts that no partition has."""
+    """Return a coverage table as Markdown, without the columns of verdicts that no partition has."""
     verdicts = [name for name in _VERDICTS if table[name].sum()]
     names = ["series", "first", "last", "partitions", *verdicts, "refused", "missing", "rows", "bytes"]
     lines = ["| " + " | ".join(names) + " |", "|---|---|---|" + "---:|" * (len(names) - 3)]
@@ -135,19 +136,24 @@ def coverage_markdown(table: pl.DataFrame) -> str:
 
 
 def coverage_picture(coverages: Sequence[Coverage]) -> bytes:
-    """A PNG: a line for each series, a square for each month; green is whole, red lacks much, grey is not expected."""
-    names = sorted({month for one in coverages for month in one.months})
+    """Return a PNG with a row for each series and a square for each month.
+
+    A square is green where every expected partition is stored, and the redder the more are missing; it is gray where
+    none is expected.
+    """
+    names = sorted({month for coverage in coverages for month in coverage.months})
     if not names:
-        return _png([[_EMPTY]])
+        return _png([[_NOT_EXPECTED]])
     pixels = []
-    for one in coverages:
-        line = [_colour(one.months.get(month)) for month in _months(names[0], names[-1])]
-        wide = [pixel for colour in line for pixel in (*[colour] * (_CELL - 1), _GAP)]
-        pixels += [wide] * (_CELL - 1) + [[_GAP] * len(wide)]
+    for coverage in coverages:
+        colors = [_color(coverage.months.get(month)) for month in _months(names[0], names[-1])]
+        line = [pixel for color in colors for pixel in (*[color] * (_CELL - 1), _GAP)]
+        pixels += [line] * (_CELL - 1) + [[_GAP] * len(line)]
     return _png(pixels)
 
 
 def _months(first: str, last: str) -> list[str]:
+    """Return the months from ``first`` to ``last``, such as ``2024-01``, both included."""
     year, month = map(int, first.split("-"))
     names = []
     while (name := f"{year}-{month:02}") <= last:
@@ -156,16 +162,17 @@ def _months(first: str, last: str) -> list[str]:
     return names
 
 
-def _colour(month: tuple[int, int] | None) -> tuple[int, int, int]:
+def _color(month: tuple[int, int] | None) -> tuple[int, int, int]:
+    """Return the color of a month with so many stored partitions of so many expected ones."""
     if month is None:
-        return _EMPTY
+        return _NOT_EXPECTED
     share = month[0] / month[1]
-    red, green, blue = (round(bad + (good - bad) * share) for bad, good in zip(_WORST, _BEST, strict=True))
+    red, green, blue = (round(empty + (full - empty) * share) for empty, full in zip(_EMPTY, _FULL, strict=True))
     return red, green, blue
 
 
 def _png(pixels: Sequence[Sequence[tuple[int, int, int]]]) -> bytes:
-    """The pixels as a PNG; the smallest form of it, which needs no library."""
+    """Return the pixels as a PNG in the smallest form of the format, which needs no library."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -5,8 +5,8 @@
         symbols: [BTCUSDT, ETHUSDT]
         intervals: [1m]
 
-``source`` (auto, rest or archive) and ``derive`` (intervals made from the fetched ones, such as ``[5m, 45m, 1h]``) may
-stand beside them. A missing file is an empty universe. Edits keep comments and replace the file at once.
+An entry may also have ``source`` (auto, rest, or archive) and ``derive`` (intervals derived from the fetched ones, such
+as ``[5m, 45m, 1h]``). A missing file is an empty universe. This module reads the file; ``universe_editor`` changes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from binance_assets.settings import ConfigurationError, Source
 
 
 class UniverseError(ConfigurationError):
-    """The universe cannot be read or written; the message names the file and the entry."""
+    """The universe cannot be read or written; the message is one line that names the file and the entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Tracked:
 
     Attributes:
         series: The series.
-        source: Where it comes from; None means as the settings say.
+        source: The source that the file names for it; None for the one of the settings.
     """
 
     series: Series
@@ -47,11 +47,12 @@ class Tracked:
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A series that is made from a fetched one, without a request.
+    """A series that is derived from a fetched one, without a request.
 
     Attributes:
         series: The series.
-        source: The fetched series that it is made from: of the same entry, and the coarsest that divides it.
+        source: The fetched series that it is derived from: the coarsest one of the same entry whose interval divides
+            its interval evenly.
     """
 
     series: Series
@@ -60,11 +61,11 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Universe:
-    """What the file says.
+    """The content of the file.
 
     Attributes:
-        tracked: The series that are fetched, in the file's order.
-        derived: The series that are made from fetched ones, in the file's order.
+        tracked: The fetched series, in the file's order.
+        derived: The derived series, in the file's order.
     """
 
     tracked: tuple[Tracked, ...] = ()
@@ -72,12 +73,12 @@ class Universe:
 
     @property
     def series(self) -> list[Series]:
-        """The series that are fetched."""
+        """The fetched series."""
         return [tracked.series for tracked in self.tracked]
 
     @property
     def derived_names(self) -> frozenset[str]:
-        """The names of the series that are made from fetched ones, such as ``spot/BTCUSDT/45m``."""
+        """The names of the derived series, such as ``spot/BTCUSDT/45m``."""
         return frozenset(str(derived.series) for derived in self.derived)
 
 
@@ -103,50 +104,54 @@ class _Entry(BaseModel):
     def derived(self) -> Iterator[Derived]:
         market = parse_market(self.market)
         fetched = [parse_interval(text) for text in self.intervals]
-        wanted = [parse_derived_interval(text) for text in self.derive]
-        pairs = [(interval, _source_of(interval, fetched, market)) for interval in wanted]
+        intervals = [parse_derived_interval(text) for text in self.derive]
+        pairs = [(interval, _source_interval(interval, fetched, market)) for interval in intervals]
         for symbol in self.symbols:
             for interval, source in pairs:
                 yield Derived(derived_series(market, symbol, interval), Series(market, symbol, source))
 
 
-def _source_of(interval: Interval, fetched: Iterable[Interval], market: Market) -> Interval:
-    """The one of ``fetched`` with the fewest candles that ``interval`` can be made from."""
-    fitting = divisors(interval, fetched)
-    if fitting:
-        return fitting[-1]
-    lacking = divisors(interval, market.intervals)
-    ways_out = [f"add {lacking[-1]} to intervals"] if lacking else []
+def _source_interval(interval: Interval, fetched: Iterable[Interval], market: Market) -> Interval:
+    """Return the coarsest of the ``fetched`` intervals that ``interval`` can be derived from: it has fewest candles."""
+    sources = source_intervals(interval, fetched)
+    if sources:
+        return sources[-1]
+    possible = source_intervals(interval, market.intervals)
+    ways_out = [f"add {possible[-1]} to intervals"] if possible else []
     raise ValueError(
-        f"{interval} cannot be derived, no finer interval that divides it evenly is fetched here; "
+        f"{interval} cannot be derived because this entry fetches no finer interval that divides it evenly; "
         + " or ".join([*ways_out, f"remove {interval} from derive"])
     )
 
 
-def divisors(interval: Interval, among: Iterable[Interval]) -> list[Interval]:
-    """Those of ``among`` that are finer than ``interval`` and divide it evenly, finest first."""
-    # An interval to derive is at most a day, so all of these are kept by day as well.
-    fitting = (one for one in among if one.step < interval.step and interval.step % one.step == 0)
-    return sorted(fitting, key=lambda one: one.step)
+def source_intervals(interval: Interval, candidates: Iterable[Interval]) -> list[Interval]:
+    """Return the candidates that ``interval`` can be derived from: finer ones that divide it evenly, finest first."""
+    # A derived interval is at most a day, so all of its sources have daily partitions too.
+    fitting = (candidate for candidate in candidates if _divides(candidate, interval))
+    return sorted(fitting, key=lambda candidate: candidate.step)
+
+
+def _divides(finer: Interval, interval: Interval) -> bool:
+    return finer.step < interval.step and interval.step % finer.step == 0
 
 
 def read_universe(path: Path) -> Universe:
-    """The universe in ``path``.
+    """Read the universe file.
 
     Raises:
-        UniverseError: The file is not readable as one.
+        UniverseError: The file cannot be read, or contradicts itself.
     """
-    entries = [_entry(path, number, raw) for number, raw in enumerate(entries_of(path, load_document(path)), 1)]
+    entries = [_entry(path, number, raw) for number, raw in enumerate(raw_entries(path, load_document(path)), 1)]
     try:
-        tracked = tuple(found for entry in entries for found in entry.tracked())
+        tracked = tuple(tracked for entry in entries for tracked in entry.tracked())
     except ValueError as error:
         raise UniverseError(f"{path}: {error}") from None
     _check_names(
         path,
-        [str(found.series) for found in tracked],
+        [str(fetched.series) for fetched in tracked],
         [name for entry in entries for name in entry.derived_names()],
     )
-    derived = tuple(found for number, entry in enumerate(entries, 1) for found in _derived(path, number, entry))
+    derived = tuple(derived for number, entry in enumerate(entries, 1) for derived in _derived(path, number, entry))
     return Universe(tracked, derived)
 
 
@@ -154,10 +159,10 @@ def _check_names(path: Path, fetched: list[str], derived: list[str]) -> None:
     derived_names = set(derived)
     for name in fetched:
         if name in derived_names:
-            raise UniverseError(f"{path}: {name} is both fetched and derived; keep one of the two")
+            raise UniverseError(f"{path}: {name} is both fetched and derived; remove one of the two")
     for name, times in Counter((*fetched, *derived)).items():
         if times > 1:
-            raise UniverseError(f"{path}: {name} is listed twice; keep one of the two")
+            raise UniverseError(f"{path}: {name} is listed twice; remove one of the two")
 
 
 def _derived(path: Path, number: int, entry: _Entry) -> list[Derived]:
@@ -168,6 +173,7 @@ def _derived(path: Path, number: int, entry: _Entry) -> list[Derived]:
 
 
 def round_trip_yaml() -> YAML:
+    """Return a YAML reader and writer that keeps comments and writes the layout of the documentation."""
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 120
@@ -175,6 +181,11 @@ def round_trip_yaml() -> YAML:
 
 
 def load_document(path: Path) -> CommentedMap:
+    """Load the universe file with its comments; a missing or empty file gives an empty document.
+
+    Raises:
+        UniverseError: The file cannot be read, is not YAML, or has a key other than ``series``.
+    """
     try:
         document = round_trip_yaml().load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -186,11 +197,20 @@ def load_document(path: Path) -> CommentedMap:
     if document is None:
         return CommentedMap(series=CommentedSeq())
     if not isinstance(document, CommentedMap) or set(document) - {"series"}:
-        raise UniverseError(f"{path}: the file holds one key, series, with a list of entries")
+        raise UniverseError(f"{path}: the file must have one key, series, with a list of entries")
     return document
 
 
-def entries_of(path: Path, document: CommentedMap) -> CommentedSeq:
+def raw_entries(path: Path, document: CommentedMap) -> CommentedSeq:
+    """Return the document's list of entries, not yet validated; an edit of the list edits the document.
+
+    Args:
+        path: The file, for the message.
+        document: Its content. A list is added to it where it has none.
+
+    Raises:
+        UniverseError: ``series`` is not a list.
+    """
     if document.get("series") is None:
         document["series"] = CommentedSeq()
     entries = document["series"]
@@ -204,12 +224,13 @@ def _entry(path: Path, number: int, raw: Any) -> _Entry:
         return _Entry.model_validate(_plain(raw))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise UniverseError(f"{path}: entry {number} of series{', ' + where if where else ''}: {message}") from None
+        raise UniverseError(f"{path}: entry {number} of series{', ' + field if field else ''}: {message}") from None
 
 
 def _plain(raw: Any) -> Any:
+    """Return a loaded value as Python's own dicts and lists, which Pydantic's strict mode requires."""
     if isinstance(raw, CommentedMap):
         return {key: _plain(value) for key, value in raw.items()}
     return [_plain(value) for value in raw] if isinstance(raw, CommentedSeq) else raw

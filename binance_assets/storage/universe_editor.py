@@ -1,11 +1,11 @@
-"""Edits of the universe file that keep its comments and replace it atomically."""
+"""Edits of the universe file. They keep its comments and replace it atomically."""
 
 from __future__ import annotations
 
 import io
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,82 +13,84 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.series import Series
-from binance_assets.storage.locks import alone_in
+from binance_assets.storage.locks import file_lock
 from binance_assets.storage.universe import (
     UniverseError,
-    divisors,
-    entries_of,
     load_document,
+    raw_entries,
     read_universe,
     round_trip_yaml,
+    source_intervals,
 )
 
 
-def track(path: Path, series: list[Series]) -> list[Series]:
-    """Add to the universe what it does not track yet.
+def track(path: Path, series: Sequence[Series]) -> list[Series]:
+    """Add to the universe the series that it does not track yet.
+
+    Args:
+        path: The universe file.
+        series: The series to track.
 
     Returns:
-        The series that were added.
+        The added series.
 
     Raises:
         UniverseError: The file cannot be read or written, or the result would contradict itself.
     """
     with _locked(path):
-        return _track(path, series)
+        tracked = set(read_universe(path).series)
+        added = [candidate for candidate in dict.fromkeys(series) if candidate not in tracked]
+        if added:
+            document = load_document(path)
+            for addition in added:
+                _add(raw_entries(path, document), addition)
+            _replace(path, document)
+    return added
 
 
-def _track(path: Path, series: list[Series]) -> list[Series]:
-    known = set(read_universe(path).series)
-    new = [one for one in dict.fromkeys(series) if one not in known]
-    if new:
-        document = load_document(path)
-        for one in new:
-            _add(entries_of(path, document), one)
-        _replace(path, document)
-    return new
+def untrack(path: Path, series: Sequence[Series]) -> list[Series]:
+    """Remove series from the universe; their files stay in the lake.
 
-
-def untrack(path: Path, series: list[Series]) -> list[Series]:
-    """Remove from the universe what it tracks; files in the lake stay.
+    Args:
+        path: The universe file.
+        series: The series to remove.
 
     Returns:
-        The series that were removed.
+        The removed series.
 
     Raises:
         UniverseError: The file cannot be read or written, or a derived series would be left without a source.
     """
     with _locked(path):
-        return _untrack(path, series)
-
-
-def _untrack(path: Path, series: list[Series]) -> list[Series]:
-    known = set(read_universe(path).series)
-    gone = [one for one in dict.fromkeys(series) if one in known]
-    if gone:
-        document = load_document(path)
-        for one in gone:
-            _remove(path, entries_of(path, document), one)
-        _replace(path, document)
-    return gone
+        tracked = set(read_universe(path).series)
+        removed = [candidate for candidate in dict.fromkeys(series) if candidate in tracked]
+        if removed:
+            document = load_document(path)
+            for removal in removed:
+                _remove(path, raw_entries(path, document), removal)
+            _replace(path, document)
+    return removed
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from editing the file meanwhile."""
+    """Keep other processes from editing the file at the same time."""
     try:
-        with alone_in(path.parent):
+        with file_lock(path.with_name(f".{path.name}.lock")):
             yield
     except OSError as error:
         raise UniverseError(f"{path} cannot be written: {error}") from None
 
 
 def _flow(values: list[str]) -> CommentedSeq:
+    """Return a list that is written on one line."""
     sequence = CommentedSeq(values)
     sequence.fa.set_flow_style()
     return sequence
 
 
 def _add(entries: CommentedSeq, series: Series) -> None:
+    """Add a series to an entry that differs only in symbol or interval; append an entry where none fits."""
     market, symbol, interval = series.market.name, series.symbol, series.interval.name
     for entry in entries:
         if entry["market"] != market or set(entry) - {"market", "symbols", "intervals"}:
@@ -103,18 +105,19 @@ def _add(entries: CommentedSeq, series: Series) -> None:
 
 
 def _remove(path: Path, entries: CommentedSeq, series: Series) -> None:
+    """Remove a series from the entry that lists it; the entry's other series stay."""
     for position, entry in enumerate(entries):
-        names = [parse_interval(text) for text in entry["intervals"]]
+        intervals = [parse_interval(text) for text in entry["intervals"]]
         if entry["market"] != series.market.name or series.symbol not in entry["symbols"]:
             continue
-        if series.interval not in names:
+        if series.interval not in intervals:
             continue
-        left = [interval for interval in names if interval != series.interval]
+        left = [interval for interval in intervals if interval != series.interval]
         _check_sources(path, series, left, entry.get("derive", []))
         if len(entry["symbols"]) == 1 and not left:
             del entries[position]
         elif len(entry["symbols"]) == 1:
-            del entry["intervals"][names.index(series.interval)]
+            del entry["intervals"][intervals.index(series.interval)]
         else:
             entry["symbols"].remove(series.symbol)
             if left:
@@ -123,28 +126,29 @@ def _remove(path: Path, entries: CommentedSeq, series: Series) -> None:
 
 
 def _check_sources(path: Path, series: Series, left: list[Interval], derive: list[str]) -> None:
-    """Refuse to take ``series`` out of an entry that derives something from it alone."""
-    orphans = [text for text in derive if not divisors(parse_derived_interval(text), left)]
+    """Refuse to remove ``series`` if the intervals ``left`` in its entry cannot be the source of a derived one."""
+    orphans = [text for text in derive if not source_intervals(parse_derived_interval(text), left)]
     if orphans:
-        named = ", ".join(orphans)
+        names = ", ".join(orphans)
         raise UniverseError(
-            f"{path}: {named} of {series.symbol} would have no source without {series}; "
-            f"take {named} out of that entry's derive first, or {series.symbol} out of its symbols"
+            f"{path}: {names} of {series.symbol} would have no source without {series}; "
+            f"first remove {names} from that entry's derive, or {series.symbol} from its symbols"
         )
 
 
 def _split_off(entry: CommentedMap, symbol: str, intervals: list[Interval]) -> CommentedMap:
-    """An entry for one symbol that says otherwise what ``entry`` says."""
+    """Return an entry for one symbol and these intervals with the market, source, and derive of ``entry``."""
     names = [interval.name for interval in intervals]
-    rest = CommentedMap(market=entry["market"], symbols=_flow([symbol]), intervals=_flow(names))
+    split = CommentedMap(market=entry["market"], symbols=_flow([symbol]), intervals=_flow(names))
     if "source" in entry:
-        rest["source"] = entry["source"]
+        split["source"] = entry["source"]
     if "derive" in entry:
-        rest["derive"] = _flow(list(entry["derive"]))  # a list of its own: a shared one is written as an alias
-    return rest
+        split["derive"] = _flow(list(entry["derive"]))  # a copy: YAML writes a shared list as an alias
+    return split
 
 
 def _replace(path: Path, document: CommentedMap) -> None:
+    """Replace the file with the document, if the document is a valid universe."""
     text = io.StringIO()
     round_trip_yaml().dump(document, text)
     incoming = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

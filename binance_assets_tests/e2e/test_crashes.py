@@ -1,4 +1,4 @@
-"""Processes that are killed, share a budget, or write at the same time; disks that are full."""
+"""Processes that are killed, share a budget, or write at the same time; full and read-only disks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -32,13 +32,14 @@ from binance_assets_tests.support.exchange import truth
 
 NAME = "spot/BTCUSDT/1m"
 SERIES = parse_series(NAME)
+FOLDER = "market=spot/symbol=BTCUSDT/interval=1m"
 START, END = dt.date(2024, 1, 1), dt.date(2024, 5, 1)
 DAYS = (END - START).days
 
 
 @pytest.fixture(scope="module")
 def slow() -> Iterator[Sandbox]:
-    """An exchange far enough away that a download can be met under way."""
+    """An exchange far enough away that a test can act while a download is running."""
     with running_sandbox(SandboxOptions(rtt_ms=60)) as served:
         yield served
 
@@ -54,7 +55,7 @@ def start_download(
 
 
 def assert_all_whole(sandbox: Sandbox, lake: Lake) -> list[str]:
-    """Every file in the lake is the whole truth of its day; returns the days."""
+    """Compare every file in the lake with the exchange's own candles; return the keys of the files."""
     keys = lake.keys(SERIES)
     for key in keys:
         partition = partition_for_key(key, SERIES.interval)
@@ -62,45 +63,59 @@ def assert_all_whole(sandbox: Sandbox, lake: Lake) -> list[str]:
     return keys
 
 
-def test_a_download_that_is_killed_again_and_again_loses_and_tears_nothing(slow: Sandbox, tmp_path: Path) -> None:
-    lake, chance, kills = Lake(tmp_path / "lake"), random.Random(), 0
-    have: list[str] = []
-    while len(have) < DAYS and kills < 12:
+def wait_until(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Return whether ``condition`` became true within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+def temporary_files(lake: Lake) -> list[Path]:
+    return [path for path in (lake.root / ".incoming").iterdir() if path.name != ".lock"]
+
+
+def test_a_download_that_is_killed_repeatedly_loses_and_tears_no_file(slow: Sandbox, tmp_path: Path) -> None:
+    lake, rng, kills = Lake(tmp_path / "lake"), random.Random(), 0
+    stored: list[str] = []
+    while len(stored) < DAYS and kills < 8:
+        slow.requests.clear()
         process = start_download(slow, tmp_path)
-        pause = chance.uniform(2, 5)
+        wait_until(60, lambda process=process: process.poll() is not None or bool(slow.requests))  # type: ignore[misc]
+        # Counted from its first request; the whole download takes about two seconds from there.
+        pause = rng.uniform(0, 2.5) if kills else rng.uniform(0, 0.5)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(pause)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.communicate()
-        now = assert_all_whole(slow, lake)
-        assert set(now) >= set(have), f"killed after {pause} s"
-        have = now
+        keys = assert_all_whole(slow, lake)
+        assert set(keys) >= set(stored), f"killed after {pause} s"
+        stored = keys
+    assert kills > 0
     process = start_download(slow, tmp_path)
-    message, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert json.loads(message)[NAME]["days_present"] == DAYS
+    assert json.loads(printed)[NAME]["days_present"] == DAYS
     assert len(assert_all_whole(slow, lake)) == DAYS
-    assert list((lake.root / ".incoming").iterdir()) == []
+    assert temporary_files(lake) == []
     with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
         assert len(instance.get_materialized_partitions(dg.AssetKey(list(SERIES.key)))) == DAYS
-        ended = Counter(run.status.value for run in instance.get_runs())
-    assert set(ended) <= {"SUCCESS", "FAILURE"}, ended
+        statuses = Counter(run.status.value for run in instance.get_runs())
+    assert set(statuses) <= {"SUCCESS", "FAILURE"}, statuses
 
 
-def test_a_killed_run_is_failed_by_the_next_call_and_names_its_process(slow: Sandbox, tmp_path: Path) -> None:
+def test_the_next_command_fails_a_killed_run_and_names_its_process(slow: Sandbox, tmp_path: Path) -> None:
     process = start_download(slow, tmp_path)
-    folder = tmp_path / "lake/market=spot/symbol=BTCUSDT/interval=1m"
-    deadline = time.monotonic() + 60
-    while not list(folder.glob("*.parquet")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    folder = tmp_path / "lake" / FOLDER
+    assert wait_until(60, lambda: any(folder.glob("*.parquet")))
     process.kill()
     process.communicate()
     with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
         known = instance.get_materialized_partitions(dg.AssetKey(list(SERIES.key)))
     written = Lake(tmp_path / "lake").keys(SERIES)
-    # The event follows the file: a kill between the two leaves a day that is there and that Dagster asks for again.
+    # The event follows the file: a kill between the two leaves a stored partition that Dagster does not know.
     assert known <= set(written)
     assert len(written) - len(known) <= 1
     start_download(slow, tmp_path, START, START + dt.timedelta(1)).communicate(timeout=60)
@@ -110,19 +125,25 @@ def test_a_killed_run_is_failed_by_the_next_call_and_names_its_process(slow: San
         assert killed.tags["binance_assets/host"] == os.uname().nodename
 
 
-def test_a_process_number_that_was_given_to_another_process_does_not_keep_a_run_alive(
+def test_a_reused_process_id_does_not_keep_a_run_alive(
     instance: dg.DagsterInstance,
 ) -> None:
-    def run(began: str) -> dg.DagsterRun:
+    def run(start_time: str) -> dg.DagsterRun:
         tags = {"binance_assets/host": socket.gethostname(), "binance_assets/process": str(os.getpid())}
         return instance.create_run_for_job(
-            candle_job(), tags=tags | {"binance_assets/process_began": began}, status=dg.DagsterRunStatus.STARTED
+            candle_job(), tags=tags | {"binance_assets/process_began": start_time}, status=dg.DagsterRunStatus.STARTED
         )
 
-    other, this = run("1"), run(process_start_time(os.getpid()))
+    other, this = run("1"), run(process_start_time(os.getpid()) or "")
     assert fail_runs_of_dead_processes(instance) == 1
-    statuses = [instance.get_run_by_id(each.run_id).status.value for each in (other, this)]  # type: ignore[union-attr]
+    statuses = [status_of(instance, started.run_id) for started in (other, this)]
     assert statuses == ["FAILURE", "STARTED"]
+
+
+def status_of(instance: dg.DagsterInstance, run_id: str) -> str:
+    run = instance.get_run_by_id(run_id)
+    assert run is not None
+    return run.status.value
 
 
 def candle_job() -> dg.JobDefinition:
@@ -133,10 +154,10 @@ def candle_job() -> dg.JobDefinition:
     return spot_daily
 
 
-def test_two_writers_of_the_same_days_leave_whole_files(slow: Sandbox, tmp_path: Path) -> None:
+def test_two_writers_of_the_same_partitions_leave_whole_files(slow: Sandbox, tmp_path: Path) -> None:
     week = (START, START + dt.timedelta(7), "--refresh")
-    both = [start_download(slow, tmp_path, *week) for _ in range(2)]
-    for process in both:
+    processes = [start_download(slow, tmp_path, *week) for _ in range(2)]
+    for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert len(assert_all_whole(slow, Lake(tmp_path / "lake"))) == 7
@@ -144,7 +165,7 @@ def test_two_writers_of_the_same_days_leave_whole_files(slow: Sandbox, tmp_path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own with 256 kB."""
+    """A disk of 256 kB, which only the test uses."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False).returncode:
@@ -153,52 +174,53 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_files(
-    sandbox: Sandbox, fetch: Fetch, small_disk: Path
-) -> None:
+def test_a_full_disk_is_one_line_and_keeps_the_written_files(sandbox: Sandbox, fetch: Fetch, small_disk: Path) -> None:
     lake = Lake(small_disk / "lake")
     lake.prepare("sandbox")
-    days = fetch(NAME, "2024-01-01", "2024-01-10")
+    results = fetch(NAME, "2024-01-01", "2024-01-10")
     written: list[str] = []
 
     def write_all() -> None:
-        for day in days:
-            lake.write(SERIES, day)
-            written.append(day.partition.key)
+        for result in results:
+            lake.write(SERIES, result)
+            written.append(result.partition.key)
 
     with pytest.raises(LakeError, match="cannot be written") as raised:
         write_all()
     assert "\n" not in str(raised.value)
     assert written
     assert assert_all_whole(sandbox, lake) == written
-    assert list((lake.root / ".incoming").iterdir()) == []
+    assert temporary_files(lake) == []
 
 
-def test_a_lake_that_turns_read_only_is_told_in_one_line_and_keeps_its_files(
-    sandbox: Sandbox, run_cli: Run, small_disk: Path
+def test_a_lake_that_becomes_read_only_is_one_line_and_keeps_its_files(
+    fetch: Fetch, run_cli: Run, small_disk: Path
 ) -> None:
-    elsewhere = {"BINANCE_ASSETS_LAKE": str(small_disk / "lake")}
-    week = ("BTCUSDT", "--market", "spot", "--interval", "1h", "--start", "2024-01-01")
-    assert run_cli("download", *week, "--end", "2024-01-03", **elsewhere).returncode == 0
+    lake = Lake(small_disk / "lake")
+    lake.prepare("sandbox")
+    for result in fetch("spot/BTCUSDT/1h", "2024-01-01", "2024-01-03"):
+        lake.write(parse_series("spot/BTCUSDT/1h"), result)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    result = run_cli("download", *week, "--end", "2024-01-08", **elsewhere)
-    assert result.returncode == 2
-    (line,) = result.stderr.strip().splitlines()
+    week = ("BTCUSDT", "--market", "spot", "--interval", "1h", "--start", "2024-01-01", "--end", "2024-01-08")
+    refused = run_cli("download", *week, BINANCE_ASSETS_LAKE=str(lake.root))
+    assert refused.returncode == 2
+    (line,) = refused.stderr.strip().splitlines()
     assert "cannot be written" in line
     assert "Read-only" in line
-    files = sorted(path.stem for path in (small_disk / "lake").rglob("*.parquet"))
-    assert files == ["2024-01-01", "2024-01-02"]
+    assert sorted(path.stem for path in lake.root.rglob("*.parquet")) == ["2024-01-01", "2024-01-02"]
 
 
-def test_three_processes_on_one_small_budget_draw_no_429_and_waste_nothing(tmp_path: Path) -> None:
+def test_three_processes_on_one_small_budget_get_no_429_and_waste_no_weight(tmp_path: Path) -> None:
     offset = 45_000 - int(time.time() * 1_000) % MINUTE
-    with running_sandbox(SandboxOptions(rtt_ms=20, limits={"spot": 120, "futures": 60}, clock_offset_ms=offset)) as few:
+    with running_sandbox(
+        SandboxOptions(rtt_ms=20, limits={"spot": 120, "futures": 60}, clock_offset_ms=offset)
+    ) as limited:
         starts = [START, START + dt.timedelta(40), START + dt.timedelta(80)]
         folders = [tmp_path / str(number) for number in range(3)]
         for folder in folders:
             folder.mkdir()
         shared = {"BINANCE_ASSETS_LEDGER": str(tmp_path / "ledger.sqlite")}
-        environments = [cli_environment(few, folder) | shared for folder in folders]
+        environments = [cli_environment(limited, folder) | shared for folder in folders]
         running = [
             subprocess.Popen(
                 [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot",
@@ -211,10 +233,10 @@ def test_three_processes_on_one_small_budget_draw_no_429_and_waste_nothing(tmp_p
         for process in running:
             _, errors = process.communicate(timeout=100)
             assert process.returncode == 0, errors
-        assert {request.status for request in few.requests} == {200}
-        spent = Counter[int]()
-        for request in few.requests:
-            spent[request.at_ms // MINUTE] += request.weight
-        first, *_, last = sorted(spent)
-        assert last > first  # more than one minute allows: 27 pages each, and what they ask before
-        assert 0.97 * 120 <= spent[first] <= 120
+        assert {request.status for request in limited.requests} == {200}
+        used = Counter[int]()
+        for request in limited.requests:
+            used[request.at_ms // MINUTE] += request.weight
+        first, *_, last = sorted(used)
+        assert last > first  # it takes more than one minute: 27 pages each, and the requests before them
+        assert 0.97 * 120 <= used[first] <= 120

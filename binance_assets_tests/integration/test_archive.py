@@ -1,4 +1,4 @@
-"""The archive as a source: which files are asked for, what is in them, and what follows where one of them is bad."""
+"""The archive as a source: which files are fetched, what they hold, and what happens if a file is bad."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheaper_files, daily_files_only
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.request import forecast
-from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM
-from binance_assets.model.partitions import Partition, next_first_day, partition_for_key, partitions_between
+from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.model.partitions import Partition, next_partition_first_day, partition_for_key, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_date, to_ms
@@ -49,12 +49,12 @@ WEEK = ("2024-01-01", "2024-01-04")
 Choose = Callable[[Series, Sequence[Partition], int], list[ArchiveFile]]
 
 
-# -- which files ----------------------------------------------------------------------------------------------------
+# -- which files to fetch ---------------------------------------------------------------------------------------------
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> tuple[Series, list[Partition], int]:
-    """A series, some of its periods, and a time at which they are wanted."""
+def archive_requests(draw: st.DrawFn) -> tuple[Series, list[Partition], int]:
+    """Draw a series, some of its partitions, and the time (ms UTC) of a request for them."""
     market = draw(st.sampled_from(list(MARKETS.values())))
     symbol = "BTCUSD_PERP" if market is COINM else "BTCUSDT"
     series = Series(market, symbol, draw(st.sampled_from(market.intervals)))
@@ -62,21 +62,21 @@ def wishes(draw: st.DrawFn) -> tuple[Series, list[Partition], int]:
     end = first = first.replace(day=1) if series.interval.is_multi_day else first
     wanted = draw(st.lists(st.booleans(), min_size=1, max_size=100))
     for _ in wanted:
-        end = next_first_day(end, series.interval)
+        end = next_partition_first_day(end, series.interval)
     every = partitions_between(first, end, series.interval)
-    partitions = [partition for partition, asked in zip(every, wanted, strict=True) if asked]
+    partitions = [partition for partition, is_wanted in zip(every, wanted, strict=True) if is_wanted]
     return series, partitions, draw(st.integers(every[0].start, every[-1].end + 40 * DAY))
 
 
 @pytest.mark.parametrize("choose", [cheaper_files, all_files, daily_files_only])
-@given(wish=wishes())
-def test_each_period_is_in_one_file_at_most_and_no_file_is_younger_than_it_may_be(
-    choose: Choose, wish: tuple[Series, list[Partition], int]
+@given(request_=archive_requests())
+def test_each_partition_is_in_at_most_one_file_and_no_file_is_too_young(
+    choose: Choose, request_: tuple[Series, list[Partition], int]
 ) -> None:
-    series, partitions, now = wish
+    series, partitions, now = request_
     files = choose(series, partitions, now)
     held = [partition for file in files for partition in file.partitions]
-    assert held == sorted(set(held)), "in order, and once"
+    assert held == sorted(set(held)), "in order, and each once"
     assert set(held) <= set(partitions)
     for file in files:
         assert file.partitions
@@ -88,16 +88,16 @@ def test_each_period_is_in_one_file_at_most_and_no_file_is_younger_than_it_may_b
 
 
 @pytest.mark.parametrize("choose", [cheaper_files, all_files, daily_files_only])
-@given(wish=wishes())
-def test_files_are_called_as_the_archive_calls_them(choose: Choose, wish: tuple[Series, list[Partition], int]) -> None:
-    series = wish[0]
-    for file in choose(*wish):
-        known = parse_path(file.path)
-        assert known is not None, file.path
-        assert known == parse_path(f"{file.path.rpartition('/')[0]}/{file.name}")
-        (there, checksum) = known
-        assert (there.market, there.symbol, there.interval) == (series.market, series.symbol, series.interval)
-        assert (there.start, there.end, checksum) == (file.start, file.end, False)
+@given(request_=archive_requests())
+def test_file_names_match_those_of_the_archive(choose: Choose, request_: tuple[Series, list[Partition], int]) -> None:
+    series = request_[0]
+    for file in choose(*request_):
+        parsed = parse_path(file.path)
+        assert parsed is not None, file.path
+        assert parsed == parse_path(f"{file.path.rpartition('/')[0]}/{file.name}")
+        (served, is_checksum) = parsed
+        assert (served.market, served.symbol, served.interval) == (series.market, series.symbol, series.interval)
+        assert (served.start, served.end, is_checksum) == (file.start, file.end, False)
 
 
 @pytest.mark.parametrize(
@@ -109,55 +109,55 @@ def test_files_are_called_as_the_archive_calls_them(choose: Choose, wish: tuple[
         ("coinm/BTCUSD_PERP/3d", "2023-12-01", "futures/cm/monthly/klines/BTCUSD_PERP/3d/BTCUSD_PERP-3d-2023-12.zip"),
     ],
 )
-def test_some_paths(name: str, key: str, path: str) -> None:
+def test_known_paths(name: str, key: str, path: str) -> None:
     series = parse_series(name)
     (file,) = daily_files_only(series, [partition_for_key(key, series.interval)], to_ms(dt.date(2026, 1, 1)))
     assert file.path == f"/data/{path}"
 
 
-@given(wish=wishes())
-def test_auto_asks_for_a_file_only_where_it_is_cheaper(wish: tuple[Series, list[Partition], int]) -> None:
-    series, _, now = wish
-    rows_of_a_page = 1000 if series.market is SPOT else 499
-    for file in cheaper_files(*wish):
+@given(request_=archive_requests())
+def test_auto_fetches_a_file_only_if_it_is_cheaper_than_rest(request_: tuple[Series, list[Partition], int]) -> None:
+    series, _, now = request_
+    rows_per_page = 1000 if series.market is SPOT else 499
+    for file in cheaper_files(*request_):
         rows = sum((partition.end - partition.start) // series.interval.step for partition in file.partitions)
-        assert rows > 2 * rows_of_a_page
-    least = forecast(*wish[:2], "auto", now)
-    rest = forecast(*wish[:2], "rest", now)
+        assert rows > 2 * rows_per_page
+    least = forecast(*request_[:2], "auto", now)
+    rest = forecast(*request_[:2], "rest", now)
     assert least.weight <= rest.weight
     assert (rest.files, rest.weight == 0) == (0, rest.requests == 0)
 
 
-@given(wish=wishes())
-def test_one_source_or_the_other_is_asked_for_each_period(wish: tuple[Series, list[Partition], int]) -> None:
-    series, partitions, now = wish
+@given(request_=archive_requests())
+def test_each_partition_is_requested_from_one_source(request_: tuple[Series, list[Partition], int]) -> None:
+    series, partitions, now = request_
     files = cheaper_files(series, partitions, now)
-    takes = forecast(series, partitions, "auto", now)
-    assert takes.files == len(files)
-    assert (takes.weight == 0) == (
+    expected_cost = forecast(series, partitions, "auto", now)
+    assert expected_cost.files == len(files)
+    assert (expected_cost.weight == 0) == (
         len([partition for file in files for partition in file.partitions]) == len(partitions)
     )
 
 
 @given(
     market=st.sampled_from([SPOT, USDM, COINM]), month=st.dates(dt.date(2020, 9, 1), dt.date(2026, 1, 1)),
-    more=st.integers(1, 5), hours=st.integers(72, 2_000),
+    months=st.integers(1, 5), hours=st.integers(72, 2_000),
 )  # fmt: skip
-def test_whole_past_months_of_1m_are_one_file_each(market: Any, month: dt.date, more: int, hours: int) -> None:
+def test_each_whole_past_month_of_1m_is_one_file(market: Market, month: dt.date, months: int, hours: int) -> None:
     series = Series(market, "BTCUSD_PERP" if market is COINM else "BTCUSDT", parse_series(BTC).interval)
     first = month.replace(day=1)
     end = first
-    for _ in range(more):
+    for _ in range(months):
         end = (end + dt.timedelta(32)).replace(day=1)
     partitions = partitions_between(first, end, series.interval)
     for choose in (cheaper_files, all_files):
         files = choose(series, partitions, to_ms(end) + hours * HOUR)
-        assert [file.monthly for file in files] == [True] * more
+        assert [file.monthly for file in files] == [True] * months
         assert [partition for file in files for partition in file.partitions] == partitions
 
 
 @given(now=st.integers(to_ms(dt.date(2021, 1, 1)), to_ms(dt.date(2026, 1, 1))), market=st.sampled_from([SPOT, USDM]))
-def test_today_and_the_last_two_days_are_left_to_rest(now: int, market: Any) -> None:
+def test_today_and_the_last_two_days_are_left_to_rest(now: int, market: Market) -> None:
     series = Series(market, "BTCUSDT", parse_series(BTC).interval)
     today = to_date(now)
     last_month = (today.replace(day=1) - dt.timedelta(1)).replace(day=1)
@@ -166,11 +166,11 @@ def test_today_and_the_last_two_days_are_left_to_rest(now: int, market: Any) -> 
     assert held.isdisjoint(partitions[-3:])
     if market is USDM:
         assert held == set(partitions[:-3])
-    elif today.day > 3:  # a day of spot is two pages, which is no more than a zip and its checksum
+    elif today.day > 3:  # a day of spot is two pages, which costs no more than a zip and its checksum
         assert held == {partition for partition in partitions if to_date(partition.start) < today.replace(day=1)}
 
 
-# -- what is in them ------------------------------------------------------------------------------------------------
+# -- what the files hold ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["archive", "auto"])
@@ -201,7 +201,7 @@ def test_today_and_the_last_two_days_are_left_to_rest(now: int, market: Any) -> 
         ("coinm/ETHUSD_PERP/1M", "2021-11-01", "2022-03-01"),
     ],
 )
-def test_every_candle_is_as_klines_has_it(
+def test_every_candle_equals_that_of_klines(
     sandbox: Sandbox, settings: Settings, name: str, start: str, end: str, source: Source
 ) -> None:
     days = days_of(settings, name, start, end, source)
@@ -214,7 +214,7 @@ def test_every_candle_is_as_klines_has_it(
 
 @pytest.mark.parametrize("kind", ["header", "no_header", "junk_last_column", "reissued"])
 @pytest.mark.parametrize("name", [BTC, "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1m"])
-def test_header_junk_and_new_issues_change_no_candle(
+def test_headers_junk_columns_and_reissued_files_change_no_candle(
     sandbox: Sandbox, settings: Settings, name: str, kind: str
 ) -> None:
     sandbox.faults.add(Fault(kind, path="archive", interval="1m"))
@@ -251,7 +251,7 @@ def test_a_recorded_day_is_read_from_its_file(
     assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
 
 
-def test_recorded_hours_on_both_sides_of_the_change_to_microseconds(replaying: Sandbox, tmp_path: Path) -> None:
+def test_recorded_hours_before_and_after_the_change_to_microseconds(replaying: Sandbox, tmp_path: Path) -> None:
     connection = read_settings(environment_of(replaying, tmp_path))
     days = days_of(connection, "spot/BTCUSDT/1h", "2024-12-20", "2025-01-10", "archive")
     assert verdicts(days) == ["complete"] * 21, [day.reason for day in days]
@@ -259,7 +259,7 @@ def test_recorded_hours_on_both_sides_of_the_change_to_microseconds(replaying: S
     assert_as_the_exchange_has_them(replaying, "spot/BTCUSDT/1h", days)
 
 
-# -- bad files, each alone and all at once --------------------------------------------------------------------------
+# -- bad files, one kind at a time and all at once --------------------------------------------------------------------
 
 WHOLE_FILE: dict[str, dict[str, Any]] = {
     "404": {"kind": "status", "value": 404},
@@ -273,29 +273,31 @@ WHOLE_FILE: dict[str, dict[str, Any]] = {
                      "fields_13", "empty_strings", "null")
     },
 }  # fmt: skip
-"""Faults after which nothing of a file is taken."""
+"""Faults after which nothing of a file is used."""
 ONE_DAY = ("missing_row", "bad_prices", "negative_volume", "nan")
-"""Faults of one row, after which the other days of the file are."""
+"""Faults of one row, after which the other days of the file are still used."""
 FIRST, END = dt.date(2024, 1, 30), dt.date(2024, 2, 3)
-CASES = [(what, kind) for what in (*WHOLE_FILE, *ONE_DAY, "truncated_file") for kind in ("monthly", "daily")]
+CASES = [(fault, kind) for fault in (*WHOLE_FILE, *ONE_DAY, "truncated_file") for kind in ("monthly", "daily")]
 MIXED = ("spot", "usdm", "coinm")
+Case = tuple[str, str] | str
+"""A fault and the kind of file that has it, or the market that has all faults."""
 MIX = (*WHOLE_FILE, *ONE_DAY, "truncated_file", "reissued", "header")
 
 
-def fault_of(what: str, path: str, symbol: str, share: float = 1.0) -> Fault:
+def archive_fault(name: str, path: str, symbol: str, share: float = 1.0) -> Fault:
     start = end = None
-    if what in ONE_DAY and share == 1:
+    if name in ONE_DAY and share == 1:
         day = to_ms(FIRST if path == "archive/monthly" else END - dt.timedelta(1))
         start, end = day + 12 * HOUR, day + 12 * HOUR + MINUTE
-    kind = WHOLE_FILE.get(what, {"kind": what})
+    kind = WHOLE_FILE.get(name, {"kind": name})
     return Fault(**kind, start=start, end=end, path=path, symbol=symbol, interval="1m", share=share)
 
 
 class Winter:
     """A sandbox in February 2024, when January is in monthly files and February in daily ones.
 
-    What goes wrong befalls a symbol of its own in each case, so that the pauses between attempts are waited for at
-    the same time.
+    Each case has its fault on a symbol of its own, so that cases can run at the same time: those that wait for a
+    timeout do not hold up the others.
     """
 
     def __init__(self, served: Sandbox, folder: Path) -> None:
@@ -303,14 +305,14 @@ class Winter:
         settings = read_settings(environment_of(served, folder))
         self.settings = Settings.model_validate(settings.model_dump() | {"connect_timeout": 4, "read_timeout": 4})
         self._numbers = count(1)
-        self.cases: dict[Any, tuple[str, Any]] = {}
+        self.cases: dict[Case, tuple[str, Future[list[PartitionResult]]]] = {}
 
     def run(self) -> None:
-        with ThreadPoolExecutor(16) as threads:
+        with ThreadPoolExecutor(4) as threads:  # more of them delay each other beyond the timeouts
             for case in CASES:
-                what, kind = case
+                fault, kind = case
                 symbol = f"S{next(self._numbers):03}USDT"
-                self.served.faults.add(fault_of(what, f"archive/{kind}", symbol))
+                self.served.faults.add(archive_fault(fault, f"archive/{kind}", symbol))
                 name = f"usdm/{symbol}/1m"
                 self.cases[case] = name, threads.submit(days_of, self.settings, name, str(FIRST), str(END), "auto")
             for market in MIXED:
@@ -322,14 +324,15 @@ class Winter:
                 )  # fmt: skip
 
     def mix(self, symbol: str) -> None:
-        """A quarter of all answers of the archive is spoiled, and some of the API's."""
+        """Corrupt a quarter of the archive's responses and some of the API's."""
         share = 0.25 / len(MIX)
-        for what in MIX:
-            self.served.faults.add(fault_of(what, "archive", symbol, share))
+        for fault in MIX:
+            self.served.faults.add(archive_fault(fault, "archive", symbol, share))
         for kind in ("missing_row", "reset", "bad_prices"):
             self.served.faults.add(Fault(kind, symbol=symbol, interval="1m", share=0.05))
 
-    def of(self, case: Any) -> tuple[str, list[PartitionResult]]:
+    def results_for(self, case: Case) -> tuple[str, list[PartitionResult]]:
+        """Return the series of a case, and its results."""
         name, future = self.cases[case]
         return name, future.result()
 
@@ -339,20 +342,18 @@ def winter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Winter]:
     offset = to_ms(dt.date(2024, 2, 20)) + 12 * HOUR - int(time.time() * SECOND)
     options = SandboxOptions(clock_offset_ms=offset, limits={"spot": 200_000, "futures": 200_000})
     with running_sandbox(options) as served:
-        there = Winter(served, tmp_path_factory.mktemp("winter"))
-        there.run()
-        yield there
+        cases = Winter(served, tmp_path_factory.mktemp("winter"))
+        cases.run()
+        yield cases
 
 
-@pytest.mark.parametrize(("what", "kind"), CASES)
-def test_what_a_file_does_not_bring_is_brought_by_rest_and_the_day_says_why(
-    winter: Winter, what: str, kind: str
-) -> None:
-    name, days = winter.of((what, kind))
+@pytest.mark.parametrize(("fault", "kind"), CASES)
+def test_rest_replaces_what_a_bad_file_lacks_and_the_reason_says_why(winter: Winter, fault: str, kind: str) -> None:
+    name, days = winter.results_for((fault, kind))
     assert verdicts(days) == ["complete"] * 4, [day.reason for day in days]
     assert_as_the_exchange_has_them(winter.served, name, days)
     concerned = days[:2] if kind == "monthly" else days[2:]
-    if what in ONE_DAY:
+    if fault in ONE_DAY:
         concerned = days[:1] if kind == "monthly" else days[3:]
     for day in days:
         if day in concerned:
@@ -360,13 +361,13 @@ def test_what_a_file_does_not_bring_is_brought_by_rest_and_the_day_says_why(
             assert day.reason.startswith("from rest, because of archive (")
             assert f"-1m-{str(day.partition)[: 7 if kind == 'monthly' else 10]}.zip): " in day.reason
             assert "\n" not in day.reason
-        elif what != "reset":  # after which nothing else is asked of the archive
+        elif fault != "reset":  # after which nothing else is requested from the archive
             assert (day.provenance.source, day.reason) == ("archive", ""), day.partition
 
 
 @pytest.mark.parametrize("market", MIXED)
-def test_everything_at_once_brings_the_right_rows_or_refused_days_that_say_why(winter: Winter, market: str) -> None:
-    name, days = winter.of(market)
+def test_all_faults_at_once_bring_correct_rows_or_refused_partitions_with_a_reason(winter: Winter, market: str) -> None:
+    name, days = winter.results_for(market)
     assert len(days) == 19
     for day in days:
         if day.is_accepted:
@@ -380,28 +381,30 @@ def test_everything_at_once_brings_the_right_rows_or_refused_days_that_say_why(w
     assert sum(day.is_accepted for day in days) >= 10
 
 
-def test_most_kinds_of_faults_that_a_file_can_have_were_tried() -> None:
-    assert set(ARCHIVE_ROW_FAULTS) - {*WHOLE_FILE, *ONE_DAY} == {"strings_as_numbers"}  # which a CSV does not show
+def test_all_kinds_of_row_faults_of_files_are_covered() -> None:
+    assert set(ARCHIVE_ROW_FAULTS) - {*WHOLE_FILE, *ONE_DAY} == {
+        "strings_as_numbers"
+    }  # which makes no difference in a CSV
 
 
 @pytest.mark.parametrize(
     "kind", ["checksum_mismatch", "truncated_zip", "not_a_zip", "reset_amid_body", "truncated_body"]
 )
-def test_a_file_that_is_bad_once_is_fetched_again(sandbox: Sandbox, settings: Settings, kind: str) -> None:
+def test_a_file_that_is_bad_once_is_fetched_a_second_time(sandbox: Sandbox, settings: Settings, kind: str) -> None:
     sandbox.faults.add(Fault(kind, path="archive", interval="1m", times=1))
     days = days_of(settings, BTC, *WEEK, "archive")
     assert verdicts(days) == ["complete"] * 3
     assert {(day.provenance.source, day.reason) for day in days} == {("archive", "")}
 
 
-# -- one source for the other ---------------------------------------------------------------------------------------
+# -- one source completes the other -----------------------------------------------------------------------------------
 
 
-def lacks_any(sandbox: Sandbox, path: str, minute: int = NOON) -> None:
+def remove_candle(sandbox: Sandbox, path: str, minute: int = NOON) -> None:
     sandbox.faults.add(Fault("missing_row", start=minute, end=minute + MINUTE, path=path, interval="1m"))
 
 
-def test_where_a_month_is_not_there_the_archive_alone_takes_its_days(sandbox: Sandbox, settings: Settings) -> None:
+def test_source_archive_uses_daily_files_if_the_monthly_file_is_missing(sandbox: Sandbox, settings: Settings) -> None:
     sandbox.faults.add(Fault("status", value=404, path="archive/monthly", interval="1m"))
     days = days_of(settings, BTC, *WEEK, "archive")
     assert verdicts(days) == ["complete"] * 3
@@ -410,8 +413,8 @@ def test_where_a_month_is_not_there_the_archive_alone_takes_its_days(sandbox: Sa
     assert klines(sandbox, "1m") == []
 
 
-def test_where_month_and_day_differ_the_day_is_right(sandbox: Sandbox, settings: Settings) -> None:
-    lacks_any(sandbox, "archive/monthly")
+def test_if_monthly_and_daily_file_differ_the_daily_file_is_right(sandbox: Sandbox, settings: Settings) -> None:
+    remove_candle(sandbox, "archive/monthly")
     days = days_of(settings, BTC, *WEEK, "archive")
     assert verdicts(days) == ["complete"] * 3
     assert [day.provenance.file for day in days] == [
@@ -422,7 +425,7 @@ def test_where_month_and_day_differ_the_day_is_right(sandbox: Sandbox, settings:
 
 
 @pytest.mark.parametrize("name", [BTC, "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1m"])
-def test_the_archive_serves_those_whom_the_api_does_not(sandbox: Sandbox, settings: Settings, name: str) -> None:
+def test_the_archive_serves_locations_that_the_api_refuses(sandbox: Sandbox, settings: Settings, name: str) -> None:
     for path in ("klines", "time", "exchangeInfo", "ping"):
         sandbox.faults.add(Fault("status", value=451, path=path))
     for source in ("archive", "auto"):
@@ -438,19 +441,19 @@ def test_the_archive_serves_those_whom_the_api_does_not(sandbox: Sandbox, settin
     assert len(sandbox.requests) == 1
 
 
-def test_without_the_api_the_days_that_the_archive_lacks_are_told_and_the_others_go_on(
+def test_without_the_api_only_the_partitions_that_the_archive_lacks_are_refused(
     sandbox: Sandbox, settings: Settings
 ) -> None:
     for path in ("klines", "time", "exchangeInfo", "ping"):
         sandbox.faults.add(Fault("status", value=451, path=path))
-    lacks_any(sandbox, "archive")
+    remove_candle(sandbox, "archive")
     for source in ("archive", "auto"):
         before, day, after = days_of(settings, BTC, *WEEK, source)
         assert (before.verdict, day.verdict, after.verdict) == ("complete", "lost", "complete")
         assert day.missing == ((NOON, NOON + MINUTE),)
 
 
-def test_in_the_morning_yesterday_is_not_in_the_archive_yet_and_says_so(settings: Settings) -> None:
+def test_a_file_that_is_not_published_yet_is_named_in_the_reason(settings: Settings) -> None:
     offset = DAY + 6 * HOUR - int(time.time() * 1_000) % DAY
     with running_sandbox(SandboxOptions(clock_offset_ms=offset)) as served:
         urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
@@ -459,17 +462,17 @@ def test_in_the_morning_yesterday_is_not_in_the_archive_yet_and_says_so(settings
         days = days_of(early, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "archive")
         assert verdicts(days) == ["complete", "complete", "unreachable"]
         assert "the archive has no BTCUSDT-1h-" in days[-1].reason
-        with_both = days_of(early, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "auto")
-        assert verdicts(with_both) == ["complete"] * 3
+        with_rest = days_of(early, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "auto")
+        assert verdicts(with_rest) == ["complete"] * 3
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
-def test_a_candle_that_one_source_lacks_comes_from_the_other(
+def test_a_candle_that_one_source_lacks_comes_from_the_other_source(
     sandbox: Sandbox, settings: Settings, source: Source
 ) -> None:
     for lacking, other in (("klines", "archive"), ("archive", "rest")):
         sandbox.faults.clear()
-        lacks_any(sandbox, lacking)
+        remove_candle(sandbox, lacking)
         days = days_of(settings, BTC, *WEEK, source)
         assert verdicts(days) == ["complete"] * 3
         assert_as_the_exchange_has_them(sandbox, BTC, days)
@@ -482,45 +485,45 @@ def test_a_candle_that_one_source_lacks_comes_from_the_other(
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
-def test_two_sources_that_lack_different_candles_make_a_day_together(
+def test_two_sources_that_lack_different_candles_complete_each_other(
     sandbox: Sandbox, settings: Settings, source: Source
 ) -> None:
-    lacks_any(sandbox, "klines")
-    lacks_any(sandbox, "archive", NOON + HOUR)
+    remove_candle(sandbox, "klines")
+    remove_candle(sandbox, "archive", NOON + HOUR)
     days = days_of(settings, BTC, *WEEK, source)
     assert verdicts(days) == ["complete"] * 3
     assert_as_the_exchange_has_them(sandbox, BTC, days)
     assert set(days[1].provenance.source.split("+")) == {"rest", "archive"}
-    assert days[1].provenance.file.startswith("BTCUSDT-1m-2024-01")
+    assert str(days[1].provenance.file).startswith("BTCUSDT-1m-2024-01")
     assert "together" in days[1].reason
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
-def test_a_candle_that_both_lack_is_lost_and_the_smaller_hole_is_kept(
+def test_a_candle_that_both_sources_lack_is_lost_and_the_smaller_gap_is_reported(
     sandbox: Sandbox, settings: Settings, source: Source
 ) -> None:
     for path in EVERYWHERE:
-        lacks_any(sandbox, path)
-    lacks_any(sandbox, "klines", NOON + MINUTE)
+        remove_candle(sandbox, path)
+    remove_candle(sandbox, "klines", NOON + MINUTE)
     days = days_of(settings, BTC, *WEEK, source)
     assert verdicts(days) == ["complete", "lost", "complete"]
     assert (days[1].missing, days[1].candles.height) == (((NOON, NOON + MINUTE),), 1_439)
 
 
-# -- what is kept of it ---------------------------------------------------------------------------------------------
+# -- what is stored ---------------------------------------------------------------------------------------------------
 
 
-def test_a_file_in_the_lake_says_which_zip_it_came_from(sandbox: Sandbox, settings: Settings) -> None:
+def test_a_file_in_the_lake_names_the_zip_it_came_from(sandbox: Sandbox, settings: Settings) -> None:
     series, lake = parse_series(BTC), Lake(settings.lake)
     lake.prepare("sandbox")
-    lacks_any(sandbox, "archive/monthly")
+    remove_candle(sandbox, "archive/monthly")
     from_archive, from_rest, _ = days_of(settings, BTC, *WEEK, "auto")
     kept = pl.read_parquet_metadata(lake.write(series, from_archive).path)
     path = "/data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip"
     zipped = requests.get(sandbox.url + path, timeout=20)
-    message = requests.get(f"{sandbox.url}{path}.CHECKSUM", timeout=20).text.split()
+    checksum = requests.get(f"{sandbox.url}{path}.CHECKSUM", timeout=20).text.split()
     assert (kept["source"], kept["archive_file"], kept["note"]) == ("archive", "BTCUSDT-1m-2024-01.zip", "")
-    assert kept["archive_sha256"] == hashlib.sha256(zipped.content).hexdigest() == message[0]
+    assert kept["archive_sha256"] == hashlib.sha256(zipped.content).hexdigest() == checksum[0]
     assert kept["archive_modified"] == "2024-02-03T08:30:00Z"
     assert zipped.headers["Last-Modified"] == "Sat, 03 Feb 2024 08:30:00 GMT"
     stored = lake.stored(series, from_archive.partition)
@@ -533,7 +536,7 @@ def test_a_file_in_the_lake_says_which_zip_it_came_from(sandbox: Sandbox, settin
     assert kept["note"].startswith("from rest, because of archive (BTCUSDT-1m-2024-01.zip): no candles for")
 
 
-def test_a_new_issue_of_a_file_has_another_hash_and_date(sandbox: Sandbox, settings: Settings) -> None:
+def test_a_reissued_file_has_another_hash_and_date(sandbox: Sandbox, settings: Settings) -> None:
     (before,) = days_of(settings, BTC, "2024-01-02", "2024-01-03", "archive")
     sandbox.faults.add(Fault("reissued", path="archive"))
     (after,) = days_of(settings, BTC, "2024-01-02", "2024-01-03", "archive")
@@ -542,35 +545,38 @@ def test_a_new_issue_of_a_file_has_another_hash_and_date(sandbox: Sandbox, setti
     assert (before.provenance.modified or 0) < (after.provenance.modified or 0)
 
 
-def test_a_month_from_the_archive_costs_the_weight_of_its_sums_alone(sandbox: Sandbox, settings: Settings) -> None:
+def test_a_month_from_the_archive_costs_only_the_weight_of_its_control_totals(
+    sandbox: Sandbox, settings: Settings
+) -> None:
     series = parse_series(BTC)
     days = days_of(settings, BTC, "2024-01-01", "2024-03-01", "auto")
     assert verdicts(days) == ["complete"] * 60
-    assert sum(one.weight for one in sandbox.requests) == 1 + 2
-    assert len([one for one in sandbox.requests if one.path.endswith(".zip")]) == 2
-    takes = forecast(series, [day.partition for day in days], "auto", sandbox.now_ms())
-    assert (takes.requests, takes.weight, takes.files) == (4, 0, 2)
-    assert len(sandbox.requests) == takes.requests + 2  # the time and the sums
+    assert sum(request.weight for request in sandbox.requests) == 1 + 2
+    assert len([request for request in sandbox.requests if request.path.endswith(".zip")]) == 2
+    cost = forecast(series, [day.partition for day in days], "auto", sandbox.now_ms())
+    assert (cost.requests, cost.weight, cost.files) == (4, 0, 2)
+    assert len(sandbox.requests) == cost.requests + 2  # the time and the control totals
 
 
-def test_an_archive_that_is_not_there_is_given_up_and_rest_goes_on(sandbox: Sandbox, settings: Settings) -> None:
-    elsewhere = impatient(settings.model_copy(update={"archive_url": "http://127.0.0.1:9"}))
-    days = days_of(elsewhere, BTC, *WEEK, "auto")
+def test_an_unreachable_archive_is_skipped_and_rest_continues(sandbox: Sandbox, settings: Settings) -> None:
+    unreachable = impatient(settings.model_copy(update={"archive_url": "http://127.0.0.1:9"}))
+    days = days_of(unreachable, BTC, *WEEK, "auto")
     assert verdicts(days) == ["complete"] * 3
     assert all("because of archive" in day.reason for day in days)
     assert_as_the_exchange_has_them(sandbox, BTC, days)
 
 
 def test_an_archive_of_another_exchange_is_not_mixed_in(sandbox: Sandbox, settings: Settings) -> None:
-    binances = settings.model_copy(update={"archive_url": "https://data.binance.vision"})
-    for source, verdict in (("auto", "complete"), ("archive", "unreachable")):
-        days = days_of(binances, BTC, *WEEK, source)  # type: ignore[arg-type]
+    mixed = settings.model_copy(update={"archive_url": "https://data.binance.vision"})
+    expected_verdicts: dict[Source, str] = {"auto": "complete", "archive": "unreachable"}
+    for source, verdict in expected_verdicts.items():
+        days = days_of(mixed, BTC, *WEEK, source)
         assert set(verdicts(days)) == {verdict}
         assert {day.provenance.source for day in days} == {"rest"}
     assert "set BINANCE_ARCHIVE_URL" in days[0].reason
 
 
-def test_a_closed_exchange_names_no_file(settings: Settings) -> None:
+def test_a_stream_of_no_files_yields_nothing(settings: Settings) -> None:
     exchange = Exchange(SPOT, settings)
-    assert list(exchange.archive.stream([], lambda _, found: found)) == []
+    assert list(exchange.archive.stream([], lambda _, content: content)) == []
     exchange.close()

@@ -227,7 +227,7 @@ def test_a_lake_of_real_candles_refuses_the_sandbox_in_one_line(
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert failure.step_failure_data.user_failure_data is not None
-    assert "origin 'binance'" in str(failure.step_failure_data.user_failure_data.description)
+    assert "venue 'binance'" in str(failure.step_failure_data.user_failure_data.description)
     assert lake.keys(BTC) == []
 
 

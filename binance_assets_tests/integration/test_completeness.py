@@ -1,4 +1,4 @@
-"""What proves a day: the exchange's own sums, when a series lived, and what was asked to know it. Over real HTTP."""
+"""Completeness over real HTTP: control totals, trading spans, outages, and the requests that they take."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.completeness.control_totals import ControlTotals, Totals, difference, total, totals_by_day
+from binance_assets.completeness.control_totals import ControlTotals, Totals, combine, discrepancy, totals_by_day
 from binance_assets.completeness.outages import known_outages, outages_within
 from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import validate_partitions
@@ -44,7 +44,7 @@ JAN_2 = to_ms(dt.date(2024, 1, 2))
 NOON = JAN_2 + 12 * HOUR
 
 
-# -- holes ----------------------------------------------------------------------------------------------------------
+# -- gaps -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def replaying(recorded: Path) -> Iterator[Sandbox]:
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
-def test_a_recorded_outage_is_accepted_with_its_hole_and_the_file_names_it(
+def test_recorded_outage_is_accepted_with_its_gap_and_named_in_the_file(
     replaying: Sandbox, tmp_path: Path, source: Source
 ) -> None:
     connection = read_settings(environment_of(replaying, tmp_path))
@@ -70,13 +70,11 @@ def test_a_recorded_outage_is_accepted_with_its_hole_and_the_file_names_it(
 
 
 def quiet_minute(sandbox: Sandbox) -> int:
-    """When a minute of 2 January opens in which nothing was traded."""
+    """The open time of a minute of 2 January in which nothing was traded."""
     return next(int(row[0]) for row in sandbox.rows("spot", "BTCUSDT", "1m", JAN_2, JAN_2 + DAY) if row[8] == 0)
 
 
-def test_a_hole_in_which_nothing_was_traded_is_an_outage_though_nobody_knows_its_name(
-    sandbox: Sandbox, settings: Settings
-) -> None:
+def test_gap_without_trades_is_an_outage_even_if_no_outage_is_known(sandbox: Sandbox, settings: Settings) -> None:
     quiet = quiet_minute(sandbox)
     for path in EVERYWHERE:
         sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, path=path, interval="1m"))
@@ -85,7 +83,7 @@ def test_a_hole_in_which_nothing_was_traded_is_an_outage_though_nobody_knows_its
     assert day.reason.endswith("and nothing was traded")
 
 
-def test_a_minute_without_trades_that_an_answer_lacked_once_is_no_outage(sandbox: Sandbox, settings: Settings) -> None:
+def test_minute_without_trades_that_one_response_lacked_is_not_an_outage(sandbox: Sandbox, settings: Settings) -> None:
     quiet = quiet_minute(sandbox)
     sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, interval="1m", times=1))
     (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
@@ -94,7 +92,7 @@ def test_a_minute_without_trades_that_an_answer_lacked_once_is_no_outage(sandbox
     assert_as_the_exchange_has_them(sandbox, BTC, [day])
 
 
-def test_a_minute_without_trades_that_rest_lacks_comes_from_the_archive(sandbox: Sandbox, settings: Settings) -> None:
+def test_minute_without_trades_that_rest_lacks_comes_from_the_archive(sandbox: Sandbox, settings: Settings) -> None:
     quiet = quiet_minute(sandbox)
     sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, interval="1m"))
     (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
@@ -104,7 +102,7 @@ def test_a_minute_without_trades_that_rest_lacks_comes_from_the_archive(sandbox:
 
 @pytest.mark.parametrize("name", [BTC, "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1h"])
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
-def test_a_candle_that_neither_source_has_is_lost_with_its_trades(
+def test_candle_that_neither_source_has_is_lost_with_its_trades(
     sandbox: Sandbox, settings: Settings, name: str, source: Source
 ) -> None:
     series = parse_series(name)
@@ -116,14 +114,14 @@ def test_a_candle_that_neither_source_has_is_lost_with_its_trades(
     before, day, after = days_of(settings, name, "2024-01-01", "2024-01-04", source)
     assert (before.verdict, day.verdict, after.verdict) == ("complete", "lost", "complete")
     assert day.missing == ((NOON, NOON + step),)
-    assert "and trades with them" in day.reason
+    assert "and their trades are missing" in day.reason
     assert (day.is_accepted, day.can_override) == (False, True)
 
 
-# -- sums -----------------------------------------------------------------------------------------------------------
+# -- control totals -------------------------------------------------------------------------------------------------
 
 
-def test_sums_that_differ_are_accepted_and_told_or_refused_where_that_is_asked(
+def test_totals_that_differ_are_accepted_with_a_reason_or_refused_if_strict(
     sandbox: Sandbox, settings: Settings
 ) -> None:
     sandbox.faults.add(Fault("negative_volume", interval="1d", start=JAN_2, end=JAN_2 + 1))
@@ -131,7 +129,7 @@ def test_sums_that_differ_are_accepted_and_told_or_refused_where_that_is_asked(
         before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04", strict=strict)
         assert (before.verdict, day.verdict, after.verdict) == ("complete", "unbalanced", "complete")
         assert (day.is_accepted, day.can_override) == (not strict, strict)
-        assert "every candle is there, but the 1d candle says otherwise: volume" in day.reason
+        assert "no candle is missing, but the totals differ from the 1d candle: volume" in day.reason
         assert_as_the_exchange_has_them(sandbox, BTC, [before, day, after])
 
 
@@ -141,14 +139,14 @@ def test_one_trade_too_many_unbalances_a_day(shared_sandbox: Sandbox) -> None:
     candles = truth(shared_sandbox, BTC, partition.start, partition.end)
     daily = truth(shared_sandbox, "spot/BTCUSDT/1d", partition.start, partition.end)
     for column in ("trades", *SPOT.value_columns):
-        lied = daily.with_columns(pl.col(column) + 1)
+        changed = daily.with_columns(pl.col(column) + 1)
         (result,) = validate_partitions(
-            series, candles, [partition], ReferenceData(partition.end, ControlTotals(SPOT, lied))
+            series, candles, [partition], ReferenceData(partition.end, ControlTotals(SPOT, changed))
         )
         assert (result.verdict, column in result.reason) == ("unbalanced", True)
 
 
-def test_without_the_exchanges_sums_a_whole_day_is_unproved_and_one_with_a_hole_cannot_be_judged(
+def test_without_control_totals_a_day_is_unproved_and_one_with_a_gap_unreachable(
     sandbox: Sandbox, settings: Settings
 ) -> None:
     sandbox.faults.add(Fault("status", value=500, interval="1d"))
@@ -157,42 +155,50 @@ def test_without_the_exchanges_sums_a_whole_day_is_unproved_and_one_with_a_hole_
         sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, path=path, interval="1m"))
     before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04")
     assert (before.verdict, day.verdict, after.verdict) == ("unproved", "unreachable", "unproved")
-    assert "answered 500" in before.reason
-    assert "what could prove that nothing was traded cannot be had" in day.reason
+    assert "HTTP 500" in before.reason
+    assert "that could prove that nothing was traded are not available" in day.reason
     assert_as_the_exchange_has_them(sandbox, BTC, [before, after])
 
 
-def test_the_sums_come_from_the_archive_where_the_api_does_not_tell_them(sandbox: Sandbox, settings: Settings) -> None:
+def test_control_totals_come_from_the_archive_if_the_api_fails(sandbox: Sandbox, settings: Settings) -> None:
     sandbox.faults.add(Fault("hang", interval="1d"))
     days = days_of(impatient(settings), BTC, "2024-01-01", "2024-01-04")
     assert verdicts(days) == ["complete"] * 3
 
 
-def test_a_1d_candle_that_an_answer_lacked_once_is_asked_for_again(sandbox: Sandbox, settings: Settings) -> None:
+def test_daily_candle_that_one_response_lacked_is_requested_again(sandbox: Sandbox, settings: Settings) -> None:
     sandbox.faults.add(Fault("missing_row", interval="1d", start=JAN_2, end=JAN_2 + 1, times=1))
     assert verdicts(days_of(settings, BTC, "2024-01-01", "2024-01-04")) == ["complete"] * 3
     assert len(klines(sandbox, "1d")) == 2
 
 
-def test_where_the_exchange_has_no_1d_candle_a_whole_day_is_unproved_and_a_hole_lost(
+def test_control_totals_that_were_fetched_again_also_prove_the_next_source(
     sandbox: Sandbox, settings: Settings
 ) -> None:
+    sandbox.faults.add(Fault("negative_volume", interval="1d", start=JAN_2, end=JAN_2 + 1, times=1))
+    sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, interval="1m"))
+    (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
+    assert (day.verdict, day.provenance.source) == ("complete", "archive")
+    assert len(klines(sandbox, "1d")) == 2
+
+
+def test_without_a_1d_candle_a_day_is_unproved_and_one_with_a_gap_lost(sandbox: Sandbox, settings: Settings) -> None:
     sandbox.faults.add(Fault("missing_row", interval="1d", start=JAN_2, end=JAN_2 + DAY + 1))
     for path in EVERYWHERE:
         sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, path=path, interval="1m"))
-    before, hole, whole = days_of(settings, BTC, "2024-01-01", "2024-01-04")
-    assert (before.verdict, hole.verdict, whole.verdict) == ("complete", "lost", "unproved")
-    assert "there is no 1d candle" in hole.reason
-    assert "there is no 1d candle" in whole.reason
+    before, gap, no_gap = days_of(settings, BTC, "2024-01-01", "2024-01-04")
+    assert (before.verdict, gap.verdict, no_gap.verdict) == ("complete", "lost", "unproved")
+    assert "there is no 1d candle" in gap.reason
+    assert "there is no 1d candle" in no_gap.reason
 
 
-def test_a_year_of_sums_is_one_request(sandbox: Sandbox, settings: Settings) -> None:
+def test_control_totals_of_a_year_take_one_request(sandbox: Sandbox, settings: Settings) -> None:
     days = days_of(settings, "spot/ETHUSDT/1h", "2023-01-01", "2024-01-01")
     assert verdicts(days) == ["complete"] * 365
     assert len(klines(sandbox, "1d")) == 1
 
 
-# -- beginning and end ----------------------------------------------------------------------------------------------
+# -- trading span ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
@@ -207,27 +213,27 @@ def test_a_year_of_sums_is_one_request(sandbox: Sandbox, settings: Settings) -> 
         ("coinm/SOLUSD_PERP/30m", "2021-07-28", 34),
     ],
 )
-def test_a_symbol_begins_amid_a_day_and_before_there_is_nothing_to_ask_for(
+def test_symbol_listed_during_a_day_has_nothing_to_fetch_before(
     sandbox: Sandbox, settings: Settings, name: str, day: str, rows: int, source: Source
 ) -> None:
     listed = dt.date.fromisoformat(day)
     days = days_of(settings, name, f"{listed - dt.timedelta(60)}", f"{listed + dt.timedelta(2)}", source)
     assert verdicts(days) == ["before_listing"] * 60 + ["listing", "complete"]
-    assert [one.candles.height for one in days[:61]] == [0] * 60 + [rows]
-    assert not any(one.missing for one in days)
+    assert [day.candles.height for day in days[:61]] == [0] * 60 + [rows]
+    assert not any(day.missing for day in days)
     assert_as_the_exchange_has_them(sandbox, name, days)
-    asked = [one.params for one in klines(sandbox, parse_series(name).interval.api_name)]
-    early = [one for one in asked if int(one["startTime"]) < to_ms(listed)]
-    # One row tells when a symbol begins; on COIN-M its days do.
-    assert [(one["startTime"], one["limit"]) for one in early] == ([] if "coinm" in name else [("0", "1")])
+    windows = [request.params for request in klines(sandbox, parse_series(name).interval.api_name)]
+    early = [window for window in windows if int(window["startTime"]) < to_ms(listed)]
+    # One row shows when a symbol begins; on COIN-M its 1d candles show it.
+    assert [(window["startTime"], window["limit"]) for window in early] == ([] if "coinm" in name else [("0", "1")])
 
 
-def test_a_symbol_that_began_at_midnight_has_a_whole_first_day(sandbox: Sandbox, settings: Settings) -> None:
+def test_symbol_listed_at_midnight_has_a_complete_first_day(sandbox: Sandbox, settings: Settings) -> None:
     days = days_of(settings, "spot/ALGOUSDT/1h", "2019-06-20", "2019-06-24")
     assert verdicts(days) == ["before_listing", "before_listing", "complete", "complete"]
 
 
-def test_a_candle_missing_from_the_day_of_listing_is_lost(sandbox: Sandbox, settings: Settings) -> None:
+def test_candle_missing_from_the_day_of_listing_is_lost(sandbox: Sandbox, settings: Settings) -> None:
     late = to_ms(dt.date(2023, 3, 23)) + 20 * HOUR
     for path in EVERYWHERE:
         sandbox.faults.add(Fault("missing_row", start=late, end=late + MINUTE, path=path, interval="1m"))
@@ -235,27 +241,28 @@ def test_a_candle_missing_from_the_day_of_listing_is_lost(sandbox: Sandbox, sett
     assert (day.verdict, day.missing) == ("lost", ((late, late + MINUTE),))
 
 
-def test_the_first_candle_is_remembered_in_the_lake_and_asked_once(sandbox: Sandbox, settings: Settings) -> None:
+def test_first_candle_is_cached_in_the_lake_and_requested_once(sandbox: Sandbox, settings: Settings) -> None:
     name, lake = "spot/ARBUSDT/1m", Lake(settings.lake)
     lake.prepare("sandbox")
 
-    def looks() -> int:
-        return sum(one.params.get("startTime") == "0" for one in klines(sandbox, "1m"))
+    def lookups() -> int:
+        return sum(request.params.get("startTime") == "0" for request in klines(sandbox, "1m"))
 
     for _ in range(2):
         days = days_of(settings, name, "2023-03-20", "2023-03-25", listing_cache=lake)
         assert verdicts(days) == ["before_listing"] * 3 + ["listing", "complete"]
-        assert looks() == 1
+        assert lookups() == 1
     listed = to_ms(dt.date(2023, 3, 23)) + 15 * HOUR
     assert json.loads((settings.lake / "_first_candles.json").read_text()) == {name: listed}
 
 
-def test_days_amid_a_symbols_life_ask_for_neither_its_beginning_nor_its_end(
+def test_days_within_the_trading_span_request_neither_its_start_nor_its_end(
     sandbox: Sandbox, settings: Settings
 ) -> None:
     assert verdicts(days_of(settings, BTC, "2024-01-02", "2024-01-03")) == ["complete"]
-    assert [one.params["limit"] for one in klines(sandbox, "1m")] != ["1"]
-    assert all("startTime" in one.params and one.params["startTime"] != "0" for one in klines(sandbox, "1m"))
+    windows = [request.params for request in klines(sandbox, "1m")]
+    assert [window["limit"] for window in windows] != ["1"]
+    assert all("startTime" in window and window["startTime"] != "0" for window in windows)
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
@@ -267,7 +274,7 @@ def test_days_amid_a_symbols_life_ask_for_neither_its_beginning_nor_its_end(
         ("usdm/BTCUSDT_260327/15m", "2026-03-27"),
     ],
 )
-def test_a_contract_ends_with_its_delivery_and_after_it_there_is_nothing_to_ask_for(
+def test_contract_ends_with_its_delivery_and_has_nothing_to_fetch_after(
     sandbox: Sandbox, settings: Settings, name: str, delivered: str, source: Source
 ) -> None:
     last = dt.date.fromisoformat(delivered)
@@ -277,11 +284,12 @@ def test_a_contract_ends_with_its_delivery_and_after_it_there_is_nothing_to_ask_
     assert [day.candles.height for day in days] == [24 * per_hour, 8 * per_hour] + [0] * 30
     assert not any(day.missing for day in days)
     assert_as_the_exchange_has_them(sandbox, name, days)
-    starts = [int(one.params.get("startTime", 0)) for one in klines(sandbox, parse_series(name).interval.api_name)]
+    requests = klines(sandbox, parse_series(name).interval.api_name)
+    starts = [int(request.params.get("startTime", 0)) for request in requests]
     assert all(start < to_ms(last) + DAY for start in starts)
 
 
-def test_a_candle_missing_from_the_last_day_of_a_contract_is_lost(sandbox: Sandbox, settings: Settings) -> None:
+def test_candle_missing_from_the_last_day_of_a_contract_is_lost(sandbox: Sandbox, settings: Settings) -> None:
     late = to_ms(dt.date(2020, 9, 25)) + 7 * HOUR
     for path in EVERYWHERE:
         sandbox.faults.add(Fault("missing_row", start=late - HOUR, end=late, path=path, interval="1h"))
@@ -298,20 +306,20 @@ def test_a_candle_missing_from_the_last_day_of_a_contract_is_lost(sandbox: Sandb
     ("symbol", "before"),
     [("spot/ARBUSDT", "2023-02-01"), ("usdm/ARBUSDT", "2023-02-01"), ("coinm/SOLUSD_PERP", "2021-06-01")],
 )
-def test_coarse_candles_are_proved_by_the_days_from_the_month_of_listing_on(
+def test_multi_day_candles_are_proved_by_daily_candles_from_the_month_of_listing_on(
     sandbox: Sandbox, settings: Settings, symbol: str, before: str, interval: str
 ) -> None:
     name = f"{symbol}/{interval}"
     end = dt.date.fromisoformat(before) + dt.timedelta(124)
     days = days_of(settings, name, before, f"{end.replace(day=1)}")
-    # The candle of the month of listing opens with the month, so that month is whole.
-    begun = "complete" if interval == "1M" else "listing"
-    assert verdicts(days) == ["before_listing", begun, "complete", "complete"], [day.reason for day in days]
+    # The 1M candle opens with the month, so the month of listing lacks nothing.
+    month_of_listing = "complete" if interval == "1M" else "listing"
+    assert verdicts(days) == ["before_listing", month_of_listing, "complete", "complete"], [day.reason for day in days]
     assert_as_the_exchange_has_them(sandbox, name, days)
 
 
 @pytest.mark.parametrize(("interval", "rows"), [("3d", 8), ("1w", 3), ("1M", 1)])
-def test_coarse_candles_of_a_contract_end_with_its_delivery(
+def test_multi_day_candles_of_a_contract_end_with_its_delivery(
     sandbox: Sandbox, settings: Settings, interval: str, rows: int
 ) -> None:
     name = f"coinm/BTCUSD_200925/{interval}"
@@ -323,7 +331,7 @@ def test_coarse_candles_of_a_contract_end_with_its_delivery(
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
 @pytest.mark.parametrize("symbol", ["spot/ARBUSDT", "coinm/SOLUSD_PERP"])
-def test_a_coarse_candle_that_neither_source_has_is_lost(
+def test_multi_day_candle_that_neither_source_has_is_lost(
     sandbox: Sandbox, settings: Settings, symbol: str, interval: str
 ) -> None:
     start = to_ms(dt.date(2023, 5, 1))
@@ -337,7 +345,7 @@ def test_a_coarse_candle_that_neither_source_has_is_lost(
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
-def test_a_coarse_candle_that_differs_from_its_days_is_unbalanced(
+def test_multi_day_candle_that_differs_from_its_days_is_unbalanced(
     sandbox: Sandbox, settings: Settings, interval: str
 ) -> None:
     day = to_ms(dt.date(2023, 5, 17))
@@ -346,13 +354,13 @@ def test_a_coarse_candle_that_differs_from_its_days_is_unbalanced(
     assert verdicts(months) == ["complete", "unbalanced", "complete"], [month.reason for month in months]
 
 
-# -- the arithmetic -------------------------------------------------------------------------------------------------
+# -- arithmetic -----------------------------------------------------------------------------------------------------
 
 
 def candles_with(market: Market, trades: list[int], units: list[int]) -> pl.DataFrame:
-    """A day of candles, each with so many trades and the same units of the eighth decimal in all of its amounts."""
+    """A day of candles with these trades, and these units of the eighth decimal in each of their amounts."""
     step = DAY // len(trades)
-    amounts = pl.Series([unit / 10**8 for unit in units])  # correctly rounded, as a text of it is read
+    amounts = pl.Series([unit / 10**8 for unit in units])  # correctly rounded, as if parsed from text
     return pl.DataFrame(
         {
             "open_time": pl.Series([JAN_2 + step * i for i in range(len(trades))]).cast(pl.Datetime("ms", "UTC")),
@@ -362,12 +370,12 @@ def candles_with(market: Market, trades: list[int], units: list[int]) -> pl.Data
     )
 
 
-def seldom_exact(amount: int, count: int, chance: random.Random, kind: str) -> list[int]:
-    if kind == "equal":  # whose errors of rounding all point the same way
+def units_of(amount: int, count: int, rng: random.Random, kind: str) -> list[int]:
+    if kind == "equal":  # all rounding errors have the same sign
         return [amount] * count
-    if kind == "tiny beside huge":
-        return [chance.choice((1, amount)) for _ in range(count)]
-    return [chance.randint(0, amount) for _ in range(count)]
+    if kind == "tiny and huge":
+        return [rng.choice((1, amount)) for _ in range(count)]
+    return [rng.randint(0, amount) for _ in range(count)]
 
 
 @hypothesis.settings(max_examples=60, deadline=None)
@@ -375,17 +383,17 @@ def seldom_exact(amount: int, count: int, chance: random.Random, kind: str) -> l
     market=st.sampled_from(list(MARKETS.values())),
     count=st.sampled_from([1, 2, 24, 1_440, 86_400]),
     amount=st.integers(0, 10**15),
-    kind=st.sampled_from(["equal", "tiny beside huge", "random"]),
+    kind=st.sampled_from(["equal", "tiny and huge", "random"]),
     seed=st.integers(0, 2**32),
 )
-def test_a_sum_of_floats_always_balances_with_the_exact_total(
+def test_sum_of_floats_always_agrees_with_the_exact_total(
     market: Market, count: int, amount: int, kind: str, seed: int
 ) -> None:
-    units = seldom_exact(amount, count, random.Random(seed), kind)
+    units = units_of(amount, count, random.Random(seed), kind)
     trades = [unit % 1_000 for unit in units]
     exact = Totals(sum(trades), (sum(units) / 10**8,) * 4)
     (ours,) = totals_by_day(market, candles_with(market, trades, units)).values()
-    assert difference(market, ours, exact) == ""
+    assert discrepancy(market, ours, exact) is None
 
 
 @given(
@@ -394,61 +402,61 @@ def test_a_sum_of_floats_always_balances_with_the_exact_total(
     trades=st.integers(0, 10**9),
     column=st.integers(0, 3),
 )
-def test_one_trade_or_one_unit_of_the_last_decimal_of_a_small_total_is_found(
+def test_discrepancy_of_one_trade_or_of_the_last_decimal_is_found(
     market: Market, units: list[int], trades: int, column: int
 ) -> None:
     (ours,) = totals_by_day(market, candles_with(market, [trades, *[0] * (len(units) - 1)], units)).values()
     exact = sum(units)
     amounts = [exact / 10**8] * 4
-    assert difference(market, ours, Totals(trades, tuple(amounts))) == ""
-    assert "trades of" in difference(market, ours, Totals(trades + 1, tuple(amounts)))
-    # A turnover is rounded in every candle, so of many together nobody knows the last decimal.
+    assert discrepancy(market, ours, Totals(trades, tuple(amounts))) is None
+    assert "trades of" in str(discrepancy(market, ours, Totals(trades + 1, tuple(amounts))))
+    # Quote volume is rounded in every candle, so the last decimals of a sum of many are unknown.
     rounded = len(units) if column in (1, 3) else 1
     for off in (rounded, -rounded):
         amounts[column] = (exact + off) / 10**8
-        assert market.value_columns[column] in difference(market, ours, Totals(trades, tuple(amounts)))
+        assert market.value_columns[column] in str(discrepancy(market, ours, Totals(trades, tuple(amounts))))
 
 
 @given(market=st.sampled_from([SPOT, USDM, COINM]), parts=st.lists(st.floats(0, 100), min_size=1, max_size=1_440))
-def test_turnovers_that_the_exchange_rounded_in_every_candle_balance(market: Market, parts: list[float]) -> None:
+def test_quote_volumes_that_the_exchange_rounded_in_every_candle_agree(market: Market, parts: list[float]) -> None:
     units = [round(part * 10**8) for part in parts]
     (ours,) = totals_by_day(market, candles_with(market, [1] * len(units), units)).values()
     exact = [ours.amounts[0], sum(parts), ours.amounts[2], sum(parts)]
-    assert difference(market, ours, Totals(len(units), tuple(exact))) == ""
+    assert discrepancy(market, ours, Totals(len(units), tuple(exact))) is None
 
 
 @given(days=st.lists(st.lists(st.integers(0, 10**12), min_size=1, max_size=5), min_size=1, max_size=40))
-def test_a_span_of_days_is_the_sum_of_them(days: list[list[int]]) -> None:
+def test_totals_of_days_are_combined_exactly(days: list[list[int]]) -> None:
     by_day = {JAN_2 + i * DAY: Totals(len(units), (sum(units) / 10**8,) * 4) for i, units in enumerate(days)}
     flat = [unit for units in days for unit in units]
-    whole = total(by_day, JAN_2, JAN_2 + len(days) * DAY)
-    assert difference(SPOT, whole, Totals(len(flat), (sum(flat) / 10**8,) * 4)) == ""
+    whole = combine(by_day, JAN_2, JAN_2 + len(days) * DAY)
+    assert discrepancy(SPOT, whole, Totals(len(flat), (sum(flat) / 10**8,) * 4)) is None
 
 
-def test_books_answer_only_for_the_days_that_they_have(shared_sandbox: Sandbox) -> None:
+def test_control_totals_cover_only_the_days_that_they_have(shared_sandbox: Sandbox) -> None:
     end = JAN_2 + 10 * DAY
     rows = shared_sandbox.rows("spot", "BTCUSDT", "1d", JAN_2, end)
     control_totals = ControlTotals(SPOT, parse_page(SPOT, body_of(rows[:4] + rows[5:])))
-    assert (control_totals.first, control_totals.has(JAN_2 + 3 * DAY), control_totals.has(JAN_2 + 4 * DAY)) == (
+    assert (control_totals.first, control_totals.has_day(JAN_2 + 3 * DAY), control_totals.has_day(JAN_2 + 4 * DAY)) == (
         JAN_2,
         True,
         False,
     )
-    known = control_totals.sums(JAN_2, JAN_2 + 4 * DAY)
+    known = control_totals.totals_for(JAN_2, JAN_2 + 4 * DAY)
     assert known is not None
     assert known.trades == sum(row[8] for row in rows[:4])
-    assert control_totals.sums(JAN_2, end) is None
-    assert control_totals.sums(JAN_2 - DAY, JAN_2 + DAY) is None
-    begun = control_totals.sums(JAN_2 - 3 * DAY, JAN_2 + DAY, starts_here=True)
-    assert begun is not None
-    assert begun.trades == rows[0][8]
-    assert ControlTotals(SPOT, empty_candles(SPOT)).sums(JAN_2, JAN_2 + DAY) is None
+    assert control_totals.totals_for(JAN_2, end) is None
+    assert control_totals.totals_for(JAN_2 - DAY, JAN_2 + DAY) is None
+    from_listing = control_totals.totals_for(JAN_2 - 3 * DAY, JAN_2 + DAY, includes_first_trade=True)
+    assert from_listing is not None
+    assert from_listing.trades == rows[0][8]
+    assert ControlTotals(SPOT, empty_candles(SPOT)).totals_for(JAN_2, JAN_2 + DAY) is None
 
 
 # -- known outages --------------------------------------------------------------------------------------------------
 
 
-def test_the_known_outages_are_ascending_and_disjoint() -> None:
+def test_known_outages_are_ascending_and_disjoint() -> None:
     outages = known_outages()
     assert len(outages) == 35
     assert all(outage.stop < outage.resume for outage in outages)
@@ -456,9 +464,9 @@ def test_the_known_outages_are_ascending_and_disjoint() -> None:
     assert {outage.market for outage in outages} == {"spot"}
 
 
-def test_the_known_outages_are_those_that_were_recorded(recorded: Path) -> None:
-    message = json.loads((recorded / "known_spot_outages.json").read_text())["outages"]
-    spans = [tuple(dt.datetime.fromisoformat(each[name]) for name in ("stop", "resume")) for each in message]
+def test_known_outages_are_the_recorded_ones(recorded: Path) -> None:
+    entries = json.loads((recorded / "known_spot_outages.json").read_text())["outages"]
+    spans = [tuple(dt.datetime.fromisoformat(entry[name]) for name in ("stop", "resume")) for entry in entries]
     assert [(from_ms(outage.stop), from_ms(outage.resume)) for outage in known_outages()] == spans
 
 
@@ -467,7 +475,7 @@ def from_ms(time: int) -> dt.datetime:
 
 
 @given(st.integers(to_ms(dt.date(2017, 8, 1)), to_ms(dt.date(2024, 1, 1))), st.integers(1, 40 * DAY))
-def test_an_outage_is_named_where_it_overlaps_a_hole_and_on_its_own_market_only(start: int, length: int) -> None:
+def test_outage_is_found_where_it_overlaps_a_gap_on_its_own_market(start: int, length: int) -> None:
     named = outages_within(SPOT, [(start, start + length)])
     for outage in known_outages():
         overlaps = max(outage.stop, start) < min(outage.resume, start + length)

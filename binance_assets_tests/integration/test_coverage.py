@@ -15,6 +15,7 @@ import pytest
 
 from binance_assets.definitions import build_defs
 from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.override import override
 from binance_assets.model.intervals import parse_derived_interval
 from binance_assets.model.partitions import partition_for_key
@@ -220,7 +221,8 @@ def test_an_overridden_day_counts_as_lost(
     lose_noon(sandbox, BTC, "2024-03-02")
     fetch(definitions, instance, [BTC], march(1, 2))
     exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
-    override(lake, exchange, BTC, partition, source="rest", strict=False, who="a user", reason="no other source")
+    options = DownloadOptions("rest", listing_cache=lake)
+    override(lake, exchange, BTC, partition, options, who="a user", reason="no other source")
     exchange.close()
     metadata = refresh(definitions, instance, "spot")
     assert (metadata["refused"].value, metadata["partitions"].value, metadata["candles"].value) == (0, 2, 47)

@@ -14,7 +14,8 @@ import pytest
 
 from binance_assets.definitions import build_defs
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.derive import derived_day
+from binance_assets.ingest.derive import derive_partition
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.override import override
 from binance_assets.model.intervals import parse_derived_interval, parse_interval
 from binance_assets.model.partitions import partition_for_key
@@ -156,9 +157,8 @@ def test_an_overridden_day_is_derived_with_its_missing_candles_and_its_verdict(
 ) -> None:
     lose(sandbox, "2024-03-02")
     exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
-    result, stored = override(
-        lake, exchange, BTC, partition, source="rest", strict=False, who="a user", reason="no other source"
-    )
+    options = DownloadOptions("rest", listing_cache=lake)
+    result, stored = override(lake, exchange, BTC, partition, options, who="a user", reason="no other source")
     exchange.close()
     assert (result.verdict, stored is not None) == ("lost", True)
     (run,) = fetch(definitions, instance, [FIVE.series, HOUR.series], ["2024-03-02"])
@@ -231,7 +231,7 @@ def test_a_day_without_its_base_day_is_refused_and_the_others_are_written(
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert check.blocking
-    assert f"2024-03-02 unreachable: {BTC} has no such day in the lake" in str(check.description)
+    assert f"2024-03-02 unreachable: {BTC} has no such partition in the lake" in str(check.description)
     assert check.metadata["days_accepted"].value == 2
     refused = check.metadata["refused"]
     assert isinstance(refused, dg.TableMetadataValue)
@@ -250,7 +250,7 @@ def test_a_damaged_base_file_derives_nothing_and_the_earlier_derived_file_stays(
     base.write_bytes(content[:half])
     assert not fetch(definitions, filled, [HOUR.series], DAYS[:1])[0].success
     base.write_bytes(b"\0" * half + content[half:])  # the footer is readable, the candles are not
-    result = derived_day(lake, HOUR, day)
+    result = derive_partition(lake, HOUR, day)
     assert (result.verdict, result.is_accepted) == ("invalid", False)
     assert result.reason.startswith(f"{BTC} cannot be read: ")
     assert not fetch(definitions, filled, [HOUR.series], DAYS[:1])[0].success

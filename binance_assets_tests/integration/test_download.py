@@ -1,4 +1,4 @@
-"""The engine against the sandbox exchange, over real HTTP: the exact right rows, or refused days that say why."""
+"""Downloads from the sandbox exchange, over real HTTP: exactly the right rows, or refused partitions with a reason."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 
 from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import plan
+from binance_assets.ingest.blocks import plan_rest_pages
 from binance_assets.ingest.download import download
 from binance_assets.model.markets import COINM, MARKETS
-from binance_assets.model.partitions import Partition, next_first_day, partition_for_key, partitions_between
+from binance_assets.model.partitions import Partition, next_partition_first_day, partition_for_key, partitions_between
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
-from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
-from binance_assets.sandbox.venue import Served
+from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.environment import Fetch, Open
 from binance_assets_tests.support.exchange import ALL_SOURCES, assert_the_truth
@@ -61,82 +60,90 @@ def test_every_candle_arrives_as_the_exchange_has_it(
 
 
 @pytest.mark.parametrize("name", ["spot/BTCUSDT/1m", "usdm/ETHUSDT/1m"])
-def test_a_good_range_of_many_blocks_asks_every_page_once(
+def test_range_of_many_blocks_requests_every_page_once(
     sandbox: Sandbox, fetch: Fetch, open_exchange: Open, name: str
 ) -> None:
     days = fetch(name, "2024-01-01", "2024-05-01")
     assert_the_truth(sandbox, name, days)
     windows = [request.params["startTime"] for request in pages_of(sandbox, name)]
-    assert len(windows) == len(set(windows)) == len(plan(parse_series(name), [day.partition for day in days]))
+    assert (
+        len(windows) == len(set(windows)) == len(plan_rest_pages(parse_series(name), [day.partition for day in days]))
+    )
 
 
-def test_scattered_days_are_fetched_together_and_only_they_are_kept(sandbox: Sandbox, open_exchange: Open) -> None:
+def test_scattered_days_are_fetched_together_and_only_they_are_returned(sandbox: Sandbox, open_exchange: Open) -> None:
     name = "spot/BTCUSDT/1h"
     series = parse_series(name)
     days = [partition_for_key(f"2024-01-{n:02}", series.interval) for n in (1, 2, 5, 9, 30)]
-    result = list(download(open_exchange(name), series, days))
-    assert [one.partition for one in result] == days
-    assert_the_truth(sandbox, name, result)
+    results = list(download(open_exchange(name), series, days))
+    assert [result.partition for result in results] == days
+    assert_the_truth(sandbox, name, results)
     assert len(pages_of(sandbox, name)) == 1
 
 
-def pages_of(sandbox: Sandbox, name: str) -> list[Served]:
-    """The requests for candles of the series itself, without those for its days' sums."""
+def pages_of(sandbox: Sandbox, name: str) -> list[ServedRequest]:
+    """The requests for candles of the series itself, without those for its control totals."""
     interval = parse_series(name).interval.api_name
-    return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
+    return [
+        request
+        for request in sandbox.requests
+        if request.path.endswith("/klines") and request.params["interval"] == interval
+    ]
 
 
-def test_a_delivered_contract_is_known_to_klines_alone(sandbox: Sandbox, fetch: Fetch) -> None:
+def test_delivered_contract_is_fetched_though_exchange_info_lacks_it(sandbox: Sandbox, fetch: Fetch) -> None:
     days = fetch("coinm/BTCUSD_200925/1h", "2020-09-20", "2020-09-24")
     assert_the_truth(sandbox, "coinm/BTCUSD_200925/1h", days)
 
 
-def test_today_is_unfinished_by_the_servers_clock_and_costs_nothing(sandbox: Sandbox, open_exchange: Open) -> None:
+def test_today_is_unfinished_by_the_servers_clock_and_sends_no_request(sandbox: Sandbox, open_exchange: Open) -> None:
     name = "spot/BTCUSDT/1h"
     series = parse_series(name)
     today = Partition(sandbox.now_ms() // DAY * DAY, sandbox.now_ms() // DAY * DAY + DAY)
     yesterday = Partition(today.start - DAY, today.start)
-    result = list(download(open_exchange(name), series, [yesterday, today]))
-    assert [one.verdict for one in result] == ["complete", "unfinished"]
+    results = list(download(open_exchange(name), series, [yesterday, today]))
+    assert [result.verdict for result in results] == ["complete", "unfinished"]
     windows = [request.params for request in sandbox.requests if request.path.endswith("/klines")]
     assert all(int(window["endTime"]) < today.start for window in windows)
 
 
 @pytest.mark.parametrize("hours", [-36, 36])
-def test_a_wrong_clock_on_our_side_does_no_harm(settings: Settings, hours: int) -> None:
-    with running_sandbox(SandboxOptions(clock_offset_ms=hours * HOUR)) as elsewhere:
-        values = settings.model_dump() | {"spot_url": elsewhere.url}
+def test_wrong_local_clock_does_not_matter(settings: Settings, hours: int) -> None:
+    with running_sandbox(SandboxOptions(clock_offset_ms=hours * HOUR)) as shifted:
+        values = settings.model_dump() | {"spot_url": shifted.url}
         exchange = Exchange(parse_series("spot/BTCUSDT/1h").market, Settings.model_validate(values))
         series = parse_series("spot/BTCUSDT/1h")
-        day = elsewhere.now_ms() // DAY * DAY
-        result = list(download(exchange, series, [Partition(day - DAY, day), Partition(day, day + DAY)]))
-        assert [one.verdict for one in result] == ["complete", "unfinished"]
+        day = shifted.now_ms() // DAY * DAY
+        results = list(download(exchange, series, [Partition(day - DAY, day), Partition(day, day + DAY)]))
+        assert [result.verdict for result in results] == ["complete", "unfinished"]
         exchange.close()
 
 
 @hypothesis.settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_periods_of_any_series_arrive_whole_and_once(
+def test_any_partitions_of_any_series_arrive_complete_and_once(
     shared_sandbox: Sandbox, settings: Settings, data: st.DataObject
 ) -> None:
     market = data.draw(st.sampled_from(list(MARKETS.values())))
     symbol = data.draw(st.sampled_from(["BTCUSD_PERP", "ETHUSD_PERP"] if market is COINM else ["BTCUSDT", "ETHUSDT"]))
-    series = Series(market, symbol, data.draw(st.sampled_from([i for i in market.intervals if i.name != "1s"])))
+    series = Series(
+        market, symbol, data.draw(st.sampled_from([interval for interval in market.intervals if interval.name != "1s"]))
+    )
     most = 50 if series.interval.is_multi_day else 6 if series.interval.step < HOUR else 90
     first = dt.date(2021, data.draw(st.integers(1, 12)), 1)
     wanted = data.draw(st.lists(st.booleans(), min_size=1, max_size=most))
     end = first
     for _ in wanted:
-        end = next_first_day(end, series.interval)
+        end = next_partition_first_day(end, series.interval)
     every = partitions_between(first, end, series.interval)
     partitions = [partition for partition, asked in zip(every, wanted, strict=True) if asked]
     exchange = Exchange(market, settings)
     try:
-        result = list(download(exchange, series, partitions))
+        results = list(download(exchange, series, partitions))
     finally:
         exchange.close()
-    assert [one.partition for one in result] == partitions
-    assert_the_truth(shared_sandbox, str(series), result)
+    assert [result.partition for result in results] == partitions
+    assert_the_truth(shared_sandbox, str(series), results)
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------
@@ -148,19 +155,19 @@ def test_any_periods_of_any_series_arrive_whole_and_once(
      "fields_11", "fields_13", "nan", "empty_strings", "doubled_row", "unordered", "off_grid", "outside", "bad_prices",
      "negative_volume", "missing_row", "empty"],
 )  # fmt: skip
-def test_what_goes_wrong_once_is_healed(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
+def test_fault_that_happens_once_is_recovered_from(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
     sandbox.faults.add(Fault(kind, times=1, start=FIRST + DAY + 77 * MINUTE, end=FIRST + DAY + 78 * MINUTE))
     assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, "503-no-code"])
-def test_a_failure_inside_binance_is_retried(sandbox: Sandbox, fetch: Fetch, status: int | str) -> None:
+def test_server_error_is_retried(sandbox: Sandbox, fetch: Fetch, status: int | str) -> None:
     sandbox.faults.add(Fault("status", value=status, times=3))
     assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
 
 
 @pytest.mark.parametrize("kind", ["numbers_as_strings", "strings_as_numbers"])
-def test_numbers_may_come_as_texts_and_texts_as_numbers(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
+def test_numbers_may_arrive_as_text_and_text_as_numbers(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
     sandbox.faults.add(Fault(kind))
     assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-02"))
 
@@ -169,18 +176,18 @@ def test_numbers_may_come_as_texts_and_texts_as_numbers(sandbox: Sandbox, fetch:
     ("kind", "verdict"),
     [("missing_row", "lost"), ("bad_prices", "invalid"), ("negative_volume", "invalid"), ("off_grid", "invalid")],
 )
-def test_what_stays_wrong_refuses_its_day_and_no_other(sandbox: Sandbox, fetch: Fetch, kind: str, verdict: str) -> None:
+def test_permanent_fault_refuses_its_day_and_no_other(sandbox: Sandbox, fetch: Fetch, kind: str, verdict: str) -> None:
     noon = FIRST + DAY + 12 * HOUR
     for path in ALL_SOURCES:
         sandbox.faults.add(Fault(kind, start=noon, end=noon + MINUTE, interval="1m", path=path))
     days = fetch("usdm/ETHUSDT/1m", "2024-01-01", "2024-01-05")
-    assert [day.verdict for day in days] == ["complete", verdict, "complete", "complete"], [d.reason for d in days]
+    assert [day.verdict for day in days] == ["complete", verdict, "complete", "complete"], [day.reason for day in days]
     assert days[1].reason
     if kind == "missing_row":
         assert days[1].missing == ((noon, noon + MINUTE),)
 
 
-def test_an_empty_page_in_the_middle_is_a_hole_and_not_the_end(sandbox: Sandbox, fetch: Fetch) -> None:
+def test_empty_page_in_the_middle_is_a_gap_and_not_the_end(sandbox: Sandbox, fetch: Fetch) -> None:
     for path in ALL_SOURCES:
         sandbox.faults.add(Fault("empty", start=FIRST + DAY, end=FIRST + DAY + 1, interval="1m", path=path))
     days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04")
@@ -188,9 +195,7 @@ def test_an_empty_page_in_the_middle_is_a_hole_and_not_the_end(sandbox: Sandbox,
     assert days[2].verdict == "complete"
 
 
-def test_a_page_that_cannot_be_had_makes_its_days_unreachable_and_the_others_go_on(
-    sandbox: Sandbox, fetch: Fetch
-) -> None:
+def test_page_that_fails_makes_its_days_unreachable_and_the_others_continue(sandbox: Sandbox, fetch: Fetch) -> None:
     hour = FIRST + 2 * DAY + HOUR
     sandbox.faults.add(Fault("status", value=500, start=hour, end=hour + 1, interval="1m"))
     days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-07")
@@ -200,7 +205,7 @@ def test_a_page_that_cannot_be_had_makes_its_days_unreachable_and_the_others_go_
         day.partition for day in unreachable
     ]
     assert len(unreachable) <= 2
-    assert "answered 500" in unreachable[0].reason
+    assert "HTTP 500" in unreachable[0].reason
 
 
 @pytest.mark.parametrize(
@@ -210,7 +215,7 @@ def test_a_page_that_cannot_be_had_makes_its_days_unreachable_and_the_others_go_
         (Fault("invalid_symbol"), "there is no symbol BTCUSDT"),
     ],
 )
-def test_what_is_permanent_is_asked_once_and_told_in_one_line(
+def test_permanent_error_is_requested_once_and_reported_in_one_line(
     sandbox: Sandbox, fetch: Fetch, fault: Fault, message: str
 ) -> None:
     sandbox.faults.add(fault)
@@ -221,7 +226,7 @@ def test_what_is_permanent_is_asked_once_and_told_in_one_line(
     assert sum(request.path.endswith("/klines") for request in sandbox.requests) == 1
 
 
-def test_an_exchange_that_is_not_there_makes_all_days_unreachable(settings: Settings) -> None:
+def test_absent_exchange_makes_all_days_unreachable(settings: Settings) -> None:
     values = settings.model_dump() | {"spot_url": "http://127.0.0.1:9"}
     series = parse_series("spot/BTCUSDT/1d")
     exchange = Exchange(series.market, Settings.model_validate(values))
@@ -233,27 +238,27 @@ def test_an_exchange_that_is_not_there_makes_all_days_unreachable(settings: Sett
     exchange.close()
 
 
-def test_a_host_that_takes_no_connection_is_given_up_after_its_time_out(settings: Settings) -> None:
-    with socket.socket() as deaf, contextlib.ExitStack() as callers:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen(0)
-        for _ in range(4):  # fill its queue; the system lets further callers wait
-            caller = callers.enter_context(socket.socket())
-            caller.setblocking(False)
-            caller.connect_ex(deaf.getsockname())
-        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+def test_host_that_accepts_no_connection_is_given_up_after_the_timeout(settings: Settings) -> None:
+    with socket.socket() as listener, contextlib.ExitStack() as clients:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):  # fill its queue, so that further clients have to wait
+            client = clients.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         series = parse_series("spot/BTCUSDT/1d")
         exchange = Exchange(series.market, Settings.model_validate(settings.model_dump() | {
             "spot_url": url, "connect_timeout": 0.2, "read_timeout": 30}))  # fmt: skip
         (day,) = download(exchange, series, [partition_for_key("2024-01-01", series.interval)])
-        assert (day.verdict, "no connection in time" in day.reason) == ("unreachable", True)
+        assert (day.verdict, "no connection within 0.2 s" in day.reason) == ("unreachable", True)
         exchange.close()
 
 
-# -- what it costs --------------------------------------------------------------------------------------------------
+# -- cost -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_warm_up_pages_are_kept_and_the_figures_say_what_was_asked(sandbox: Sandbox, open_exchange: Open) -> None:
+def test_warm_up_pages_are_kept_and_metrics_count_every_request(sandbox: Sandbox, open_exchange: Open) -> None:
     name = "spot/BTCUSDT/1m"
     series = parse_series(name)
     exchange = open_exchange(name)
@@ -263,40 +268,42 @@ def test_the_warm_up_pages_are_kept_and_the_figures_say_what_was_asked(sandbox: 
     assert_the_truth(sandbox, name, days)
     metrics = exchange.metrics()
     assert metrics.warmup == 3
-    assert metrics.requests == len(sandbox.requests) == 11 + 3  # and the time, the limit, the days' sums
+    assert metrics.requests == len(sandbox.requests) == 11 + 3  # and the time, the limit, the control totals
     assert metrics.weight == sum(request.weight for request in sandbox.requests) == 22 + 1 + 20 + 2
     assert metrics.workers >= 1
     assert metrics.rtt_ms
 
 
 @pytest.fixture
-def strict(settings: Settings) -> Iterator[tuple[Sandbox, Settings]]:
-    """A sandbox with small limits, by whose clock a minute is about to end."""
+def small_limits(settings: Settings) -> Iterator[tuple[Sandbox, Settings]]:
+    """A sandbox with small limits, in whose clock a minute is about to end."""
     offset = 53_000 - int(time.time() * 1_000) % MINUTE
     with running_sandbox(SandboxOptions(limits={"spot": 400, "futures": 60}, clock_offset_ms=offset)) as served:
         urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
         yield served, Settings.model_validate(settings.model_dump() | urls)
 
 
-def test_the_budget_is_spent_to_the_end_and_no_429_is_drawn(strict: tuple[Sandbox, Settings]) -> None:
-    served, settings = strict
+def test_budget_is_used_up_without_a_429(small_limits: tuple[Sandbox, Settings]) -> None:
+    served, settings = small_limits
     series = parse_series("usdm/ETHUSDT/1m")
     exchange = Exchange(series.market, settings)
     days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 13), series.interval)  # 12 days cost 70 of 60
-    result = list(download(exchange, series, days))
-    assert {day.verdict for day in result} == {"complete"}
+    results = list(download(exchange, series, days))
+    assert {result.verdict for result in results} == {"complete"}
     assert {request.status for request in served.requests} == {200}
-    spent = Counter[int]()
+    used = Counter[int]()
     for request in served.requests:
-        spent[request.at_ms // MINUTE] += request.weight
-    assert sum(spent.values()) == 73  # 70 for the pages, 3 for the time, the limit, the days' sums
-    assert len(spent) == 2
-    assert max(spent.values()) >= 59  # a page costs 2
+        used[request.at_ms // MINUTE] += request.weight
+    assert sum(used.values()) == 73  # 70 for the pages, 3 for the time, the limit, the control totals
+    assert len(used) == 2
+    assert max(used.values()) >= 59  # a page costs 2
     exchange.close()
 
 
-def test_a_process_that_begins_in_a_spent_minute_waits_even_to_ask_the_time(strict: tuple[Sandbox, Settings]) -> None:
-    served, settings = strict
+def test_process_that_starts_in_a_used_up_minute_waits_before_requesting_the_time(
+    small_limits: tuple[Sandbox, Settings],
+) -> None:
+    served, settings = small_limits
     series = parse_series("usdm/ETHUSDT/1m")
     days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 11), series.interval)  # 10 days cost 58 of 60
     first, second = Exchange(series.market, settings), Exchange(series.market, settings)
@@ -308,21 +315,19 @@ def test_a_process_that_begins_in_a_spent_minute_waits_even_to_ask_the_time(stri
 
 
 @pytest.mark.parametrize("kind", ["hang", "reset", "broken_json"])
-def test_an_exchange_info_that_cannot_be_had_delays_and_ends_nothing(
-    sandbox: Sandbox, settings: Settings, kind: str
-) -> None:
+def test_failing_exchange_info_does_not_stop_a_download(sandbox: Sandbox, settings: Settings, kind: str) -> None:
     sandbox.faults.add(Fault(kind, path="exchangeInfo"))
     impatient = Settings.model_validate(settings.model_dump() | {"connect_timeout": 0.5, "read_timeout": 1})
     series = parse_series("spot/BTCUSDT/1m")
     exchange = Exchange(series.market, impatient)
-    result = list(
+    results = list(
         download(exchange, series, partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval))
     )
-    assert_the_truth(sandbox, "spot/BTCUSDT/1m", result)
+    assert_the_truth(sandbox, "spot/BTCUSDT/1m", results)
     exchange.close()
 
 
-def test_a_bad_row_refuses_its_own_day_and_not_the_neighbour_on_the_same_page(sandbox: Sandbox, fetch: Fetch) -> None:
+def test_bad_row_refuses_its_day_and_not_the_next_one_on_the_same_page(sandbox: Sandbox, fetch: Fetch) -> None:
     late = FIRST + DAY - HOUR
     for path in ALL_SOURCES:
         sandbox.faults.add(Fault("off_grid", start=late, end=late + MINUTE, interval="1m", path=path))
@@ -330,7 +335,7 @@ def test_a_bad_row_refuses_its_own_day_and_not_the_neighbour_on_the_same_page(sa
     assert [day.verdict for day in days] == ["invalid", "complete", "complete"], [day.reason for day in days]
 
 
-def test_a_closed_exchange_ends_a_download_even_while_a_socket_hangs(sandbox: Sandbox, open_exchange: Open) -> None:
+def test_closing_the_exchange_ends_a_download_even_while_a_socket_hangs(sandbox: Sandbox, open_exchange: Open) -> None:
     sandbox.faults.add(Fault("hang", start=FIRST + 3 * DAY, end=FIRST + 3 * DAY + 1))
     series = parse_series("spot/BTCUSDT/1m")
     exchange = open_exchange("spot/BTCUSDT/1m")
@@ -340,7 +345,7 @@ def test_a_closed_exchange_ends_a_download_even_while_a_socket_hangs(sandbox: Sa
         list(download(exchange, series, days))
 
 
-def test_the_first_candle_is_found_on_every_market(sandbox: Sandbox, open_exchange: Open) -> None:
+def test_first_candle_is_found_on_every_market(sandbox: Sandbox, open_exchange: Open) -> None:
     for name, first in {
         "spot/ARBUSDT/1m": "2023-03-23T15:00",
         "spot/ARBUSDT/1w": "2023-03-20T00:00",
@@ -349,7 +354,7 @@ def test_the_first_candle_is_found_on_every_market(sandbox: Sandbox, open_exchan
         "coinm/BTCUSD_PERP/1h": None,
     }.items():
         series = parse_series(name)
-        found = open_exchange(name).first_open_time(series)
+        found = open_exchange(name).symbols.first_open_time(series)
         assert found is not None
         assert sandbox.rows(series.market.name, series.symbol, series.interval.api_name, found, found + 1)
         before = sandbox.rows(series.market.name, series.symbol, series.interval.api_name, found - 40 * DAY, found)

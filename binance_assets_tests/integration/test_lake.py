@@ -1,4 +1,4 @@
-"""The lake: whole files or none, in a layout that others read as one table."""
+"""The lake: atomic files in a layout that Polars and DuckDB read as one table."""
 
 from __future__ import annotations
 
@@ -26,66 +26,76 @@ DAY = partition_for_key("2024-01-01", SPOT.interval)
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    made = Lake(tmp_path / "lake")
-    made.prepare("sandbox")
-    return made
+    lake = Lake(tmp_path / "lake")
+    lake.prepare("sandbox")
+    return lake
 
 
 def store(
     lake: Lake, fetch: Fetch, name: str, start: str = "2024-01-01", end: str = "2024-01-04"
 ) -> list[PartitionResult]:
-    days = fetch(name, start, end)
-    for day in days:
-        lake.write(parse_series(name), day)
-    return days
+    results = fetch(name, start, end)
+    for result in results:
+        lake.write(parse_series(name), result)
+    return results
 
 
-def test_a_file_is_where_the_layout_says_and_holds_the_candles(lake: Lake, fetch: Fetch) -> None:
-    day = store(lake, fetch, "spot/BTCUSDT/1h")[0]
+def query(sql: str) -> list[tuple[object, ...]]:
+    relation = duckdb.sql(sql)
+    assert relation is not None
+    return relation.fetchall()
+
+
+def test_a_file_has_the_path_of_the_layout_and_the_fetched_candles(lake: Lake, fetch: Fetch) -> None:
+    result = store(lake, fetch, "spot/BTCUSDT/1h")[0]
     path = lake.root / "market=spot" / "symbol=BTCUSDT" / "interval=1h" / "2024-01-01.parquet"
     assert path == lake.path(SPOT, DAY)
-    assert pl.read_parquet(path, hive_partitioning=False).equals(day.candles)
+    assert pl.read_parquet(path, hive_partitioning=False).equals(result.candles)
     assert dict(pl.read_parquet_schema(path)) == columns(SPOT.market)
 
 
-def test_the_file_itself_says_what_it_is(lake: Lake, fetch: Fetch) -> None:
+def test_the_metadata_of_a_file_describes_it(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
     metadata = pl.read_parquet_metadata(lake.path(SPOT, DAY))
     assert metadata["series"] == "spot/BTCUSDT/1h"
     assert (metadata["source"], metadata["verdict"]) == ("rest", "complete")
     assert (metadata["missing"], metadata["version"]) == ("[]", __version__)
+    stored = lake.stored(SPOT, DAY)
+    assert stored is not None
+    assert (metadata["note"], metadata["archive_file"], metadata["accepted_by"]) == ("", "", "")
+    assert (stored.note, stored.archive_file, stored.accepted_by, stored.texts) == (None, None, None, {})
 
 
 def test_files_are_zstd_with_statistics(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
-    columns_of = f"parquet_metadata('{lake.path(SPOT, DAY)}')"
-    found = duckdb.sql(f"SELECT DISTINCT compression, stats_min_value IS NOT NULL FROM {columns_of}").fetchall()
+    table = f"parquet_metadata('{lake.path(SPOT, DAY)}')"
+    found = query(f"SELECT DISTINCT compression, stats_min_value IS NOT NULL FROM {table}")
     assert found == [("ZSTD", True)]
 
 
-def test_a_market_is_one_table_for_polars_and_duckdb(lake: Lake, fetch: Fetch) -> None:
+def test_polars_and_duckdb_read_a_market_as_one_table(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
     store(lake, fetch, "spot/ETHUSDT/4h")
     table = pl.scan_parquet(lake.root / "market=spot").collect()
     assert table.height == 3 * 24 + 3 * 6
     assert set(table["symbol"]) == {"BTCUSDT", "ETHUSDT"}
     glob = f"{lake.root}/market=spot/**/*.parquet"
-    rows = duckdb.sql(f"SELECT symbol, interval, count(*) FROM '{glob}' GROUP BY ALL ORDER BY ALL").fetchall()
+    rows = query(f"SELECT symbol, interval, count(*) FROM '{glob}' GROUP BY ALL ORDER BY ALL")
     assert rows == [("BTCUSDT", "1h", 72), ("ETHUSDT", "4h", 18)]
 
 
-def test_markets_are_one_table_by_union_of_columns(lake: Lake, fetch: Fetch) -> None:
+def test_duckdb_reads_all_markets_as_one_table_by_union_of_columns(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
     store(lake, fetch, "coinm/BTCUSD_PERP/1h")
     glob = f"{lake.root}/**/*.parquet"
-    rows = duckdb.sql(
+    rows = query(
         f"SELECT market, count(quote_volume), count(base_volume) FROM read_parquet('{glob}', union_by_name=true) "
         "GROUP BY ALL ORDER BY ALL"
-    ).fetchall()
+    )
     assert rows == [("coinm", 0, 72), ("spot", 72, 0)]
 
 
-def test_a_partition_without_candles_is_a_file_with_no_rows_and_all_columns(lake: Lake) -> None:
+def test_a_partition_without_candles_is_a_file_without_rows_but_with_all_columns(lake: Lake) -> None:
     lake.write(SPOT, PartitionResult(DAY, "before_listing", empty_candles(SPOT.market)))
     assert dict(pl.read_parquet_schema(lake.path(SPOT, DAY))) == columns(SPOT.market)
     stored = lake.stored(SPOT, DAY)
@@ -110,7 +120,7 @@ def test_real_and_synthetic_candles_are_never_mixed(lake: Lake, tmp_path: Path) 
         real.check_venue("sandbox")
 
 
-def test_a_file_that_is_torn_or_of_another_series_does_not_count(lake: Lake, fetch: Fetch) -> None:
+def test_a_torn_file_or_one_of_another_series_counts_as_absent(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
     path = lake.path(SPOT, DAY)
     other = parse_series("spot/ETHUSDT/1h")
@@ -123,26 +133,26 @@ def test_a_file_that_is_torn_or_of_another_series_does_not_count(lake: Lake, fet
     assert lake.stored(SPOT, DAY) is None
 
 
-def test_what_a_killed_writer_left_is_no_data_and_does_not_stay(lake: Lake) -> None:
+def test_prepare_removes_temporary_files_of_dead_processes_only(lake: Lake) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     host = os.uname().nodename
-    litter = lake.root / ".incoming" / f"{dead.pid}-0123-{host}"
+    stale = lake.root / ".incoming" / f"{dead.pid}-0123-{host}"
     ours = lake.root / ".incoming" / f"{os.getpid()}-4567-{host}"
-    litter.write_bytes(b"half")
+    stale.write_bytes(b"half")
     ours.write_bytes(b"half")
     Lake(lake.root).prepare("sandbox")
-    assert not litter.exists()
-    assert ours.exists()  # its writer is alive
+    assert not stale.exists()
+    assert ours.exists()  # its process is alive
 
 
-def test_a_lake_that_cannot_be_written_is_told_in_one_line_and_keeps_its_files(lake: Lake, fetch: Fetch) -> None:
-    (day, *_) = store(lake, fetch, "spot/BTCUSDT/1h")
+def test_a_failed_write_is_an_error_and_keeps_the_files(lake: Lake, fetch: Fetch) -> None:
+    (result, *_) = store(lake, fetch, "spot/BTCUSDT/1h")
     before = lake.path(SPOT, DAY).read_bytes()
     (lake.root / ".incoming").rmdir()
     (lake.root / ".incoming").write_text("in the way")  # root may write anywhere, so permissions prove nothing
     with pytest.raises(LakeError, match="cannot be written"):
-        lake.write(SPOT, day)
+        lake.write(SPOT, result)
     assert lake.path(SPOT, DAY).read_bytes() == before
 
 
@@ -153,7 +163,7 @@ def test_a_symbol_outside_ascii_keeps_its_name(lake: Lake, fetch: Fetch) -> None
     assert set(pl.scan_parquet(lake.root / "market=usdm").collect()["symbol"]) == {"币安人生USDT"}
 
 
-def test_keys_are_the_days_that_have_files(lake: Lake, fetch: Fetch) -> None:
+def test_keys_are_those_of_the_partitions_that_have_files(lake: Lake, fetch: Fetch) -> None:
     assert lake.keys(SPOT) == []
     store(lake, fetch, "spot/BTCUSDT/1h")
     assert lake.keys(SPOT) == ["2024-01-01", "2024-01-02", "2024-01-03"]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from binance_assets.exchange.pages import Page
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
+from binance_assets.model.markets import Market
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
@@ -39,7 +43,7 @@ def fetch(settings: Settings, name: str, start: str, end: str, source: Source = 
     exchange = Exchange(series.market, settings)
     partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
     try:
-        return list(download(exchange, series, partitions, source))
+        return list(download(exchange, series, partitions, DownloadOptions(source)))
     finally:
         exchange.close()
 
@@ -62,14 +66,14 @@ def rest_rows(path: Path) -> list[list[Any]]:
         ("coinm/BTCUSD_PERP/1m", "2022-10-24", "coinm/BTCUSD_PERP-1m-2022-10-24.zip"),
     ],
 )
-def test_a_recorded_day_arrives_bit_equal(settings: Settings, recorded: Path, name: str, day: str, file: str) -> None:
+def test_recorded_day_arrives_bit_equal(settings: Settings, recorded: Path, name: str, day: str, file: str) -> None:
     (result,) = fetch(settings, name, day, (dt.date.fromisoformat(day) + dt.timedelta(1)).isoformat())
     assert result.verdict == "complete", result.reason
     assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
-def test_the_day_of_the_outage_is_proved_by_the_books_and_its_neighbours_are_whole(
+def test_day_of_the_outage_is_proved_by_control_totals_and_the_days_around_it_are_complete(
     settings: Settings, source: Source
 ) -> None:
     before, outage, after = sorted_days(fetch(settings, "spot/BTCUSDT/1m", "2023-03-23", "2023-03-26", source))
@@ -79,7 +83,7 @@ def test_the_day_of_the_outage_is_proved_by_the_books_and_its_neighbours_are_who
     assert outage.candles.height == 1_360
 
 
-def test_hours_of_february_2018_are_whole_but_for_the_stop_of_33_hours(settings: Settings) -> None:
+def test_hours_of_february_2018_are_complete_except_for_an_outage_of_33_hours(settings: Settings) -> None:
     days = sorted_days(fetch(settings, "spot/BTCUSDT/1h", "2018-02-01", "2018-03-01"))
     assert all(day.is_accepted for day in days), [day.reason for day in days if not day.is_accepted]
     assert {day.partition.key for day in days if day.verdict == "outage"} == {"2018-02-08", "2018-02-09"}
@@ -103,18 +107,18 @@ def sorted_days(days: list[PartitionResult]) -> list[PartitionResult]:
         ("spot/SOLUSDT/1M", "REST_spot_SOLUSDT_1M_2010-01-01.json", "2020-08-01", "2021-08-01"),
     ],
 )
-def test_recorded_coarse_candles_fill_their_months(
+def test_recorded_multi_day_candles_fill_their_months(
     settings: Settings, recorded: Path, name: str, file: str, start: str, end: str
 ) -> None:
     months = fetch(settings, name, start, end)
-    # Of these symbols no 1d candles are recorded, that could prove them.
+    # No 1d candles of these symbols are recorded that could prove them.
     assert {month.verdict for month in months} == {"unproved"}, [month.reason for month in months]
     first, last = months[0].partition.start, months[-1].partition.end
     rows = [row for row in rest_rows(recorded / "spot" / file) if first <= row[0] < last]
     assert sum(month.candles.height for month in months) == len(rows)
 
 
-def recorded_answers(folder: Path) -> Iterator[tuple[dict[str, str], list[list[Any]]]]:
+def recorded_responses(folder: Path) -> Iterator[tuple[dict[str, str], list[list[Any]]]]:
     for path in sorted(folder.glob("gct_*.json")):
         pair = json.loads(path.read_text())
         query = dict(part.split("=") for part in pair["query"].split("&"))
@@ -122,20 +126,24 @@ def recorded_answers(folder: Path) -> Iterator[tuple[dict[str, str], list[list[A
             yield query, pair["body"]
 
 
+def parse_body(market: Market, _: Page, body: bytes) -> pl.DataFrame:
+    return parse_page(market, body)
+
+
 @pytest.mark.parametrize("market", ["spot", "usdm"])
 def test_recorded_windows_are_inclusive_at_both_ends(settings: Settings, recorded: Path, market: str) -> None:
-    asked = list(recorded_answers(recorded / market))
-    assert asked
-    for query, rows in asked:
+    responses = list(recorded_responses(recorded / market))
+    assert responses
+    for query, rows in responses:
         series = parse_series(f"{market}/{query['symbol']}/{query['interval']}")
         exchange = Exchange(series.market, settings)
         page = Page(int(query["startTime"]), int(query["endTime"]) + 1, int(query.get("limit", 500)), 5)
-        got = exchange.klines(series, page, lambda _, body, market=series.market: parse_page(market, body))
-        assert got.equals(expected(series.market, rows))
+        candles = exchange.klines(series, page, partial(parse_body, series.market))
+        assert candles.equals(expected(series.market, rows))
         exchange.close()
 
 
-def test_coin_m_counts_back_and_still_every_recorded_minute_arrives_once(
+def test_every_recorded_minute_of_coin_m_arrives_once_though_it_counts_back(
     settings: Settings, replaying: Sandbox, recorded: Path
 ) -> None:
     replaying.requests.clear()
@@ -144,6 +152,6 @@ def test_coin_m_counts_back_and_still_every_recorded_minute_arrives_once(
     rows = archive_rows(recorded / "coinm" / "BTCUSD_PERP-1m-2022-10-24.zip")
     assert opens == [row[0] for row in rows]
     windows = [request.params for request in replaying.requests if request.params.get("interval") == "1m"]
-    windows = windows[1:]  # the first one looked for the symbol's first candle
+    windows = windows[1:]  # the first one looks for the symbol's first candle
     assert [int(window["limit"]) for window in windows] == [499, 499, 499]
     assert all(int(window["endTime"]) - int(window["startTime"]) < int(window["limit"]) * MINUTE for window in windows)

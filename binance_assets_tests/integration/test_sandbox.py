@@ -1,4 +1,4 @@
-"""The sandbox behaves like the exchange where the project depends on it, and misbehaves on demand."""
+"""The sandbox behaves like the exchange wherever the project depends on it, and injects faults on demand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "data"
 Row = list[Any]
 
 needs_recordings = pytest.mark.skipif(
-    not (RECORDINGS / "README.md").is_file(), reason="the recorded data (../shared/data) is not beside the checkout"
+    not (RECORDINGS / "README.md").is_file(), reason="the recorded data (../shared/data) is missing beside the checkout"
 )
 
 
@@ -43,28 +43,28 @@ def ms(text: str) -> int:
 
 
 JAN = ms("2024-01-01")
-ROOMY = {"spot": 10**9, "futures": 10**9}
+HIGH_LIMITS = {"spot": 10**9, "futures": 10**9}
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(limits=ROOMY)) as running:
+    with running_sandbox(SandboxOptions(limits=HIGH_LIMITS)) as running:
         yield running
 
 
 @pytest.fixture
-def faulty(sandbox: Sandbox) -> Iterator[Sandbox]:
+def faulty_sandbox(sandbox: Sandbox) -> Iterator[Sandbox]:
     yield sandbox
     sandbox.faults.clear()
 
 
 @pytest.fixture(scope="module")
 def replay() -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(limits=ROOMY, replay=RECORDINGS)) as running:
+    with running_sandbox(SandboxOptions(limits=HIGH_LIMITS, replay=RECORDINGS)) as running:
         yield running
 
 
-def ask(
+def get_klines(
     sandbox: Sandbox, market: Market = SPOT, symbol: str = "BTCUSDT", interval: str = "1m", **params: int | str
 ) -> requests.Response:
     query = {"symbol": symbol, "interval": interval, **params}
@@ -72,26 +72,26 @@ def ask(
 
 
 def rows(sandbox: Sandbox, *args: Any, **params: Any) -> list[Row]:
-    response = ask(sandbox, *args, **params)
+    response = get_klines(sandbox, *args, **params)
     assert response.status_code == 200, response.text
-    answer: list[Row] = response.json()
-    return answer
+    served: list[Row] = response.json()
+    return served
 
 
-def opens(answer: Sequence[Row]) -> list[int]:
-    return [row[0] for row in answer]
+def open_times(candles: Sequence[Row]) -> list[int]:
+    return [row[0] for row in candles]
 
 
 def offset_to(moment: str) -> int:
-    """The clock offset with which the sandbox's clock is at ``moment`` now."""
+    """Return the clock offset that sets the sandbox's clock to ``moment``."""
     return ms(moment) - time.time_ns() // 1_000_000
 
 
-def added_up(parts: Sequence[Row]) -> Row:
-    """One candle out of finer ones, as Binance makes it."""
+def aggregate(parts: Sequence[Row]) -> Row:
+    """Return the prices and sums of the candle that Binance makes of finer candles, see :func:`row_values`."""
     traded = [row for row in parts if row[8]] or parts
 
-    def total(field: int) -> Decimal:
+    def column_sum(field: int) -> Decimal:
         return sum((Decimal(row[field]) for row in parts), Decimal(0))
 
     return [
@@ -99,58 +99,59 @@ def added_up(parts: Sequence[Row]) -> Row:
         max(Decimal(row[2]) for row in traded),
         min(Decimal(row[3]) for row in traded),
         Decimal(traded[-1][4]),
-        total(5),
-        total(7),
+        column_sum(5),
+        column_sum(7),
         sum(row[8] for row in parts),
-        total(9),
-        total(10),
+        column_sum(9),
+        column_sum(10),
     ]
 
 
-def values(row: Row) -> Row:
+def row_values(row: Row) -> Row:
+    """Return the prices and sums of a row: all fields but the times and the last, unused one."""
     return [row[8] if field == 8 else Decimal(row[field]) for field in (1, 2, 3, 4, 5, 7, 8, 9, 10)]
 
 
-# --- which rows a window answers -------------------------------------------------------------------------
+# --- the rows of a window -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("market", "symbol"), [(SPOT, "BTCUSDT"), (USDM, "BTCUSDT"), (COINM, "BTCUSD_PERP")], ids=str)
 def test_a_window_is_inclusive_at_both_ends(sandbox: Sandbox, market: Market, symbol: str) -> None:
-    answer = rows(sandbox, market, symbol, startTime=JAN, endTime=JAN + 3 * MINUTE)
-    assert opens(answer) == [JAN, JAN + MINUTE, JAN + 2 * MINUTE, JAN + 3 * MINUTE]
-    assert opens(rows(sandbox, market, symbol, startTime=JAN, endTime=JAN)) == [JAN]
-    assert opens(rows(sandbox, market, symbol, startTime=JAN + 1, endTime=JAN + 2 * MINUTE - 1)) == [JAN + MINUTE]
+    actual = rows(sandbox, market, symbol, startTime=JAN, endTime=JAN + 3 * MINUTE)
+    assert open_times(actual) == [JAN, JAN + MINUTE, JAN + 2 * MINUTE, JAN + 3 * MINUTE]
+    assert open_times(rows(sandbox, market, symbol, startTime=JAN, endTime=JAN)) == [JAN]
+    assert open_times(rows(sandbox, market, symbol, startTime=JAN + 1, endTime=JAN + 2 * MINUTE - 1)) == [JAN + MINUTE]
 
 
 @pytest.mark.parametrize("market", [SPOT, USDM], ids=str)
-def test_spot_and_usdm_answer_the_oldest_rows_of_a_wide_window(sandbox: Sandbox, market: Market) -> None:
-    answer = rows(sandbox, market, startTime=JAN, endTime=JAN + DAY, limit=3)
-    assert opens(answer) == [JAN, JAN + MINUTE, JAN + 2 * MINUTE]
+def test_spot_and_usdm_return_the_oldest_rows_of_a_wide_window(sandbox: Sandbox, market: Market) -> None:
+    actual = rows(sandbox, market, startTime=JAN, endTime=JAN + DAY, limit=3)
+    assert open_times(actual) == [JAN, JAN + MINUTE, JAN + 2 * MINUTE]
 
 
-def test_coinm_counts_back_from_the_end(sandbox: Sandbox) -> None:
-    answer = rows(sandbox, COINM, "BTCUSD_PERP", startTime=JAN, endTime=JAN + DAY, limit=3)
-    assert opens(answer) == [JAN + DAY - 2 * MINUTE, JAN + DAY - MINUTE, JAN + DAY]
+def test_coinm_returns_the_newest_rows_of_a_wide_window(sandbox: Sandbox) -> None:
+    actual = rows(sandbox, COINM, "BTCUSD_PERP", startTime=JAN, endTime=JAN + DAY, limit=3)
+    assert open_times(actual) == [JAN + DAY - 2 * MINUTE, JAN + DAY - MINUTE, JAN + DAY]
 
 
-def test_coinm_completes_an_open_window_to_200_days(sandbox: Sandbox) -> None:
+def test_coinm_extends_an_open_window_to_200_days(sandbox: Sandbox) -> None:
     after = rows(sandbox, COINM, "BTCUSD_PERP", "1d", startTime=JAN, limit=1500)
     assert (after[0][0], after[-1][0], len(after)) == (JAN, JAN + 200 * DAY, 201)
     before = rows(sandbox, COINM, "BTCUSD_PERP", "1d", endTime=JAN, limit=1500)
     assert (before[0][0], before[-1][0]) == (JAN - 200 * DAY, JAN)
 
 
-def test_coinm_refuses_more_than_200_days(sandbox: Sandbox) -> None:
-    exactly = ask(sandbox, COINM, "BTCUSD_PERP", "1d", startTime=JAN, endTime=JAN + 200 * DAY)
+def test_coinm_rejects_windows_longer_than_200_days(sandbox: Sandbox) -> None:
+    exactly = get_klines(sandbox, COINM, "BTCUSD_PERP", "1d", startTime=JAN, endTime=JAN + 200 * DAY)
     assert exactly.status_code == 200
-    refused = ask(sandbox, COINM, "BTCUSD_PERP", "1d", startTime=JAN, endTime=JAN + 200 * DAY + 1)
-    assert refused.status_code == 400
-    assert refused.json() == {"code": -4088, "msg": "Maximum time interval is 200 days."}
+    rejected = get_klines(sandbox, COINM, "BTCUSD_PERP", "1d", startTime=JAN, endTime=JAN + 200 * DAY + 1)
+    assert rejected.status_code == 400
+    assert rejected.json() == {"code": -4088, "msg": "Maximum time interval is 200 days."}
 
 
 @pytest.mark.parametrize("market", [SPOT, USDM], ids=str)
-def test_without_a_start_the_newest_rows_are_answered(sandbox: Sandbox, market: Market) -> None:
-    assert opens(rows(sandbox, market, endTime=JAN, limit=2)) == [JAN - MINUTE, JAN]
+def test_a_window_without_start_returns_the_newest_rows(sandbox: Sandbox, market: Market) -> None:
+    assert open_times(rows(sandbox, market, endTime=JAN, limit=2)) == [JAN - MINUTE, JAN]
     before = sandbox.now_ms()
     newest = rows(sandbox, market, limit=2)
     assert newest[-1][0] in (before // MINUTE * MINUTE, sandbox.now_ms() // MINUTE * MINUTE)
@@ -163,21 +164,21 @@ def test_the_default_limit_is_500_and_spot_caps_at_1000(sandbox: Sandbox) -> Non
 
 
 def test_an_end_in_the_future_means_now(sandbox: Sandbox) -> None:
-    answer = rows(sandbox, startTime=sandbox.now_ms() - 3 * MINUTE, endTime=sandbox.now_ms() + DAY)
-    assert 3 <= len(answer) <= 4
+    actual = rows(sandbox, startTime=sandbox.now_ms() - 3 * MINUTE, endTime=sandbox.now_ms() + DAY)
+    assert 3 <= len(actual) <= 4
     for interval in INTERVALS:
         assert rows(sandbox, interval=interval.api_name, startTime=sandbox.now_ms() + 40 * DAY) == []
         assert rows(sandbox, interval=interval.api_name, startTime=10**20 - 1, endTime=10**20 - 1) == []
         assert rows(sandbox, interval=interval.api_name, startTime=0, endTime=0) == []
 
 
-def test_a_page_ends_where_the_next_begins(sandbox: Sandbox) -> None:
+def test_consecutive_pages_are_contiguous(sandbox: Sandbox) -> None:
     pages = [rows(sandbox, startTime=JAN + i * 700 * MINUTE, limit=700) for i in range(5)]
     assert [row for page in pages for row in page] == sandbox.rows("spot", "BTCUSDT", "1m", JAN, JAN + 3500 * MINUTE)
 
 
-def test_microseconds_are_understood_on_spot(sandbox: Sandbox) -> None:
-    assert opens(rows(sandbox, startTime=JAN * 1000, endTime=JAN * 1000)) == [JAN]
+def test_spot_accepts_microseconds(sandbox: Sandbox) -> None:
+    assert open_times(rows(sandbox, startTime=JAN * 1000, endTime=JAN * 1000)) == [JAN]
 
 
 # --- the candles -----------------------------------------------------------------------------------------
@@ -194,18 +195,18 @@ NUMBER = {places: re.compile(rf"\d+\.\d{{{places}}}" if places else r"\d+") for 
         (COINM, "BTCUSD_PERP", (1, 0, 8)),
     ],
 )
-def test_a_row_is_written_as_binance_writes_it(
+def test_rows_have_binances_number_format(
     sandbox: Sandbox, market: Market, symbol: str, places: tuple[int, int, int]
 ) -> None:
     price, volume, value = places
-    text = ask(sandbox, market, symbol, startTime=JAN, endTime=JAN + 100 * MINUTE - 1, limit=100).text
+    text = get_klines(sandbox, market, symbol, startTime=JAN, endTime=JAN + 100 * MINUTE - 1, limit=100).text
     assert " " not in text
     for i, row in enumerate(json.loads(text)):
         assert len(row) == 12
         assert (row[0], row[6], row[11]) == (JAN + i * MINUTE, JAN + (i + 1) * MINUTE - 1, "0")
         assert isinstance(row[8], int)
-        wanted = {1: price, 2: price, 3: price, 4: price, 5: volume, 7: value, 9: volume, 10: value}
-        assert all(NUMBER[digits].fullmatch(row[field]) for field, digits in wanted.items())
+        expected = {1: price, 2: price, 3: price, 4: price, 5: volume, 7: value, 9: volume, 10: value}
+        assert all(NUMBER[digits].fullmatch(row[field]) for field, digits in expected.items())
 
 
 SYMBOLS = [
@@ -231,28 +232,28 @@ def test_all_intervals_of_a_symbol_agree(sandbox: Sandbox, market: str, symbol: 
             size = interval.step // MINUTE
             assert len(coarse) * size == 1440
             for i, row in enumerate(coarse):
-                assert values(row) == added_up(minutes[i * size : (i + 1) * size]), interval
+                assert row_values(row) == aggregate(minutes[i * size : (i + 1) * size]), interval
     if market == "spot":
         seconds = sandbox.rows(market, symbol, "1s", day, day + HOUR)
         for i, row in enumerate(minutes[:60]):
-            assert values(row) == added_up(seconds[i * 60 : (i + 1) * 60])
+            assert row_values(row) == aggregate(seconds[i * 60 : (i + 1) * 60])
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1mo"])
 @pytest.mark.parametrize(("market", "symbol"), SYMBOLS)
-def test_intervals_beyond_a_day_are_sums_of_days(sandbox: Sandbox, market: str, symbol: str, interval: str) -> None:
+def test_multi_day_candles_are_aggregates_of_days(sandbox: Sandbox, market: str, symbol: str, interval: str) -> None:
     end = ms("2026-01-01")
     days = sandbox.rows(market, symbol, "1d", 0, end)
     coarse = sandbox.rows(market, symbol, interval, 0, end - 31 * DAY)
     by_open = {row[0]: row for row in days}
     for row in coarse:
         members = [by_open[time] for time in range(row[0], row[6], DAY) if time in by_open]
-        assert values(row) == added_up(members)
-    assert [row[6] + 1 for row in coarse[:-1]] == opens(coarse)[1:]
+        assert row_values(row) == aggregate(members)
+    assert [row[6] + 1 for row in coarse[:-1]] == open_times(coarse)[1:]
 
 
 @pytest.mark.parametrize(("market", "symbol"), SYMBOLS)
-def test_candles_make_sense(sandbox: Sandbox, market: str, symbol: str) -> None:
+def test_candles_are_consistent(sandbox: Sandbox, market: str, symbol: str) -> None:
     quiet = 0
     for name in ("1s", "1m", "1h", "1d", "1mo"):
         if name == "1s" and market != "spot":
@@ -280,16 +281,16 @@ def test_prices_do_not_jump_at_midnight(sandbox: Sandbox) -> None:
     assert [row[1] for row in days[1:]] == [row[4] for row in days[:-1]]
 
 
-def test_candles_are_the_same_in_every_sandbox(sandbox: Sandbox) -> None:
+def test_candles_are_deterministic(sandbox: Sandbox) -> None:
     with running_sandbox() as other:
         for market, symbol in SYMBOLS:
-            asked = (market, symbol, "15m", JAN, JAN + 5 * DAY)
-            assert other.rows(*asked) == sandbox.rows(*asked)
+            query = (market, symbol, "15m", JAN, JAN + 5 * DAY)
+            assert other.rows(*query) == sandbox.rows(*query)
     last_hour = sandbox.rows("spot", "ETHUSDT", "1s", JAN + DAY - HOUR, JAN + DAY)
-    assert added_up(last_hour) == values(sandbox.rows("spot", "ETHUSDT", "1h", JAN + DAY - HOUR, JAN + DAY)[0])
+    assert aggregate(last_hour) == row_values(sandbox.rows("spot", "ETHUSDT", "1h", JAN + DAY - HOUR, JAN + DAY)[0])
 
 
-def test_the_unfinished_candle_is_answered() -> None:
+def test_the_unfinished_candle_is_returned() -> None:
     options = SandboxOptions(clock_offset_ms=offset_to("2025-06-11T10:30:30"))
     with running_sandbox(options) as sandbox:
         now = ms("2025-06-11T10:30:30")
@@ -300,7 +301,7 @@ def test_the_unfinished_candle_is_answered() -> None:
         hour = rows(sandbox, interval="1h", limit=1)[0]
         done = sandbox.rows("spot", "BTCUSDT", "1m", hour[0], ms("2025-06-11T10:30:00"))
         traded_since = sandbox.rows("spot", "BTCUSDT", "1s", ms("2025-06-11T10:30:00"), second)
-        assert Decimal(hour[5]) >= added_up([*done, *traded_since])[4]
+        assert Decimal(hour[5]) >= aggregate([*done, *traded_since])[4]
         options.clock_offset_ms += DAY
         finished = sandbox.rows("spot", "BTCUSDT", "1h", hour[0], hour[0] + 1)[0]
         assert Decimal(finished[5]) > Decimal(hour[5])
@@ -309,19 +310,19 @@ def test_the_unfinished_candle_is_answered() -> None:
 
 def test_unfinished_candles_of_all_intervals_agree() -> None:
     with running_sandbox(SandboxOptions(clock_offset_ms=offset_to("2025-06-11T10:30:30.5"))) as sandbox:
-        while True:  # all within one second of the clock
+        while True:  # repeat until all requests fall into one second of the clock
             second = sandbox.now_ms() // SECOND
-            day = added_up(sandbox.rows("spot", "SOLUSDT", "1s", ms("2025-06-11"), sandbox.now_ms() + 1))
-            row = values(sandbox.rows("spot", "SOLUSDT", "1d", ms("2025-06-11"), sandbox.now_ms())[-1])
+            day = aggregate(sandbox.rows("spot", "SOLUSDT", "1s", ms("2025-06-11"), sandbox.now_ms() + 1))
+            row = row_values(sandbox.rows("spot", "SOLUSDT", "1d", ms("2025-06-11"), sandbox.now_ms())[-1])
             days = sandbox.rows("spot", "SOLUSDT", "1d", ms("2025-06-01"), sandbox.now_ms())
-            month = values(sandbox.rows("spot", "SOLUSDT", "1M", ms("2025-06-01"), sandbox.now_ms())[-1])
+            month = row_values(sandbox.rows("spot", "SOLUSDT", "1M", ms("2025-06-01"), sandbox.now_ms())[-1])
             if sandbox.now_ms() // SECOND == second:
                 break
         assert row == day
-        assert month == added_up(days)
+        assert month == aggregate(days)
 
 
-def test_a_listing_begins_within_its_day(sandbox: Sandbox) -> None:
+def test_candles_begin_at_the_listing_time(sandbox: Sandbox) -> None:
     listed = ms("2017-08-17T04:00:00")
     for interval, first in (
         ("1m", listed),
@@ -336,33 +337,33 @@ def test_a_listing_begins_within_its_day(sandbox: Sandbox) -> None:
     assert rows(sandbox, startTime=0, endTime=listed - 1) == []
     hours = sandbox.rows("spot", "BTCUSDT", "1h", 0, ms("2017-08-18"))
     assert len(hours) == 20
-    assert values(sandbox.rows("spot", "BTCUSDT", "1d", 0, ms("2017-08-18"))[0]) == added_up(hours)
+    assert row_values(sandbox.rows("spot", "BTCUSDT", "1d", 0, ms("2017-08-18"))[0]) == aggregate(hours)
     half = sandbox.rows("usdm", "1000SHIBUSDT", "1h", 0, ms("2021-05-10T12:00:00"))
     minutes = sandbox.rows("usdm", "1000SHIBUSDT", "1m", 0, ms("2021-05-10T12:00:00"))
-    assert (opens(half), len(minutes)) == ([ms("2021-05-10T11:00:00")], 30)
-    assert values(half[0]) == added_up(minutes)
+    assert (open_times(half), len(minutes)) == ([ms("2021-05-10T11:00:00")], 30)
+    assert row_values(half[0]) == aggregate(minutes)
 
 
 @pytest.mark.parametrize(("symbol", "phase"), [("BTCUSDT", 1), ("SOLUSDT", 2), ("DOTUSDT", 0), ("XRPUSDT", 0)])
-def test_three_day_candles_follow_the_day_of_listing(sandbox: Sandbox, symbol: str, phase: int) -> None:
-    answer = rows(sandbox, symbol=symbol, interval="3d", startTime=JAN, limit=50)
-    assert {time // DAY % 3 for time in opens(answer)} == {phase}
+def test_3d_candles_depend_on_the_day_of_listing(sandbox: Sandbox, symbol: str, phase: int) -> None:
+    actual = rows(sandbox, symbol=symbol, interval="3d", startTime=JAN, limit=50)
+    assert {time // DAY % 3 for time in open_times(actual)} == {phase}
 
 
 def test_a_delivered_contract_keeps_its_candles_but_is_not_listed(sandbox: Sandbox) -> None:
     delivered = ms("2020-09-25T08:00:00")
     info = requests.get(f"{sandbox.url}/dapi/v1/exchangeInfo", timeout=10).json()
     assert "BTCUSD_200925" not in {entry["symbol"] for entry in info["symbols"]}
-    answer = rows(sandbox, COINM, "BTCUSD_200925", startTime=delivered - HOUR, endTime=delivered + DAY)
-    assert (len(answer), answer[-1][0]) == (60, delivered - MINUTE)
+    actual = rows(sandbox, COINM, "BTCUSD_200925", startTime=delivered - HOUR, endTime=delivered + DAY)
+    assert (len(actual), actual[-1][0]) == (60, delivered - MINUTE)
     day = sandbox.rows("coinm", "BTCUSD_200925", "1d", ms("2020-09-25"), ms("2020-09-27"))
     hours = sandbox.rows("coinm", "BTCUSD_200925", "1h", ms("2020-09-25"), ms("2020-09-27"))
     assert (len(day), len(hours)) == (1, 8)
-    assert values(day[0]) == added_up(hours)
-    assert rows(sandbox, COINM, "BTCUSD_200925", limit=5) == answer[-5:]
+    assert row_values(day[0]) == aggregate(hours)
+    assert rows(sandbox, COINM, "BTCUSD_200925", limit=5) == actual[-5:]
 
 
-# --- requests that are refused ---------------------------------------------------------------------------
+# --- rejected requests ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -379,10 +380,10 @@ def test_a_delivered_contract_keeps_its_candles_but_is_not_listed(sandbox: Sandb
         (SPOT, {"startTime": "-5"}, -1100, None),
         (SPOT, {"startTime": ""}, -1105, None),
         (USDM, {"limit": "1501"}, -1130, "Data sent for parameter 'limit' is not valid."),
-        (SPOT, {"colour": "1"}, -1104, "Not all sent parameters were read; read '2' parameter(s) but was sent '3'."),
+        (SPOT, {"color": "1"}, -1104, "Not all sent parameters were read; read '2' parameter(s) but was sent '3'."),
     ],
 )
-def test_invalid_requests_are_refused_as_binance_does(
+def test_invalid_requests_get_binances_errors(
     sandbox: Sandbox, market: Market, params: dict[str, str], code: int, message: str | None
 ) -> None:
     query = {"symbol": "BTCUSDT", "interval": "1m"} | params
@@ -393,7 +394,7 @@ def test_invalid_requests_are_refused_as_binance_does(
     assert int(response.headers[USED_WEIGHT_HEADER]) >= 1
 
 
-def test_futures_take_lower_case_symbols_and_names_in_other_scripts(sandbox: Sandbox) -> None:
+def test_futures_accept_lower_case_and_non_latin_symbols(sandbox: Sandbox) -> None:
     assert rows(sandbox, USDM, "btcusdt", startTime=JAN, limit=1) == rows(sandbox, USDM, startTime=JAN, limit=1)
     assert len(rows(sandbox, COINM, "btcusd_perp", limit=1)) == 1
     assert len(rows(sandbox, USDM, "币安人生USDT", limit=1)) == 1
@@ -409,7 +410,7 @@ def test_unknown_paths_are_not_found(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("market", MARKETS.values(), ids=str)
-def test_exchange_info_names_symbols_and_the_limit(market: Market) -> None:
+def test_exchange_info_contains_symbols_and_the_weight_limit(market: Market) -> None:
     with running_sandbox(SandboxOptions(limits={"spot": 1234, "futures": 777})) as sandbox:
         info = requests.get(f"{sandbox.url}{market.api}/exchangeInfo", timeout=10).json()
         assert abs(info["serverTime"] - sandbox.now_ms()) < 5000
@@ -432,23 +433,25 @@ def test_exchange_info_names_symbols_and_the_limit(market: Market) -> None:
 
 
 @pytest.mark.parametrize("market", MARKETS.values(), ids=str)
-def test_every_answer_tells_the_sandbox_its_time_and_its_weight(market: Market) -> None:
+def test_every_response_has_sandbox_date_and_weight_headers(market: Market) -> None:
     with running_sandbox(SandboxOptions(clock_offset_ms=offset_to("2025-03-04T05:06:07"))) as sandbox:
         paths = [f"{market.api}/{name}" for name in ("time", "ping", "exchangeInfo", "klines")]
-        answers = [requests.get(sandbox.url + path, timeout=10) for path in paths]
-    used = [int(answer.headers[USED_WEIGHT_HEADER]) for answer in answers]
+        responses = [requests.get(sandbox.url + path, timeout=10) for path in paths]
+    used = [int(response.headers[USED_WEIGHT_HEADER]) for response in responses]
     default = 2 if market is SPOT else 5
     assert used == [1, 2, 2 + market.info_weight, 2 + market.info_weight + default]
-    assert answers[3].status_code == 400
-    for answer in answers:
-        assert answer.headers[SANDBOX_HEADER] == "1"
-        assert answer.headers["Content-Type"].startswith("application/json")
-        assert abs(parsedate_to_datetime(answer.headers["Date"]).timestamp() * 1000 - ms("2025-03-04T05:06:07")) < 9000
-        assert answer.headers["Date"].count("GMT") == 1
-        assert "Server" not in answer.headers
-        assert ("x-mbx-used-weight" in answer.headers) == (market is SPOT)
-    assert abs(answers[0].json()["serverTime"] - ms("2025-03-04T05:06:07")) < 9000
-    assert answers[1].json() == {}
+    assert responses[3].status_code == 400
+    for response in responses:
+        assert response.headers[SANDBOX_HEADER] == "1"
+        assert response.headers["Content-Type"].startswith("application/json")
+        assert (
+            abs(parsedate_to_datetime(response.headers["Date"]).timestamp() * 1000 - ms("2025-03-04T05:06:07")) < 9000
+        )
+        assert response.headers["Date"].count("GMT") == 1
+        assert "Server" not in response.headers
+        assert ("x-mbx-used-weight" in response.headers) == (market is SPOT)
+    assert abs(responses[0].json()["serverTime"] - ms("2025-03-04T05:06:07")) < 9000
+    assert responses[1].json() == {}
 
 
 # --- limits ----------------------------------------------------------------------------------------------
@@ -462,36 +465,36 @@ FUTURES_WEIGHTS = ((1, 1), (99, 1), (100, 2), (499, 2), (500, 5), (1000, 5), (10
     [(SPOT, ((1, 2), (1000, 2))), (USDM, FUTURES_WEIGHTS), (COINM, FUTURES_WEIGHTS)],
     ids=["spot", "usdm", "coinm"],
 )
-def test_weights_by_limit_are_in_the_header(market: Market, weights: tuple[tuple[int, int], ...]) -> None:
+def test_the_request_weight_depends_on_the_limit(market: Market, weights: tuple[tuple[int, int], ...]) -> None:
     with running_sandbox(SandboxOptions(clock_offset_ms=offset_to("2025-01-01T00:00:05"))) as sandbox:
         used = 0
         for limit, weight in weights:
-            answer = ask(sandbox, market, "BTCUSD_PERP" if market is COINM else "BTCUSDT", "1h", limit=limit)
+            response = get_klines(sandbox, market, "BTCUSD_PERP" if market is COINM else "BTCUSDT", "1h", limit=limit)
             used += weight
-            assert int(answer.headers[USED_WEIGHT_HEADER]) == used
+            assert int(response.headers[USED_WEIGHT_HEADER]) == used
             assert sandbox.requests[-1].weight == weight
 
 
 @pytest.mark.parametrize("params", [{"limit": 1501}, {}], ids=["too many rows", "no limit"])
-def test_a_refused_call_and_one_without_limit_cost_too(params: dict[str, int]) -> None:
+def test_rejected_requests_and_requests_without_limit_cost_weight(params: dict[str, Any]) -> None:
     with running_sandbox(SandboxOptions(clock_offset_ms=offset_to("2025-01-01T00:00:05"))) as sandbox:
-        answer = ask(sandbox, USDM, **params)
-        assert int(answer.headers[USED_WEIGHT_HEADER]) == (10 if params else 5)
-        assert answer.status_code == (400 if params else 200)
+        response = get_klines(sandbox, USDM, **params)
+        assert int(response.headers[USED_WEIGHT_HEADER]) == (10 if params else 5)
+        assert response.status_code == (400 if params else 200)
 
 
-def test_too_much_weight_is_429_and_then_418() -> None:
+def test_exceeding_the_weight_limit_leads_to_429_and_then_418() -> None:
     options = SandboxOptions(limits={"spot": 10}, clock_offset_ms=offset_to("2025-01-01T00:00:05"))
     with running_sandbox(options) as sandbox:
-        answers = [ask(sandbox, limit=1) for _ in range(18)]
-        assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 11 + [418] * 2
-        refused, banned = answers[5], answers[-1]
-        assert refused.json() == {
+        responses = [get_klines(sandbox, limit=1) for _ in range(18)]
+        assert [response.status_code for response in responses] == [200] * 5 + [429] * 11 + [418] * 2
+        rejected, banned = responses[5], responses[-1]
+        assert rejected.json() == {
             "code": -1003,
             "msg": "Too much request weight used; current limit is 10 request weight per 1 MINUTE. "
             "Please use WebSocket Streams for live updates to avoid polling the API.",
         }
-        assert 45 <= int(refused.headers["Retry-After"]) <= 55
+        assert 45 <= int(rejected.headers["Retry-After"]) <= 55
         assert banned.json()["code"] == -1003
         until = re.fullmatch(
             r"Way too much request weight used; IP banned until (\d+)\. "
@@ -501,46 +504,46 @@ def test_too_much_weight_is_429_and_then_418() -> None:
         assert until is not None
         assert 110_000 < int(until[1]) - sandbox.now_ms() <= 120_000
         assert 110 <= int(banned.headers["Retry-After"]) <= 120
-        assert [int(answer.headers[USED_WEIGHT_HEADER]) for answer in answers] == list(range(2, 38, 2))
-        assert ask(sandbox, USDM, limit=1).status_code == 200
+        assert [int(response.headers[USED_WEIGHT_HEADER]) for response in responses] == list(range(2, 38, 2))
+        assert get_klines(sandbox, USDM, limit=1).status_code == 200
         options.clock_offset_ms += MINUTE
-        assert ask(sandbox, limit=1).status_code == 418
+        assert get_klines(sandbox, limit=1).status_code == 418
         options.clock_offset_ms += MINUTE
-        assert ask(sandbox, limit=1).status_code == 200
+        assert get_klines(sandbox, limit=1).status_code == 200
 
 
-def test_the_counter_begins_anew_with_the_minute() -> None:
+def test_the_weight_counter_resets_every_minute() -> None:
     options = SandboxOptions(limits={"spot": 2}, clock_offset_ms=offset_to("2025-01-01T00:00:30"))
     with running_sandbox(options) as sandbox:
-        assert [ask(sandbox, limit=1).status_code for _ in range(2)] == [200, 429]
+        assert [get_klines(sandbox, limit=1).status_code for _ in range(2)] == [200, 429]
         options.clock_offset_ms = offset_to("2025-01-01T00:01:00")
-        answer = ask(sandbox, limit=1)
-        assert (answer.status_code, answer.headers[USED_WEIGHT_HEADER]) == (200, "2")
+        response = get_klines(sandbox, limit=1)
+        assert (response.status_code, response.headers[USED_WEIGHT_HEADER]) == (200, "2")
 
 
-def test_usdm_and_coinm_share_their_weight() -> None:
+def test_usdm_and_coinm_share_a_weight_limit() -> None:
     with running_sandbox(SandboxOptions(clock_offset_ms=offset_to("2025-01-01T00:00:05"))) as sandbox:
-        ask(sandbox, USDM, limit=1500)
-        assert ask(sandbox, COINM, "BTCUSD_PERP", limit=1).headers[USED_WEIGHT_HEADER] == "11"
-        assert ask(sandbox, limit=1).headers[USED_WEIGHT_HEADER] == "2"
+        get_klines(sandbox, USDM, limit=1500)
+        assert get_klines(sandbox, COINM, "BTCUSD_PERP", limit=1).headers[USED_WEIGHT_HEADER] == "11"
+        assert get_klines(sandbox, limit=1).headers[USED_WEIGHT_HEADER] == "2"
 
 
-def test_the_round_trip_takes_as_long_as_asked() -> None:
+def test_the_round_trip_time_is_configurable() -> None:
     with running_sandbox(SandboxOptions(rtt_ms=60, jitter_ms=10)) as sandbox:
         begin = time.perf_counter()
-        ask(sandbox, limit=1)
+        get_klines(sandbox, limit=1)
         assert 0.06 <= time.perf_counter() - begin < 1
 
 
 # --- the sandbox's own endpoints -------------------------------------------------------------------------
 
 
-def test_requests_are_remembered() -> None:
+def test_requests_are_logged() -> None:
     with running_sandbox() as sandbox:
-        ask(sandbox, limit=1)
-        ask(sandbox, symbol="NOSUCHUSDT")
+        get_klines(sandbox, limit=1)
+        get_klines(sandbox, symbol="NOSUCHUSDT")
         served = sandbox.requests
-        assert [(one.path, one.status, one.weight) for one in served] == [
+        assert [(request.path, request.status, request.weight) for request in served] == [
             ("/api/v3/klines", 200, 2),
             ("/api/v3/klines", 400, 2),
         ]
@@ -550,189 +553,192 @@ def test_requests_are_remembered() -> None:
         assert summary == {"count": 2, "by_status": {"200": 1, "400": 1}, "weight": {"spot": 4}}
 
 
-def test_faults_can_be_set_over_http(faulty: Sandbox) -> None:
+def test_faults_can_be_set_over_http(faulty_sandbox: Sandbox) -> None:
     def post(faults: object) -> requests.Response:
-        return requests.post(f"{faulty.url}/sandbox/faults", json=faults, timeout=10)
+        return requests.post(f"{faulty_sandbox.url}/sandbox/faults", json=faults, timeout=10)
 
     assert post([asdict(Fault("empty"))]).status_code == 200
-    assert rows(faulty, limit=5) == []
+    assert rows(faulty_sandbox, limit=5) == []
     assert post([]).status_code == 200
-    assert len(rows(faulty, limit=5)) == 5
+    assert len(rows(faulty_sandbox, limit=5)) == 5
     assert post([{"kind": "no such"}]).status_code == 400
-    assert post([{"kind": "empty", "colour": 1}]).status_code == 400
+    assert post([{"kind": "empty", "color": 1}]).status_code == 400
     assert post({"kind": "empty"}).status_code == 400
 
 
 # --- faults ----------------------------------------------------------------------------------------------
 
-WINDOW = {"startTime": JAN, "endTime": JAN + 10 * MINUTE - 1, "limit": 1000}
+WINDOW: dict[str, Any] = {"startTime": JAN, "endTime": JAN + 10 * MINUTE - 1, "limit": 1000}
 
 
-def test_a_fault_needs_a_kind_that_exists() -> None:
-    with pytest.raises(ValueError, match="there is no fault 'no such'"):
+def test_unknown_fault_kinds_and_invalid_statuses_are_rejected() -> None:
+    with pytest.raises(ValueError, match="unknown fault kind 'no such'"):
         Fault("no such")
     with pytest.raises(ValueError, match="status 42"):
         Fault("status", value=42)
 
 
-def test_rows_can_be_missing_in_every_interval(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("missing_row", start=JAN + 3 * MINUTE, end=JAN + 5 * MINUTE))
-    truth = faulty.rows("spot", "BTCUSDT", "1m", JAN, JAN + 10 * MINUTE)
-    assert rows(faulty, **WINDOW) == truth[:3] + truth[5:]
-    faulty.faults.add(Fault("missing_row", start=JAN, end=JAN + DAY))
-    assert opens(rows(faulty, interval="1d", startTime=JAN - DAY, endTime=JAN + DAY)) == [JAN - DAY, JAN + DAY]
+def test_rows_can_be_missing_in_any_interval(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("missing_row", start=JAN + 3 * MINUTE, end=JAN + 5 * MINUTE))
+    expected = faulty_sandbox.rows("spot", "BTCUSDT", "1m", JAN, JAN + 10 * MINUTE)
+    assert rows(faulty_sandbox, **WINDOW) == expected[:3] + expected[5:]
+    faulty_sandbox.faults.add(Fault("missing_row", start=JAN, end=JAN + DAY))
+    assert open_times(rows(faulty_sandbox, interval="1d", startTime=JAN - DAY, endTime=JAN + DAY)) == [
+        JAN - DAY,
+        JAN + DAY,
+    ]
 
 
-def spoiled(sandbox: Sandbox, kind: str, value: int | None = None) -> tuple[Any, list[Row]]:
-    """The JSON value of ten minutes with a fault at the fifth of them, and the truth."""
+def corrupted_window(sandbox: Sandbox, kind: str, value: int | None = None) -> tuple[Any, list[Row]]:
+    """Return the JSON value of ten minutes with a fault in the fifth minute, and the expected rows."""
     sandbox.faults.add(Fault(kind, start=JAN + 4 * MINUTE, end=JAN + 5 * MINUTE, value=value))
-    return ask(sandbox, **WINDOW).json(), sandbox.rows("spot", "BTCUSDT", "1m", JAN, JAN + 10 * MINUTE)
+    return get_klines(sandbox, **WINDOW).json(), sandbox.rows("spot", "BTCUSDT", "1m", JAN, JAN + 10 * MINUTE)
 
 
-def test_an_answer_can_be_empty(faulty: Sandbox) -> None:
-    assert spoiled(faulty, "empty")[0] == []
+def test_a_response_can_be_empty(faulty_sandbox: Sandbox) -> None:
+    assert corrupted_window(faulty_sandbox, "empty")[0] == []
 
 
-def test_a_row_can_be_doubled(faulty: Sandbox) -> None:
-    answer, truth = spoiled(faulty, "doubled_row")
-    assert answer == [*truth[:5], *truth[4:]]
+def test_a_row_can_be_duplicated(faulty_sandbox: Sandbox) -> None:
+    actual, expected = corrupted_window(faulty_sandbox, "doubled_row")
+    assert actual == [*expected[:5], *expected[4:]]
 
 
-def test_rows_can_be_out_of_order(faulty: Sandbox) -> None:
-    answer, truth = spoiled(faulty, "unordered")
-    assert answer != truth
-    assert sorted(answer) == truth
+def test_rows_can_be_out_of_order(faulty_sandbox: Sandbox) -> None:
+    actual, expected = corrupted_window(faulty_sandbox, "unordered")
+    assert actual != expected
+    assert sorted(actual) == expected
 
 
 @pytest.mark.parametrize("shift", [None, 250])
-def test_a_row_can_be_off_the_grid(faulty: Sandbox, shift: int | None) -> None:
-    answer, truth = spoiled(faulty, "off_grid", shift)
-    assert answer[4][0] == truth[4][0] + (shift or 1)
-    assert answer[:4] + answer[5:] == truth[:4] + truth[5:]
+def test_a_row_can_be_off_the_grid(faulty_sandbox: Sandbox, shift: int | None) -> None:
+    actual, expected = corrupted_window(faulty_sandbox, "off_grid", shift)
+    assert actual[4][0] == expected[4][0] + (shift or 1)
+    assert actual[:4] + actual[5:] == expected[:4] + expected[5:]
 
 
-def test_a_row_from_outside_the_window_can_be_in_front(faulty: Sandbox) -> None:
-    answer, truth = spoiled(faulty, "outside")
-    assert answer[1:] == truth
-    assert answer[0][0] == JAN - MINUTE
+def test_a_row_before_the_window_can_be_added(faulty_sandbox: Sandbox) -> None:
+    actual, expected = corrupted_window(faulty_sandbox, "outside")
+    assert actual[1:] == expected
+    assert actual[0][0] == JAN - MINUTE
 
 
-def test_prices_can_contradict_each_other(faulty: Sandbox) -> None:
-    answer, truth = spoiled(faulty, "bad_prices")
-    assert Decimal(answer[4][3]) > Decimal(answer[4][2])
-    assert answer[:4] + answer[5:] == truth[:4] + truth[5:]
+def test_prices_can_be_inconsistent(faulty_sandbox: Sandbox) -> None:
+    actual, expected = corrupted_window(faulty_sandbox, "bad_prices")
+    assert Decimal(actual[4][3]) > Decimal(actual[4][2])
+    assert actual[:4] + actual[5:] == expected[:4] + expected[5:]
 
 
-def test_a_volume_can_be_negative(faulty: Sandbox) -> None:
-    assert Decimal(spoiled(faulty, "negative_volume")[0][4][5]) < 0
+def test_a_volume_can_be_negative(faulty_sandbox: Sandbox) -> None:
+    assert Decimal(corrupted_window(faulty_sandbox, "negative_volume")[0][4][5]) < 0
 
 
 @pytest.mark.parametrize(("kind", "value"), [("nan", "NaN"), ("empty_strings", ""), ("null", None)])
-def test_a_price_can_be_no_number(faulty: Sandbox, kind: str, value: str | None) -> None:
-    answer, truth = spoiled(faulty, kind)
-    assert answer[4][4] == value
-    assert answer[:4] + answer[5:] == truth[:4] + truth[5:]
+def test_a_price_can_be_not_a_number(faulty_sandbox: Sandbox, kind: str, value: str | None) -> None:
+    actual, expected = corrupted_window(faulty_sandbox, kind)
+    assert actual[4][4] == value
+    assert actual[:4] + actual[5:] == expected[:4] + expected[5:]
 
 
-def test_the_layout_can_be_another(faulty: Sandbox) -> None:
-    def answer(kind: str) -> tuple[Any, list[Row]]:
-        faulty.faults.clear()
-        return spoiled(faulty, kind)
+def test_the_layout_can_be_different(faulty_sandbox: Sandbox) -> None:
+    def corrupt(kind: str) -> tuple[Any, list[Row]]:
+        faulty_sandbox.faults.clear()
+        return corrupted_window(faulty_sandbox, kind)
 
-    value, truth = answer("json_object")
-    assert value == {"data": truth}
-    assert answer("nested")[0] == [truth]
-    assert answer("fields_11")[0] == [row[:11] for row in truth]
-    assert {len(row) for row in answer("fields_13")[0]} == {13}
-    assert {type(field) for row in answer("numbers_as_strings")[0] for field in row} == {str}
-    assert {type(field) for row in answer("strings_as_numbers")[0] for field in row} == {int, float}
+    value, expected = corrupt("json_object")
+    assert value == {"data": expected}
+    assert corrupt("nested")[0] == [expected]
+    assert corrupt("fields_11")[0] == [row[:11] for row in expected]
+    assert {len(row) for row in corrupt("fields_13")[0]} == {13}
+    assert {type(field) for row in corrupt("numbers_as_strings")[0] for field in row} == {str}
+    assert {type(field) for row in corrupt("strings_as_numbers")[0] for field in row} == {int, float}
 
 
 @pytest.mark.parametrize("kind", ["broken_json", "truncated_json"])
-def test_json_can_be_broken_in_a_sound_answer(faulty: Sandbox, kind: str) -> None:
-    faulty.faults.add(Fault(kind))
-    answer = ask(faulty, **WINDOW)
-    assert answer.status_code == 200
-    assert int(answer.headers["Content-Length"]) == len(answer.content)
+def test_json_can_be_invalid_in_a_complete_response(faulty_sandbox: Sandbox, kind: str) -> None:
+    faulty_sandbox.faults.add(Fault(kind))
+    response = get_klines(faulty_sandbox, **WINDOW)
+    assert response.status_code == 200
+    assert int(response.headers["Content-Length"]) == len(response.content)
     with pytest.raises(ValueError, match=r"(?i)expecting|unterminated|delimiter|property name"):
-        json.loads(answer.content)
+        json.loads(response.content)
 
 
 @pytest.mark.parametrize(
     ("value", "status", "code"),
     [(408, 408, -1007), (418, 418, -1003), (429, 429, -1003), (451, 451, 0), (500, 500, -1000), (503, 503, -1008)],
 )
-def test_a_status_comes_with_its_body(faulty: Sandbox, value: int, status: int, code: int) -> None:
-    faulty.faults.add(Fault("status", value=value))
-    answer = ask(faulty, **WINDOW)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert ("Retry-After" in answer.headers) == (status in (418, 429))
-    assert answer.headers[SANDBOX_HEADER] == "1"
+def test_an_error_status_has_binances_body(faulty_sandbox: Sandbox, value: int, status: int, code: int) -> None:
+    faulty_sandbox.faults.add(Fault("status", value=value))
+    response = get_klines(faulty_sandbox, **WINDOW)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert ("Retry-After" in response.headers) == (status in (418, 429))
+    assert response.headers[SANDBOX_HEADER] == "1"
 
 
-def test_some_bodies_are_no_json_or_lack_a_code(faulty: Sandbox) -> None:
+def test_some_error_bodies_are_not_json_or_lack_a_code(faulty_sandbox: Sandbox) -> None:
     for status in (403, 502):
-        faulty.faults.replace([Fault("status", value=status)])
-        answer = ask(faulty, **WINDOW)
-        assert answer.status_code == status
-        assert answer.headers["Content-Type"] == "text/html"
-        assert answer.text.lower().startswith("<html>")
-    faulty.faults.replace([Fault("status", value="503-no-code")])
-    answer = ask(faulty, **WINDOW)
-    assert answer.status_code == 503
-    assert "code" not in answer.json()
-    assert "msg" in answer.json()
+        faulty_sandbox.faults.replace([Fault("status", value=status)])
+        response = get_klines(faulty_sandbox, **WINDOW)
+        assert response.status_code == status
+        assert response.headers["Content-Type"] == "text/html"
+        assert response.text.lower().startswith("<html>")
+    faulty_sandbox.faults.replace([Fault("status", value="503-no-code")])
+    response = get_klines(faulty_sandbox, **WINDOW)
+    assert response.status_code == 503
+    assert "code" not in response.json()
+    assert "msg" in response.json()
 
 
-def test_a_symbol_can_be_disowned(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("invalid_symbol", symbol="ETHUSDT"))
-    answer = ask(faulty, symbol="ETHUSDT")
-    assert (answer.status_code, answer.json()) == (400, {"code": -1121, "msg": "Invalid symbol."})
-    assert ask(faulty).status_code == 200
+def test_a_symbol_can_be_reported_as_invalid(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("invalid_symbol", symbol="ETHUSDT"))
+    response = get_klines(faulty_sandbox, symbol="ETHUSDT")
+    assert (response.status_code, response.json()) == (400, {"code": -1121, "msg": "Invalid symbol."})
+    assert get_klines(faulty_sandbox).status_code == 200
 
 
-def test_a_body_can_be_shorter_than_announced(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("truncated_body"))
+def test_a_body_can_be_shorter_than_its_content_length(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("truncated_body"))
     with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
-        ask(faulty, **WINDOW)
+        get_klines(faulty_sandbox, **WINDOW)
 
 
-def test_a_connection_can_be_reset_before_the_answer(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("reset", times=1))
+def test_a_connection_can_be_reset_before_the_response(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("reset", times=1))
     with pytest.raises(requests.exceptions.ConnectionError, match="reset"):
-        ask(faulty, **WINDOW)
-    assert faulty.requests[-1].status == 0
-    assert ask(faulty, **WINDOW).status_code == 200
+        get_klines(faulty_sandbox, **WINDOW)
+    assert faulty_sandbox.requests[-1].status == 0
+    assert get_klines(faulty_sandbox, **WINDOW).status_code == 200
 
 
-def test_a_connection_can_be_reset_amid_the_body(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("reset_amid_body"))
+def test_a_connection_can_be_reset_within_the_body(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("reset_amid_body"))
     with requests.get(
-        f"{faulty.url}/api/v3/klines",
+        f"{faulty_sandbox.url}/api/v3/klines",
         params={"symbol": "BTCUSDT", "interval": "1m", "limit": "1000"},
         stream=True,
         timeout=10,
-    ) as answer:
-        assert answer.status_code == 200
+    ) as response:
+        assert response.status_code == 200
         with pytest.raises(requests.exceptions.RequestException, match="reset"):
-            _ = answer.content
+            _ = response.content
 
 
-def test_an_answer_can_stay_away(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("hang", times=1))
+def test_a_request_can_hang(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("hang", times=1))
     with pytest.raises(requests.exceptions.ReadTimeout):
-        requests.get(f"{faulty.url}/api/v3/klines?symbol=BTCUSDT&interval=1m", timeout=0.3)
-    assert ask(faulty).status_code == 200
+        requests.get(f"{faulty_sandbox.url}/api/v3/klines?symbol=BTCUSDT&interval=1m", timeout=0.3)
+    assert get_klines(faulty_sandbox).status_code == 200
 
 
-def test_a_hanging_client_does_not_delay_the_end() -> None:
+def test_a_hanging_request_does_not_delay_the_shutdown() -> None:
     with running_sandbox() as sandbox:
         sandbox.faults.add(Fault("hang"))
         errors: list[Exception] = []
 
         def hang() -> None:
             try:
-                ask(sandbox)
+                get_klines(sandbox)
             except requests.exceptions.ConnectionError as error:
                 errors.append(error)
 
@@ -746,11 +752,11 @@ def test_a_hanging_client_does_not_delay_the_end() -> None:
     assert len(errors) == 1
 
 
-def test_a_fault_concerns_what_it_names(faulty: Sandbox) -> None:
+def test_a_fault_affects_only_what_it_selects(faulty_sandbox: Sandbox) -> None:
     def is_empty(market: Market, symbol: str, start: int, end: int) -> bool:
-        return not rows(faulty, market, symbol, startTime=start, endTime=end)
+        return not rows(faulty_sandbox, market, symbol, startTime=start, endTime=end)
 
-    faulty.faults.add(Fault("empty", market="usdm", symbol="ETHUSDT", start=JAN, end=JAN + HOUR))
+    faulty_sandbox.faults.add(Fault("empty", market="usdm", symbol="ETHUSDT", start=JAN, end=JAN + HOUR))
     assert is_empty(USDM, "ETHUSDT", JAN, JAN + MINUTE)
     assert is_empty(USDM, "ethusdt", JAN - HOUR, JAN)
     assert not is_empty(SPOT, "ETHUSDT", JAN, JAN + MINUTE)
@@ -759,35 +765,35 @@ def test_a_fault_concerns_what_it_names(faulty: Sandbox) -> None:
     assert not is_empty(USDM, "ETHUSDT", JAN - HOUR, JAN - 1)
 
 
-def test_a_fault_can_be_limited_in_number_and_share(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("empty", times=2))
-    assert [len(rows(faulty, limit=1)) for _ in range(4)] == [0, 0, 1, 1]
+def test_a_fault_can_be_limited_in_number_and_share(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("empty", times=2))
+    assert [len(rows(faulty_sandbox, limit=1)) for _ in range(4)] == [0, 0, 1, 1]
 
-    def met() -> list[int]:
-        faulty.faults.replace([Fault("empty", share=0.3)])
-        return [len(rows(faulty, limit=1)) for _ in range(100)]
+    def row_counts() -> list[int]:
+        faulty_sandbox.faults.replace([Fault("empty", share=0.3)])
+        return [len(rows(faulty_sandbox, limit=1)) for _ in range(100)]
 
-    first = met()
+    first = row_counts()
     assert 15 <= first.count(0) <= 45
-    assert met() == first
+    assert row_counts() == first
 
 
-def test_a_fault_can_concern_another_endpoint(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("status", value=500, path="exchangeInfo"))
-    assert requests.get(f"{faulty.url}/api/v3/exchangeInfo", timeout=10).status_code == 500
-    assert ask(faulty, limit=1).status_code == 200
+def test_a_fault_can_affect_another_endpoint(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("status", value=500, path="exchangeInfo"))
+    assert requests.get(f"{faulty_sandbox.url}/api/v3/exchangeInfo", timeout=10).status_code == 500
+    assert get_klines(faulty_sandbox, limit=1).status_code == 200
 
 
-def test_faults_do_not_change_the_truth(faulty: Sandbox) -> None:
-    faulty.faults.add(Fault("empty"))
-    assert len(faulty.rows("spot", "BTCUSDT", "1m", JAN, JAN + HOUR)) == 60
+def test_faults_do_not_change_the_expected_rows(faulty_sandbox: Sandbox) -> None:
+    faulty_sandbox.faults.add(Fault("empty"))
+    assert len(faulty_sandbox.rows("spot", "BTCUSDT", "1m", JAN, JAN + HOUR)) == 60
 
 
 # --- replay ----------------------------------------------------------------------------------------------
 
 
 def recorded_csv(name: str) -> list[Row]:
-    """The rows of a recorded archive file as klines would send them."""
+    """Return the rows of a recorded archive file as klines sends them."""
     path = RECORDINGS / name
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
@@ -819,44 +825,44 @@ def recorded_csv(name: str) -> list[Row]:
 def test_archive_files_are_replayed_row_for_row(replay: Sandbox, name: str) -> None:
     market, file = name.split("/")
     symbol, interval, _ = file.split("-", 2)
-    wanted = recorded_csv(name)
-    assert replay.rows(market, symbol, interval, wanted[0][0], wanted[-1][0] + 1) == wanted
+    expected = recorded_csv(name)
+    assert replay.rows(market, symbol, interval, expected[0][0], expected[-1][0] + 1) == expected
 
 
 @needs_recordings
 @pytest.mark.parametrize("path", sorted((RECORDINGS / "spot").glob("REST_*.json")), ids=lambda path: path.name)
 def test_recorded_rest_rows_are_replayed(replay: Sandbox, path: Path) -> None:
     _, market, symbol, interval, _ = path.stem.split("_")
-    wanted = json.loads(path.read_text("utf-8"))
-    assert replay.rows(market, symbol, interval, wanted[0][0], wanted[-1][0] + 1) == wanted
+    expected = json.loads(path.read_text("utf-8"))
+    assert replay.rows(market, symbol, interval, expected[0][0], expected[-1][0] + 1) == expected
 
 
 @needs_recordings
 @pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*/gct_*klines*.json")), ids=lambda path: path.name)
-def test_recorded_requests_get_their_recorded_answers(replay: Sandbox, path: Path) -> None:
+def test_recorded_requests_get_their_recorded_responses(replay: Sandbox, path: Path) -> None:
     pair = json.loads(path.read_text("utf-8"))
     if "startTime" not in pair["query"]:
-        pytest.skip("the newest rows of another day")
-    answer = requests.get(f"{replay.url}{pair['path']}?{pair['query']}", timeout=10)
-    assert answer.json() == pair["body"]
+        pytest.skip("the recorded request is for the newest rows of its day")
+    response = requests.get(f"{replay.url}{pair['path']}?{pair['query']}", timeout=10)
+    assert response.json() == pair["body"]
 
 
 @needs_recordings
-def test_the_outage_of_2023_stays_a_hole(replay: Sandbox) -> None:
+def test_the_outage_of_2023_stays_a_gap(replay: Sandbox) -> None:
     day = ms("2023-03-24")
     minutes = rows(replay, startTime=day, endTime=day + DAY - 1, limit=1000)
     minutes += rows(replay, startTime=minutes[-1][0] + 1, endTime=day + DAY - 1, limit=1000)
     assert len(minutes) == 1360
-    assert not {ms("2023-03-24T12:40:00"), ms("2023-03-24T13:59:00")} & set(opens(minutes))
+    assert not {ms("2023-03-24T12:40:00"), ms("2023-03-24T13:59:00")} & set(open_times(minutes))
     assert rows(replay, startTime=ms("2023-03-24T12:40:00"), endTime=ms("2023-03-24T13:59:59")) == []
 
 
 @needs_recordings
-def test_days_that_were_not_recorded_are_summed(replay: Sandbox) -> None:
+def test_days_that_were_not_recorded_are_aggregated(replay: Sandbox) -> None:
     day = ms("2023-07-25")
     minutes = replay.rows("spot", "ARBUSDT", "1m", day, day + DAY)
     (row,) = replay.rows("spot", "ARBUSDT", "1d", day, day + DAY)
-    assert values(row) == added_up(minutes)
+    assert row_values(row) == aggregate(minutes)
     assert (row[0], row[6], len(row)) == (day, day + DAY - 1, 12)
     assert replay.rows("spot", "BTCUSDT", "1d", ms("2020-01-01"), ms("2020-01-03"))[1][5] == str(
         sum(Decimal(row[5]) for row in recorded_csv("spot/BTCUSDT-1m-2020-01-02.zip"))
@@ -872,8 +878,8 @@ def test_recorded_symbols_have_no_synthetic_rows(replay: Sandbox) -> None:
     assert [entry["baseAsset"] for entry in info["symbols"]] == ["ETH"]
 
 
-def test_a_file_that_cannot_be_replayed_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no folder"), running_sandbox(SandboxOptions(replay=tmp_path / "no")):
+def test_an_unreadable_recording_is_reported_with_its_path(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not exist"), running_sandbox(SandboxOptions(replay=tmp_path / "no")):
         pass
     (tmp_path / "spot").mkdir()
     (tmp_path / "spot" / "BTCUSDT-1m-2024-01-01.csv").write_text("1,2,3\n")
@@ -884,14 +890,14 @@ def test_a_file_that_cannot_be_replayed_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_archive_rows_keep_their_spelling(tmp_path: Path) -> None:
+def test_replayed_rows_keep_their_number_format(tmp_path: Path) -> None:
     (tmp_path / "usdm").mkdir()
     header = "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,x,ignore\n"
     line = "1704067200000000,2,2.50,1,2.0,33013,1704067259999999,66026.0,7,0,0,8123\n"
     (tmp_path / "usdm" / "NEWUSDT-1m-2024-01-01.csv").write_text(header + line)
     with running_sandbox(SandboxOptions(replay=tmp_path)) as sandbox:
-        answer = ask(sandbox, USDM, "NEWUSDT", startTime=0)
-        assert answer.text == '[[1704067200000,"2","2.50","1","2.0","33013",1704067259999,"66026.0",7,"0","0","0"]]'
+        response = get_klines(sandbox, USDM, "NEWUSDT", startTime=0)
+        assert response.text == '[[1704067200000,"2","2.50","1","2.0","33013",1704067259999,"66026.0",7,"0","0","0"]]'
         assert sandbox.rows("usdm", "NEWUSDT", "1d", 0, sandbox.now_ms())[0][5:9] == [
             "33013", 1704153599999, "66026.0", 7
         ]  # fmt: skip
@@ -900,13 +906,13 @@ def test_archive_rows_keep_their_spelling(tmp_path: Path) -> None:
 # --- serving ---------------------------------------------------------------------------------------------
 
 
-def test_the_truth_of_an_unknown_symbol_is_refused(sandbox: Sandbox) -> None:
+def test_requesting_the_rows_of_an_unknown_symbol_raises(sandbox: Sandbox) -> None:
     with pytest.raises(ValueError, match="no symbol NOSUCH"):
         sandbox.rows("spot", "NOSUCH", "1m", JAN, JAN + DAY)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=lambda each: each.name)
-def test_the_command_says_where_it_is_and_ends_quietly(ending: signal.Signals) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_serve_prints_its_address_and_stops_without_output(ending: signal.Signals) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -918,10 +924,10 @@ def test_the_command_says_where_it_is_and_ends_quietly(ending: signal.Signals) -
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
-        said = process.stdout.readline()
+        line = process.stdout.readline()
         url = f"http://127.0.0.1:{port}"
         for setting in ("BINANCE_SPOT_URL", "BINANCE_USDM_URL", "BINANCE_COINM_URL"):
-            assert f"{setting}={url}" in said
+            assert f"{setting}={url}" in line
         for _ in range(100):
             try:
                 assert requests.get(f"{url}/api/v3/ping", timeout=10).json() == {}

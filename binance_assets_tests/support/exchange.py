@@ -6,16 +6,24 @@ import datetime as dt
 
 import polars as pl
 
+from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
-from binance_assets.sandbox import Sandbox
-from binance_assets.sandbox.venue import Served
+from binance_assets.sandbox import Sandbox, ServedRequest
 from binance_assets.settings import Settings, Source
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.candles import body_of, parse_page
+
+_QUICK = 1 / 50
+
+
+def quick_retrier() -> Retrier:
+    """Return a retrier with the same attempts and fifty times shorter delays."""
+    return Retrier(lambda seconds, stop: stop.wait(seconds * _QUICK))
 
 
 def truth(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
@@ -47,11 +55,12 @@ def days_of(
 ) -> list[PartitionResult]:
     """The verdicts from one day to another, the end excluded, in order of time."""
     series = parse_series(name)
-    exchange = Exchange(series.market, connection)
+    exchange = Exchange(series.market, connection, retrier=quick_retrier())
     partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
     try:
         return sorted(
-            download(exchange, series, partitions, source, strict, listing_cache), key=lambda day: day.partition
+            download(exchange, series, partitions, DownloadOptions(source, strict, listing_cache)),
+            key=lambda day: day.partition,
         )
     finally:
         exchange.close()
@@ -66,7 +75,7 @@ def impatient(connection: Settings) -> Settings:
     return Settings.model_validate(connection.model_dump() | {"connect_timeout": 0.5, "read_timeout": 0.5})
 
 
-def klines(sandbox: Sandbox, interval: str) -> list[Served]:
+def klines(sandbox: Sandbox, interval: str) -> list[ServedRequest]:
     """The requests for candles of an interval."""
     return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
 

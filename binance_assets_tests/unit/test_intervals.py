@@ -1,4 +1,4 @@
-"""The grids of candles, and the periods that they are kept in."""
+"""Intervals, their grids, partitions, series and timestamps."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from binance_assets.model.partitions import (
     Partition,
     closes_at,
     last_finished_end,
-    next_first_day,
+    merge_ranges,
+    next_partition_first_day,
     partition_for_key,
     partitions_between,
-    spans,
 )
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, MINUTE, to_date, to_ms, to_text
@@ -30,15 +30,15 @@ intervals = st.sampled_from(INTERVALS)
 days = st.dates(FIRST_DAY, dt.date(2030, 1, 1))
 
 
-def test_the_markets_have_the_intervals_that_binance_has() -> None:
+def test_markets_have_binances_intervals() -> None:
     assert len(SPOT.intervals) == 16
     assert [interval.api_name for interval in USDM.intervals] == [
-        i.api_name for i in SPOT.intervals if i.api_name != "1s"
+        interval.api_name for interval in SPOT.intervals if interval.api_name != "1s"
     ]
     assert COINM.intervals == USDM.intervals
 
 
-def test_the_month_is_spelled_two_ways_and_told_from_the_minute() -> None:
+def test_month_has_two_spellings_and_is_not_the_minute() -> None:
     assert parse_interval("1M") is parse_interval("1mo")
     assert parse_interval("1M").name == "1mo"
     assert parse_interval("1m").step == 60_000
@@ -46,12 +46,12 @@ def test_the_month_is_spelled_two_ways_and_told_from_the_minute() -> None:
 
 
 @pytest.mark.parametrize("interval", [interval for interval in INTERVALS if not interval.is_multi_day], ids=str)
-def test_an_interval_to_derive_is_binance_s_own_where_it_is_one(interval: Interval) -> None:
+def test_derived_interval_is_binances_own_if_there_is_one(interval: Interval) -> None:
     assert parse_derived_interval(interval.name) is interval
 
 
 @pytest.mark.parametrize(("text", "minutes"), [("10m", 10), ("45m", 45), ("90m", 90), ("3h", 180), ("30s", 0.5)])
-def test_an_interval_that_binance_lacks_has_a_grid_that_begins_at_midnight(text: str, minutes: float) -> None:
+def test_interval_that_binance_lacks_has_a_grid_from_midnight(text: str, minutes: float) -> None:
     interval = parse_derived_interval(text)
     step = int(minutes * MINUTE)
     assert str(interval) == text
@@ -92,14 +92,14 @@ def test_an_interval_that_binance_lacks_has_a_grid_that_begins_at_midnight(text:
         ("", "write it like"),
     ],
 )
-def test_what_cannot_be_derived_is_refused_with_the_way_out(text: str, message: str) -> None:
+def test_interval_that_cannot_be_derived_is_refused_with_the_way_out(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
         parse_derived_interval(text)
     assert "\n" not in str(raised.value)
 
 
 @given(st.integers(1, 200_000), st.sampled_from("smhd"))
-def test_every_interval_to_derive_divides_a_day_and_has_one_spelling(count: int, unit: str) -> None:
+def test_every_derived_interval_divides_a_day_and_has_one_spelling(count: int, unit: str) -> None:
     try:
         interval = parse_derived_interval(f"{count}{unit}")
     except ValueError:
@@ -110,15 +110,19 @@ def test_every_interval_to_derive_divides_a_day_and_has_one_spelling(count: int,
 
 
 @given(intervals, days, st.integers(0, 2))
-def test_periods_split_the_grid_without_loss_or_repetition(interval: Interval, start: dt.date, phase_days: int) -> None:
+def test_partitions_split_the_grid_without_loss_or_repetition(
+    interval: Interval, start: dt.date, phase_days: int
+) -> None:
     phase = phase_days * DAY if interval.has_symbol_phase else 0
     first = start.replace(day=1) if interval.is_multi_day else start
     end = first
     for _ in range(4):
-        end = next_first_day(end, interval)
+        end = next_partition_first_day(end, interval)
     whole = list(interval.open_times(to_ms(first), to_ms(end), phase))
     split = [
-        time for p in partitions_between(first, end, interval) for time in interval.open_times(p.start, p.end, phase)
+        time
+        for partition in partitions_between(first, end, interval)
+        for time in interval.open_times(partition.start, partition.end, phase)
     ]
     assert split == whole
     for earlier, later in itertools.pairwise(whole):
@@ -126,27 +130,29 @@ def test_periods_split_the_grid_without_loss_or_repetition(interval: Interval, s
 
 
 @given(intervals, st.integers(to_ms(FIRST_DAY), to_ms(dt.date(2030, 1, 1))))
-def test_a_slot_begins_at_or_before_the_times_in_it(interval: Interval, time: int) -> None:
+def test_slot_starts_at_or_before_the_times_in_it(interval: Interval, time: int) -> None:
     slot = interval.slot(time)
     assert interval.slot_start(slot) <= time < interval.slot_start(slot + 1)
 
 
-def test_a_week_opens_on_monday_and_a_month_on_its_first() -> None:
+def test_week_opens_on_monday_and_month_on_its_first_day() -> None:
     week, month = parse_interval("1w"), parse_interval("1M")
     assert all(to_date(week.slot_start(n)).weekday() == 0 for n in range(2_500, 2_510))
     assert all(to_date(month.slot_start(n)).day == 1 for n in range(2_024 * 12, 2_026 * 12))
 
 
-def test_a_partition_is_over_when_the_last_candle_that_opens_in_it_has_closed() -> None:
+def test_partition_closes_with_the_last_candle_that_opens_in_it() -> None:
     january = partition_for_key("2024-01-01", parse_interval("1w"))
     assert to_date(january.end) == dt.date(2024, 2, 1)
-    assert to_date(closes_at(january, parse_interval("1w"))) == dt.date(2024, 2, 5)  # the week of Monday 29th
+    assert to_date(closes_at(january, parse_interval("1w"))) == dt.date(
+        2024, 2, 5
+    )  # the week that begins on Monday 29 January
     assert to_date(closes_at(january, parse_interval("1M"))) == dt.date(2024, 2, 1)
     first_day = partition_for_key("2024-01-01", parse_interval("1h"))
     assert to_date(closes_at(first_day, parse_interval("1h"))) == dt.date(2024, 1, 2)
 
 
-def test_the_month_of_3d_is_over_with_its_own_phase() -> None:
+def test_month_of_3d_closes_by_the_phase_of_the_symbol() -> None:
     three_days = parse_interval("3d")
     january = partition_for_key("2024-01-01", three_days)
     ends = {to_date(closes_at(january, three_days, phase * DAY)) for phase in range(3)}
@@ -165,17 +171,17 @@ def test_the_month_of_3d_is_over_with_its_own_phase() -> None:
         ("1w", "2024-03-04 00:00", "2024-03-01"),
     ],
 )
-def test_the_last_finished_period(interval: str, now: str, end: str) -> None:
+def test_last_finished_partition(interval: str, now: str, end: str) -> None:
     moment = int(dt.datetime.fromisoformat(now + "+00:00").timestamp() * 1_000)
     assert last_finished_end(moment, parse_interval(interval)).isoformat() == end
 
 
-def test_adjacent_periods_join_to_spans() -> None:
-    assert spans([Partition(0, 1), Partition(1, 2), Partition(3, 4)]) == [(0, 2), (3, 4)]
-    assert spans([]) == []
+def test_adjacent_partitions_merge_into_ranges() -> None:
+    assert merge_ranges([Partition(0, 1), Partition(1, 2), Partition(3, 4)]) == [(0, 2), (3, 4)]
+    assert merge_ranges([]) == []
 
 
-def test_recorded_coarse_candles_lie_on_their_grids(recorded: Path) -> None:
+def test_recorded_multi_day_candles_are_on_their_grids(recorded: Path) -> None:
     for name, api_name in (("BTCUSDT_1w_2010", "1w"), ("SOLUSDT_1M_2010", "1M"), ("BTCUSDT_3d_2020", "3d")):
         rows = json.loads((recorded / "spot" / f"REST_spot_{name}-01-01.json").read_text())
         interval = parse_interval(api_name)
@@ -184,7 +190,7 @@ def test_recorded_coarse_candles_lie_on_their_grids(recorded: Path) -> None:
         assert opens == list(interval.open_times(opens[0], opens[-1] + 1, phase))
 
 
-def test_the_phase_of_3d_differs_between_symbols(recorded: Path) -> None:
+def test_phase_of_3d_differs_between_symbols(recorded: Path) -> None:
     phases = set()
     for symbol in ("BTCUSDT", "DOTUSDT"):
         rows = json.loads((recorded / "spot" / f"REST_spot_{symbol}_3d_2020-01-01.json").read_text())
@@ -193,22 +199,22 @@ def test_the_phase_of_3d_differs_between_symbols(recorded: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["BTC/USDT", "btcusdt", "", "../etc", "BTC USDT", "A" * 41, "-BTC", "BTC.USDT"])
-def test_what_is_no_symbol_is_refused(text: str) -> None:
+def test_text_that_is_not_a_symbol_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a symbol"):
         Series(SPOT, text, parse_interval("1m"))
 
 
 @pytest.mark.parametrize("text", ["spot/BTCUSDT", "moon/BTCUSDT/1m", "spot/BTCUSDT/7m", "usdm/BTCUSDT/1s", ""])
-def test_what_is_no_series_is_refused(text: str) -> None:
+def test_text_that_is_not_a_series_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_series(text)
 
 
-def test_a_derived_series_may_have_an_interval_that_the_market_lacks() -> None:
-    odd = derived_series(SPOT, "BTCUSDT", parse_derived_interval("45m"))
-    assert str(odd) == "spot/BTCUSDT/45m"
-    assert odd.key == ("spot", "BTCUSDT", "45m")
-    assert odd.derived
+def test_derived_series_may_have_an_interval_that_the_market_lacks() -> None:
+    derived = derived_series(SPOT, "BTCUSDT", parse_derived_interval("45m"))
+    assert str(derived) == "spot/BTCUSDT/45m"
+    assert derived.key == ("spot", "BTCUSDT", "45m")
+    assert derived.derived
     for name in ("spot/BTCUSDT/45m", "spot/BTCUSDT/90m"):
         with pytest.raises(ValueError, match="there is no interval"):
             parse_series(name)
@@ -218,7 +224,7 @@ def test_a_derived_series_may_have_an_interval_that_the_market_lacks() -> None:
         Series(USDM, "BTCUSDT", parse_interval("1s"))
 
 
-def test_a_derived_series_has_the_rules_of_any_other_symbol_and_at_most_a_day() -> None:
+def test_derived_series_follows_the_symbol_rules_and_is_at_most_a_day() -> None:
     with pytest.raises(ValueError, match="not a symbol"):
         derived_series(SPOT, "btc/usdt", parse_derived_interval("45m"))
     for interval in ("3d", "1w", "1M"):
@@ -226,25 +232,25 @@ def test_a_derived_series_has_the_rules_of_any_other_symbol_and_at_most_a_day() 
             derived_series(SPOT, "BTCUSDT", parse_interval(interval))
 
 
-def test_how_a_series_comes_about_does_not_make_it_another_one() -> None:
+def test_derived_and_fetched_series_are_equal() -> None:
     derived, fetched = derived_series(SPOT, "BTCUSDT", parse_interval("1h")), parse_series("spot/BTCUSDT/1h")
     assert derived == fetched
     assert hash(derived) == hash(fetched)
     assert (derived.derived, fetched.derived) == (True, False)
 
 
-def test_a_symbol_outside_ascii_is_punycode_in_keys_and_itself_elsewhere() -> None:
+def test_non_ascii_symbol_is_punycode_in_keys_only() -> None:
     series = parse_series("usdm/币安人生USDT/1m")
     assert str(series) == "usdm/币安人生USDT/1m"
     assert series.key[1].startswith("xn_USDT_")
     assert series.key[1].isascii()
 
 
-def test_times_are_told_in_utc() -> None:
+def test_timestamps_are_formatted_in_utc() -> None:
     assert to_text(to_ms(dt.date(2024, 1, 1)) + 45_000) == "2024-01-01 00:00:45"
 
 
-def test_hosts_of_binance_count_together_and_others_alone() -> None:
+def test_binance_hosts_share_a_budget_and_other_hosts_do_not() -> None:
     assert limits_address("https://fapi.binance.com") == limits_address("https://dapi.binance.com")
     assert limits_address("https://data-api.binance.vision") == limits_address("https://api.binance.com")
     assert limits_address("http://127.0.0.1:8900") == "127.0.0.1:8900"

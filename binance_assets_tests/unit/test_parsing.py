@@ -1,4 +1,4 @@
-"""A klines answer becomes a typed table, bit-equal to its numbers, or a ValueError; nothing else."""
+"""Parsing: a klines response becomes a typed table, bit-equal to its numbers, or a ValueError; nothing else."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from binance_assets_tests.support.candles import archive_rows, body_of, expected
 
 MINUTES = parse_interval("1m")
 
-# Rows as the exchange sends them: spot with 8 decimals, USD-M with the symbol's, COIN-M in whole contracts.
-SPOT_ROW = [1588636800000, "8871.92000000", "8888.00000000", "8871.92000000", "8887.62000000", "47.66737000",
+# Rows as the exchange sends them: spot with 8 decimals, USD-M with the symbol's decimals, COIN-M in whole contracts.
+SPOT_ROW: list[Any] = [1588636800000, "8871.92000000", "8888.00000000", "8871.92000000", "8887.62000000", "47.66737000",
             1588636859999, "423305.63773405", 617, "25.94719700", "230410.46415390", "0"]  # fmt: skip
-USDM_ROW = [1672531200000, "16537.50", "16618.80", "16488.00", "16610.30", "105502.965",
+USDM_ROW: list[Any] = [1672531200000, "16537.50", "16618.80", "16488.00", "16610.30", "105502.965",
             1672617599999, "1746449849.73920", 594299, "52617.509", "871082706.82390", "0"]  # fmt: skip
-COINM_ROW = [1666569600000, "19560.7", "19566.7", "19555.5", "19556.2", "19431",
+COINM_ROW: list[Any] = [1666569600000, "19560.7", "19566.7", "19555.5", "19556.2", "19431",
              1666569659999, "99.33183109", 425, "9916", "50.69336469", "0"]  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_recorded_days_are_bit_equal(recorded: Path, market: Market, file: str) 
     assert parse_page(market, body_of(rows)).equals(expected(market, rows))
 
 
-def test_recorded_answers_are_bit_equal(recorded: Path) -> None:
+def test_recorded_responses_are_bit_equal(recorded: Path) -> None:
     for path in sorted((recorded / "spot").glob("gct_*.json")):
         rows = json.loads(path.read_text())["body"]
         assert parse_page(SPOT, body_of(rows)).equals(expected(SPOT, rows))
@@ -84,12 +84,12 @@ def test_white_space_does_not_matter(layout: dict[str, Any]) -> None:
     assert parse_page(SPOT, json.dumps(rows, **layout).encode()).equals(expected(SPOT, rows))
 
 
-def test_numbers_as_texts_and_texts_as_numbers_are_the_same_numbers() -> None:
+def test_numbers_as_text_and_text_as_numbers_parse_alike() -> None:
     swapped = [str(field) if isinstance(field, int) else float(field) for field in SPOT_ROW]
     assert parse_page(SPOT, body_of([swapped])).equals(expected(SPOT, [SPOT_ROW]))
 
 
-def test_an_empty_answer_is_an_empty_table_with_all_columns() -> None:
+def test_empty_response_is_an_empty_table_with_all_columns() -> None:
     assert parse_page(COINM, b"[]").schema == columns(COINM)
 
 
@@ -118,7 +118,7 @@ def test_an_empty_answer_is_an_empty_table_with_all_columns() -> None:
         b"[" * 100_000,
     ],
 )
-def test_anything_else_is_a_value_error(body: bytes) -> None:
+def test_any_other_body_is_a_value_error(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_page(SPOT, body)
 
@@ -130,7 +130,7 @@ def test_any_bytes_are_a_table_or_a_value_error(body: bytes) -> None:
 
 
 @given(st.integers(0, 600), st.binary(max_size=6), st.integers(0, 6))
-def test_mutated_answers_are_a_table_or_a_value_error(position: int, patch: bytes, cut: int) -> None:
+def test_mutated_responses_are_a_table_or_a_value_error(position: int, patch: bytes, cut: int) -> None:
     body = body_of([SPOT_ROW, [SPOT_ROW[0] + 60_000, *SPOT_ROW[1:]], [SPOT_ROW[0] + 120_000, *SPOT_ROW[1:]]])
     mutated = body[:position] + patch + body[position + cut :]
     with contextlib.suppress(ValueError):
@@ -142,7 +142,7 @@ def page(*minutes: int, shift: int = 0) -> pl.DataFrame:
     return parse_page(SPOT, body_of([[start + m * 60_000 + shift, *SPOT_ROW[1:]] for m in minutes]))
 
 
-def test_a_page_that_is_what_was_asked_for_passes() -> None:
+def test_page_with_the_requested_candles_passes() -> None:
     check_window(page(0, 1, 2), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
     check_window(page(0, 2), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
     check_window(page(), MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
@@ -151,13 +151,13 @@ def test_a_page_that_is_what_was_asked_for_passes() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (page(0, 1, 1, 2), "twice"),
+        (page(0, 1, 1, 2), "repeated"),
         (page(0, 2, 1), "out of order"),
-        (page(-1, 0, 1), "outside the window"),
-        (page(1, 2, 3), "outside the window"),
+        (page(-1, 0, 1), "outside the requested window"),
+        (page(1, 2, 3), "outside the requested window"),
         (page(0, 1, shift=1), "off the grid"),
     ],
 )
-def test_a_page_that_is_not_is_refused(rows: pl.DataFrame, message: str) -> None:
+def test_page_with_other_candles_is_refused(rows: pl.DataFrame, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_window(rows, MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)

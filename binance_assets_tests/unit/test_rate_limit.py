@@ -1,13 +1,16 @@
-"""The weight budget: never over the limit, nothing lost between minutes, one account for all processes."""
+"""The weight budget: never over the limit, nothing lost between minutes, one ledger for all processes."""
 
 from __future__ import annotations
 
+import os
 import random
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,15 +20,23 @@ from hypothesis import strategies as st
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited
 from binance_assets.exchange.rate_limit.budget import Budget
-from binance_assets.exchange.rate_limit.ledger import Ledger, LedgerError
+from binance_assets.exchange.rate_limit.ledger import (
+    Block,
+    Ledger,
+    LedgerError,
+    RateLimitGroup,
+    StoredLease,
+    StoredLimit,
+)
 from binance_assets.exchange.rate_limit.policy import Minute, claimable, spendable
 from binance_assets.model.timestamps import MINUTE
 
-GO = threading.Event()
+NEVER_STOPPED = threading.Event()
+SPOT, FUTURES = RateLimitGroup("here", "spot"), RateLimitGroup("here", "futures")
 
 
 class SetClock(ServerClock):
-    """A server clock that stands where a test sets it."""
+    """A server clock that shows what a test sets."""
 
     def __init__(self, at_ms: float) -> None:
         super().__init__()
@@ -38,12 +49,12 @@ class SetClock(ServerClock):
 
 
 def budget_at(ledger: Ledger, at_ms: float, limit: int = 100, share: float = 1.0, patience: float = 900) -> Budget:
-    return Budget(ledger, "here", "spot", SetClock(at_ms), limit, share, patience, call_lifetime=30)
+    return Budget(ledger, SPOT, SetClock(at_ms), limit, share, patience, call_lifetime=30)
 
 
 def spend(budget: Budget, weight: int, used: int | None) -> None:
-    """One call, and what its answer's header said."""
-    budget.acquire(weight, GO)
+    """Make one call whose response has the used-weight header ``used``."""
+    budget.acquire(weight, NEVER_STOPPED)
     budget.record(weight, used, 0, 0)
 
 
@@ -56,7 +67,7 @@ MIDDLE = 1_000 * MINUTE + 30_000
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 5_000), st.floats(0, 1))
-def test_what_may_be_spent_never_takes_the_minute_over_its_limit(
+def test_spendable_weight_never_takes_the_minute_over_its_limit(
     limit: int, ours: int, seen: int, in_flight: int, share: float
 ) -> None:
     spare = spendable(Minute(limit, ours, seen, in_flight), share)
@@ -74,33 +85,33 @@ def test_what_may_be_spent_never_takes_the_minute_over_its_limit(
     st.floats(0.01, 1),
     st.integers(1, 20),
 )
-def test_what_may_be_claimed_is_enough_for_the_call_and_never_more_than_may_be_spent(
+def test_claimable_weight_is_enough_for_the_call_and_at_most_what_is_spendable(
     limit: int, ours: int, seen: int, in_flight: int, share: float, weight: int
 ) -> None:
     minute = Minute(limit, ours, seen, in_flight)
     claimed = claimable(minute, share, weight)
     assert claimed == 0 or claimed >= weight
-    if ours or seen or in_flight:  # the very first call of a minute is let through, however dear
+    if ours or seen or in_flight:  # the very first call of a minute may run, whatever it costs
         assert claimed <= spendable(minute, share)
     if not in_flight and weight <= spendable(minute, share):
-        assert claimed  # or nothing would ever come to change it
+        assert claimed  # otherwise nothing would ever change
 
 
 @given(st.integers(100, 10_000), st.integers(0, 10_000), st.integers(0, 5_000), st.integers(1, 20))
-def test_what_is_left_besides_outweighs_what_is_in_flight(limit: int, seen: int, in_flight: int, weight: int) -> None:
+def test_no_more_is_in_flight_than_is_left_besides(limit: int, seen: int, in_flight: int, weight: int) -> None:
     claimed = claimable(Minute(limit, seen, seen, in_flight), 1, weight)
     if claimed and in_flight:
         assert in_flight + claimed <= limit - seen - (in_flight + claimed)
 
 
-def test_beside_others_the_last_of_a_minute_is_spent_one_call_at_a_time() -> None:
+def test_with_other_programs_the_last_of_a_minute_is_spent_one_call_at_a_time() -> None:
     assert claimable(Minute(1_000, ours=500, seen=930, in_flight=0), 1, 2) == 2
     assert claimable(Minute(1_000, ours=500, seen=930, in_flight=2), 1, 2) == 0
     assert claimable(Minute(1_000, ours=930, seen=930, in_flight=2), 1, 2) > 0
 
 
-@given(st.integers(1, 500), st.lists(st.tuples(st.integers(1, 20), st.sampled_from(["answer", "lose", "keep"]))))
-def test_claims_never_exceed_the_limit_whatever_becomes_of_the_calls(limit: int, calls: list[tuple[int, str]]) -> None:
+@given(st.integers(1, 500), st.lists(st.tuples(st.integers(1, 20), st.sampled_from(["respond", "lose", "keep"]))))
+def test_claims_never_exceed_the_limit_whether_calls_succeed_or_fail(limit: int, calls: list[tuple[int, str]]) -> None:
     minute, counted, in_flight = Minute(limit, 0, 0, 0), 0, 0
     for weight, fate in calls:
         if weight > spendable(minute):
@@ -110,12 +121,12 @@ def test_claims_never_exceed_the_limit_whatever_becomes_of_the_calls(limit: int,
         if fate == "keep":
             in_flight += weight
         else:
-            seen = counted if fate == "answer" else seen + weight
+            seen = counted if fate == "respond" else seen + weight
         minute = Minute(limit, ours, seen, in_flight)
         assert counted <= limit
 
 
-def test_a_minute_is_spent_to_the_last_weight_and_no_further(ledger: Ledger) -> None:
+def test_a_minute_can_be_spent_completely_and_no_further(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=100)
     used = 0
     for _ in range(50):
@@ -125,7 +136,7 @@ def test_a_minute_is_spent_to_the_last_weight_and_no_further(ledger: Ledger) -> 
     assert budget_at(ledger, MIDDLE + MINUTE, limit=100).spendable_now() == 100
 
 
-def test_weight_that_others_used_is_seen_in_the_answer(ledger: Ledger) -> None:
+def test_weight_that_others_used_counts_from_the_next_response(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=100)
     spend(budget, 2, 62)
     assert budget.spendable_now() == 38
@@ -138,26 +149,26 @@ def test_a_share_leaves_the_rest_to_others(ledger: Ledger) -> None:
     assert budget.spendable_now() == 40  # ours: 50 - 10; the limit: 100 - 60
 
 
-def test_a_call_without_an_answer_is_charged(ledger: Ledger) -> None:
+def test_a_call_without_a_response_is_charged(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=100)
     spend(budget, 10, None)
     assert budget.spendable_now() == 90
 
 
-def test_calls_in_flight_when_a_minute_ends_count_in_both(ledger: Ledger) -> None:
+def test_calls_in_flight_at_the_end_of_a_minute_count_in_both_minutes(ledger: Ledger) -> None:
     clock = SetClock(MIDDLE)
-    budget = Budget(ledger, "here", "spot", clock, 100, 1.0, 900, 30)
-    budget.acquire(30, GO)
+    budget = Budget(ledger, SPOT, clock, 100, 1.0, 900, 30)
+    budget.acquire(30, NEVER_STOPPED)
     clock.at_ms += MINUTE
     assert budget.spendable_now() == 70
     budget.record(30, None, 0, 0)
     assert budget.spendable_now() == 70
 
 
-def test_all_users_of_the_file_share_the_minute(ledger: Ledger, tmp_path: Path) -> None:
+def test_all_users_of_the_ledger_share_the_minute(ledger: Ledger, tmp_path: Path) -> None:
     other = Ledger(tmp_path / "ledger.sqlite")
     first, second = budget_at(ledger, MIDDLE), budget_at(other, MIDDLE)
-    first.acquire(60, GO)
+    first.acquire(60, NEVER_STOPPED)
     assert second.spendable_now() == 40
     first.record(60, 60, 0, 0)
     assert second.spendable_now() == 40
@@ -166,23 +177,23 @@ def test_all_users_of_the_file_share_the_minute(ledger: Ledger, tmp_path: Path) 
 def test_a_lease_leaves_most_of_the_minute_to_others_and_ends_with_the_calls(ledger: Ledger, tmp_path: Path) -> None:
     other = Ledger(tmp_path / "ledger.sqlite")
     first, second = budget_at(ledger, MIDDLE, 6_000), budget_at(other, MIDDLE, 6_000)
-    first.acquire(2, GO)
+    first.acquire(2, NEVER_STOPPED)
     assert 6_000 * 7 / 8 <= second.spendable_now() < 6_000
     first.record(2, 2, 0, 0)
     assert second.spendable_now() == 5_998
 
 
-def test_a_lease_is_given_back_when_the_limit_turns_out_to_be_lower(ledger: Ledger) -> None:
+def test_a_lease_is_given_back_if_the_limit_turns_out_to_be_lower(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=6_000)
-    budget.acquire(2, GO)
+    budget.acquire(2, NEVER_STOPPED)
     budget.remember_limit(10)
     assert budget.spendable_now() == 8
 
 
-def test_a_lease_is_not_spent_on_top_of_what_others_used_meanwhile(ledger: Ledger) -> None:
+def test_a_lease_is_not_spent_on_top_of_what_others_have_used_since(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=800)
-    budget.acquire(2, GO)
-    budget.acquire(2, GO)
+    budget.acquire(2, NEVER_STOPPED)
+    budget.acquire(2, NEVER_STOPPED)
     budget.record(2, 798, 0, 0)
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
@@ -190,28 +201,25 @@ def test_a_lease_is_not_spent_on_top_of_what_others_used_meanwhile(ledger: Ledge
         budget.acquire(2, stop)
 
 
-def test_pools_and_addresses_are_apart(ledger: Ledger) -> None:
-    budget_at(ledger, MIDDLE).acquire(60, GO)
-    elsewhere = Budget(ledger, "here", "futures", SetClock(MIDDLE), 100, 1.0, 900, 30)
-    assert elsewhere.spendable_now() == 100
+def test_rate_limit_groups_are_independent(ledger: Ledger) -> None:
+    budget_at(ledger, MIDDLE).acquire(60, NEVER_STOPPED)
+    for group in (FUTURES, RateLimitGroup("elsewhere", "spot")):
+        assert Budget(ledger, group, SetClock(MIDDLE), 100, 1.0, 900, 30).spendable_now() == 100
 
 
 def test_the_lease_of_a_dead_process_does_not_block(ledger: Ledger) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    with ledger.transaction() as database:
-        database.execute(
-            "INSERT INTO lease (address, name, weight, pid, expires) VALUES ('here', 'spot', 100, ?, ?)",
-            (dead.pid, MIDDLE * 2),
-        )
+    with ledger.transaction(SPOT) as transaction:
+        transaction.write_lease(None, 100, dead.pid, MIDDLE * 2)
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
-    with pytest.raises(Cancelled):  # charged to this minute, for it may have been counted
+    with pytest.raises(Cancelled):  # charged to this minute, because the server may have counted it
         budget_at(ledger, MIDDLE).acquire(10, stop)
-    budget_at(ledger, MIDDLE + MINUTE).acquire(100, GO)
+    budget_at(ledger, MIDDLE + MINUTE).acquire(100, NEVER_STOPPED)
 
 
-def test_a_waiting_claim_ends_when_the_run_is_stopped(ledger: Ledger) -> None:
+def test_waiting_for_weight_ends_when_the_run_is_stopped(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=10)
     spend(budget, 10, 10)
     stop = threading.Event()
@@ -220,39 +228,39 @@ def test_a_waiting_claim_ends_when_the_run_is_stopped(ledger: Ledger) -> None:
         budget.acquire(1, stop)
 
 
-def test_a_429_stops_every_user_of_the_pool_until_it_is_over(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_429_stops_every_user_of_the_group_until_it_is_over(ledger: Ledger, tmp_path: Path) -> None:
     budget_at(ledger, MIDDLE).block(RateLimited("too much", headers={"Retry-After": "1"}))
     other = budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE)
     began = time.time()
-    other.acquire(1, GO)
+    other.acquire(1, NEVER_STOPPED)
     assert time.time() - began >= 0.9
 
 
-def test_a_ban_longer_than_the_patience_ends_the_run_and_says_until_when(ledger: Ledger) -> None:
+def test_a_ban_longer_than_the_patience_ends_the_run_and_names_its_end(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, patience=60)
     budget.block(Banned("banned", headers={"Retry-After": "120"}))
     with pytest.raises(BannedForLong, match="banned until 1970-01-01 16:42:30 UTC"):
-        budget.acquire(1, GO)
+        budget.acquire(1, NEVER_STOPPED)
 
 
 def test_a_ban_stops_even_a_process_that_holds_a_lease(ledger: Ledger, tmp_path: Path) -> None:
     holder = budget_at(ledger, MIDDLE, limit=6_000)
-    holder.acquire(2, GO)
+    holder.acquire(2, NEVER_STOPPED)
     budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE).block(Banned("banned", headers={"Retry-After": "120"}))
-    time.sleep(0.12)  # as long as it may take to hear of it
+    time.sleep(0.12)  # as long as a lease may be used without a look at the ledger
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
     with pytest.raises(Cancelled):
         holder.acquire(2, stop)
 
 
-def test_answers_that_overtake_each_other_at_the_edge_of_a_minute_do_not_spend_the_new_one(ledger: Ledger) -> None:
+def test_responses_that_overtake_each_other_at_the_edge_of_a_minute_do_not_spend_the_new_minute(ledger: Ledger) -> None:
     clock = SetClock(MIDDLE)
-    budget = Budget(ledger, "here", "spot", clock, 6_000, 1.0, 900, 30)
+    budget = Budget(ledger, SPOT, clock, 6_000, 1.0, 900, 30)
     edge = MIDDLE // MINUTE * MINUTE + MINUTE
     clock.times = {1.0: edge - 50, 2.0: edge + 50, 3.0: edge - 40}
-    budget.acquire(2, GO)
-    budget.acquire(2, GO)
+    budget.acquire(2, NEVER_STOPPED)
+    budget.acquire(2, NEVER_STOPPED)
     budget.record(2, 4_100, 1.0, 3.0)
     budget.record(2, 4_000, 1.0, 2.0)
     clock.at_ms = edge + 100
@@ -268,10 +276,139 @@ def test_limits_are_remembered_for_a_day(ledger: Ledger) -> None:
     assert budget_at(ledger, MIDDLE + 25 * 60 * MINUTE).known_limit is None
 
 
-def test_a_file_that_is_no_ledger_is_told_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "ledger.sqlite").write_text("this is no database, by any means; it is a text" * 10)
-    with pytest.raises(LedgerError, match="set BINANCE_ASSETS_LEDGER"):
+def test_a_file_that_is_not_a_ledger_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_text("this is a text and not a database" * 10)
+    with pytest.raises(LedgerError, match="set BINANCE_ASSETS_LEDGER") as caught:
         Ledger(tmp_path / "ledger.sqlite")
+    assert str(tmp_path / "ledger.sqlite") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# -- what the ledger stores -----------------------------------------------------------------------------------------
+
+
+def test_the_ledger_keeps_a_limit_with_the_time_at_which_it_was_read(ledger: Ledger) -> None:
+    with ledger.transaction(SPOT) as transaction:
+        assert transaction.limit() is None
+        transaction.store_clock_offset(5.0)  # creates the row of the group, still without a limit
+        assert transaction.limit() is None
+        transaction.store_limit(StoredLimit(1_200, MIDDLE))
+        assert transaction.limit() == StoredLimit(1_200, MIDDLE)
+        assert transaction.minute(7, documented_limit=6_000) == Minute(1_200, 0, 0, 0)
+    with ledger.transaction(FUTURES) as transaction:
+        assert transaction.limit() is None
+        assert transaction.minute(7, documented_limit=6_000) == Minute(6_000, 0, 0, 0)
+
+
+def test_the_ledger_adds_what_we_claim_and_forgets_old_minutes(ledger: Ledger) -> None:
+    with ledger.transaction(SPOT) as transaction:
+        transaction.add_ours(7, 30)
+        transaction.add_ours(7, -10)
+        assert transaction.minute(7, 100).ours == 20
+        transaction.add_ours(8, 5)
+        assert transaction.minute(7, 100).ours == 20  # calls in flight at its end may still be recorded
+        transaction.add_ours(9, 5)
+        assert transaction.minute(7, 100).ours == 0
+
+
+def test_the_ledger_keeps_the_largest_used_weight_and_adds_what_no_header_names(ledger: Ledger) -> None:
+    with ledger.transaction(SPOT) as transaction:
+        transaction.record_seen(7, at_least=40)
+        transaction.record_seen(7, at_least=30)
+        assert transaction.minute(7, 100).seen == 40
+        transaction.record_seen(7, more=5)
+        assert transaction.minute(7, 100).seen == 45
+        transaction.record_seen(7, at_least=60, more=5)
+        assert transaction.minute(7, 100).seen == 60
+
+
+def test_the_ledger_keeps_a_lease_until_it_is_deleted(ledger: Ledger) -> None:
+    with ledger.transaction(SPOT) as transaction:
+        first = transaction.write_lease(None, 10, pid=1, expires=50)
+        second = transaction.write_lease(None, 20, pid=2, expires=60)
+        assert transaction.minute(7, 100).in_flight == 30
+        assert transaction.other_leases(None) == [StoredLease(first, 10, 1, 50), StoredLease(second, 20, 2, 60)]
+        assert transaction.write_lease(first, 15, pid=1, expires=70) == first
+        assert transaction.other_leases(second) == [StoredLease(first, 15, 1, 70)]
+        transaction.delete_lease(None)
+        transaction.delete_lease(first)
+        assert transaction.minute(7, 100).in_flight == 20
+        again = transaction.write_lease(first, 15, pid=1, expires=80)
+        assert transaction.other_leases(second) == [StoredLease(again, 15, 1, 80)]
+    with ledger.transaction(FUTURES) as transaction:
+        assert transaction.other_leases(None) == []
+
+
+def test_the_ledger_keeps_the_block_that_ends_last(ledger: Ledger) -> None:
+    longer, shorter = Block(2_000, True, "banned"), Block(1_000, False, "too much")
+    with ledger.transaction(SPOT) as transaction:
+        assert transaction.block() is None
+        for block in (shorter, longer, shorter):
+            transaction.store_block(block)
+        assert transaction.block() == longer
+
+
+def test_a_failed_transaction_changes_nothing(ledger: Ledger) -> None:
+    def fail() -> None:
+        with ledger.transaction(SPOT) as transaction:
+            transaction.add_ours(7, 30)
+            raise NotImplementedError
+
+    with pytest.raises(NotImplementedError):
+        fail()
+    with ledger.transaction(SPOT) as transaction:
+        assert transaction.minute(7, 100).ours == 0
+
+
+def test_a_closed_ledger_cancels_its_users(ledger: Ledger) -> None:
+    ledger.close()
+    with pytest.raises(Cancelled), ledger.transaction(SPOT):
+        pass
+
+
+def test_the_file_format_is_the_one_that_other_versions_read(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    budget = budget_at(Ledger(path), MIDDLE)
+    budget.remember_limit(1_200)
+    budget.acquire(2, NEVER_STOPPED)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        columns = {name: [column[1] for column in database.execute(f"PRAGMA table_info({name})")] for (name,) in tables}
+        assert columns == {
+            "pool": ["address", "name", "weight_limit", "read_at", "blocked_until", "banned", "reason", "clock_offset"],
+            "minute": ["address", "name", "minute", "ours", "seen"],
+            "lease": ["id", "address", "name", "weight", "pid", "expires"],
+        }
+        assert database.execute("SELECT address, name, weight_limit, read_at FROM pool").fetchall() == [
+            ("here", "spot", 1_200, MIDDLE)
+        ]
+        assert database.execute("SELECT pid FROM lease").fetchall() == [(os.getpid(),)]
+
+
+def test_a_clock_offset_is_shared_with_later_processes(ledger: Ledger) -> None:
+    wall_ms = time.time() * 1_000
+    first, later = ServerClock(), ServerClock()
+    first.sync(int(wall_ms) + 90_000, time.monotonic(), time.monotonic())
+    Budget(ledger, SPOT, later, 100, 1.0, 900, 30).recall_clock()
+    assert not later.known
+    Budget(ledger, SPOT, first, 100, 1.0, 900, 30).remember_clock()
+    Budget(ledger, SPOT, later, 100, 1.0, 900, 30).recall_clock()
+    assert later.known
+    assert later.now() == pytest.approx(first.now(), abs=100)
+    assert later.error_ms == 1_000
+    assert later.age == float("inf")  # the server itself has not responded yet
+
+
+def test_a_call_without_a_claim_is_charged_once(ledger: Ledger) -> None:
+    budget = budget_at(ledger, MIDDLE)
+    budget.record_unclaimed(1, used=31)
+    assert budget.spendable_now() == 69
+    budget.record_unclaimed(1, used=None)
+    assert budget.spendable_now() == 68
+
+
+# -- the clock ------------------------------------------------------------------------------------------------------
 
 
 def test_the_clock_follows_the_server_and_not_this_machine() -> None:
@@ -283,8 +420,11 @@ def test_the_clock_follows_the_server_and_not_this_machine() -> None:
     assert clock.error_ms == pytest.approx(51)
 
 
+# -- all of it against a simulated server ---------------------------------------------------------------------------
+
+
 class SimulatedClock(ServerClock):
-    """A clock that is off by some milliseconds, in a world whose time a test sets."""
+    """A clock that is off by some milliseconds, in a simulation that sets the true time."""
 
     def __init__(self, off_ms: float, bound_ms: float) -> None:
         super().__init__()
@@ -308,7 +448,7 @@ class SimulatedClock(ServerClock):
 
 
 class CountingServer:
-    """Binance's side: weight by UTC minute of arrival, ours and that of others."""
+    """Binance's side: the weight counted by UTC minute of arrival."""
 
     def __init__(self) -> None:
         self.counted: dict[int, int] = {}
@@ -326,30 +466,30 @@ class CountingServer:
     bound=st.floats(1, 2_000),
     chance=st.randoms(use_true_random=False),
 )
-def test_the_server_never_counts_more_than_its_limit_whatever_clocks_and_delays_do(
+def test_the_server_never_counts_more_than_its_limit_with_any_clock_error_and_delay(
     limit: int, skew: float, bound: float, chance: random.Random
 ) -> None:
     clock, server = SimulatedClock(skew * bound, bound), CountingServer()
-    on_the_way: list[tuple[float, float, Budget, int, float, bool]] = []
+    in_flight: list[tuple[float, float, Budget, int, float, bool]] = []
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "ledger.sqlite")
-        budgets = [Budget(ledger, "here", "spot", clock, limit, 1.0, 900, 10**6) for _ in range(2)]
+        budgets = [Budget(ledger, SPOT, clock, limit, 1.0, 900, 10**6) for _ in range(2)]
         now = 1_000.0 * MINUTE + 50_000
         for number in range(300):
             now += chance.uniform(0, 150)
-            for call in sorted(on_the_way, key=lambda found: found[0]):
-                arrives, comes_back, budget, weight, sent, answered = call
-                if comes_back <= now:
-                    clock.time_ms = comes_back
+            for call in sorted(in_flight, key=lambda call: call[0]):
+                arrives, returns, budget, weight, sent, responds = call
+                if returns <= now:
+                    clock.time_ms = returns
                     used = server.arrive(arrives, weight)
-                    budget.record(weight, used if answered else None, sent / 1_000, comes_back / 1_000)
-                    on_the_way.remove(call)
+                    budget.record(weight, used if responds else None, sent / 1_000, returns / 1_000)
+                    in_flight.remove(call)
             clock.time_ms = now
             budget, weight = budgets[number % 2], chance.choice([1, 2, 5])
             if budget._try_to_acquire(weight) == 0:
                 there, back = chance.uniform(1, 800), chance.uniform(1, 800)
-                on_the_way.append((now + there, now + there + back, budget, weight, now, chance.random() < 0.8))
-        for arrives, _, _, weight, _, _ in on_the_way:
+                in_flight.append((now + there, now + there + back, budget, weight, now, chance.random() < 0.8))
+        for arrives, _, _, weight, _, _ in in_flight:
             server.arrive(arrives, weight)
         assert max(server.counted.values()) <= limit
         assert min(server.counted.values()) > 0

@@ -1,4 +1,4 @@
-"""Derived candles: what Binance itself makes of the finer ones, to the last decimal."""
+"""Resampling: derived candles equal what Binance itself makes of the finer ones, to the last decimal."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Sandbox
 from binance_assets_tests.support.candles import archive_rows, expected
 
-ODD = ["10m", "45m", "90m"]
+DERIVED_ONLY = ["10m", "45m", "90m"]
 FIRST = to_ms(dt.date(2024, 1, 1))
 CENT = Decimal("0.01")
 LOT = Decimal("0.00000001")
-WITH_ALL_DECIMALS = 2**26  # up to here neighbours in Float64 are closer than a lot
+WITH_ALL_DECIMALS = 2**26  # up to here adjacent Float64 values are closer than a lot
 
 
 def recorded_candles(recorded: Path, market: Market, file: str) -> pl.DataFrame:
@@ -49,14 +49,14 @@ def opens(candles: pl.DataFrame) -> list[int]:
     return candles["open_time"].to_physical().to_list()
 
 
-# What the exchange made of the same minutes.
+# -- against the exchange's own candles -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("symbol", "interval", "day"),
     [("ARBUSDT", "15m", "2023-07-25"), ("BTCUSDT", "15m", "2023-03-24"), ("BTCUSDT", "1h", "2023-03-24")],
 )
-def test_recorded_minutes_give_the_exchange_s_own_candles_bit_for_bit(
+def test_recorded_minutes_give_the_exchanges_own_candles_bit_for_bit(
     recorded: Path, symbol: str, interval: str, day: str
 ) -> None:
     minutes = recorded_candles(recorded, SPOT, f"{symbol}-1m-{day}")
@@ -64,24 +64,24 @@ def test_recorded_minutes_give_the_exchange_s_own_candles_bit_for_bit(
     assert resample(SPOT, minutes, parse_interval(interval)).equals(own)
 
 
-def test_recorded_quarters_of_an_hour_give_the_hours_that_minutes_give(recorded: Path) -> None:
+def test_recorded_15m_candles_give_the_recorded_hours(recorded: Path) -> None:
     quarters = recorded_candles(recorded, SPOT, "BTCUSDT-15m-2023-03-24")
     assert resample(SPOT, quarters, parse_interval("1h")).equals(
         recorded_candles(recorded, SPOT, "BTCUSDT-1h-2023-03-24")
     )
 
 
-def test_a_minute_without_trades_opens_no_recorded_quarter(recorded: Path) -> None:
+def test_minute_without_trades_does_not_set_the_open_of_recorded_15m_candles(recorded: Path) -> None:
     minutes = recorded_candles(recorded, SPOT, "ARBUSDT-1m-2023-07-25")
     quarters = recorded_candles(recorded, SPOT, "ARBUSDT-15m-2023-07-25")
     plain = minutes.group_by_dynamic("open_time", every="15m").agg(pl.col("open").first())
     differing = plain.filter(plain["open"] != quarters["open"])["open_time"]
-    assert len(differing) > 0  # or the recording would prove nothing
+    assert len(differing) > 0  # otherwise the recording proves nothing
     firsts = minutes.filter(pl.col("open_time").is_in(differing.implode()))
     assert firsts["trades"].to_list() == [0] * len(differing)
 
 
-def test_the_stop_of_2023_cuts_a_candle_short_and_leaves_out_what_lies_within(recorded: Path) -> None:
+def test_outage_of_2023_cuts_a_candle_short_and_leaves_out_the_next(recorded: Path) -> None:
     minutes = recorded_candles(recorded, SPOT, "BTCUSDT-1m-2023-03-24")
     hours = resample(SPOT, minutes, parse_interval("1h"))
     assert len(hours) == 23
@@ -101,8 +101,8 @@ def test_the_stop_of_2023_cuts_a_candle_short_and_leaves_out_what_lies_within(re
         (COINM, "BTCUSD_PERP-1m-2022-10-24"),
     ],
 )
-@pytest.mark.parametrize("interval", ["5m", *ODD, "8h", "1d"])
-def test_what_recorded_minutes_give_is_sane_and_their_exact_sum(
+@pytest.mark.parametrize("interval", ["5m", *DERIVED_ONLY, "8h", "1d"])
+def test_candles_from_recorded_minutes_follow_the_schema_and_are_exact_sums(
     recorded: Path, market: Market, file: str, interval: str
 ) -> None:
     rows = archive_rows(recorded / market.name / f"{file}.zip")
@@ -117,20 +117,20 @@ def test_what_recorded_minutes_give_is_sane_and_their_exact_sum(
     for name, column in zip(market.value_columns, (5, 7, 9, 10), strict=True):
         for found, within in zip(derived[name], slots.values(), strict=True):
             amounts = [Decimal(row[column]) for row in within]
-            true = float(sum(amounts))
-            assert abs(found - true) <= (math.ulp(true) if max(amounts) > WITH_ALL_DECIMALS else 0)
+            exact = float(sum(amounts))
+            assert abs(found - exact) <= (math.ulp(exact) if max(amounts) > WITH_ALL_DECIMALS else 0)
 
 
-# What the sandbox, which adds up in whole numbers, makes of the same minutes.
+# -- against the sandbox, which adds whole numbers ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("market", "symbol"), [("spot", "BTCUSDT"), ("usdm", "ETHUSDT"), ("coinm", "BTCUSD_PERP")])
 @pytest.mark.parametrize("interval", ["3m", "5m", "15m", "1h", "4h", "1d"])
-def test_synthetic_minutes_give_the_sandbox_s_own_candles(
+def test_synthetic_minutes_give_the_sandboxs_own_candles(
     shared_sandbox: Sandbox, market: str, symbol: str, interval: str
 ) -> None:
-    def rows(of: str) -> pl.DataFrame:
-        return expected(MARKETS[market], shared_sandbox.rows(market, symbol, of, FIRST, FIRST + 3 * DAY))
+    def rows(name: str) -> pl.DataFrame:
+        return expected(MARKETS[market], shared_sandbox.rows(market, symbol, name, FIRST, FIRST + 3 * DAY))
 
     assert resample(MARKETS[market], rows("1m"), parse_interval(interval)).equals(rows(interval))
 
@@ -143,10 +143,10 @@ def test_synthetic_seconds_give_minutes(shared_sandbox: Sandbox) -> None:
     assert resample(SPOT, seconds, parse_interval("1m")).equals(minutes)
 
 
-# The rules one by one.
+# -- the rules one by one -------------------------------------------------------------------------------------------
 
 
-def test_candles_without_trades_count_where_there_are_no_others() -> None:
+def test_candles_without_trades_count_only_if_there_are_no_others() -> None:
     quiet = [candle(0, (9, 9, 9, 9), 0), candle(1, (9, 9, 9, 9), 0)]
     busy = [candle(2, (5, 7, 4, 6), 3), candle(3, (6, 8, 5, 5), 2), candle(4, (5, 5, 5, 5), 0)]
     prices = ["open", "high", "low", "close", "trades"]
@@ -154,28 +154,28 @@ def test_candles_without_trades_count_where_there_are_no_others() -> None:
     assert resample(SPOT, table(quiet), parse_interval("5m")).select(prices).rows() == [(9, 9, 9, 9, 0)]
 
 
-def test_a_candle_closes_with_the_last_one_in_it_and_opens_on_the_grid() -> None:
+def test_candle_closes_with_the_last_one_in_it_and_opens_on_the_grid() -> None:
     derived = resample(SPOT, table([candle(7, (1, 1, 1, 1), 1), candle(8, (1, 1, 1, 1), 1)]), parse_interval("5m"))
     assert opens(derived) == [FIRST + 5 * MINUTE]
     assert derived["close_time"].to_physical().to_list() == [FIRST + 9 * MINUTE - 1]
 
 
-def test_a_sum_shows_no_noise_of_binary_fractions() -> None:
+def test_sums_have_no_binary_rounding_noise() -> None:
     derived = resample(SPOT, table([candle(n, (1, 1, 1, 1), 1, 0.1) for n in range(3)]), parse_interval("3m"))
     assert derived["volume"].to_list() == [0.3]
     assert 0.1 + 0.1 + 0.1 != 0.3
 
 
 @pytest.mark.parametrize("market", MARKETS.values(), ids=str)
-def test_of_nothing_comes_an_empty_table_with_every_column(market: Market) -> None:
+def test_no_candles_give_an_empty_table_with_every_column(market: Market) -> None:
     derived = resample(market, empty_candles(market), parse_interval("1h"))
     assert derived.is_empty()
     assert dict(derived.schema) == columns(market)
     assert derived.columns == list(columns(market))
 
 
-@pytest.mark.parametrize("interval", [*ODD, "1h", "8h", "1d"])
-def test_every_slot_of_the_grid_has_its_candle(interval: str) -> None:
+@pytest.mark.parametrize("interval", [*DERIVED_ONLY, "1h", "8h", "1d"])
+def test_every_slot_of_the_grid_has_a_candle(interval: str) -> None:
     coarser = parse_derived_interval(interval)
     minutes = table([candle(n, (1, 1, 1, 1), 1) for n in range(3 * 1440)])
     derived = resample(SPOT, minutes, coarser)
@@ -186,16 +186,16 @@ def test_every_slot_of_the_grid_has_its_candle(interval: str) -> None:
     ]
 
 
-# What holds for any candles.
+# -- properties of any candles --------------------------------------------------------------------------------------
 
 
 def decimal(amount: float) -> Decimal:
-    """The number of lots that Binance's decimals say."""
+    """The amount with Binance's eight decimals."""
     return Decimal(amount).quantize(LOT)
 
 
-def _candles(minute: int, close: int, size: int, trades: int) -> tuple[object, ...]:
-    """A sane candle, flat where it has no trades."""
+def drawn_candle(minute: int, close: int, size: int, trades: int) -> tuple[object, ...]:
+    """A valid candle, flat without trades."""
     spread = 0 if trades == 0 else size % 50
     prices = [float(CENT * value) for value in (close - spread // 2, close + spread, close - spread, close)]
     volume = 0.0 if trades == 0 else float(LOT * size)
@@ -207,19 +207,19 @@ minutes_of_two_days = st.lists(
     min_size=1,
     max_size=60,
     unique_by=lambda parts: parts[0],
-).map(lambda many: table([_candles(*parts) for parts in sorted(many)]))
+).map(lambda drawn: table([drawn_candle(*parts) for parts in sorted(drawn)]))
 
 chains = st.sampled_from([("5m", "1h"), ("5m", "10m"), ("15m", "45m"), ("45m", "90m"), ("1h", "1d"), ("3m", "1d")])
 
 
 @given(minutes_of_two_days, chains)
-def test_deriving_in_two_steps_is_deriving_in_one(minutes: pl.DataFrame, chain: tuple[str, str]) -> None:
+def test_resampling_in_two_steps_equals_one_step(minutes: pl.DataFrame, chain: tuple[str, str]) -> None:
     finer, coarser = map(parse_derived_interval, chain)
     assert resample(SPOT, resample(SPOT, minutes, finer), coarser).equals(resample(SPOT, minutes, coarser))
 
 
-@given(minutes_of_two_days, st.sampled_from(["5m", *ODD, "1h", "1d"]).map(parse_derived_interval))
-def test_derived_candles_are_sane_and_nothing_is_lost_in_them(minutes: pl.DataFrame, interval: Interval) -> None:
+@given(minutes_of_two_days, st.sampled_from(["5m", *DERIVED_ONLY, "1h", "1d"]).map(parse_derived_interval))
+def test_derived_candles_follow_the_schema_and_lose_nothing(minutes: pl.DataFrame, interval: Interval) -> None:
     derived = resample(SPOT, minutes, interval)
     candle_schema(SPOT, interval).validate(derived, lazy=True)
     assert opens(derived) == sorted({time - time % interval.step for time in opens(minutes)})
@@ -229,7 +229,7 @@ def test_derived_candles_are_sane_and_nothing_is_lost_in_them(minutes: pl.DataFr
 
 
 @given(minutes_of_two_days)
-def test_a_day_is_derived_alike_alone_and_among_others(minutes: pl.DataFrame) -> None:
+def test_day_is_resampled_alike_alone_and_among_others(minutes: pl.DataFrame) -> None:
     first = pl.col("open_time").dt.date() == dt.date(2024, 1, 1)
     whole = resample(SPOT, minutes, parse_derived_interval("90m"))
     alone = [resample(SPOT, minutes.filter(part), parse_derived_interval("90m")) for part in (first, ~first)]

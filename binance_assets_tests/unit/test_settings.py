@@ -1,4 +1,4 @@
-"""Settings: what the environment may say, and that the README says the same."""
+"""Settings: what the environment may hold, and that the README lists the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from binance_assets_tests.support.environment import CHECKOUT
 README = CHECKOUT / "README.md"
 
 
-def test_the_defaults_are_binance_itself() -> None:
+def test_defaults_point_to_binance() -> None:
     settings = read_settings({})
     assert settings.spot_url == "https://api.binance.com"
     assert settings.usdm_url == "https://fapi.binance.com"
@@ -24,8 +24,9 @@ def test_the_defaults_are_binance_itself() -> None:
     assert (settings.source, settings.strict) == ("auto", False)
 
 
-def test_an_empty_variable_is_unset_and_a_foreign_one_ignored() -> None:
+def test_empty_variable_counts_as_not_set_and_unrelated_one_is_ignored() -> None:
     assert read_settings({"BINANCE_ASSETS_WARMUP": "", "BINANCE_API_KEY": "x"}) == read_settings({})
+    assert read_settings({"BINANCE_ASSETS_WARMUP": "  "}) == read_settings({})
 
 
 @pytest.mark.parametrize(
@@ -38,21 +39,23 @@ def test_an_empty_variable_is_unset_and_a_foreign_one_ignored() -> None:
         ("BINANCE_ASSETS_WEIGHT_SHARE", "1.5", "less than or equal to 1"),
         ("BINANCE_ASSETS_WEIGHT_SHARE", "0", "greater than or equal to 0.01"),
         ("BINANCE_ASSETS_SOURCE", "ftp", "'auto', 'rest' or 'archive'"),
+        ("BINANCE_ASSETS_STRICT", "maybe", "valid boolean"),
     ],
 )
-def test_a_mistake_names_the_variable_the_value_and_what_is_wanted(name: str, value: str, message: str) -> None:
+def test_error_names_the_variable_the_value_and_what_is_expected(name: str, value: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         read_settings({name: value})
     assert str(raised.value).startswith(f"{name}='{value}'")
     assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_the_ledger_is_one_file_per_user_and_host() -> None:
+def test_ledger_is_one_file_per_user_and_host() -> None:
     assert read_settings({}).ledger.is_absolute()
     assert read_settings({"BINANCE_ASSETS_LEDGER": "x.sqlite"}).ledger == Path("x.sqlite")
 
 
-def test_every_setting_stands_in_the_readme() -> None:
+def test_readme_lists_every_setting() -> None:
     text = README.read_text()
     for field in Settings.model_fields.values():
         assert f"`{field.alias}`" in text

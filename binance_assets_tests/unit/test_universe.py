@@ -1,4 +1,4 @@
-"""The universe file: what it may say, and that edits keep the rest of it."""
+"""The universe file: its format, and edits that keep the rest of the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from binance_assets.storage.universe import UniverseError, read_universe
 from binance_assets.storage.universe_editor import track, untrack
 
 COMMENTED = """\
-# what we trade
+# series that we trade
 series:
   - market: spot   # the main market
     symbols: [BTCUSDT, ETHUSDT] # two of them
@@ -40,19 +40,19 @@ def sources(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("text", [None, "", "# nothing\n", "series:\n", "series: []\n"])
-def test_nothing_is_an_empty_universe(path: Path, text: str | None) -> None:
+def test_a_file_without_entries_is_an_empty_universe(path: Path, text: str | None) -> None:
     if text is not None:
         path.write_text(text)
     assert read_universe(path).tracked == ()
 
 
-def test_an_entry_is_all_its_symbols_in_all_its_intervals(path: Path) -> None:
+def test_an_entry_lists_every_symbol_in_every_interval(path: Path) -> None:
     path.write_text(COMMENTED)
     assert names(path) == ["spot/BTCUSDT/1m", "spot/ETHUSDT/1m", "usdm/BTCUSDT/1m", "usdm/BTCUSDT/1h"]
     assert [tracked.source for tracked in read_universe(path).tracked] == [None, None, "rest", "rest"]
 
 
-def test_the_full_format_is_understood(path: Path) -> None:
+def test_an_entry_may_name_a_source_and_derived_intervals(path: Path) -> None:
     path.write_text(
         "series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], source: auto, derive: [5m, 1h, 45m]}]"
     )
@@ -66,10 +66,13 @@ def test_the_full_format_is_understood(path: Path) -> None:
     assert universe.derived_names == set(sources(path))
 
 
-def test_every_symbol_of_an_entry_is_derived_from_its_own_candles(path: Path) -> None:
+def test_each_symbol_is_derived_from_its_own_candles(path: Path) -> None:
     path.write_text("series: [{market: usdm, symbols: [A, B], intervals: [1m], derive: [10m, 1d]}]")
-    assert sources(path) == {f"usdm/{symbol}/{i}": f"usdm/{symbol}/1m" for symbol in "AB" for i in ("10m", "1d")}
-    assert all(found.series.derived and not found.source.derived for found in read_universe(path).derived)
+    intervals = ("10m", "1d")
+    assert sources(path) == {
+        f"usdm/{symbol}/{interval}": f"usdm/{symbol}/1m" for symbol in "AB" for interval in intervals
+    }
+    assert all(derived.series.derived and not derived.source.derived for derived in read_universe(path).derived)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_every_symbol_of_an_entry_is_derived_from_its_own_candles(path: Path) ->
         ("1m, 1d", "45m", "1m"),
     ],
 )
-def test_the_source_is_the_coarsest_that_divides_the_interval(
+def test_the_source_is_the_coarsest_interval_that_divides_the_derived_one(
     path: Path, fetched: str, derived: str, source: str
 ) -> None:
     path.write_text(f"series: [{{market: spot, symbols: [A], intervals: [{fetched}], derive: [{derived}]}}]")
@@ -106,13 +109,16 @@ def test_the_source_is_the_coarsest_that_divides_the_interval(
         (
             "series: [{market: spot, symbols: [A], intervals: [1m]}, "
             "{market: spot, symbols: [A], intervals: [1h, 1d], derive: [45m]}]",
-            "entry 2 of series, derive: 45m cannot be derived, no finer interval that divides it evenly is fetched "
-            "here; add 15m to intervals or remove 45m from derive",
+            "entry 2 of series, derive: 45m cannot be derived because this entry fetches no finer interval that "
+            "divides it evenly; add 15m to intervals or remove 45m from derive",
         ),
         ("series: [{market: spot, symbols: [A], intervals: [3d, 1M], derive: [1d]}]", "add 12h to intervals"),
         ("series: [{market: spot, symbols: [A], intervals: [], derive: [1h]}]", "add 30m to intervals"),
-        ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [1s]}]", "fetched here; remove 1s from"),
-        ("series: [{market: usdm, symbols: [A], intervals: [1m], derive: [90s]}]", "fetched here; remove 90s from"),
+        ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [1s]}]", "evenly; remove 1s from derive"),
+        (
+            "series: [{market: usdm, symbols: [A], intervals: [1m], derive: [90s]}]",
+            "evenly; remove 90s from derive",
+        ),
         ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [7m]}]", "across midnight"),
         ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [60m]}]", "write 1h"),
         ("series: [{market: spot, symbols: [A], intervals: [1m], derive: [1w]}]", "at most 1d"),
@@ -133,7 +139,7 @@ def test_the_source_is_the_coarsest_that_divides_the_interval(
         ("series: [", "not YAML"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_its_place(path: Path, text: str, message: str) -> None:
+def test_the_error_names_the_file_and_the_mistake_in_one_line(path: Path, text: str, message: str) -> None:
     path.write_text(text)
     with pytest.raises(UniverseError) as raised:
         read_universe(path)
@@ -142,33 +148,33 @@ def test_a_mistake_is_told_in_one_line_with_its_place(path: Path, text: str, mes
     assert "\n" not in str(raised.value)
 
 
-def test_tracking_adds_to_a_fitting_entry_and_keeps_comments(path: Path) -> None:
+def test_track_adds_to_a_fitting_entry_and_keeps_comments(path: Path) -> None:
     path.write_text(COMMENTED)
-    new = track(path, [parse_series("spot/SOLUSDT/1m"), parse_series("spot/BTCUSDT/1m"), parse_series("coinm/X/1mo")])
-    assert [str(series) for series in new] == ["spot/SOLUSDT/1m", "coinm/X/1mo"]
+    added = track(path, [parse_series("spot/SOLUSDT/1m"), parse_series("spot/BTCUSDT/1m"), parse_series("coinm/X/1mo")])
+    assert [str(series) for series in added] == ["spot/SOLUSDT/1m", "coinm/X/1mo"]
     text = path.read_text()
-    assert "# what we trade" in text
+    assert "# series that we trade" in text
     assert "# the main market" in text
     assert "symbols: [BTCUSDT, ETHUSDT, SOLUSDT] # two of them" in text
     assert names(path)[2] == "spot/SOLUSDT/1m"
     assert names(path)[-1] == "coinm/X/1mo"
 
 
-def test_untracking_leaves_everything_else(path: Path) -> None:
+def test_untrack_keeps_everything_else(path: Path) -> None:
     path.write_text(COMMENTED)
     untrack(path, [parse_series("spot/BTCUSDT/1m"), parse_series("usdm/BTCUSDT/1h")])
     assert names(path) == ["spot/ETHUSDT/1m", "usdm/BTCUSDT/1m"]
     assert "# the main market" in path.read_text()
 
 
-def test_untracking_one_interval_of_one_symbol_splits_the_entry(path: Path) -> None:
+def test_untrack_of_one_interval_of_one_symbol_splits_the_entry(path: Path) -> None:
     path.write_text("series: [{market: spot, symbols: [A, B], intervals: [1m, 1h], source: rest}]")
     untrack(path, [parse_series("spot/A/1h")])
     assert sorted(names(path)) == ["spot/A/1m", "spot/B/1h", "spot/B/1m"]
     assert {tracked.source for tracked in read_universe(path).tracked} == {"rest"}
 
 
-def test_tracking_and_untracking_come_back_to_where_they_began(path: Path) -> None:
+def test_untrack_undoes_track(path: Path) -> None:
     series = [parse_series(f"{market}/BTCUSDT/{interval}") for market in ("spot", "usdm") for interval in ("1m", "1mo")]
     assert track(path, series) == series
     assert track(path, series) == []
@@ -176,13 +182,13 @@ def test_tracking_and_untracking_come_back_to_where_they_began(path: Path) -> No
     assert names(path) == []
 
 
-def test_an_edit_that_would_contradict_the_file_changes_nothing(path: Path) -> None:
+def test_an_edit_that_contradicts_the_file_changes_nothing(path: Path) -> None:
     path.write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], derive: [1h]}]")
     before = path.read_text()
     with pytest.raises(UniverseError, match="both fetched and derived"):
         track(path, [parse_series("spot/BTCUSDT/1h")])
     assert path.read_text() == before
-    assert [other.name for other in path.parent.iterdir()] == [path.name]
+    assert {file.name for file in path.parent.iterdir()} == {path.name, ".universe.yaml.lock"}
 
 
 DERIVING = """\
@@ -194,23 +200,23 @@ series:
 """
 
 
-def test_tracking_leaves_an_entry_that_derives_alone(path: Path) -> None:
+def test_track_does_not_change_an_entry_with_derived_intervals(path: Path) -> None:
     path.write_text(DERIVING)
     track(path, [parse_series("spot/C/1m"), parse_series("spot/A/1h")])
     assert path.read_text().startswith(DERIVING)
     assert len(sources(path)) == 4
 
 
-def test_untracking_what_nothing_is_derived_from_keeps_what_is_derived(path: Path) -> None:
+def test_untrack_keeps_derived_series_whose_source_stays(path: Path) -> None:
     path.write_text(DERIVING)
     before = sources(path)
     untrack(path, [parse_series("spot/A/1w"), parse_series("spot/A/1m")])
     assert names(path) == ["spot/B/1m", "spot/B/5m", "spot/B/1w", "spot/A/5m"]
     assert sources(path) == before
-    assert path.read_text().count("derive: [15m, 45m]\n") == 2  # each entry says it in full
+    assert path.read_text().count("derive: [15m, 45m]\n") == 2  # each entry lists them in full, without a YAML alias
 
 
-def test_untracking_one_of_two_sources_leaves_the_other(path: Path) -> None:
+def test_untrack_of_one_of_two_sources_leaves_the_other(path: Path) -> None:
     path.write_text(DERIVING)
     untrack(path, [parse_series("spot/B/5m")])
     assert sources(path)["spot/A/15m"] == "spot/A/5m"
@@ -219,28 +225,35 @@ def test_untracking_one_of_two_sources_leaves_the_other(path: Path) -> None:
 
 @pytest.mark.parametrize("symbols", ["A", "A, B"])
 @pytest.mark.parametrize(
-    ("intervals", "gone", "orphans"),
+    ("intervals", "removed", "orphans"),
     [("1m", "1m", "10m, 1h"), ("1m, 30m", "1m", "10m"), ("1m, 1d, 1w", "1m", "10m, 1h")],
 )
-def test_untracking_the_only_source_of_something_derived_is_refused(
-    path: Path, symbols: str, intervals: str, gone: str, orphans: str
+def test_untrack_of_the_only_source_of_a_derived_series_is_refused(
+    path: Path, symbols: str, intervals: str, removed: str, orphans: str
 ) -> None:
     path.write_text(f"series: [{{market: spot, symbols: [{symbols}], intervals: [{intervals}], derive: [10m, 1h]}}]")
     before = path.read_text()
     with pytest.raises(UniverseError) as raised:
-        untrack(path, [parse_series(f"spot/A/{gone}")])
+        untrack(path, [parse_series(f"spot/A/{removed}")])
     assert str(path) in str(raised.value)
-    assert f"{orphans} of A would have no source without spot/A/{gone}" in str(raised.value)
+    assert f"{orphans} of A would have no source without spot/A/{removed}" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert path.read_text() == before
 
 
-def test_edits_of_many_processes_at_once_are_all_kept(path: Path) -> None:
-    symbols = [f"S{number:02}USDT" for number in range(8)]
-    edit = (
-        "import sys; from pathlib import Path; from binance_assets.storage.universe_editor import track; "
-        "from binance_assets.model.series import parse_series; track(Path(sys.argv[1]), [parse_series(sys.argv[2])])"
-    )
-    running = [subprocess.Popen([sys.executable, "-c", edit, str(path), f"spot/{symbol}/1m"]) for symbol in symbols]
-    assert [process.wait(60) for process in running] == [0] * len(symbols)
-    assert sorted(names(path)) == [f"spot/{symbol}/1m" for symbol in symbols]
+EDIT = """
+import sys
+from pathlib import Path
+from binance_assets.model.series import parse_series
+from binance_assets.storage.universe_editor import track
+
+for name in sys.argv[2:]:
+    track(Path(sys.argv[1]), [parse_series(name)])
+"""
+
+
+def test_simultaneous_edits_of_many_processes_are_all_kept(path: Path) -> None:
+    series = [[f"spot/S{process}{number}USDT/1m" for number in range(4)] for process in range(4)]
+    running = [subprocess.Popen([sys.executable, "-c", EDIT, str(path), *edits]) for edits in series]
+    assert [process.wait(60) for process in running] == [0] * len(series)
+    assert sorted(names(path)) == [name for edits in series for name in edits]

@@ -1,4 +1,4 @@
-"""Which periods are to be trusted."""
+"""Validation of partitions: the schema, the grid, the control totals."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ LATER = to_ms(dt.date(2030, 1, 1))
 
 @pytest.fixture(scope="module")
 def day(shared_sandbox: Sandbox) -> pl.DataFrame:
-    """A sound day of 1m candles."""
+    """A complete day of 1m candles."""
     return parse_page(MINUTES.market, body_of(shared_sandbox.rows("spot", "BTCUSDT", "1m", DAY_ONE.start, DAY_ONE.end)))
 
 
 @pytest.fixture(scope="module")
 def control_totals(shared_sandbox: Sandbox) -> ControlTotals:
-    """What the exchange says was traded from December 2023 to July 2024."""
-    return books_of(shared_sandbox, MINUTES, to_ms(dt.date(2023, 12, 1)), to_ms(dt.date(2024, 7, 1)))
+    """The exchange's 1d candles from December 2023 to July 2024."""
+    return control_totals_of(shared_sandbox, MINUTES, to_ms(dt.date(2023, 12, 1)), to_ms(dt.date(2024, 7, 1)))
 
 
-def books_of(sandbox: Sandbox, series: Series, start: int, end: int) -> ControlTotals:
+def control_totals_of(sandbox: Sandbox, series: Series, start: int, end: int) -> ControlTotals:
     rows = sandbox.rows(series.market.name, series.symbol, "1d", start, end)
     return ControlTotals(series.market, parse_page(series.market, body_of(rows)))
 
 
-def judge_alone(
+def validate_without_totals(
     series: Series, candles: pl.DataFrame, partitions: list[Partition], now: int = LATER
 ) -> list[PartitionResult]:
-    """Judge without the exchange's sums."""
+    """Validate without the exchange's control totals."""
     return validate_partitions(series, candles, partitions, ReferenceData(now, ControlTotals(series.market)))
 
 
-def verdict(candles: pl.DataFrame, control_totals: ControlTotals | None = None) -> PartitionResult:
-    """The verdict on day one, by ``control_totals`` where there are any."""
+def validate_day(candles: pl.DataFrame, control_totals: ControlTotals | None = None) -> PartitionResult:
+    """Validate day one, with ``control_totals`` if given."""
     (result,) = validate_partitions(
         MINUTES, candles, [DAY_ONE], ReferenceData(LATER, control_totals or ControlTotals(MINUTES.market))
     )
@@ -66,66 +66,68 @@ def set_row(candles: pl.DataFrame, row: int, column: str, value: float) -> pl.Da
     return candles.with_columns(changed.cast(candles.schema[column]).alias(column))
 
 
-def test_a_day_without_a_hole_whose_sums_are_those_of_the_exchange_is_complete(
+def test_day_without_gaps_and_with_matching_totals_is_complete(
     day: pl.DataFrame, control_totals: ControlTotals
 ) -> None:
-    result = verdict(day, control_totals)
+    result = validate_day(day, control_totals)
     assert (result.verdict, result.is_accepted, result.missing) == ("complete", True, ())
     assert (result.reason, result.needs_second_source) == ("", False)
     assert result.candles.equals(day)
 
 
-def summed(candles: pl.DataFrame) -> pl.DataFrame:
-    """The 1d candle of day one if just these candles had been traded."""
+def daily_candle_of(candles: pl.DataFrame) -> pl.DataFrame:
+    """The 1d candle of day one if only these candles had been traded."""
     return resample(MINUTES.market, candles, parse_interval("1d"))
 
 
-def test_sums_that_stop_with_the_candles_prove_nothing_until_trading_is_seen_to_go_on(
+def test_gap_at_the_end_is_unfinished_until_later_trading_is_seen(
     day: pl.DataFrame, control_totals: ControlTotals
 ) -> None:
-    served = day.head(1_410)
-    stalled = verdict(served, ControlTotals(MINUTES.market, summed(served)))
+    received = day.head(1_410)
+    stalled = validate_day(received, ControlTotals(MINUTES.market, daily_candle_of(received)))
     assert (stalled.verdict, stalled.is_accepted) == ("unfinished", False)
-    gone_on = pl.concat([summed(served), control_totals.daily.filter(pl.col("open_time") > served["open_time"][-1])])
-    assert verdict(served, ControlTotals(MINUTES.market, gone_on)).verdict == "outage"
-    assert verdict(served, control_totals).verdict == "lost"  # and what is known to be lost is not unfinished
+    later_trading = pl.concat(
+        [daily_candle_of(received), control_totals.daily.filter(pl.col("open_time") > received["open_time"][-1])]
+    )
+    assert validate_day(received, ControlTotals(MINUTES.market, later_trading)).verdict == "outage"
+    assert validate_day(received, control_totals).verdict == "lost"  # known to be lost, not unfinished
 
 
-def test_a_hole_at_the_beginning_proves_nothing_while_the_first_candle_is_unknown(day: pl.DataFrame) -> None:
+def test_gap_at_the_start_is_unreachable_while_the_first_candle_is_unknown(day: pl.DataFrame) -> None:
     traded = day.tail(540)
     unknown = ReferenceData(
-        LATER, ControlTotals(MINUTES.market, summed(traded)), TradingSpan(unknown="it answered 500")
+        LATER,
+        ControlTotals(MINUTES.market, daily_candle_of(traded)),
+        TradingSpan(first_unknown_because="it answered 500"),
     )
     (result,) = validate_partitions(MINUTES, traded, [DAY_ONE], unknown)
     assert (result.verdict, result.is_accepted) == ("unreachable", False)
     assert "it answered 500" in result.reason
     known = ReferenceData(
-        LATER, ControlTotals(MINUTES.market, summed(traded)), TradingSpan(first=DAY_ONE.start + 900 * MINUTE)
+        LATER, ControlTotals(MINUTES.market, daily_candle_of(traded)), TradingSpan(first=DAY_ONE.start + 900 * MINUTE)
     )
     assert validate_partitions(MINUTES, traded, [DAY_ONE], known)[0].verdict == "listing"
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w"])
-def test_the_month_into_which_only_the_last_candle_reaches_is_delisted(
-    control_totals: ControlTotals, interval: str
-) -> None:
+def test_month_that_only_the_last_candle_reaches_into_is_delisted(control_totals: ControlTotals, interval: str) -> None:
     series = parse_series(f"spot/BTCUSDT/{interval}")
     month = partition_for_key("2024-06-01", series.interval)
     ended = ReferenceData(
         LATER, control_totals, TradingSpan(end=month.start + 2 * DAY)
-    )  # the week's candle opened on 27 May
+    )  # the candle of that week opened on 27 May
     (result,) = validate_partitions(series, empty_candles(series.market), [month], ended)
     assert (result.verdict, result.is_accepted) == ("delisted", True)
 
 
-def test_a_day_without_a_hole_is_accepted_unproved_where_there_are_no_sums(day: pl.DataFrame) -> None:
-    result = verdict(day)
+def test_day_without_gaps_is_accepted_unproved_without_control_totals(day: pl.DataFrame) -> None:
+    result = validate_day(day)
     assert (result.verdict, result.is_accepted, result.missing) == ("unproved", True, ())
     assert result.candles.equals(day)
 
 
-def test_a_missing_candle_makes_the_day_lost_and_is_named(day: pl.DataFrame, control_totals: ControlTotals) -> None:
-    result = verdict(day.filter(pl.int_range(pl.len()) != 760), control_totals)
+def test_missing_candle_makes_the_day_lost_and_is_named(day: pl.DataFrame, control_totals: ControlTotals) -> None:
+    result = validate_day(day.filter(pl.int_range(pl.len()) != 760), control_totals)
     assert (result.verdict, result.is_accepted) == ("lost", False)
     assert result.missing == ((DAY_ONE.start + 760 * MINUTE, DAY_ONE.start + 761 * MINUTE),)
     assert "2024-01-01 12:40 to 12:41" in result.reason
@@ -133,18 +135,18 @@ def test_a_missing_candle_makes_the_day_lost_and_is_named(day: pl.DataFrame, con
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 1), (1439, 1440), (100, 200), (0, 1440)])
-@pytest.mark.parametrize("with_books", [True, False])
-def test_a_hole_anywhere_is_found(
-    day: pl.DataFrame, control_totals: ControlTotals, first: int, last: int, with_books: bool
+@pytest.mark.parametrize("with_control_totals", [True, False])
+def test_gap_anywhere_is_found(
+    day: pl.DataFrame, control_totals: ControlTotals, first: int, last: int, with_control_totals: bool
 ) -> None:
     row = pl.int_range(pl.len())
-    result = verdict(day.filter((row < first) | (row >= last)), control_totals if with_books else None)
+    result = validate_day(day.filter((row < first) | (row >= last)), control_totals if with_control_totals else None)
     assert result.verdict == "lost"
     assert result.missing == ((DAY_ONE.start + first * MINUTE, DAY_ONE.start + last * MINUTE),)
 
 
-def test_scattered_holes_are_spans(day: pl.DataFrame) -> None:
-    result = verdict(day.filter(pl.int_range(pl.len()).is_in([5, 6, 9]).not_()))
+def test_scattered_gaps_become_spans(day: pl.DataFrame) -> None:
+    result = validate_day(day.filter(pl.int_range(pl.len()).is_in([5, 6, 9]).not_()))
     assert [(start - DAY_ONE.start) // MINUTE for start, _ in result.missing] == [5, 9]
     assert format_spans(result.missing) == "2024-01-01 00:05 to 00:07, 2024-01-01 00:09 to 00:10"
 
@@ -165,47 +167,49 @@ def test_scattered_holes_are_spans(day: pl.DataFrame) -> None:
         ("taker_buy_quote_volume", 10.0**18, "taker_buy_quote_volume is at most quote_volume"),
     ],
 )
-def test_an_insane_row_makes_the_day_invalid(day: pl.DataFrame, column: str, value: float, message: str) -> None:
-    result = verdict(set_row(day, 77, column, value))
+def test_row_that_breaks_a_rule_makes_the_day_invalid(
+    day: pl.DataFrame, column: str, value: float, message: str
+) -> None:
+    result = validate_day(set_row(day, 77, column, value))
     assert result.verdict == "invalid"
     assert message in result.reason
     assert "2024-01-01 01:17" in result.reason
 
 
-def test_all_complaints_come_at_once(day: pl.DataFrame) -> None:
-    result = verdict(set_row(set_row(day, 3, "volume", -1.0), 5, "open", -1.0))
+def test_all_broken_rules_are_reported_at_once(day: pl.DataFrame) -> None:
+    result = validate_day(set_row(set_row(day, 3, "volume", -1.0), 5, "open", -1.0))
     assert "volume is a number and not negative" in result.reason
     assert "open is a positive number" in result.reason
 
 
-def test_rows_twice_or_out_of_order_or_off_the_grid_are_invalid(day: pl.DataFrame) -> None:
-    assert verdict(pl.concat([day, day.tail(1)])).verdict == "invalid"
-    assert verdict(day.reverse()).verdict == "invalid"
+def test_repeated_unordered_or_off_grid_rows_are_invalid(day: pl.DataFrame) -> None:
+    assert validate_day(pl.concat([day, day.tail(1)])).verdict == "invalid"
+    assert validate_day(day.reverse()).verdict == "invalid"
     shifted = day.with_columns(pl.col("open_time") + pl.duration(milliseconds=1))
-    assert verdict(shifted).verdict == "invalid"
+    assert validate_day(shifted).verdict == "invalid"
 
 
-def test_an_odd_close_time_is_tolerated_where_the_engine_stopped(
-    day: pl.DataFrame, control_totals: ControlTotals
-) -> None:
+def test_close_time_may_be_early_where_the_exchange_stopped(day: pl.DataFrame, control_totals: ControlTotals) -> None:
     cut = day.with_columns(
         pl.when(pl.int_range(pl.len()) == 9)
         .then(pl.col("close_time") - pl.duration(milliseconds=18_353))
         .otherwise(pl.col("close_time"))
         .alias("close_time")
     )
-    assert verdict(cut, control_totals).verdict == "complete"
+    assert validate_day(cut, control_totals).verdict == "complete"
 
 
-def test_a_bad_day_stops_only_itself(shared_sandbox: Sandbox, control_totals: ControlTotals) -> None:
+def test_invalid_day_does_not_affect_other_days(shared_sandbox: Sandbox, control_totals: ControlTotals) -> None:
     days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 4), MINUTES.interval)
     rows = shared_sandbox.rows("spot", "BTCUSDT", "1m", days[0].start, days[-1].end)
     candles = set_row(parse_page(MINUTES.market, body_of(rows)), 1_500, "low", 10**9)
-    result = validate_partitions(MINUTES, candles, days, ReferenceData(LATER, control_totals))
-    assert [one.verdict for one in result] == ["complete", "invalid", "complete"]
+    results = validate_partitions(MINUTES, candles, days, ReferenceData(LATER, control_totals))
+    assert [result.verdict for result in results] == ["complete", "invalid", "complete"]
 
 
-def test_a_period_that_is_not_over_is_unfinished(shared_sandbox: Sandbox, control_totals: ControlTotals) -> None:
+def test_partition_is_unfinished_until_its_last_candle_closes(
+    shared_sandbox: Sandbox, control_totals: ControlTotals
+) -> None:
     three_days = parse_series("spot/BTCUSDT/3d")
     month = partition_for_key("2024-01-01", three_days.interval)
     rows = shared_sandbox.rows("spot", "BTCUSDT", "3d", month.start, month.end)
@@ -222,7 +226,7 @@ def test_a_period_that_is_not_over_is_unfinished(shared_sandbox: Sandbox, contro
 
 
 @pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
-def test_a_coarse_candle_that_is_missing_is_found(
+def test_missing_multi_day_candle_is_found(
     shared_sandbox: Sandbox, control_totals: ControlTotals, interval: str
 ) -> None:
     series = parse_series(f"spot/BTCUSDT/{interval}")
@@ -236,20 +240,20 @@ def test_a_coarse_candle_that_is_missing_is_found(
         assert result.verdict == "lost", row
 
 
-def test_the_recorded_outage_is_a_hole_of_eighty_minutes_and_lost_where_no_sums_prove_it(recorded: Path) -> None:
-    for day, verdict_, missing in (
+def test_recorded_outage_is_a_gap_of_80_minutes_and_lost_without_control_totals(recorded: Path) -> None:
+    for day, expected, missing in (
         ("2023-03-23", "unproved", 0),
         ("2023-03-24", "lost", 80),
         ("2023-03-25", "unproved", 0),
     ):
         rows = archive_rows(recorded / "spot" / f"BTCUSDT-1m-{day}.zip")
         partition = partition_for_key(day, MINUTES.interval)
-        result = judge_alone(MINUTES, parse_page(MINUTES.market, body_of(rows)), [partition])[0]
-        assert result.verdict == verdict_, result.reason
+        result = validate_without_totals(MINUTES, parse_page(MINUTES.market, body_of(rows)), [partition])[0]
+        assert result.verdict == expected, result.reason
         assert sum(end - start for start, end in result.missing) == missing * MINUTE
 
 
-def test_recorded_candles_of_every_market_are_sane(recorded: Path) -> None:
+def test_recorded_candles_of_every_market_follow_the_schema(recorded: Path) -> None:
     files = {
         "spot/ARBUSDT/1m": "spot/ARBUSDT-1m-2023-07-25.zip",
         "spot/ARBUSDT/15m": "spot/ARBUSDT-15m-2023-07-25.zip",
@@ -262,33 +266,33 @@ def test_recorded_candles_of_every_market_are_sane(recorded: Path) -> None:
         rows = archive_rows(recorded / file)
         candles = parse_page(series.market, body_of(rows))
         day = partition_for_key(file[-14:-4], series.interval)
-        assert judge_alone(series, candles, [day])[0].verdict == "unproved"
+        assert validate_without_totals(series, candles, [day])[0].verdict == "unproved"
 
 
-def test_33_hours_of_2018_are_absent_and_the_other_days_sane(recorded: Path) -> None:
+def test_33_hours_of_2018_are_missing_and_the_other_days_are_accepted(recorded: Path) -> None:
     series = parse_series("spot/BTCUSDT/1h")
     rows = json.loads((recorded / "spot" / "REST_spot_BTCUSDT_1h_2018-02-01.json").read_text())
     days = partitions_between(dt.date(2018, 2, 5), dt.date(2018, 2, 12), series.interval)
-    result = judge_alone(series, parse_page(series.market, body_of(rows)), days)
-    assert [one.partition.key for one in result if not one.is_accepted] == ["2018-02-08", "2018-02-09"]
-    assert sum(end - start for one in result for start, end in one.missing) == 33 * 60 * MINUTE
+    results = validate_without_totals(series, parse_page(series.market, body_of(rows)), days)
+    assert [result.partition.key for result in results if not result.is_accepted] == ["2018-02-08", "2018-02-09"]
+    assert sum(end - start for result in results for start, end in result.missing) == 33 * 60 * MINUTE
 
 
-def test_the_schema_is_the_description_of_the_table() -> None:
+def test_schema_describes_every_column() -> None:
     for market in MARKETS.values():
         schema = candle_schema(market, MINUTES.interval)
         assert list(schema.columns) == list(columns(market))
         assert all(column.description for column in schema.columns.values())
 
 
-def test_only_known_verdicts_are_accepted() -> None:
+def test_refused_verdicts_are_not_accepted() -> None:
     assert ACCEPTED.isdisjoint({"lost", "unfinished", "invalid", "unreachable"})
 
 
-def test_a_day_of_seconds_has_86400_candles(shared_sandbox: Sandbox) -> None:
+def test_day_of_seconds_has_86400_candles(shared_sandbox: Sandbox) -> None:
     series: Series = parse_series("spot/BTCUSDT/1s")
     day = partition_for_key("2024-01-01", series.interval)
     rows = shared_sandbox.rows("spot", "BTCUSDT", "1s", day.start, day.start + DAY)
-    reference = ReferenceData(LATER, books_of(shared_sandbox, series, day.start, day.end))
+    reference = ReferenceData(LATER, control_totals_of(shared_sandbox, series, day.start, day.end))
     (result,) = validate_partitions(series, parse_page(series.market, body_of(rows)), [day], reference)
     assert (result.verdict, result.candles.height) == ("complete", 86_400)

@@ -1,4 +1,4 @@
-"""The pool: sized once by what was measured, in order, bounded, and gone when it is told to go."""
+"""The worker pool: sized once from the measured round trip, ordered, bounded, and ended by close()."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.exchange.errors import Cancelled, NoConnection, NotAsked, UnknownSymbol
+from binance_assets.exchange.errors import Cancelled, NoConnection, NotSent, UnknownSymbol
 from binance_assets.exchange.workers import WorkerPool, workers_needed
 
 round_trips = st.floats(0.001, 5)
@@ -33,131 +33,133 @@ def test_known_sizes(round_trip: float, pages_left: int, rate: float, workers: i
 
 
 @given(round_trips, pages, sustainable, st.integers(1, 200))
-def test_there_is_always_a_worker_and_never_more_than_allowed(rtt: float, left: int, rate: float, cap: int) -> None:
+def test_there_is_at_least_one_worker_and_never_more_than_the_cap(rtt: float, left: int, rate: float, cap: int) -> None:
     assert 1 <= workers_needed(rtt, left, rate, cap) <= cap
 
 
 @given(round_trips, round_trips, pages, sustainable)
-def test_a_faster_network_never_gets_a_slower_download(one: float, two: float, left: int, rate: float) -> None:
-    fast, slow = sorted((one, two))
+def test_a_faster_network_never_gets_a_slower_download(first: float, second: float, left: int, rate: float) -> None:
+    fast, slow = sorted((first, second))
     per_second = [workers_needed(rtt, left, rate, cap=10**6) / rtt for rtt in (fast, slow)]
-    # Workers are whole: the slower network may round up by one worker's worth more.
+    # Workers are whole numbers: the slower network may round up by the rate of one worker.
     needed = min(max(left, 2 * rate), min(per_second))
     assert per_second[0] >= needed - 1e-6
 
 
 @given(round_trips, pages, sustainable)
-def test_one_page_more_never_costs_a_worker(rtt: float, left: int, rate: float) -> None:
+def test_one_more_page_never_reduces_the_workers(rtt: float, left: int, rate: float) -> None:
     assert workers_needed(rtt, left + 1, rate, 500) >= workers_needed(rtt, left, rate, 500)
 
 
-def test_results_come_in_the_order_of_the_tasks() -> None:
-    rate_limit_group = WorkerPool(warmup=2)
+def test_results_arrive_in_the_order_of_the_tasks() -> None:
+    pool = WorkerPool(warmup=2)
 
     def fetch(task: int) -> int:
         time.sleep(0.02 if task % 3 == 0 else 0)
         return task * task
 
-    assert list(rate_limit_group.stream(range(60), fetch, lambda: 8)) == [(task, task * task) for task in range(60)]
-    rate_limit_group.close()
+    assert list(pool.stream(range(60), fetch, lambda: 8)) == [(task, task * task) for task in range(60)]
+    pool.close()
 
 
-def test_the_warm_up_is_one_by_one_and_the_size_is_asked_once() -> None:
-    rate_limit_group, under_way, most, asked = WorkerPool(warmup=3), 0, [], []
+def test_the_warm_up_runs_one_task_at_a_time_and_the_workers_are_sized_once() -> None:
+    pool, under_way = WorkerPool(warmup=3), 0
+    concurrency: list[tuple[int, int]] = []
+    sizings: list[int] = []
     lock = threading.Lock()
 
     def fetch(task: int) -> int:
         nonlocal under_way
         with lock:
             under_way += 1
-            most.append((task, under_way))
+            concurrency.append((task, under_way))
         time.sleep(0.01)
         with lock:
             under_way -= 1
         return task
 
     def size() -> int:
-        asked.append(1)
+        sizings.append(1)
         return 6
 
-    assert len(list(rate_limit_group.stream(range(40), fetch, size))) == 40
-    assert len(list(rate_limit_group.stream(range(40), fetch, size))) == 40
-    assert all(count == 1 for task, count in most[:3])
-    assert max(count for _, count in most) <= 6
-    assert (asked, rate_limit_group.workers) == ([1], 6)
-    rate_limit_group.close()
+    assert len(list(pool.stream(range(40), fetch, size))) == 40
+    assert len(list(pool.stream(range(40), fetch, size))) == 40
+    assert all(count == 1 for task, count in concurrency[:3])
+    assert max(count for _, count in concurrency) <= 6
+    assert (sizings, pool.workers) == ([1], 6)
+    pool.close()
 
 
-def test_only_so_much_is_fetched_ahead_as_keeps_the_workers_busy() -> None:
-    rate_limit_group, begun = WorkerPool(warmup=1), []
+def test_no_more_is_fetched_ahead_than_keeps_the_workers_busy() -> None:
+    pool, started = WorkerPool(warmup=1), list[int]()
 
     def fetch(task: int) -> int:
-        begun.append(task)
+        started.append(task)
         return task
 
-    stream = rate_limit_group.stream(range(1_000), fetch, lambda: 4)
+    stream = pool.stream(range(1_000), fetch, lambda: 4)
     for _ in range(10):
         next(stream)
     time.sleep(0.1)
-    assert len(begun) <= 10 + 4 * 4
-    rate_limit_group.close()
+    assert len(started) <= 10 + 4 * 4
+    pool.close()
 
 
-def test_a_lost_task_yields_its_error_and_the_others_go_on() -> None:
-    rate_limit_group = WorkerPool(warmup=1)
+def test_a_failed_task_yields_its_error_and_the_others_continue() -> None:
+    pool = WorkerPool(warmup=1)
 
     def fetch(task: int) -> int:
         if task == 5:
             raise NoConnection("gone")
         return task
 
-    outcomes = dict(rate_limit_group.stream(range(10), fetch, lambda: 3))
+    outcomes = dict(pool.stream(range(10), fetch, lambda: 3))
     assert isinstance(outcomes.pop(5), NoConnection)
     assert outcomes == {task: task for task in range(10) if task != 5}
-    rate_limit_group.close()
+    pool.close()
 
 
-def test_what_is_hopeless_is_not_tried_to_the_end() -> None:
-    rate_limit_group, tried = WorkerPool(warmup=1), []
+def test_after_an_error_that_ends_the_run_the_remaining_tasks_are_not_tried() -> None:
+    pool, tried = WorkerPool(warmup=1), list[int]()
 
     def fetch(task: int) -> int:
         tried.append(task)
         raise UnknownSymbol("no such symbol")
 
-    outcomes = list(rate_limit_group.stream(range(500), fetch, lambda: 4))
+    outcomes = list(pool.stream(range(500), fetch, lambda: 4))
     assert [task for task, _ in outcomes] == list(range(500))
     assert type(outcomes[0][1]) is UnknownSymbol
-    assert {type(outcome) for _, outcome in outcomes[1:]} == {NotAsked}
+    assert {type(outcome) for _, outcome in outcomes[1:]} == {NotSent}
     assert all("no such symbol" in str(outcome) for _, outcome in outcomes)
     assert len(tried) < 40
-    rate_limit_group.close()
+    pool.close()
 
 
-def test_a_long_stretch_of_lost_tasks_does_not_end_those_behind_it() -> None:
-    rate_limit_group = WorkerPool(warmup=1)
+def test_many_failed_tasks_in_a_row_do_not_end_the_stream() -> None:
+    pool = WorkerPool(warmup=1)
 
     def fetch(task: int) -> int:
         if 20 <= task < 200:
             raise NoConnection("gone for a while")
         return task
 
-    outcomes = dict(rate_limit_group.stream(range(400), fetch, lambda: 4))
+    outcomes = dict(pool.stream(range(400), fetch, lambda: 4))
     assert [task for task, outcome in outcomes.items() if outcome == task] == [*range(20), *range(200, 400)]
-    rate_limit_group.close()
+    pool.close()
 
 
-def test_a_closed_pool_ends_a_stream_at_once_even_while_a_task_hangs() -> None:
-    rate_limit_group, hung = WorkerPool(warmup=1), threading.Event()
+def test_closing_the_pool_ends_a_stream_even_while_a_task_hangs() -> None:
+    pool, hung = WorkerPool(warmup=1), threading.Event()
 
     def fetch(task: int) -> int:
         if task == 3:
             hung.wait(30)
         return task
 
-    stream = rate_limit_group.stream(range(20), fetch, lambda: 2)
+    stream = pool.stream(range(20), fetch, lambda: 2)
     for _ in range(3):
         next(stream)
-    threading.Timer(0.1, rate_limit_group.close).start()
+    threading.Timer(0.1, pool.close).start()
     began = time.monotonic()
     with pytest.raises(Cancelled):
         for _ in stream:

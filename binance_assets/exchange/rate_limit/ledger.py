@@ -1,4 +1,8 @@
-"""The SQLite file in which all processes of a host record request weight."""
+"""The SQLite file in which all processes of a host record request weight. All SQL of the package is in this module.
+
+The rest of the package sees a :class:`Ledger` and its :class:`Transaction` only, so that another store of the same
+facts can take their place.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,20 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from binance_assets.exchange.errors import Cancelled
+from binance_assets.exchange.rate_limit.policy import Minute
 from binance_assets.settings import ConfigurationError
 
 _VERSION: Final = 1
 
+# What an older or newer version of the program recorded loses its value within a minute, so it is dropped.
+_DROP_TABLES: Final = ("DROP TABLE IF EXISTS pool", "DROP TABLE IF EXISTS minute", "DROP TABLE IF EXISTS lease")
 
-# What an older or newer program counted is worth a minute at the most.
-_FORGET: Final = ("DROP TABLE IF EXISTS pool", "DROP TABLE IF EXISTS minute", "DROP TABLE IF EXISTS lease")
-
-
-_TABLES: Final = (
+_CREATE_TABLES: Final = (
     """CREATE TABLE pool (
     address TEXT, name TEXT, weight_limit INTEGER, read_at INTEGER NOT NULL DEFAULT 0,
     blocked_until INTEGER NOT NULL DEFAULT 0, banned INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
@@ -39,16 +43,199 @@ class LedgerError(ConfigurationError):
     """The ledger file cannot be used; the message names the file and the setting."""
 
 
+class RateLimitGroup(NamedTuple):
+    """The markets that draw on one weight limit, at one counter.
+
+    Attributes:
+        address: Who counts, see :func:`binance_assets.model.markets.limits_address`.
+        name: Name of the group in the table of markets.
+    """
+
+    address: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLimit:
+    """The weight limit of a minute, and the server's time (ms UTC) at which exchangeInfo named it."""
+
+    weight: int
+    read_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A 429 or 418 that stops every process of the group.
+
+    Attributes:
+        until: When it ends, ms by this machine's wall clock.
+        banned: Whether it is a ban (418).
+        reason: What happened, in one line.
+    """
+
+    until: int
+    banned: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLease:
+    """Weight that a process has set aside or that its calls in flight may cost.
+
+    Attributes:
+        row: Number of the lease in the ledger.
+        weight: The weight.
+        pid: Number of the process that holds it.
+        expires: Server's time, ms UTC, after which the lease counts as lost.
+    """
+
+    row: int
+    weight: int
+    pid: int
+    expires: int
+
+
+class Transaction:
+    """Reads and writes of one rate limit group, which become visible to other processes all at once.
+
+    Obtained from :meth:`Ledger.transaction`. Minutes are numbered from the epoch (UTC).
+    """
+
+    def __init__(self, database: sqlite3.Connection, group: RateLimitGroup) -> None:
+        self._database = database
+        self._group = group
+
+    def limit(self) -> StoredLimit | None:
+        """Return the stored weight limit; None if no process has read it yet."""
+        row = self._row("SELECT weight_limit, read_at FROM pool WHERE address = ? AND name = ?")
+        return None if row is None or row[0] is None else StoredLimit(row[0], row[1])
+
+    def store_limit(self, limit: StoredLimit) -> None:
+        """Store the weight limit."""
+        self._database.execute(
+            "INSERT INTO pool (address, name, weight_limit, read_at) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (address, name) DO UPDATE SET weight_limit = excluded.weight_limit, "
+            "read_at = excluded.read_at",
+            (*self._group, limit.weight, limit.read_at),
+        )
+
+    def minute(self, number: int, documented_limit: int) -> Minute:
+        """Return what is known of a minute.
+
+        Args:
+            number: The minute.
+            documented_limit: The weight limit that counts if none is stored.
+        """
+        limit = self.limit()
+        row = self._row("SELECT ours, seen FROM minute WHERE address = ? AND name = ? AND minute = ?", number)
+        ours, seen = row or (0, 0)
+        (in_flight,) = self._row("SELECT coalesce(sum(weight), 0) FROM lease WHERE address = ? AND name = ?")
+        return Minute((limit and limit.weight) or documented_limit, ours, seen, in_flight)
+
+    def add_ours(self, number: int, weight: int) -> None:
+        """Add to the weight that processes of this host have claimed in a minute; forget minutes long gone.
+
+        Args:
+            number: The minute.
+            weight: What to add; negative to give unused weight back.
+        """
+        updated = self._database.execute(
+            "UPDATE minute SET ours = ours + ? WHERE address = ? AND name = ? AND minute = ?",
+            (weight, *self._group, number),
+        )
+        if not updated.rowcount:
+            self._database.execute(
+                "DELETE FROM minute WHERE address = ? AND name = ? AND minute < ?", (*self._group, number - 1)
+            )
+            self._database.execute("INSERT INTO minute VALUES (?, ?, ?, ?, 0)", (*self._group, number, weight))
+
+    def record_seen(self, number: int, at_least: int = 0, more: int = 0) -> None:
+        """Record what the server has counted in a minute.
+
+        Args:
+            number: The minute.
+            at_least: The largest used-weight header; what is stored never falls below it.
+            more: Weight to add because no header tells whether it was counted.
+        """
+        self._database.execute(
+            "INSERT INTO minute VALUES (?, ?, ?, 0, ?) ON CONFLICT (address, name, minute) "
+            "DO UPDATE SET seen = max(seen + ?, ?)",
+            (*self._group, number, max(at_least, more), more, at_least),
+        )
+
+    def write_lease(self, row: int | None, weight: int, pid: int, expires: int) -> int:
+        """Store a lease, and return its number.
+
+        Args:
+            row: Number of the lease; None for a new one. A lease that another process dropped is stored again.
+            weight: The weight that it holds.
+            pid: Number of the process that holds it.
+            expires: Server's time, ms UTC, after which it counts as lost.
+        """
+        written = self._database.execute(
+            "UPDATE lease SET weight = ?, expires = ? WHERE id = ?", (weight, expires, row)
+        )
+        if row is not None and written.rowcount:
+            return row
+        inserted = self._database.execute(
+            "INSERT INTO lease (address, name, weight, pid, expires) VALUES (?, ?, ?, ?, ?)",
+            (*self._group, weight, pid, expires),
+        )
+        return int(inserted.lastrowid or 0)
+
+    def delete_lease(self, row: int | None) -> None:
+        """Delete the lease with the number ``row``; do nothing for None or a lease that is gone."""
+        self._database.execute("DELETE FROM lease WHERE id = ?", (row,))
+
+    def other_leases(self, row: int | None) -> list[StoredLease]:
+        """Return the leases of the group, without the one with the number ``row``."""
+        rows = self._database.execute(
+            "SELECT id, weight, pid, expires FROM lease WHERE address = ? AND name = ? AND id IS NOT ?",
+            (*self._group, row),
+        ).fetchall()
+        return [StoredLease(*found) for found in rows]
+
+    def block(self) -> Block | None:
+        """Return the block that was stored last, which may be over; None if there never was one."""
+        row = self._row("SELECT blocked_until, banned, reason FROM pool WHERE address = ? AND name = ?")
+        return None if row is None else Block(row[0], bool(row[1]), row[2])
+
+    def store_block(self, block: Block) -> None:
+        """Store a block, unless the stored one ends later."""
+        self._database.execute(
+            "INSERT INTO pool (address, name, blocked_until, banned, reason) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (address, name) DO UPDATE SET banned = excluded.banned, reason = excluded.reason, "
+            "blocked_until = excluded.blocked_until WHERE excluded.blocked_until > blocked_until",
+            (*self._group, block.until, int(block.banned), block.reason),
+        )
+
+    def clock_offset(self) -> float | None:
+        """Return by how many ms the server's clock is ahead of this machine's wall clock; None if unknown."""
+        row = self._row("SELECT clock_offset FROM pool WHERE address = ? AND name = ?")
+        return None if row is None or row[0] is None else float(row[0])
+
+    def store_clock_offset(self, offset: float) -> None:
+        """Store by how many ms the server's clock is ahead of this machine's wall clock."""
+        self._database.execute(
+            "INSERT INTO pool (address, name, clock_offset) VALUES (?, ?, ?) "
+            "ON CONFLICT (address, name) DO UPDATE SET clock_offset = excluded.clock_offset",
+            (*self._group, offset),
+        )
+
+    def _row(self, statement: str, *parameters: int) -> Any:
+        return self._database.execute(statement, (*self._group, *parameters)).fetchone()
+
+
 class Ledger:
-    """The file in which all processes of a host count; any number of threads and processes may use it at once.
+    """The file of the host's request weight; any number of threads and processes may use it at once.
 
     Its content matters for a minute (bans and limits: longer), so it is written without waiting for the disk.
 
     Args:
-        path: The SQLite file; it and its folder are made where they are missing.
+        path: The SQLite file; it and its folder are created if missing.
 
     Raises:
-        LedgerError: The file cannot be opened or is none of ours.
+        LedgerError: The file cannot be opened or is not a ledger.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,15 +250,15 @@ class Ledger:
             # In one transaction: another process that opens the file must not find it without tables.
             self._database.execute("BEGIN IMMEDIATE")
             if self._database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                for statement in (*_FORGET, *_TABLES):
+                for statement in (*_DROP_TABLES, *_CREATE_TABLES):
                     self._database.execute(statement)
             self._database.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
-            raise LedgerError(f"the ledger {path} cannot be used ({error}); set BINANCE_ASSETS_LEDGER") from None
+            raise self._error(error) from None
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Exclusive access to the tables; what is done becomes visible to others at once, or not at all.
+    def transaction(self, group: RateLimitGroup) -> Iterator[Transaction]:
+        """Return exclusive access to what is recorded of ``group``; all changes become visible at once, or none.
 
         Raises:
             Cancelled: The ledger was closed.
@@ -83,18 +270,21 @@ class Ledger:
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 try:
-                    yield self._database
+                    yield Transaction(self._database, group)
                 except BaseException:
                     self._database.execute("ROLLBACK")
                     raise
                 self._database.execute("COMMIT")
             except sqlite3.Error as error:
-                raise LedgerError(
-                    f"the ledger {self._path} cannot be used ({error}); set BINANCE_ASSETS_LEDGER"
-                ) from None
+                raise self._error(error) from None
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._closed = True
             self._database.close()
+
+    def _error(self, error: Exception) -> LedgerError:
+        return LedgerError(
+            f"the ledger {self._path} cannot be used ({error}); set BINANCE_ASSETS_LEDGER to another file"
+        )

@@ -9,27 +9,24 @@ from typing import Final
 from binance_assets.exchange.errors import Banned, RateLimited
 from binance_assets.model.timestamps import MINUTE, SECOND
 
-# A lease is for so many calls at the most, and for so small a part of what is left that the others get theirs.
+# A lease covers at most so many calls, and so small a part of what is left that other processes get their part.
 _LEASED_CALLS: Final = 100
-
-
 _LEASED_PART: Final = 8
 
-
-# Beside other programs the last so-many-th part of a minute is spent with care.
+# If other programs use the IP too, the last tenth of a minute is spent with care.
 _CONTESTED_PART: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What is known of one minute of one pool.
+    """What is known of one minute of one rate limit group.
 
     Attributes:
         limit: The weight that Binance allows an IP in a minute.
-        ours: Weight that processes of this host have claimed in it.
-        seen: Weight that the server is known to have counted, other programs' included.
-        in_flight: Weight in the leases of all processes: calls that are not answered yet, whichever minute they were
-            begun in, and what is set aside for the next ones.
+        ours: Weight that processes of this host have claimed in the minute.
+        seen: Weight that the server is known to have counted, that of other programs included.
+        in_flight: Weight in the leases of all processes: calls without a response so far, whichever minute they began
+            in, and what is set aside for the next calls.
     """
 
     limit: int
@@ -39,15 +36,15 @@ class Minute:
 
 
 def spendable(minute: Minute, share: float = 1.0) -> int:
-    """The weight that may still be claimed in this minute; never negative.
+    """Return the weight that may still be claimed in this minute; never negative.
 
-    Two bounds hold at once: all that the server counts stays within the limit, and what we use stays within our
-    share of it. Calls in flight may or may not be part of ``seen`` already; they are counted on top, which errs
-    on the safe side and corrects itself as they are answered.
+    Two bounds hold at once: all that the server counts stays within the limit, and what this host uses stays within
+    its share of the limit. Calls in flight may or may not be part of ``seen`` already. They are counted on top, which
+    errs on the safe side and corrects itself with their responses.
 
     Args:
         minute: What is known of the minute.
-        share: The part of the limit that we allow ourselves, 0 to 1.
+        share: The part of the limit that this host may use, 0 to 1.
     """
     until_limit = minute.limit - minute.seen - minute.in_flight
     until_share = int(minute.limit * share) - minute.ours
@@ -55,21 +52,21 @@ def spendable(minute: Minute, share: float = 1.0) -> int:
 
 
 def claimable(minute: Minute, share: float, weight: int) -> int:
-    """What a process that needs ``weight`` for its next call may claim now; 0 where it has to wait.
+    """Return what a process that needs ``weight`` for its next call may claim now; 0 if it has to wait.
 
-    Other programs use the IP too, and what they take while calls are in flight cannot be seen. So no more is ever in
-    flight than what is left besides; and where others were seen in this minute, the last of it is spent one call at
-    a time, so that going over the limit costs one 429 and not one for each worker. Alone on the IP this costs some
-    round trips at the end of a minute, and no weight.
+    Other programs use the IP too, and what they use while our calls are in flight is invisible. Two rules follow. No
+    more is ever in flight than what is left besides. And if others were seen in this minute, the last of it is spent
+    one call at a time, so that exceeding the limit costs one 429 and not one for each worker. Without other programs
+    on the IP this costs some round trips at the end of a minute, and no weight.
 
     Args:
         minute: What is known of the minute.
-        share: The part of the limit that we allow ourselves, 0 to 1.
+        share: The part of the limit that this host may use, 0 to 1.
         weight: The weight of the next call.
     """
     spare = spendable(minute, share)
     if weight > spare:
-        # A call dearer than the whole share is let through alone, or it would wait for ever.
+        # A call that costs more than the whole share may run alone; otherwise it would never run.
         return 0 if minute.ours or minute.in_flight or weight > minute.limit - minute.seen else weight
     left, foreign = minute.limit - minute.seen, minute.seen - minute.ours
     calm = left // 2 - minute.in_flight
@@ -80,22 +77,20 @@ def claimable(minute: Minute, share: float, weight: int) -> int:
 
 
 _SHORTEST_BAN: Final = 2 * MINUTE
-
-
 _BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})")
 
 
 def blocked_until(error: RateLimited | Banned, now: int) -> int:
-    """Until when a 429 or 418 forbids further calls, ms on the server's clock.
+    """Return until when a 429 or 418 forbids further calls, ms on the server's clock.
 
-    Binance says it as ``Retry-After`` in seconds and, for bans, as ``banned until <ms>`` in the text; the later
-    one counts. Without either a 429 lasts until the next minute and a ban two minutes (its shortest).
+    Binance names it as ``Retry-After`` in seconds and, for bans, as ``banned until <ms>`` in the message; the later
+    of the two counts. Without either, a 429 lasts until the next minute and a ban two minutes (the shortest ban).
 
     Args:
-        error: A :class:`RateLimited` or :class:`Banned`.
+        error: The 429 or 418.
         now: The server's time, ms UTC.
     """
-    times = [int(found) for found in _BANNED_UNTIL.findall(error.message)]
+    times = [int(found) for found in _BANNED_UNTIL.findall(error.message or "")]
     seconds = next((value for name, value in error.headers.items() if name.lower() == "retry-after"), "")
     if seconds.isdigit():
         times.append(now + int(seconds) * SECOND)

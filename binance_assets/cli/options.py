@@ -1,0 +1,90 @@
+"""Parameter types, and the arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from binance_assets.model.intervals import Interval, parse_interval
+from binance_assets.model.markets import MARKETS, Market, parse_market
+from binance_assets.model.series import Series, parse_any_series
+from binance_assets.settings import ConfigurationError
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+
+class MarketType(click.ParamType[Market]):
+    """A market by its name."""
+
+    name = "market"
+
+    def convert(self, value: str | Market, param: click.Parameter | None, ctx: click.Context | None) -> Market:
+        """Return the market."""
+        try:
+            return value if isinstance(value, Market) else parse_market(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class IntervalType(click.ParamType[Interval]):
+    """An interval in Binance's spelling."""
+
+    name = "interval"
+
+    def convert(self, value: str | Interval, param: click.Parameter | None, ctx: click.Context | None) -> Interval:
+        """Return the interval."""
+        try:
+            return value if isinstance(value, Interval) else parse_interval(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class DateType(click.ParamType["dt.date"]):
+    """A date in ISO format, UTC."""
+
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: str | dt.date, param: click.Parameter | None, ctx: click.Context | None) -> dt.date:
+        """Return the date."""
+        import datetime as dt
+
+        try:
+            return value if isinstance(value, dt.date) else dt.date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a date; write it like 2024-01-31", param, ctx)
+
+
+symbols_argument = click.argument("symbols", metavar="SYMBOL...", nargs=-1, required=True)
+market_option = click.option("--market", type=MarketType(), required=True, help=f"One of {', '.join(MARKETS)}.")
+intervals_option = click.option(
+    "--interval", "intervals", type=IntervalType(), multiple=True, required=True, help="1s to 1M; may be repeated."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+
+
+def combine(symbols: Iterable[str], market: Market, intervals: Iterable[Interval]) -> tuple[Series, ...]:
+    """Return the series of every symbol in every interval, each once, in order.
+
+    Raises:
+        ConfigurationError: A symbol is not a symbol, or the market lacks an interval.
+    """
+    try:
+        series = [Series(market, symbol.upper(), interval) for symbol in symbols for interval in intervals]
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    return tuple(dict.fromkeys(series))
+
+
+def series_named(name: str) -> Series:
+    """Return the series with the name ``name``, such as ``spot/BTCUSDT/1m``.
+
+    Raises:
+        ConfigurationError: The text is not the name of a series.
+    """
+    try:
+        return parse_any_series(name)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None

@@ -1,0 +1,63 @@
+"""The commands that edit and list the universe: ``track``, ``untrack``, ``series``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from binance_assets.cli.exit_codes import INCOMPLETE
+from binance_assets.cli.options import combine, intervals_option, market_option, symbols_argument
+from binance_assets.model.intervals import Interval
+from binance_assets.model.markets import Market
+from binance_assets.settings import read_settings
+from binance_assets.storage.universe import read_universe
+from binance_assets.storage.universe_editor import track, untrack
+
+
+@click.command("track")
+@symbols_argument
+@market_option
+@intervals_option
+def track_command(symbols: tuple[str, ...], market: Market, intervals: tuple[Interval, ...]) -> None:
+    """Add series to the universe, so that the UI shows them and the schedules fetch them."""
+    settings = read_settings(os.environ)
+    requested = combine(symbols, market, intervals)
+    added = track(settings.universe, requested)
+    for series in requested:
+        click.echo(f"{series} {'is now tracked' if series in added else 'was already tracked'}")
+    if added:
+        click.echo("reload the code location to see it in a running UI", err=True)
+
+
+@click.command("untrack")
+@symbols_argument
+@market_option
+@intervals_option
+def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[Interval, ...]) -> None:
+    """Remove series from the universe; their files stay in the lake."""
+    settings = read_settings(os.environ)
+    requested = combine(symbols, market, intervals)
+    removed = untrack(settings.universe, requested)
+    for series in requested:
+        click.echo(f"{series} {'is no longer tracked; its files stay' if series in removed else 'was not tracked'}")
+    if not removed:
+        sys.exit(INCOMPLETE)
+
+
+@click.command("series")
+def series_command() -> None:
+    """List the series of the universe and how many of their partitions are in the lake."""
+    from binance_assets.storage.lake import Lake
+
+    settings = read_settings(os.environ)
+    universe = read_universe(settings.universe)
+    lake = Lake(settings.lake)
+    notes = {derived.series: f"  derived from {derived.source.interval}" for derived in universe.derived}
+    for series in (*universe.series, *notes):
+        keys = lake.keys(series)
+        stored = f"{len(keys):>6} partitions, {keys[0]} to {keys[-1]}" if keys else "no partitions yet"
+        click.echo(f"{series!s:<32} {stored}{notes.get(series, '')}")
+    if not universe.tracked:
+        click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)

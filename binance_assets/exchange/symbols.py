@@ -1,0 +1,150 @@
+"""What the exchange knows of its symbols: whether they exist, when their candles begin, when they end for good."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from binance_assets.exchange.http import HttpResponse
+from binance_assets.exchange.pages import klines_parameters, plan_pages
+from binance_assets.model.intervals import parse_interval
+from binance_assets.model.markets import NO_DELIVERY, ROW_FIELDS, TRADED_ON, Market
+from binance_assets.model.series import Series
+from binance_assets.model.timestamps import DAY, to_ms
+
+Result = TypeVar("Result")
+
+_DAILY: Final = parse_interval("1d")
+
+
+class Fetch(Protocol):
+    """Sends one request, with its weight acquired and with retries, and reads the response."""
+
+    def __call__(  # noqa: D102
+        self,
+        endpoint: str,
+        parameters: Mapping[str, str | int],
+        weight: int,
+        read: Callable[[HttpResponse], Result],
+    ) -> Result: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolInfo:
+    """What exchangeInfo says of a symbol.
+
+    Attributes:
+        status: Its status, such as ``TRADING`` or ``BREAK``.
+        delivery: When the contract is delivered, ms UTC; None for symbols without a delivery.
+    """
+
+    status: str
+    delivery: int | None
+
+
+class Symbols:
+    """The symbols of one market.
+
+    Args:
+        market: The market.
+        fetch: Sends a request to the market's API.
+        now: Returns the server's time, ms UTC.
+    """
+
+    def __init__(self, market: Market, fetch: Fetch, now: Callable[[], int]) -> None:
+        self._market = market
+        self._fetch = fetch
+        self._now = now
+        self._listed: dict[str, SymbolInfo] | None = None
+
+    def check_exists(self, series: Series) -> None:
+        """Request one candle of ``series``; klines is the only endpoint that proves that a symbol does not exist.
+
+        Raises:
+            UnknownSymbol: The market has no such symbol.
+            ExchangeError: The request failed.
+        """
+        self._first_row(series, {"limit": 1}, self._market.klines_weight(1))
+
+    def first_open_time(self, series: Series) -> int | None:
+        """Return when the first candle of ``series`` opens, ms UTC; None if it has no candles.
+
+        Raises:
+            UnknownSymbol: The market has no such symbol.
+            ExchangeError: The request failed.
+        """
+        if self._market.max_window is None:
+            return self._first_row(series, {"startTime": 0, "limit": 1}, self._market.klines_weight(1))
+        # COIN-M refuses windows over 200 days, so its 1d candles are searched for the first day.
+        daily = Series(self._market, series.symbol, _DAILY)
+        first_day = self._first_in(daily, to_ms(self._market.opened), self._now())
+        if first_day is None:
+            return None
+        # A candle of several days may open long before its first trade.
+        lead = 31 * DAY if series.interval.is_multi_day else 0
+        return self._first_in(series, first_day - lead, first_day + DAY)
+
+    def final_close_time(self, series: Series) -> int | None:
+        """Return when the last candle of ``series`` closed for good, ms UTC; None while the symbol may trade again.
+
+        exchangeInfo gives the status of a symbol: trading, only halted, or ended. A symbol that it no longer lists
+        has ended too. Contracts end with their delivery, all other symbols with their newest candle.
+
+        Raises:
+            ExchangeError: A request failed.
+        """
+        info = self._symbol_infos().get(series.symbol)
+        if info is not None and info.status in TRADED_ON:
+            return None
+        # A candle of several days closes long after its last trade.
+        fine = Series(self._market, series.symbol, _DAILY) if series.interval.is_multi_day else series
+        newest = self._first_row(fine, {"limit": 1}, self._market.klines_weight(1))
+        if newest is None:
+            return None
+        closed = fine.interval.close(newest)
+        delivery = info.delivery if info is not None else None
+        return min(closed, delivery) if delivery is not None and delivery > newest else closed
+
+    def _symbol_infos(self) -> dict[str, SymbolInfo]:
+        """Return what exchangeInfo lists, by symbol; requested once."""
+        if self._listed is None:
+            self._listed = self._fetch("/exchangeInfo", {}, self._market.info_weight, read_symbols)
+        return self._listed
+
+    def _first_in(self, series: Series, start: int, end: int) -> int | None:
+        for page in plan_pages(self._market, series.interval, [(start, end)]):
+            first = self._first_row(series, page.window, page.weight)
+            if first is not None:
+                return first
+        return None
+
+    def _first_row(self, series: Series, window: Mapping[str, str | int], weight: int) -> int | None:
+        return self._fetch("/klines", klines_parameters(series, window), weight, read_first_open_time)
+
+
+def read_symbols(response: HttpResponse) -> dict[str, SymbolInfo]:
+    """Read the symbols of an exchangeInfo response.
+
+    Raises:
+        ValueError, KeyError, TypeError: The body is something else.
+    """
+    symbols = {}
+    for entry in json.loads(response.body)["symbols"]:
+        status = entry["status"] if "status" in entry else entry["contractStatus"]  # the name of the field on COIN-M
+        delivery = entry.get("deliveryDate", NO_DELIVERY)
+        symbols[str(entry["symbol"])] = SymbolInfo(str(status), int(delivery) if delivery < NO_DELIVERY else None)
+    return symbols
+
+
+def read_first_open_time(response: HttpResponse) -> int | None:
+    """Read the open time, ms UTC, of the first row of a klines response; None if it has no rows.
+
+    Raises:
+        ValueError, TypeError: The body is something else.
+    """
+    rows = json.loads(response.body)
+    if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != ROW_FIELDS for row in rows):
+        raise ValueError("not a list of candles")
+    return int(rows[0][0]) if rows else None

@@ -1,0 +1,125 @@
+"""The programs in ``examples/`` work through the loaders and commands that a user runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import dagster as dg
+import pytest
+
+from binance_assets.model.series import parse_series
+from binance_assets.sandbox import Sandbox
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe_editor import track
+from binance_assets_tests.support.environment import CHECKOUT, Run, cli_environment, environment_of
+
+EXAMPLES = CHECKOUT / "examples"
+DOWNSTREAM = EXAMPLES / "downstream.py"
+SERIES = "spot/BTCUSDT/1m"
+DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def run_python(sandbox: Sandbox, folder: Path, *arguments: str) -> str:
+    """Run the interpreter in ``folder`` against the sandbox and return what it prints."""
+    environment = cli_environment(sandbox, folder) | {"PYTHONPATH": str(CHECKOUT)}
+    result = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def list_assets(sandbox: Sandbox, folder: Path, *target: str) -> list[str]:
+    """Return the asset keys that Dagster's command line finds in a target, such as ``-m module``."""
+    return run_python(sandbox, folder, "-m", "dagster", "asset", "list", *target).split()
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def downloaded(run_cli: Run) -> None:
+    """Three days of candles in the lake, and their series in the universe."""
+    days = ("--start", DAYS[0], "--end", "2024-01-04")
+    result = run_cli("download", "BTCUSDT", "--market", "spot", "--interval", "1m", *days)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def downstream(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module ``examples/downstream.py``, loaded against the sandbox."""
+    for name, value in environment_of(sandbox, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    yield load(DOWNSTREAM)
+    del sys.modules[DOWNSTREAM.stem]
+
+
+@pytest.mark.parametrize("option", ["-f", "-m"])
+def test_dagster_lists_the_users_own_asset_beside_the_candles(option: str, sandbox: Sandbox, tmp_path: Path) -> None:
+    track(tmp_path / "universe.yaml", [parse_series(SERIES)])
+    shutil.copy(DOWNSTREAM, tmp_path / "my_assets.py")
+    target = str(DOWNSTREAM) if option == "-f" else "my_assets"
+    assert list_assets(sandbox, tmp_path, option, target) == ["daily_range", SERIES, "spot/coverage"]
+
+
+def test_a_module_that_imports_defs_by_name_loses_its_own_assets(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The reason for ``candle_definitions``: Dagster 1.13 takes a ``LazyDefinitions`` first, imported or not."""
+    track(tmp_path / "universe.yaml", [parse_series(SERIES)])
+    code = DOWNSTREAM.read_text()
+    trap = code.replace("import binance_assets as ba", "from binance_assets.definitions import defs as candles")
+    trap = trap.replace("ba.candle_definitions()", "candles()")
+    (tmp_path / "trap.py").write_text(trap)
+    assert trap != code
+    assert list_assets(sandbox, tmp_path, "-m", "trap") == [SERIES, "spot/coverage"]
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")
+@pytest.mark.usefixtures("downloaded")
+def test_the_downstream_asset_reads_the_days_that_its_sensor_finds(
+    downstream: ModuleType, instance: dg.DagsterInstance
+) -> None:
+    defs: dg.Definitions = downstream.defs
+    repository = defs.get_repository_def()
+    for key in DAYS:
+        instance.report_runless_asset_event(dg.AssetMaterialization(SERIES.split("/"), partition=key))
+    context = dg.build_sensor_context(instance=instance, repository_def=repository)
+    (request,) = repository.get_sensor_def("new_days").evaluate_tick(context).run_requests or []
+    job = defs.resolve_implicit_global_asset_job_def()
+    result = job.execute_in_process(
+        instance=instance, tags=request.tags, asset_selection=[dg.AssetKey("daily_range")], run_config=QUIET
+    )
+    assert result.success
+    assert instance.get_materialized_partitions(dg.AssetKey("daily_range")) == set(DAYS)
+
+
+@pytest.mark.usefixtures("downloaded")
+def test_the_lake_is_read_with_polars_and_duckdb_and_prints_what_the_readme_shows(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    pytest.importorskip("duckdb")
+    printed = run_python(sandbox, tmp_path, str(EXAMPLES / "reading.py"))
+    candles = printed[printed.index("┌") : printed.index("┘") + 1]
+    assert candles in (CHECKOUT / "README.md").read_text()
+    assert f"│ spot    │ BTCUSDT │    {len(DAYS) * 1440} │" in printed
+
+
+def test_candles_are_downloaded_without_dagster(sandbox: Sandbox, tmp_path: Path) -> None:
+    printed = run_python(sandbox, tmp_path, str(EXAMPLES / "without_dagster.py"))
+    series, lake = parse_series(SERIES), Lake(tmp_path / "lake")
+    expected = [f"{key} complete: 1440 candles in {lake.folder(series) / key}.parquet" for key in DAYS]
+    assert printed.splitlines() == expected
+    assert lake.keys(series) == list(DAYS)

@@ -1,0 +1,15 @@
+"""Read the lake with Polars and DuckDB."""
+
+import duckdb
+import polars as pl
+
+candles = pl.scan_parquet("lake/market=spot/")
+print(candles.filter(symbol="BTCUSDT", interval="1m").select("open_time", "close", "volume").head(3).collect())
+
+# Across markets, DuckDB takes the union of their columns.
+print(
+    duckdb.sql(
+        "SELECT market, symbol, count(*) AS candles "
+        "FROM read_parquet('lake/market=*/**/*.parquet', union_by_name = true) GROUP BY ALL ORDER BY ALL"
+    )
+)
