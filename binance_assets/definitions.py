@@ -1,4 +1,8 @@
-"""The Dagster code location: an asset per tracked series, their jobs, schedules and resources."""
+"""The Dagster code location: one asset per tracked series, with jobs, schedules, sensors and resources.
+
+Here belongs the assembly: settings and a universe go in, definitions come out. What does not belong here: what the
+parts are (``orchestration``).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ from dataclasses import replace
 import dagster as dg
 
 from binance_assets.model.series import Series, by_market
-from binance_assets.orchestration.assets import candles_asset
+from binance_assets.orchestration.assets import FetchedSeries, candles_asset
 from binance_assets.orchestration.catch_up import catch_up_schedules
 from binance_assets.orchestration.coverage import coverage_asset
 from binance_assets.orchestration.derived import derived_asset
 from binance_assets.orchestration.io_manager import CandlesIOManager
 from binance_assets.orchestration.jobs import candle_jobs
-from binance_assets.orchestration.metrics import ProgressListener
+from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
 from binance_assets.orchestration.schedules import candle_schedules
 from binance_assets.orchestration.sensors import candle_sensors
@@ -24,30 +29,20 @@ from binance_assets.settings import Settings, Source, read_settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Tracked, Universe, read_universe
 
-__all__ = ["build_defs", "candle_definitions", "defs"]
+__all__ = ["build_defs", "candle_definitions", "definitions_for", "defs"]
 
 
 def build_defs(settings: Settings, universe: Universe, listener: ProgressListener | None = None) -> dg.Definitions:
-    """The definitions of a code location over ``universe``.
+    """Return the definitions of a code location over ``universe``.
 
     Args:
         settings: Hosts, lake, ledger and limits.
-        universe: The tracked series.
-        listener: Told of the progress of runs in this process.
+        universe: The fetched and derived series.
+        listener: Receives the progress of runs in this process.
     """
-    lake = Lake(settings.lake)
     jobs = candle_jobs(universe.series)
-    with warnings.catch_warnings():
-        # Single-run backfills are what this project stands on; its users can do nothing about the label.
-        warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
-        assets = [candles_asset(one.series, one.source or settings.source, lake, listener) for one in universe.tracked]
-        assets += [derived_asset(one, lake) for one in universe.derived]
-    every = sorted(
-        [*universe.series, *(one.series for one in universe.derived)], key=lambda one: (one.symbol, one.interval.step)
-    )
-    assets += [coverage_asset(market, members) for market, members in by_market(every).items()]
     return dg.Definitions(
-        assets=assets,
+        assets=_assets(settings, universe, listener),
         jobs=jobs,
         schedules=[*candle_schedules(jobs), *catch_up_schedules(universe.series, settings)],
         sensors=candle_sensors(jobs, universe.series, universe.derived, settings),
@@ -60,14 +55,37 @@ def build_defs(settings: Settings, universe: Universe, listener: ProgressListene
     )
 
 
+def _assets(settings: Settings, universe: Universe, listener: ProgressListener | None) -> list[dg.AssetsDefinition]:
+    lake = Lake(settings.lake)
+    fetched = {
+        asset_key(tracked.series): FetchedSeries(tracked.series, tracked.source or settings.source)
+        for tracked in universe.tracked
+    }
+    with warnings.catch_warnings():
+        # The project is built on single-run backfills; its users can do nothing about the beta label.
+        warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
+        assets = [candles_asset(series, fetched, lake, listener) for series in universe.series]
+        assets += [derived_asset(derived, lake) for derived in universe.derived]
+    series = [*universe.series, *(derived.series for derived in universe.derived)]
+    series.sort(key=lambda member: (member.symbol, member.interval.step))
+    return assets + [coverage_asset(market, members) for market, members in by_market(series).items()]
+
+
 def definitions_for(
     settings: Settings, series: Sequence[Series], source: Source | None, listener: ProgressListener
 ) -> dg.Definitions:
-    """A code location with ``series``, each with the source that the universe names for it unless ``source`` does."""
-    tracked = {one.series: one for one in read_universe(settings.universe).tracked}
-    chosen = [tracked.get(one, Tracked(one)) for one in series]
+    """Return a code location over ``series`` only, for a run in this process.
+
+    Args:
+        settings: Hosts, lake, ledger and limits.
+        series: The series, tracked or not.
+        source: Where candles come from; None for the source that the universe or the settings name.
+        listener: Receives the progress of the run.
+    """
+    tracked = {entry.series: entry for entry in read_universe(settings.universe).tracked}
+    chosen = [tracked.get(member, Tracked(member)) for member in series]
     if source is not None:
-        chosen = [replace(one, source=source) for one in chosen]
+        chosen = [replace(entry, source=source) for entry in chosen]
     return build_defs(settings, Universe(tuple(chosen)), listener)
 
 
@@ -86,5 +104,5 @@ def candle_definitions() -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """The code location that the environment and the universe file describe; read when Dagster loads it."""
+    """Return the code location that the environment and the universe file describe; Dagster calls it to load them."""
     return candle_definitions()

@@ -22,6 +22,7 @@ from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
 from binance_assets_tests.support.exchange import quick_retrier
+from binance_assets_tests.support.instances import new_instance
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 
 # The order in which the tiers run, and the e2e files that take longest. The slowest files come first, so that at the
@@ -128,8 +129,7 @@ def fetch(open_exchange: Open) -> Fetch:
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A real Dagster instance on SQLite files."""
-    (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as opened:
+    with new_instance(tmp_path / "dagster") as opened:
         yield opened
 
 

@@ -1,7 +1,10 @@
-"""The asset ``<market>/coverage``: what the lake holds of each series, as Parquet and on the asset's page."""
+"""The asset ``<market>/coverage``: what the lake holds of each series, as a Parquet file and on the asset's page.
+
+Here belong the asset and its page. What does not belong here: counting and drawing (``storage.coverage``), and the
+sensor that refreshes it (``sensors``).
+"""
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
-
 import base64
 import datetime as dt
 from collections.abc import Sequence
@@ -10,19 +13,19 @@ import dagster as dg
 
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series
-from binance_assets.orchestration.assets import asset_key
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.orchestration.resources import LakeResource
 from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
 
 
 def coverage_key(market: Market) -> dg.AssetKey:
-    """The key of a market's coverage."""
+    """Return the key of a market's coverage asset."""
     return dg.AssetKey([market.name, "coverage"])
 
 
 def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinition:
-    """The coverage of a market.
+    """Return the coverage asset of a market.
 
     Args:
         market: The market.
@@ -34,23 +37,23 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         group_name=market.name,
         kinds={"polars", "parquet"},
         description=f"What the lake holds of Binance {market.title}: for each series the first and the last partition, "
-        "partitions by verdict, those that were refused or are missing, candles and bytes.\n\nA sensor refreshes it "
-        "after materializations.",
+        "partitions by verdict, refused and missing partitions, candles and bytes.\n\nA sensor refreshes it after "
+        "materializations.",
     )
     def coverage(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         today = dt.datetime.now(dt.UTC).date()
-        found = [coverage_of(lake.lake(), one, today, _refused(context.instance, one)) for one in series]
+        found = [coverage_of(lake.lake(), member, today, _failed(context.instance, member)) for member in series]
         table = coverage_table(found)
         path = lake.lake().write_coverage(market, table)
-        months = sorted({month for one in found for month in one.months})
+        months = sorted({month for entry in found for month in entry.months})
         span = f"{months[0]} to {months[-1]}, " if months else ""
-        message = f"{span}a line for each series in the order of the table; green is whole, red lacks much"
+        legend = f"{span}one line per series in the order of the table; green is complete, red lacks many partitions"
         picture = base64.b64encode(coverage_picture(found)).decode()
         return dg.MaterializeResult(
             metadata={
                 "table": dg.MetadataValue.md(coverage_markdown(table)),
                 "days by month": dg.MetadataValue.md(
-                    f"{message}\n\n![green: whole, red: lacking](data:image/png;base64,{picture})"
+                    f"{legend}\n\n![green: complete, red: incomplete](data:image/png;base64,{picture})"
                 ),
                 "path": dg.MetadataValue.path(path.absolute()),
                 "dagster/row_count": dg.MetadataValue.int(table.height),
@@ -65,8 +68,8 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
     return coverage
 
 
-def _refused(instance: dg.DagsterInstance, series: Series) -> frozenset[str]:
-    """The partitions that the last run which was to bring them did not."""
+def _failed(instance: dg.DagsterInstance, series: Series) -> frozenset[str]:
+    """Return the partitions that the last run over them did not materialize."""
     definition = partitions_def_for(series.interval)
     statuses = instance.get_status_by_partition(asset_key(series), definition.get_partition_keys(), definition) or {}
     return frozenset(key for key, status in statuses.items() if status is not None and status.value == "FAILED")

@@ -1,4 +1,8 @@
-"""Derived candles: assets that are made from the files of fetched series, without a request."""
+"""Derived assets: candles computed from the files of a fetched series, without a request.
+
+Here belongs the step of a derived asset. What does not belong here: the arithmetic (``ingest.derive``) and the sensor
+that starts the runs (``sensors``).
+"""
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import time
@@ -8,8 +12,11 @@ import dagster as dg
 from binance_assets.ingest.derive import derive_partition
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult
-from binance_assets.orchestration.assets import CandleEvents, asset_key, has_downstream, materialization, series_asset
+from binance_assets.orchestration.assets import CandleEvents, series_asset
 from binance_assets.orchestration.checks import format_refused, gap_free_result
+from binance_assets.orchestration.dagster_internals import has_downstream_in_run
+from binance_assets.orchestration.events import materialization
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.resources import LakeResource
 from binance_assets.settings import ConfigurationError
@@ -18,11 +25,11 @@ from binance_assets.storage.universe import Derived
 
 
 def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
-    """The asset of a series that is made from another one.
+    """Return the asset of a derived series.
 
     Args:
-        derived: The series and its source.
-        lake: Where its files are; only their place is used here, for the asset's page.
+        derived: The series and its base series.
+        lake: The lake; only its location is used here, for the asset's page.
     """
     series = derived.series
 
@@ -30,19 +37,20 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
         series,
         lake,
         {"polars", "parquet"},
-        f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, made from those of "
-        f"{derived.source.interval} as Binance itself makes them, one Parquet file per day. No request is sent.",
+        f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, derived from the "
+        f"{derived.source.interval} candles as Binance itself computes them, one Parquet file per day. "
+        "No request is sent.",
         {"derived_from": str(derived.source)},
         deps=[asset_key(derived.source)],
     )
     def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> CandleEvents:
-        yield from _derive(context, lake.lake(), derived)
+        yield from _materialize(context, lake.lake(), derived)
 
     return candles
 
 
-def _derive(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
-    began, rows, accepted = time.monotonic(), 0, 0
+def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
+    started_at, rows, accepted = time.monotonic(), 0, 0
     refused: list[PartitionResult] = []
     try:
         if lake.venue is not None:
@@ -59,7 +67,7 @@ def _derive(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> 
         raise dg.Failure(str(error), allow_retries=False) from None
     if refused:
         context.log.error(f"{derived.series}: {format_refused(refused)}")
-    elif has_downstream(context):
+    elif has_downstream_in_run(context):
         yield dg.MaterializeResult()
-    metrics = RunMetrics(0, 0, 0, 0, None, rows, time.monotonic() - began)
-    yield gap_free_result(refused, accepted, metrics)
+    seconds = time.monotonic() - started_at
+    yield gap_free_result(refused, accepted, RunMetrics(0, 0, 0, 0, None, rows, seconds))

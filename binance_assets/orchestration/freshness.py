@@ -1,4 +1,8 @@
-"""Freshness: how late the newest candles may be before an asset's page turns red."""
+"""Freshness: how old the newest materialization may be before an asset's page turns yellow or red.
+
+Here belong the windows and their reasons. What does not belong here: the schedules that keep assets fresh
+(``schedules``, ``catch_up``).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,13 @@ import dagster as dg
 
 from binance_assets.model.series import Series
 
-# A day is brought after midnight, and by the catch-up until the next noon; an asset counts as a whole, so that an old
-# day that is fetched again makes it look fresh.
+# The schedule fetches a day shortly after midnight, and the catch-up retries until the next noon. Dagster looks at an
+# asset as a whole, so fetching an old day again makes it look fresh.
 _DAILY = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=36), warn_window=dt.timedelta(hours=26))
-# A month is brought on the 8th of the next one.
+# The schedule fetches a month on the 8th of the next one.
 _MONTHLY = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=40), warn_window=dt.timedelta(days=33))
 
 
-def freshness_of(series: Series) -> dg.FreshnessPolicy:
-    """The policy of the asset of ``series``."""
+def freshness_policy_for(series: Series) -> dg.FreshnessPolicy:
+    """Return the policy of the asset of ``series``."""
     return _MONTHLY if series.interval.is_multi_day else _DAILY

@@ -1,6 +1,9 @@
-"""Reads candles for assets downstream: a ``polars.LazyFrame`` of one day or of many.
+"""The IO manager ``candles``: it gives assets of users a ``polars.LazyFrame`` over one partition or many.
 
-It only reads. Candles are written by their own assets, partition by partition, which an IO manager cannot do.
+It only reads. The candles assets write for themselves, partition by partition, which an IO manager cannot do.
+
+Here belongs how an input is loaded. What does not belong here: where files are and how they are read
+(``storage.lake``).
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ from pydantic import Field
 
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_any_series
+from binance_assets.model.wording import name_some
 from binance_assets.storage.lake import Lake
 
-_NAMED_DAYS: Final = 5
+_MAX_NAMED: Final = 5
 
 
 class CandlesIOManager(dg.ConfigurableIOManager):
-    """Gives downstream assets the candles of an upstream one, lazily, over the partitions that they ask for.
+    """Loads the candles of an upstream asset lazily, over the partitions that the downstream asset maps to.
 
     ``dg.AssetIn(key, input_manager_key="candles")`` selects it for an input.
     """
@@ -28,27 +32,26 @@ class CandlesIOManager(dg.ConfigurableIOManager):
     root: str = Field(description="Folder of the lake")
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
-        """The candles of the partitions that the input maps to, sorted by open time.
+        """Return the candles of the partitions that the input maps to, sorted by open time.
 
         Raises:
-            Failure: One of them is not in the lake; nothing is passed over in silence.
+            Failure: The upstream asset holds no candles, or the lake lacks one of the partitions.
         """
         metadata = context.upstream_output.definition_metadata if context.upstream_output else {}
         if "series" not in metadata:
             raise dg.Failure(f"{context.asset_key.to_user_string()} holds no candles", allow_retries=False)
         series, lake = parse_any_series(str(metadata["series"])), Lake(Path(self.root))
         partitions = [partition_for_key(key, series.interval) for key in context.asset_partition_keys]
-        lacking = [partition.key for partition in partitions if lake.stored(series, partition) is None]
-        if lacking:
-            more = f" and {len(lacking) - _NAMED_DAYS} more" if len(lacking) > _NAMED_DAYS else ""
-            message = f"{series} lacks {', '.join(lacking[:_NAMED_DAYS])}{more}; materialize them first"
+        missing = [partition.key for partition in partitions if lake.stored(series, partition) is None]
+        if missing:
+            message = f"{series} lacks {name_some(missing, _MAX_NAMED)}; materialize them first"
             raise dg.Failure(message, allow_retries=False)
         return pl.scan_parquet(
             [lake.path(series, partition) for partition in partitions], hive_partitioning=False, glob=False
         )
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> NoReturn:
-        """Refuse: candles are written by their own assets.
+        """Refuse the output: the candles assets write for themselves.
 
         Raises:
             Failure: Always.

@@ -1,74 +1,156 @@
-"""Runs over many series: the next ones are fetched while one is written.
+"""Fetching for a run: the series of a step, and the next series while one is written.
 
-Dagster executes the steps of a run one after another. With a day of each of two hundred series, most of the time would
-be spent waiting for one or two pages at a time.
+Dagster executes the steps of a run one after another. With one day of each of two hundred series, a run would spend
+most of its time waiting for one or two pages at a time. So a run over many short series fetches several at once.
+
+Here belongs what a step fetches, as plain values. What does not belong here: Dagster. Threads outlive the step that
+started them, and a Dagster context is valid only during its own step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from binance_assets.exchange.workers import WorkerPool
+from binance_assets.exchange.errors import Cancelled, ExchangeError
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
+from binance_assets.ingest.sources import unavailable
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
+from binance_assets.settings import Source
+from binance_assets.storage.lake import Lake
 
-# As many series at once keep a pool of workers busy with one or two pages each.
+# This many series at once keep the workers of an exchange busy with one or two pages each.
 _SERIES_AT_ONCE: Final = 16
+# The most candles of one series that may be fetched as a whole: about a month of 1m. A longer series keeps the workers
+# busy alone.
+_MAX_ROWS: Final = 45_000
+# How often a waiting step looks whether the prefetcher was closed; on Windows a wait without a timeout ignores Ctrl-C.
+_POLL_SECONDS: Final = 0.1
 
 
-# What a series may have to be fetched ahead as a whole: about a month of 1m. More keeps the workers busy alone.
-_MOST_ROWS: Final = 45_000
+@dataclass(frozen=True, slots=True)
+class FetchTask:
+    """What one step fetches.
 
-
-Fetch = Callable[[Series], list[PartitionResult]]
-
-
-class Prefetcher:
-    """The series of a run, each fetched as a whole before its step comes; no more of them than are under way.
-
-    Args:
-        series: The series in the order in which their steps will probably run.
-        fetch: Fetches one.
+    Attributes:
+        series: The series.
+        source: Where its candles come from.
+        partitions: The partitions of the run, ascending.
+        only_missing: Whether to skip partitions that are in the lake when the fetch starts.
     """
 
-    def __init__(self, series: Sequence[Series], fetch: Fetch) -> None:
-        self._pool = WorkerPool(warmup=0, ahead_per_worker=1)
-        self._done: dict[Series, list[PartitionResult] | BaseException] = {}
-        self._expected = set(series)
+    series: Series
+    source: Source
+    partitions: tuple[Partition, ...]
+    only_missing: bool
 
-        def outcome(one: Series) -> list[PartitionResult] | BaseException:
-            try:
-                return fetch(one)
-            except BaseException as error:  # it belongs to the step of its series, and to no other
-                return error
 
-        self._stream = self._pool.stream(series, outcome, lambda: min(_SERIES_AT_ONCE, len(series)))
+def fetch(task: FetchTask, exchange: Exchange, lake: Lake, strict: bool) -> Iterator[PartitionResult]:
+    """Fetch and validate the partitions of ``task``, and check first that the lake accepts candles of this venue.
 
-    def results_for(self, series: Series) -> Iterator[PartitionResult]:
-        """The verdicts on the periods of ``series``.
+    Args:
+        task: What to fetch.
+        exchange: The market of the series.
+        lake: Where partitions are looked up and first candles are cached; no partition is written.
+        strict: Whether to refuse partitions whose totals differ from the exchange's own.
 
-        Raises:
-            Cancelled: The run was stopped.
-            Exception: Whatever fetching it raised.
-        """
-        if series not in self._expected:
-            raise KeyError(f"{series} is not of this run")
-        while series not in self._done:
-            one, found = next(self._stream)
-            self._done[one] = found
-        outcome = self._done.pop(series)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        yield from outcome
-
-    def close(self) -> None:
-        """Stop fetching."""
-        self._pool.close()
+    Raises:
+        LakeError: The lake holds candles of another venue, or cannot be written.
+        Cancelled: The exchange was closed.
+    """
+    partitions = task.partitions
+    if task.only_missing:
+        partitions = tuple(partition for partition in partitions if lake.stored(task.series, partition) is None)
+    if not partitions:
+        return
+    try:
+        lake.prepare(exchange.venue)
+    except ExchangeError as error:
+        yield from (unavailable(task.series, partition, error) for partition in partitions)
+        return
+    yield from download(exchange, task.series, partitions, DownloadOptions(task.source, strict, listing_cache=lake))
 
 
 def should_prefetch(series: Sequence[Series], partitions: Sequence[Partition]) -> bool:
-    """Whether a run over ``partitions`` of each of ``series`` gains by it, and all that is fetched ahead is little."""
-    rows = sum(partition.end - partition.start for partition in partitions) // min(one.interval.step for one in series)
-    return len(series) > 1 and rows <= _MOST_ROWS
+    """Return whether a run over ``partitions`` of each of ``series`` is faster with prefetching and fits in memory."""
+    step = min(member.interval.step for member in series)
+    rows = sum(partition.end - partition.start for partition in partitions) // step
+    return len(series) > 1 and rows <= _MAX_ROWS
+
+
+class _Prefetched(NamedTuple):
+    task: FetchTask
+    results: Future[list[PartitionResult]]
+
+
+class Prefetcher:
+    """Fetches the series of a run before their steps come, a bounded number at a time.
+
+    At most ``_SERIES_AT_ONCE`` series are in memory: the one of the current step, and those that are being fetched or
+    wait for their step. The order of the tasks affects speed only: a step that comes early fetches for itself.
+
+    One thread uses a prefetcher: the thread that executes the steps.
+
+    Args:
+        tasks: One task per series, in the order in which their steps are expected.
+        fetch: Fetches a task; it runs in other threads and after the step that created the prefetcher.
+    """
+
+    def __init__(self, tasks: Iterable[FetchTask], fetch: Callable[[FetchTask], Iterable[PartitionResult]]) -> None:
+        self._fetch = fetch
+        self._pending = {task.series: task for task in tasks}
+        self._under_way: dict[Series, _Prefetched] = {}
+        self._closed = threading.Event()
+
+    def results_for(self, task: FetchTask) -> Iterator[PartitionResult]:
+        """Yield the results for the partitions of ``task``.
+
+        They come from the prefetched results if this very task was prefetched. Otherwise they are fetched now: the
+        step came earlier than expected, its configuration differs, or its results were handed out before (a retry).
+
+        Raises:
+            Cancelled: The run was stopped.
+            Exception: Whatever fetching this task raised; other tasks are not affected.
+        """
+        self._pending.pop(task.series, None)
+        prefetched = self._under_way.pop(task.series, None)
+        self._start_more()
+        if prefetched is not None and prefetched.task == task:
+            yield from self._wait_for(prefetched.results)
+        else:
+            yield from self._fetch(task)
+
+    def close(self) -> None:
+        """Start no further task and end the wait for those under way; their threads end with the exchange."""
+        self._closed.set()
+
+    def _start_more(self) -> None:
+        while self._pending and len(self._under_way) < _SERIES_AT_ONCE - 1 and not self._closed.is_set():
+            series = next(iter(self._pending))
+            self._under_way[series] = self._start(self._pending.pop(series))
+
+    def _start(self, task: FetchTask) -> _Prefetched:
+        results: Future[list[PartitionResult]] = Future()
+
+        def run() -> None:
+            try:
+                results.set_result(list(self._fetch(task)))
+            except BaseException as error:  # it belongs to the step of this series
+                results.set_exception(error)
+
+        # A daemon thread: a ThreadPoolExecutor would keep the process alive until a hung socket times out.
+        threading.Thread(target=run, name="binance-prefetch", daemon=True).start()
+        return _Prefetched(task, results)
+
+    def _wait_for(self, results: Future[list[PartitionResult]]) -> list[PartitionResult]:
+        while not self._closed.is_set():
+            if wait([results], _POLL_SECONDS).done:
+                return results.result()
+        raise Cancelled

@@ -1,7 +1,9 @@
-"""Resources: they carry configuration and hand out the Dagster-free engine and lake.
+"""Resources: they carry configuration and return Dagster-free objects, the exchange and the lake.
 
-With the in-process executor a resource lives as long as a run, so the network is measured and the workers are
-sized once per run and market.
+With the in-process executor, a resource lives as long as a run. So the network is measured and the workers are sized
+once per run and market.
+
+Here belongs what lives as long as a run. What does not belong here: settings and their defaults (``settings``).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from binance_assets.storage.lake import Lake
 
 
 class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Access to Binance's markets; hands out one :class:`Exchange` per market and run."""
+    """Access to Binance's markets: one :class:`Exchange` per market and run."""
 
     spot_url: str = Field(description="Host of the spot API, without a path")
     usdm_url: str = Field(description="Host of the USD-M futures API, without a path")
@@ -34,31 +36,31 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     ban_patience: float = Field(description="Longest ban to wait out, seconds")
     connect_timeout: float = Field(description="Longest wait for a connection, seconds")
     read_timeout: float = Field(description="Longest silence of an open connection, seconds")
-    strict: bool = Field(description="Whether days whose sums differ from the exchange's own are refused")
+    strict: bool = Field(description="Whether to refuse partitions whose totals differ from the exchange's own")
 
     _exchanges: dict[str, Exchange] = PrivateAttr(default_factory=dict)
-    _ahead: dict[str, Prefetcher] = PrivateAttr(default_factory=dict)
+    _prefetchers: dict[str, Prefetcher] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> BinanceResource:
-        """The resource with the values of ``settings``."""
+        """Return the resource with the values of ``settings``."""
         values = settings.model_dump(include=set(cls.model_fields))
         return cls(**{**values, "ledger": str(settings.ledger)})
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[BinanceResource, None, None]:
-        """The resource for the length of a run; at its end the exchanges are closed."""
-        self._exchanges, self._ahead = {}, {}
+        """Yield the resource for the length of a run; at its end, close the prefetchers and exchanges."""
+        self._exchanges, self._prefetchers = {}, {}
         try:
             yield self
         finally:
-            for prefetcher in self._ahead.values():
+            for prefetcher in self._prefetchers.values():
                 prefetcher.close()
             for exchange in self._exchanges.values():
                 exchange.close()
 
     def exchange(self, market: Market, series_in_run: int = 1) -> Exchange:
-        """The run's connection to ``market``.
+        """Return the run's connection to ``market``.
 
         Args:
             market: The market.
@@ -72,11 +74,11 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             self._exchanges[market.name] = Exchange(market, settings, series_in_run)
         return self._exchanges[market.name]
 
-    def prefetcher(self, market: Market, start: Callable[[], Prefetcher]) -> Prefetcher:
-        """What the run fetches ahead of ``market``; ``start`` begins it with the run's first step."""
-        if market.name not in self._ahead:
-            self._ahead[market.name] = start()
-        return self._ahead[market.name]
+    def prefetcher(self, market: Market, create: Callable[[], Prefetcher]) -> Prefetcher:
+        """Return the run's prefetcher of ``market``; the first step of the market calls ``create``."""
+        if market.name not in self._prefetchers:
+            self._prefetchers[market.name] = create()
+        return self._prefetchers[market.name]
 
 
 class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -85,5 +87,5 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     root: str = Field(description="Folder of the lake")
 
     def lake(self) -> Lake:
-        """The lake."""
+        """Return the lake."""
         return Lake(Path(self.root))

@@ -1,20 +1,25 @@
-"""Runs that the command line executes in its own process, on the instance that the user interface shows."""
+"""Runs that the command line executes in its own process, on the instance that the user interface shows.
+
+Here belongs one run: its execution, its cancellation, and the repair of what killed processes left behind. What does
+not belong here: which runs a download needs (``backfill``).
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
-from dagster._core.utils import make_new_run_id
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
-from binance_assets.orchestration.assets import asset_key, materialization
+from binance_assets.orchestration.events import materialization
+from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
 from binance_assets.processes import is_alive, process_start_time
 from binance_assets.storage.lake import StoredPartition
@@ -23,8 +28,14 @@ HOST_TAG: Final = "binance_assets/host"
 PROCESS_TAG: Final = "binance_assets/process"
 PROCESS_BEGAN_TAG: Final = "binance_assets/process_began"
 
+_UNFINISHED: Final = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 _POLL_SECONDS: Final = 0.1
-# An interrupted process is gone within two seconds, whatever hangs.
+# An interrupted process exits within two seconds, whatever hangs.
 _GRACE_SECONDS: Final = 1.2
 
 
@@ -37,7 +48,7 @@ class RangeRun:
         series: The series to fetch.
         first: First partition.
         last: Last partition, included.
-        only_missing: Whether to leave alone what is in the lake.
+        only_missing: Whether to skip partitions that are in the lake.
     """
 
     job: str
@@ -46,18 +57,36 @@ class RangeRun:
     last: Partition
     only_missing: bool
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run configuration; Dagster's own console log stays silent."""
+        return {
+            "ops": {op_name(member): {"config": {"only_missing": self.only_missing}} for member in self.series},
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        }
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of the run: its range, and the process that executes it."""
+        return {
+            **range_tags(self.first.key, self.last.key),
+            HOST_TAG: socket.gethostname(),
+            PROCESS_TAG: str(os.getpid()),
+            PROCESS_BEGAN_TAG: process_start_time(os.getpid()) or "",
+        }
+
 
 class Execution:
-    """A run under way in a thread of its own, so that the main thread stays free for interrupts.
+    """A run in a thread of its own, so that the main thread can receive interrupts.
 
     Args:
-        instance: Where the run is recorded.
+        instance: The instance that records the run.
         definitions: The code location.
         run: What to run.
     """
 
     def __init__(self, instance: dg.DagsterInstance, definitions: dg.Definitions, run: RangeRun) -> None:
-        self.run_id = make_new_run_id()
+        self.run_id = str(uuid.uuid4())
         self._instance = instance
         self._job = definitions.resolve_job_def(run.job)
         self._run = run
@@ -79,86 +108,75 @@ class Execution:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every step did what it was to do, its check included."""
+        """Whether every step succeeded and its check passed."""
         run = self._instance.get_run_by_id(self.run_id)
         return run is not None and run.is_success
 
     def failures(self) -> list[str]:
-        """Why steps failed, a line each, other than by their check."""
+        """Return one line for each step that failed for another reason than its check."""
         return self._failures
 
-    def canceling(self) -> None:
-        """Tell Dagster that the run is about to end as canceled."""
+    def report_canceling(self) -> None:
+        """Report to Dagster that the run is being canceled."""
         run = self._instance.get_run_by_id(self.run_id)
         if run is not None and not run.is_finished:
             self._instance.report_run_canceling(run, message="Interrupted on the command line.")
 
-    def canceled(self) -> None:
-        """Wait a moment for the run to end; then record its end whatever it does."""
+    def report_canceled(self) -> None:
+        """Wait a moment for the run to end, then report it as canceled even if it has not ended."""
         self._thread.join(_GRACE_SECONDS)
         run = self._instance.get_run_by_id(self.run_id)
         if run is not None and not run.is_finished:
             self._instance.report_run_canceled(run)
 
     def _execute(self) -> None:
-        run = self._run
-        config = {
-            "ops": {"__".join(one.key): {"config": {"only_missing": run.only_missing}} for one in run.series},
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-        }
         try:
             result = self._job.execute_in_process(
-                run_config=config,
+                run_config=self._run.config,
                 instance=self._instance,
                 run_id=self.run_id,
-                asset_selection=[asset_key(one) for one in run.series],
+                asset_selection=[asset_key(member) for member in self._run.series],
                 raise_on_error=False,
-                tags={
-                    **range_tags(run.first.key, run.last.key),
-                    HOST_TAG: socket.gethostname(),
-                    PROCESS_TAG: str(os.getpid()),
-                    PROCESS_BEGAN_TAG: process_start_time(os.getpid()) or "",
-                },
+                tags=self._run.tags,
             )
-            self._failures = [line for event in result.all_events if (line := _failure(event))]
+            messages = (_failure_message(event) for event in result.all_events)
+            self._failures = [message for message in messages if message is not None]
         except BaseException as error:
             self._error = error
 
 
-def _failure(event: dg.DagsterEvent) -> str:
-    """Why a step failed, in one line; empty where it did not, or failed by its check, which says so itself."""
+def _failure_message(event: dg.DagsterEvent) -> str | None:
+    """Return why a step failed, in one line.
+
+    None if it did not fail, or failed by its check, whose result states the reason.
+    """
     if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.first_step_failure_event is None:
         return str(event.message)
     if not event.is_step_failure:
-        return ""
+        return None
     data = event.step_failure_data
     if data.user_failure_data is not None and data.user_failure_data.description:
         return str(data.user_failure_data.description)
     error = data.error
     if error is None or error.cls_name == "DagsterAssetCheckFailedError":
-        return ""
+        return None
     cause = error.cause or error
     return f"{event.step_key}: {cause.message.strip().splitlines()[0]}"
 
 
 def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
-    """Record as failed what command lines of this host began and cannot end, because they were killed.
+    """Report as failed the runs whose command line on this host was killed, because it cannot do so itself.
 
     Returns:
-        How many runs that were.
+        The number of those runs.
     """
-    under_way = [
-        dg.DagsterRunStatus.NOT_STARTED,
-        dg.DagsterRunStatus.STARTING,
-        dg.DagsterRunStatus.STARTED,
-        dg.DagsterRunStatus.CANCELING,
-    ]
-    here = instance.get_runs(dg.RunsFilter(statuses=under_way, tags={HOST_TAG: socket.gethostname()}))
-    # A re-execution in the UI inherits the tags of its parent, but is another process's.
+    here = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED, tags={HOST_TAG: socket.gethostname()}))
+    # A re-execution in the UI inherits the tags of its parent, but belongs to another process.
     ours = [run for run in here if run.parent_run_id is None and run.tags.get(PROCESS_TAG, "").isdigit()]
     dead = [run for run in ours if not is_alive(int(run.tags[PROCESS_TAG]), run.tags.get(PROCESS_BEGAN_TAG, ""))]
     for run in dead:
-        instance.report_run_failed(run, f"Its process, {run.tags[PROCESS_TAG]}, is gone. What it finished is kept.")
+        message = f"Its process {run.tags[PROCESS_TAG]} does not exist anymore. The partitions that it wrote are kept."
+        instance.report_run_failed(run, message)
     return len(dead)
 
 
@@ -168,16 +186,16 @@ def report_present(
     present: Sequence[tuple[Partition, StoredPartition]],
     again: bool = False,
 ) -> int:
-    """Tell Dagster of partitions that are in the lake and that it does not know of.
+    """Report partitions that are in the lake, but that Dagster does not know.
 
     Args:
         instance: The instance.
         series: The series.
-        present: Partitions with their files.
-        again: Whether to tell also of those that it knows.
+        present: Partitions with their entries in the lake.
+        again: Whether to report also those that Dagster knows.
 
     Returns:
-        Of how many it was told.
+        How many partitions were reported.
     """
     if not present:
         return 0

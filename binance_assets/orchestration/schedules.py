@@ -1,26 +1,27 @@
-"""Schedules: each job once for the partition that has just ended. They are stopped until somebody starts them."""
+"""Schedules: each job runs once for the partition that has just ended. They are stopped until a user starts them.
+
+Here belong the schedules of the newest partition. What does not belong here: the repeated requests for recent
+partitions that are missing (``catch_up``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
-if TYPE_CHECKING:
-    from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from binance_assets.orchestration.dagster_internals import AssetJob, PartitionedSchedule
 
-    Schedule = dg.ScheduleDefinition | UnresolvedPartitionedAssetScheduleDefinition
+Schedule = dg.ScheduleDefinition | PartitionedSchedule
 
 
-def candle_schedules(jobs: Iterable[UnresolvedAssetJobDefinition]) -> list[Schedule]:
-    """A schedule ``<job>_schedule`` for each job."""
+def candle_schedules(jobs: Iterable[AssetJob]) -> list[Schedule]:
+    """Return a schedule ``<job>_schedule`` for each job."""
     return [_daily(job) if job.name.endswith("_daily") else _monthly(job) for job in jobs]
 
 
-def _daily(job: UnresolvedAssetJobDefinition) -> Schedule:
-    # Not at midnight sharp, when every user of Binance asks.
+def _daily(job: AssetJob) -> Schedule:
+    # Not at midnight sharp, when every user of Binance sends requests.
     return dg.build_schedule_from_partitioned_job(
         job,
         name=f"{job.name}_schedule",
@@ -30,7 +31,7 @@ def _daily(job: UnresolvedAssetJobDefinition) -> Schedule:
     )
 
 
-def _monthly(job: UnresolvedAssetJobDefinition) -> Schedule:
+def _monthly(job: AssetJob) -> Schedule:
     # The last week that opens in a month closes on the 7th of the next at the latest.
     return dg.build_schedule_from_partitioned_job(
         job,

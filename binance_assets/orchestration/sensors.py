@@ -1,7 +1,9 @@
-"""Sensors: derived days after their source's, coverage after anything, re-issued files of the archive.
+"""Sensors: derived days after their base series, coverage after materializations, reissued files of the archive.
 
-Dagster's own asset sensor sees the last materialization since its last tick and no other; a backfill brings hundreds.
-These read the event log from a cursor on, so that none is lost.
+Dagster's own asset sensor sees only the latest materialization since its last tick; a backfill produces hundreds.
+These sensors read the event log from a cursor, so that no materialization is lost.
+
+Here belongs what reacts to events. What does not belong here: what runs by the clock (``schedules``, ``catch_up``).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import dagster as dg
 
@@ -20,64 +22,62 @@ from binance_assets.exchange.session import Exchange
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series, by_market
 from binance_assets.model.timestamps import to_date, to_ms
-from binance_assets.orchestration.assets import asset_key
 from binance_assets.orchestration.coverage import coverage_key
+from binance_assets.orchestration.dagster_internals import AssetJob
 from binance_assets.orchestration.jobs import job_name
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partition_kind, partition_ranges, range_tags
 from binance_assets.settings import ConfigurationError, Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 
-if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-
-_EVENTS_AT_ONCE: Final = 1_000
-# What one tick reads of one series at the most; the next tick goes on from there.
-_MOST_EVENTS: Final = 5_000
-# Coverage waits until nothing has happened for so long, but not for ever while a long backfill goes on.
+_EVENTS_PER_READ: Final = 1_000
+# The most events of one series that one tick reads; the next tick continues from there.
+_MAX_EVENTS: Final = 5_000
+# Coverage waits until no event has come for this long, but no longer than the second limit during a long backfill.
 _QUIET_SECONDS: Final = 30
-_LONGEST_WAIT_SECONDS: Final = 600
-_RECENT_DAYS: Final = 60
+_MAX_WAIT_SECONDS: Final = 600
+_RECENT_PARTITIONS: Final = 60
 # Dagster ends a tick after a minute.
 _TICK_SECONDS: Final = 40
 
 
 def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
-    """The sensor ``derived_candles``: new or repaired days of a source launch the derived days that they touch.
+    """Return the sensor ``derived_candles``: new or repaired days of a base series launch the same derived days.
 
-    The cursor holds, of each source, the number of the last event that was seen.
+    The cursor is a JSON object: for each base series, the storage id of the last event that was read.
     """
-    by_source: dict[Series, list[Series]] = {}
-    for one in derived:
-        by_source.setdefault(one.source, []).append(one.series)
+    by_base: dict[Series, list[Series]] = {}
+    for entry in derived:
+        by_base.setdefault(entry.source, []).append(entry.series)
 
     @dg.sensor(
         name="derived_candles",
-        asset_selection=dg.AssetSelection.assets(*(asset_key(one.series) for one in derived)),
+        asset_selection=dg.AssetSelection.assets(*(asset_key(entry.series) for entry in derived)),
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Makes the derived candles of days that were fetched, or fetched again. Sends no request.",
+        description="Derives the candles of days that were fetched, or fetched again. Sends no request.",
     )
     def derived_candles(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
         requests = []
         deadline = time.monotonic() + _TICK_SECONDS
-        for source, targets in by_source.items():
+        for base, targets in by_base.items():
             if time.monotonic() > deadline:
-                break  # the next tick finds these up to date and comes further
-            keys, last = new_partitions(context.instance, asset_key(source), seen.get(str(source), 0))
-            seen[str(source)] = last
+                break  # the next tick finds the first series up to date and gets further
+            keys, last = new_partitions(context.instance, asset_key(base), seen.get(str(base), 0))
+            seen[str(base)] = last
             for first_key, last_key in partition_ranges(keys):
                 requests.append(
                     dg.RunRequest(
-                        run_key=f"{source}:{last}:{first_key}",
+                        run_key=f"{base}:{last}:{first_key}",
                         asset_selection=[asset_key(target) for target in targets],
                         tags=range_tags(first_key, last_key),
                     )
                 )
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else dg.SkipReason("no new days of the sources"),
+            skip_reason=None if requests else dg.SkipReason("no new days of the base series"),
             cursor=json.dumps(seen),
         )
 
@@ -85,20 +85,20 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
 
 
 def new_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, after: int) -> tuple[list[str], int]:
-    """The partitions of an asset that were materialized since an event, and the number of the last event.
+    """Return the partitions of an asset that were materialized after an event, and the storage id of the last event.
 
     Args:
-        instance: Where the events are.
+        instance: The instance that holds the events.
         key: The asset.
-        after: Number of the last event that was seen; 0 for none.
+        after: Storage id of the last event that was read; 0 before the first.
 
     Returns:
-        Partition keys in the order of their events, and what to pass as ``after`` the next time.
+        Partition keys in the order of their events, and the value of ``after`` for the next call.
     """
     keys: list[str] = []
-    while len(keys) < _MOST_EVENTS:
-        filter_ = dg.AssetRecordsFilter(key, after_storage_id=after)
-        result = instance.fetch_materializations(filter_, limit=_EVENTS_AT_ONCE, ascending=True)
+    while len(keys) < _MAX_EVENTS:
+        records_filter = dg.AssetRecordsFilter(key, after_storage_id=after)
+        result = instance.fetch_materializations(records_filter, limit=_EVENTS_PER_READ, ascending=True)
         for record in result.records:
             after = record.storage_id
             if record.partition_key:
@@ -109,10 +109,10 @@ def new_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, after: int) -
 
 
 def coverage_sensor(series: Mapping[Market, Sequence[Series]]) -> dg.SensorDefinition:
-    """The sensor ``coverage``: refreshes a market's coverage when its series have come to rest.
+    """Return the sensor ``coverage``: it refreshes a market's coverage when no more events of its series come.
 
-    The cursor holds, of each market, the number of the last event that a refresh was asked for, and since when newer
-    ones wait.
+    The cursor is a JSON object: for each market, the storage id of the last event for which a refresh was requested
+    (``seen``), and since when newer events wait (``waits_since``, Unix seconds; 0 if none waits).
     """
 
     @dg.sensor(
@@ -131,13 +131,13 @@ def coverage_sensor(series: Mapping[Market, Sequence[Series]]) -> dg.SensorDefin
             if newest <= known["seen"]:
                 continue
             known["waits_since"] = known["waits_since"] or now
-            if now - at < _QUIET_SECONDS and now - known["waits_since"] < _LONGEST_WAIT_SECONDS:
+            if now - at < _QUIET_SECONDS and now - known["waits_since"] < _MAX_WAIT_SECONDS:
                 continue
             state[market.name] = {"seen": newest, "waits_since": 0}
             requests.append(dg.RunRequest(run_key=f"{market}:{newest}", asset_selection=[coverage_key(market)]))
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else dg.SkipReason("nothing new, or more is still coming"),
+            skip_reason=None if requests else dg.SkipReason("no new events, or more are still coming"),
             cursor=json.dumps(state),
         )
 
@@ -145,8 +145,8 @@ def coverage_sensor(series: Mapping[Market, Sequence[Series]]) -> dg.SensorDefin
 
 
 def _newest_event(instance: dg.DagsterInstance, series: Sequence[Series]) -> tuple[int, float]:
-    """Number and time (seconds) of the newest materialization of any of ``series``."""
-    records = instance.get_asset_records([asset_key(one) for one in series])
+    """Return storage id and time (Unix seconds) of the newest materialization of any of ``series``; zeros if none."""
+    records = instance.get_asset_records([asset_key(member) for member in series])
     entries = [record.asset_entry for record in records if record.asset_entry.last_materialization_storage_id]
     newest = max(entries, key=lambda entry: entry.last_materialization_storage_id or 0, default=None)
     if newest is None or newest.last_materialization is None:
@@ -155,9 +155,9 @@ def _newest_event(instance: dg.DagsterInstance, series: Sequence[Series]) -> tup
 
 
 def reissued_archives_sensor(
-    jobs: Sequence[UnresolvedAssetJobDefinition], series: Sequence[Series], settings: Settings
+    jobs: Sequence[AssetJob], series: Sequence[Series], settings: Settings
 ) -> dg.SensorDefinition:
-    """The sensor ``reissued_archives``: compares recent hashes with the archive's, and fetches changed days again."""
+    """Return the sensor ``reissued_archives``: it compares recent hashes and fetches changed partitions again."""
     lake = Lake(settings.lake)
 
     @dg.sensor(
@@ -165,39 +165,44 @@ def reissued_archives_sensor(
         jobs=jobs,
         minimum_interval_seconds=6 * 3600,
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description=f"Compares the hashes of the archive's files behind the last {_RECENT_DAYS} partitions of each "
-        "series with what the archive says now, and fetches again the days of those that were issued anew.",
+        description=f"Compares the SHA-256 of the archive files behind the last {_RECENT_PARTITIONS} partitions of "
+        "each series with the archive's current checksums, and fetches the partitions of reissued files again.",
     )
     def reissued_archives(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         requests: list[dg.RunRequest] = []
         deadline = time.monotonic() + _TICK_SECONDS
-        # Where there are too many series for a tick, the next one goes on behind the last that was looked at.
+        # If there are too many series for one tick, the next tick continues after the last series of this one.
         begin = int(context.cursor or 0) % max(1, len(series))
-        looked_at = 0
-        for one in (*series[begin:], *series[:begin]):
+        checked = 0
+        for member in (*series[begin:], *series[:begin]):
             if time.monotonic() > deadline:
                 break
-            looked_at += 1
+            checked += 1
             try:
-                requests += _requests_for(one, _reissued(lake, settings, one))
+                requests += _requests_for(member, _reissued(lake, settings, member))
             except (ExchangeError, ConfigurationError) as error:
-                context.log.warning(f"{one}: the archive could not be asked: {error}")
+                context.log.warning(f"{member}: the archive could not be checked: {error}")
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else dg.SkipReason("no file was issued anew"),
-            cursor=str(begin + looked_at),
+            skip_reason=None if requests else dg.SkipReason("no file was reissued"),
+            cursor=str(begin + checked),
         )
 
     return reissued_archives
 
 
 def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.RunRequest]:
-    """Runs that fetch the partitions again whose file has a new hash."""
+    """Yield runs that fetch the partitions again whose file has a new hash.
+
+    Args:
+        series: The series.
+        changed: The new SHA-256 of the file by partition key.
+    """
     keys = sorted(changed)
     for first, last in [(key, key) for key in keys] if series.interval.is_multi_day else partition_ranges(keys):
-        new = hashlib.sha256("".join(changed[key] for key in keys if first <= key <= last).encode()).hexdigest()
+        digest = hashlib.sha256("".join(changed[key] for key in keys if first <= key <= last).encode()).hexdigest()
         yield dg.RunRequest(
-            run_key=f"{series}:{first}:{last}:{new}",
+            run_key=f"{series}:{first}:{last}:{digest}",
             job_name=job_name(series.market, partition_kind(series.interval)),
             asset_selection=[asset_key(series)],
             tags=range_tags(first, last),
@@ -205,43 +210,61 @@ def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.Run
 
 
 def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
-    """The recent partitions whose file in the archive has another hash now, with that hash."""
-    kept: dict[ArchiveFile, dict[str, str]] = {}  # a month's file may have been issued anew between two of its days
-    partitions = lake.partitions(series)
-    recent = partitions[-_RECENT_DAYS:]
-    # A month's file is issued anew as a whole.
-    since = to_ms(to_date(recent[0].start).replace(day=1)) if recent else 0
-    for partition in (partition for partition in partitions if partition.start >= since):
-        stored = lake.stored(series, partition)
-        if stored is None or stored.archive_file is None or stored.archive_sha256 is None:
-            continue
-        file = ArchiveFile.named(series, stored.archive_file)
-        kept.setdefault(file, {})[partition.key] = stored.archive_sha256
-    if not kept:
+    """Return the recent partitions whose archive file has another SHA-256 now, with the new one.
+
+    Raises:
+        ExchangeError: The archive could not be reached, or refused the request.
+    """
+    stored_hashes = _stored_hashes(lake, series)
+    if not stored_hashes:
         return {}
     exchange = Exchange(series.market, settings)
     try:
-        now = dict(exchange.archive.checksums(list(kept)))
+        responses = dict(exchange.archive.checksums(list(stored_hashes)))
     finally:
         exchange.close()
-    for error in (response for response in now.values() if isinstance(response, ExchangeError)):
-        if not isinstance(error, NoFile):  # withdrawn, perhaps to be issued anew
-            raise error
-    hashes = {file: message for file, message in now.items() if isinstance(message, str)}
-    return {key: message for file, message in hashes.items() for key, sha256 in kept[file].items() if sha256 != message}
+    current = {}
+    for file, response in responses.items():
+        if isinstance(response, str):
+            current[file] = response
+        elif not isinstance(response, NoFile):  # a withdrawn file is skipped; it may be reissued later
+            raise response
+    return {
+        key: sha256
+        for file, sha256 in current.items()
+        for key, stored_sha256 in stored_hashes[file].items()
+        if stored_sha256 != sha256
+    }
+
+
+def _stored_hashes(lake: Lake, series: Series) -> dict[ArchiveFile, dict[str, str]]:
+    """Return the archive files behind the recent partitions, each with the SHA-256 stored with its partitions, by key.
+
+    The partitions of one file can have different hashes: the file may have been reissued between two fetches.
+    """
+    partitions = lake.partitions(series)
+    recent = partitions[-_RECENT_PARTITIONS:]
+    # A monthly file is reissued as a whole, so all partitions of its month are compared.
+    since = to_ms(to_date(recent[0].start).replace(day=1)) if recent else 0
+    hashes: dict[ArchiveFile, dict[str, str]] = {}
+    for partition in (partition for partition in partitions if partition.start >= since):
+        stored = lake.stored(series, partition)
+        if stored is not None and stored.archive_file is not None and stored.archive_sha256 is not None:
+            file = ArchiveFile.named(series, stored.archive_file)
+            hashes.setdefault(file, {})[partition.key] = stored.archive_sha256
+    return hashes
 
 
 def candle_sensors(
-    jobs: Sequence[UnresolvedAssetJobDefinition],
+    jobs: Sequence[AssetJob],
     series: Sequence[Series],
     derived: Sequence[Derived],
     settings: Settings,
 ) -> list[dg.SensorDefinition]:
-    """The sensors that a universe calls for."""
+    """Return the sensors that have work to do for the fetched and derived series."""
     if not series:
         return []
-    every = [*series, *(one.series for one in derived)]
-    sensors = [coverage_sensor(by_market(every))]
+    sensors = [coverage_sensor(by_market([*series, *(entry.series for entry in derived)]))]
     if derived:
         sensors.append(derived_candles_sensor(derived))
     return [*sensors, reissued_archives_sensor(jobs, series, settings)]

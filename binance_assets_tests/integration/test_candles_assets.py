@@ -1,5 +1,6 @@
-"""Materializing on a real Dagster instance: a day, a range, a range with a bad day, with downstream, two at once."""
+"""Fetched assets on a real Dagster instance: one day, a range, refused days, downstream assets, several markets."""
 
+# No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import datetime as dt
 import re
 import subprocess
@@ -12,9 +13,10 @@ import polars as pl
 import pytest
 
 from binance_assets.definitions import build_defs
+from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
-from binance_assets.orchestration.assets import asset_key
+from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
@@ -29,7 +31,7 @@ NOON_OF_THE_3RD = to_ms(dt.date(2024, 1, 3)) + 12 * HOUR
 
 
 def lose_two_minutes(sandbox: Sandbox) -> None:
-    """From now on neither source has the first two minutes of the afternoon of the 3rd."""
+    """Remove the candles of two minutes from noon of the 3rd from both sources."""
     for path in ("klines", "archive"):
         sandbox.faults.add(
             Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE, path=path, interval="1m")
@@ -64,8 +66,8 @@ def run(
     last: str,
     only_missing: bool = False,
 ) -> dg.ExecuteInProcessResult:
-    """What the UI does for a range: the implicit asset job with the range in its tags."""
-    names = [f"{'__'.join(key.path)}" for key in keys if len(key.path) == 3]
+    """Run a range as the UI does: the implicit asset job with the range in its tags."""
+    names = [key.to_python_identifier() for key in keys if len(key.path) == 3]
     return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=list(keys),
@@ -97,49 +99,43 @@ def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance,
 def test_a_range_is_one_run_with_an_event_for_every_day(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
 ) -> None:
-    result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-31")
+    result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-06")
     assert result.success
-    assert len(materialized(instance, asset_key(BTC))) == 31
+    assert len(materialized(instance, asset_key(BTC))) == 6
     assert lake.keys(BTC) == materialized(instance, asset_key(BTC))
     assert check_of(result).passed
-    events = result.asset_materializations_for_node("__".join(BTC.key))
-    assert len(events) == 31
+    events = result.asset_materializations_for_node(op_name(BTC))
+    assert len(events) == 6
 
 
-def test_what_a_day_says_of_itself(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> None:
+def test_the_metadata_of_a_day(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> None:
     run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-02")
     event = instance.get_latest_materialization_event(asset_key(BTC))
     assert event is not None
     assert event.asset_materialization is not None
-    said = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    path = lake.path(BTC, next(p for p in _periods() if p.key == "2024-01-02"))
-    assert said["dagster/partition_row_count"] == 1440
-    assert said["path"] == str(path)
-    assert said["bytes"] == path.stat().st_size
-    assert (said["verdict"], said["source"]) == ("complete", "archive")
-    assert said["archive_file"] == "BTCUSDT-1m-2024-01.zip"
-    assert re.fullmatch("[0-9a-f]{64}", said["archive_sha256"])
-    assert said["archive_modified"] == "2024-02-03T08:30:00Z"
-    assert said["first_open_time"] == dt.datetime(2024, 1, 2, tzinfo=dt.UTC).timestamp()
-    assert said["last_open_time"] == dt.datetime(2024, 1, 2, 23, 59, tzinfo=dt.UTC).timestamp()
+    metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
+    path = lake.path(BTC, partition_for_key("2024-01-02", BTC.interval))
+    assert metadata["dagster/partition_row_count"] == 1440
+    assert metadata["path"] == str(path)
+    assert metadata["bytes"] == path.stat().st_size
+    assert (metadata["verdict"], metadata["source"]) == ("complete", "archive")
+    assert metadata["archive_file"] == "BTCUSDT-1m-2024-01.zip"
+    assert re.fullmatch("[0-9a-f]{64}", str(metadata["archive_sha256"]))
+    assert metadata["archive_modified"] == "2024-02-03T08:30:00Z"
+    assert metadata["first_open_time"] == dt.datetime(2024, 1, 2, tzinfo=dt.UTC).timestamp()
+    assert metadata["last_open_time"] == dt.datetime(2024, 1, 2, 23, 59, tzinfo=dt.UTC).timestamp()
 
 
-def _periods() -> list[object]:
-    from binance_assets.model.partitions import partitions_between
-
-    return list(partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 4), BTC.interval))
-
-
-def test_what_a_run_says_of_itself(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_the_metadata_of_a_run(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings.model_copy(update={"source": "rest"}), UNIVERSE)
-    said = check_of(run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-31")).metadata
-    assert said["rows"].value == 44_640
-    assert said["requests"].value == 45 + 3  # and the time, the limit, the days' sums
-    assert said["weight"].value == 90 + 1 + 20 + 2
-    assert {"rtt_ms", "workers", "rows_per_second", "seconds"} <= set(said)
+    metadata = check_of(run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-10")).metadata
+    assert metadata["rows"].value == 14_400
+    assert metadata["requests"].value == 15 + 3  # and the time, the limit, the totals of the days
+    assert metadata["weight"].value == 30 + 1 + 20 + 2
+    assert {"rtt_ms", "workers", "rows_per_second", "seconds"} <= set(metadata)
 
 
-def test_a_bad_day_is_missing_and_named_and_the_others_are_there(
+def test_a_refused_day_is_not_written_but_named_and_the_others_are_written(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     lose_two_minutes(sandbox)
@@ -151,11 +147,13 @@ def test_a_bad_day_is_missing_and_named_and_the_others_are_there(
     assert not check.passed
     assert check.blocking
     assert "2024-01-03 lost: no candles for 2024-01-03 12:00 to 12:02" in str(check.description)
-    (record,) = check.metadata["refused"].records  # type: ignore[union-attr]
+    refused = check.metadata["refused"]
+    assert isinstance(refused, dg.TableMetadataValue)
+    (record,) = refused.records
     assert (record.data["day"], record.data["verdict"]) == ("2024-01-03", "lost")
 
 
-def test_a_repaired_day_is_fetched_by_the_next_run(
+def test_the_next_run_fetches_a_repaired_day(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     lose_two_minutes(sandbox)
@@ -170,7 +168,7 @@ def test_a_repaired_day_is_fetched_by_the_next_run(
     assert not any(request.path.endswith(".zip") for request in sandbox.requests)  # two pages are cheaper
 
 
-def test_a_refused_refresh_leaves_the_file_that_was_there(
+def test_a_refused_refresh_keeps_the_earlier_file(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03")
@@ -181,7 +179,7 @@ def test_a_refused_refresh_leaves_the_file_that_was_there(
     assert path.read_bytes() == before
 
 
-def test_a_downstream_asset_runs_in_the_same_run_after_a_good_range(
+def test_a_downstream_asset_runs_in_the_same_run_after_an_accepted_range(
     definitions: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
     result = run(definitions, instance, [asset_key(BTC), report.key], "2024-01-01", "2024-01-03")
@@ -189,7 +187,7 @@ def test_a_downstream_asset_runs_in_the_same_run_after_a_good_range(
     assert materialized(instance, report.key) == ["2024-01-01", "2024-01-02", "2024-01-03"]
 
 
-def test_a_downstream_asset_does_not_run_on_a_range_with_a_bad_day(
+def test_a_downstream_asset_does_not_run_after_a_range_with_a_refused_day(
     definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     lose_two_minutes(sandbox)
@@ -207,7 +205,7 @@ def test_assets_of_different_markets_in_one_run(
     assert [len(lake.keys(series)) for series in (BTC, ETH, COIN)] == [4, 4, 4]
 
 
-def test_one_asset_that_fails_does_not_stop_the_other(
+def test_a_failing_asset_does_not_stop_the_other(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     sandbox.faults.add(Fault("status", value=451, market="spot"))
@@ -233,17 +231,17 @@ def test_a_lake_of_real_candles_refuses_the_sandbox_in_one_line(
     assert lake.keys(BTC) == []
 
 
-def test_without_a_known_origin_nothing_is_written(
+def test_without_a_known_venue_nothing_is_written(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     lake.prepare("binance")
-    sandbox.faults.add(Fault("status", value=500, path="time", times=6))  # as often as it is asked
+    sandbox.faults.add(Fault("status", value=500, path="time", times=6))  # for every retry
     result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-02")
     assert not result.success
     assert lake.keys(BTC) == []
 
 
-def test_the_schedules_ask_for_the_partition_that_has_just_ended(definitions: dg.Definitions) -> None:
+def test_the_schedules_request_the_partition_that_has_just_ended(definitions: dg.Definitions) -> None:
     for name, now, expected in (
         ("spot_daily_schedule", dt.datetime(2024, 3, 2, 0, 7, tzinfo=dt.UTC), "2024-03-01"),
         ("spot_monthly_schedule", dt.datetime(2024, 3, 8, 0, 17, tzinfo=dt.UTC), "2024-02-01"),
@@ -257,18 +255,18 @@ def test_the_schedules_ask_for_the_partition_that_has_just_ended(definitions: dg
         assert request.partition_key == expected
 
 
-def test_dagsters_own_command_materializes_a_range(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_dagster_command_line_materializes_a_range(sandbox: Sandbox, tmp_path: Path) -> None:
     (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
     (tmp_path / "home").mkdir()
     result = subprocess.run(
         [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "binance_assets.definitions",
-         "--select", "spot/BTCUSDT/1m", "--partition-range", "2024-01-01...2024-01-31"],
+         "--select", "spot/BTCUSDT/1m", "--partition-range", "2024-01-01...2024-01-03"],
         cwd=tmp_path, env=cli_environment(sandbox, tmp_path) | {"DAGSTER_HOME": str(tmp_path / "home")},
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2_000:]
     assert "BetaWarning" not in result.stderr
-    assert len(list((tmp_path / "lake").rglob("*.parquet"))) == 31
+    assert len(list((tmp_path / "lake").rglob("*.parquet"))) == 3
 
 
 def test_the_code_location_of_an_empty_universe_loads(settings: Settings) -> None:

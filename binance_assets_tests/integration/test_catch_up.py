@@ -1,45 +1,37 @@
-"""The schedules: the partition that has just ended, many series in one run, and what is asked again."""
+"""The schedules: the partition that has just ended, many series in one run, and the catch-up of missing days."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.schedule_definition import ScheduleExecutionData
-from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from binance_assets.definitions import build_defs
 from binance_assets.model.intervals import parse_derived_interval
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
-from binance_assets.orchestration.assets import asset_key
-from binance_assets.orchestration.catch_up import CATCH_UP_TAG, MOST_ATTEMPTS
+from binance_assets.orchestration.catch_up import CATCH_UP_TAG, MAX_ATTEMPTS
+from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
+from binance_assets_tests.support.dagster_internals import ScheduleExecutionData, job_origin
 from binance_assets_tests.support.exchange import truth
-from binance_assets_tests.support.instances import execute, fetch, new_instance, universe_of
+from binance_assets_tests.support.instances import execute, fetch, universe_of
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 FUTURE = parse_series("usdm/BTCUSDT/1h")
 WEEKS = parse_series("spot/BTCUSDT/1w")
 QUARTERS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interval("4h")), BTC)
 
-# The schedule's clock: half past midnight of the 8th, and a week looked back upon.
+# The clock of the schedule: shortly after midnight of the 8th; it looks back one week.
 NIGHT = dt.datetime(2024, 3, 8, 0, 37, tzinfo=dt.UTC)
 LAST_WEEK = [f"2024-03-0{day}" for day in range(1, 8)]
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with new_instance(tmp_path / "dagster") as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -55,27 +47,27 @@ def lake(settings: Settings) -> Lake:
 def evaluate(
     definitions: dg.Definitions, instance: dg.DagsterInstance, name: str, at: dt.datetime = NIGHT
 ) -> ScheduleExecutionData:
-    """What a schedule answers at ``at``."""
+    """Return what the tick of a schedule at ``at`` requests."""
     repository = definitions.get_repository_def()
     context = dg.build_schedule_context(instance=instance, scheduled_execution_time=at, repository_def=repository)
     return repository.get_schedule_def(name).evaluate_tick(context)
 
 
-def spans_of(data: ScheduleExecutionData) -> list[tuple[str, str]]:
-    """The ranges of the runs that were asked for."""
+def ranges_of(data: ScheduleExecutionData) -> list[tuple[str, str]]:
+    """Return the first and last key of each requested run."""
     tags = [request.tags for request in data.run_requests or []]
     return [(tag["dagster/asset_partition_range_start"], tag["dagster/asset_partition_range_end"]) for tag in tags]
 
 
-def asked_of(data: ScheduleExecutionData) -> dict[str, list[str]]:
-    """The days that were asked for, by series."""
-    asked: dict[str, list[str]] = {}
-    for request, (first, last) in zip(data.run_requests or [], spans_of(data), strict=True):
+def requested_days(data: ScheduleExecutionData) -> dict[str, list[str]]:
+    """Return the requested days by series."""
+    requested: dict[str, list[str]] = {}
+    for request, (first, last) in zip(data.run_requests or [], ranges_of(data), strict=True):
         end = dt.date.fromisoformat(last) + dt.timedelta(days=1)
         for key in request.asset_selection or []:
             days = partitions_between(dt.date.fromisoformat(first), end, BTC.interval)
-            asked.setdefault("/".join(key.path), []).extend(day.key for day in days)
-    return {name: sorted(keys) for name, keys in asked.items()}
+            requested.setdefault("/".join(key.path), []).extend(day.key for day in days)
+    return {name: sorted(keys) for name, keys in requested.items()}
 
 
 def catch_up_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
@@ -83,7 +75,7 @@ def catch_up_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 
 def lose(sandbox: Sandbox, symbol: str, day: str) -> None:
-    """From now on neither source has the noon of that day."""
+    """Remove the candle at noon of that day from both sources."""
     noon = to_ms(dt.date.fromisoformat(day)) + 12 * HOUR
     for path in ("klines", "archive"):
         lost = Fault("missing_row", market="spot", symbol=symbol, start=noon, end=noon + HOUR, path=path, interval="1h")
@@ -101,7 +93,7 @@ def lose(sandbox: Sandbox, symbol: str, day: str) -> None:
         ("spot_monthly_schedule", dt.datetime(2024, 3, 8, 0, 17, tzinfo=dt.UTC), "2024-02-01"),
     ],
 )
-def test_a_schedule_asks_once_for_the_partition_that_has_just_ended(
+def test_a_schedule_requests_the_partition_that_has_just_ended_once(
     settings: Settings, instance: dg.DagsterInstance, name: str, at: dt.datetime, expected: str
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC, WEEKS, FUTURE, derived=[QUARTERS]))
@@ -110,11 +102,11 @@ def test_a_schedule_asks_once_for_the_partition_that_has_just_ended(
     assert definitions.resolve_schedule_def(name).default_status == dg.DefaultScheduleStatus.STOPPED
 
 
-def test_the_jobs_hold_what_is_fetched_and_neither_what_is_derived_nor_the_coverage(settings: Settings) -> None:
+def test_the_jobs_contain_the_fetched_series_but_neither_derived_series_nor_the_coverage(settings: Settings) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH, WEEKS, FUTURE, derived=[QUARTERS]))
     for name, series in (("spot_daily", [BTC, ETH]), ("spot_monthly", [WEEKS]), ("usdm_daily", [FUTURE])):
         job = definitions.resolve_job_def(name)
-        assert job.asset_layer.executable_asset_keys == {asset_key(one) for one in series}
+        assert job.asset_layer.executable_asset_keys == {asset_key(member) for member in series}
     assert {job.name for job in definitions.get_repository_def().get_all_jobs()} == {
         "spot_daily", "spot_monthly", "usdm_daily", "__ASSET_JOB",
     }  # fmt: skip
@@ -126,7 +118,7 @@ MINUTES = [parse_series(f"spot/{name}/1m") for name in ("BTCUSDT", *(f"S{number:
 YESTERDAY = dt.datetime(2024, 3, 2, 0, 7, tzinfo=dt.UTC)
 
 
-def test_a_day_of_twelve_series_is_one_run_and_its_books_are_those_of_the_sandbox(
+def test_one_day_of_twelve_series_is_one_run_and_its_metrics_match_the_log_of_the_sandbox(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(*MINUTES))
@@ -138,16 +130,15 @@ def test_a_day_of_twelve_series_is_one_run_and_its_books_are_those_of_the_sandbo
         assert lake.keys(series) == ["2024-03-01"]
         (partition,) = lake.partitions(series)
         assert lake.read(series, partition).equals(truth(sandbox, str(series), start, start + DAY))
-        assert len(result.asset_materializations_for_node("__".join(series.key))) == 1
-    message = [check.metadata for check in result.get_asset_check_evaluations()]
-    assert len(message) == 12
-    assert sum(int(str(each["requests"].value)) for each in message) == len(sandbox.requests)
-    assert sum(int(str(each["weight"].value)) for each in message) == sum(
-        request.weight for request in sandbox.requests
-    )
+        assert len(result.asset_materializations_for_node(op_name(series))) == 1
+    checks = [check.metadata for check in result.get_asset_check_evaluations()]
+    assert len(checks) == 12
+    assert sum(int(str(check["requests"].value)) for check in checks) == len(sandbox.requests)
+    weight = sum(request.weight for request in sandbox.requests)
+    assert sum(int(str(check["weight"].value)) for check in checks) == weight
 
 
-def test_of_twelve_series_a_bad_one_fails_alone(
+def test_a_refused_and_an_unknown_series_do_not_affect_the_other_ten(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     bad, unknown = MINUTES[5], MINUTES[7]
@@ -165,10 +156,10 @@ def test_of_twelve_series_a_bad_one_fails_alone(
     assert {check.asset_key for check in failed} == {asset_key(bad), asset_key(unknown)}
 
 
-def test_fetching_ahead_gives_the_files_that_runs_of_one_series_give(
+def test_prefetching_writes_the_same_files_as_runs_of_single_series(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    some, days = MINUTES[:4], ["2024-03-01", "2024-03-02", "2024-03-03"]
+    some, days = MINUTES[:3], ["2024-03-01", "2024-03-02"]
     for path in ("klines", "archive"):
         start = to_ms(dt.date(2024, 3, 2))
         sandbox.faults.add(Fault("missing_row", symbol=some[1].symbol, start=start, interval="1m", path=path))
@@ -184,59 +175,77 @@ def test_fetching_ahead_gives_the_files_that_runs_of_one_series_give(
     assert lake.keys(some[1]) == ["2024-03-01"]
 
 
-# What is asked again.
-
-
-def test_the_days_that_are_not_there_are_asked_for_as_one_range(
-    settings: Settings, instance: dg.DagsterInstance
+def test_each_series_of_a_run_is_prefetched_with_its_own_configuration(
+    settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
+    members, day = MINUTES[:3], "2024-03-01"
+    definitions = build_defs(settings, universe_of(*members))
+    fetch(definitions, instance, members, [day])
+    sandbox.requests.clear()
+    only_missing = dict(zip(members, (True, False, True), strict=True))
+    request = dg.RunRequest(
+        asset_selection=[asset_key(series) for series in members],
+        tags=range_tags(day, day),
+        run_config={"ops": {op_name(series): {"config": {"only_missing": only_missing[series]}} for series in members}},
+    )
+    result = execute(definitions, instance, request, "__ASSET_JOB")
+    assert result.success
+    assert [len(result.asset_materializations_for_node(op_name(series))) for series in members] == [0, 1, 0]
+    windows = [served.params["startTime"] for served in sandbox.requests if served.params.get("interval") == "1m"]
+    assert len(windows) == len(set(windows)) == 2  # the pages of one day, each requested once
+    symbols = {served.params["symbol"] for served in sandbox.requests if "symbol" in served.params}
+    assert symbols == {members[1].symbol}
+
+
+# Which days the catch-up requests.
+
+
+def test_missing_days_are_requested_as_one_range(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
     data = evaluate(definitions, instance, "spot_catch_up")
-    assert spans_of(data) == [("2024-03-01", "2024-03-07")]
-    assert asked_of(data) == {str(BTC): LAST_WEEK, str(ETH): LAST_WEEK}
+    assert ranges_of(data) == [("2024-03-01", "2024-03-07")]
+    assert requested_days(data) == {str(BTC): LAST_WEEK, str(ETH): LAST_WEEK}
 
 
-def test_the_days_that_are_there_are_not_asked_for(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_present_days_are_not_requested(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     fetch(definitions, instance, [BTC], ["2024-02-28", "2024-03-03", "2024-03-04"])
     data = evaluate(definitions, instance, "spot_catch_up")
-    assert spans_of(data) == [("2024-03-01", "2024-03-02"), ("2024-03-05", "2024-03-07")]
+    assert ranges_of(data) == [("2024-03-01", "2024-03-02"), ("2024-03-05", "2024-03-07")]
     fetch(definitions, instance, [BTC], LAST_WEEK)
     data = evaluate(definitions, instance, "spot_catch_up")
     assert not data.run_requests
-    assert data.skip_message == "every day since 2024-03-01 is there, or on its way"
+    assert data.skip_message == "every day since 2024-03-01 is in the lake or under way"
 
 
-def test_how_far_back_it_looks_is_a_setting(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_setting_says_how_far_back_the_catch_up_looks(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings.model_copy(update={"catch_up_days": 2}), universe_of(BTC))
-    assert spans_of(evaluate(definitions, instance, "spot_catch_up")) == [("2024-03-06", "2024-03-07")]
+    assert ranges_of(evaluate(definitions, instance, "spot_catch_up")) == [("2024-03-06", "2024-03-07")]
 
 
-def test_before_the_first_partition_there_is_nothing_to_catch_up_with(
-    settings: Settings, instance: dg.DagsterInstance
-) -> None:
+def test_no_day_before_the_first_partition_is_requested(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     at = dt.datetime(2017, 7, 3, 0, 37, tzinfo=dt.UTC)
-    assert spans_of(evaluate(definitions, instance, "spot_catch_up", at)) == [("2017-07-01", "2017-07-02")]
+    assert ranges_of(evaluate(definitions, instance, "spot_catch_up", at)) == [("2017-07-01", "2017-07-02")]
 
 
-def test_a_file_that_cannot_be_read_is_a_day_that_is_not_there(
+def test_the_day_of_an_unreadable_file_is_requested(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     fetch(definitions, instance, [BTC], LAST_WEEK)
     lake.path(BTC, lake.partitions(BTC)[3]).write_bytes(b"torn")
-    assert asked_of(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): ["2024-03-04"]}
+    assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): ["2024-03-04"]}
 
 
-def test_of_two_series_each_is_asked_for_what_it_lacks_and_the_run_fetches_just_that(
+def test_each_of_two_series_is_requested_for_its_own_missing_days_and_the_runs_fetch_only_those(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
     fetch(definitions, instance, [BTC], ["2024-03-01", "2024-03-02", "2024-03-04", "2024-03-05", "2024-03-07"])
     fetch(definitions, instance, [ETH], ["2024-03-01", "2024-03-03", "2024-03-04", "2024-03-05", "2024-03-06"])
     data = evaluate(definitions, instance, "spot_catch_up")
-    assert asked_of(data) == {str(BTC): ["2024-03-03", "2024-03-06"], str(ETH): ["2024-03-02", "2024-03-07"]}
+    assert requested_days(data) == {str(BTC): ["2024-03-03", "2024-03-06"], str(ETH): ["2024-03-02", "2024-03-07"]}
     sandbox.requests.clear()
     for request in data.run_requests or []:
         assert execute(definitions, instance, request, "spot_daily").success
@@ -246,31 +255,31 @@ def test_of_two_series_each_is_asked_for_what_it_lacks_and_the_run_fetches_just_
         for served in sandbox.requests
         if served.params.get("interval") == "1h"
     }
-    asked = {("BTCUSDT", 3), ("BTCUSDT", 6), ("ETHUSDT", 2), ("ETHUSDT", 7)}
-    assert windows == {(symbol, to_ms(dt.date(2024, 3, day))) for symbol, day in asked}
+    expected = {("BTCUSDT", 3), ("BTCUSDT", 6), ("ETHUSDT", 2), ("ETHUSDT", 7)}
+    assert windows == {(symbol, to_ms(dt.date(2024, 3, day))) for symbol, day in expected}
     assert not evaluate(definitions, instance, "spot_catch_up").run_requests
 
 
-def test_what_a_whole_market_lacks_is_one_run(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_range_that_all_series_of_a_market_lack_is_one_run(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
     fetch(definitions, instance, [BTC, ETH], LAST_WEEK[:5])
     (request,) = evaluate(definitions, instance, "spot_catch_up").run_requests or []
     assert set(request.asset_selection or []) == {asset_key(BTC), asset_key(ETH)}
 
 
-def test_each_market_has_its_own_and_months_are_no_business_of_it(
+def test_each_market_has_its_own_catch_up_and_monthly_partitions_have_none(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC, FUTURE, WEEKS, parse_series("coinm/BTCUSD_PERP/1w")))
     names = {schedule.name for schedule in definitions.get_repository_def().schedule_defs}
     assert {name for name in names if "catch_up" in name} == {"spot_catch_up", "usdm_catch_up"}
-    assert set(asked_of(evaluate(definitions, instance, "spot_catch_up"))) == {str(BTC)}
-    assert set(asked_of(evaluate(definitions, instance, "usdm_catch_up"))) == {str(FUTURE)}
+    assert set(requested_days(evaluate(definitions, instance, "spot_catch_up"))) == {str(BTC)}
+    assert set(requested_days(evaluate(definitions, instance, "usdm_catch_up"))) == {str(FUTURE)}
     for name in ("spot_catch_up", "usdm_catch_up"):
         assert definitions.resolve_schedule_def(name).default_status == dg.DefaultScheduleStatus.STOPPED
 
 
-# What is on its way.
+# Runs under way.
 
 
 def begin(
@@ -282,43 +291,42 @@ def begin(
     series: Sequence[Series] | None = None,
     run_config: Mapping[str, object] | None = None,
 ) -> None:
-    """A run that somebody launched, and what became of it."""
-    location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("binance_assets"), "__repository__")
+    """Record a run that was launched elsewhere, with its status."""
     instance.create_run_for_job(
         definitions.resolve_job_def(job),
         tags=tags,
         run_config=run_config,
         status=status,
-        asset_selection=None if series is None else frozenset(asset_key(one) for one in series),
-        remote_job_origin=RemoteJobOrigin(location, job),
+        asset_selection=None if series is None else frozenset(asset_key(member) for member in series),
+        remote_job_origin=job_origin(job),
     )
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED])
-def test_what_is_queued_or_running_is_not_asked_again(
+def test_days_that_are_queued_or_running_are_not_requested_again(
     settings: Settings, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
     begin(definitions, instance, "__ASSET_JOB", range_tags("2024-02-20", "2024-03-04"), status, [BTC])
-    # A whole job, as a schedule launches it, and as a process that executes it itself does.
+    # A whole job: first as a schedule launches it, then as a process records it that executes the job itself.
     begin(definitions, instance, "spot_daily", {"dagster/partition": "2024-03-07"}, status)
     begin(definitions, instance, "spot_daily", {"dagster/partition": "2024-03-06"}, status, [])
-    assert asked_of(evaluate(definitions, instance, "spot_catch_up")) == {
+    assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {
         str(BTC): ["2024-03-05"],
         str(ETH): ["2024-03-01", "2024-03-02", "2024-03-03", "2024-03-04", "2024-03-05"],
     }
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
-def test_what_came_to_nothing_is_asked_again(
+def test_days_of_failed_and_canceled_runs_are_requested_again(
     settings: Settings, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     begin(definitions, instance, "spot_daily", range_tags("2024-03-01", "2024-03-07"), status, [BTC])
-    assert asked_of(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): LAST_WEEK}
+    assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): LAST_WEEK}
 
 
-def test_a_catch_up_that_is_queued_covers_its_days_and_series_and_no_others(
+def test_a_queued_catch_up_covers_its_own_days_and_series_only(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
@@ -330,103 +338,107 @@ def test_a_catch_up_that_is_queued_covers_its_days_and_series_and_no_others(
         assert request.asset_selection == [asset_key(series)]
         begin(definitions, instance, "spot_daily", request.tags, queued, [series])
     assert not evaluate(definitions, instance, "spot_catch_up").run_requests
-    Lake(settings.lake).path(BTC, Lake(settings.lake).partitions(BTC)[0]).unlink()  # not among those on their way
-    assert asked_of(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): ["2024-03-05"]}
+    Lake(settings.lake).path(BTC, Lake(settings.lake).partitions(BTC)[0]).unlink()  # no queued run covers it
+    assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): ["2024-03-05"]}
 
 
-def test_runs_of_other_jobs_are_not_taken_for_runs_of_these_series(
+def test_runs_of_other_jobs_do_not_count_as_runs_of_these_series(
     settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     hourly = dg.HourlyPartitionsDefinition("2024-01-01-00:00")
 
     @dg.asset(partitions_def=hourly)
-    def of_somebody_else() -> None: ...
+    def asset_of_a_user() -> None: ...
 
-    own = dg.Definitions(assets=[of_somebody_else], jobs=[dg.define_asset_job("hours", [of_somebody_else])])
+    own = dg.Definitions(assets=[asset_of_a_user], jobs=[dg.define_asset_job("hours", [asset_of_a_user])])
     definitions = dg.Definitions.merge(build_defs(settings, universe_of(BTC, FUTURE, WEEKS)), own)
     queued = dg.DagsterRunStatus.QUEUED
     begin(definitions, instance, "hours", {"dagster/partition": "2024-03-07-05:00"}, queued)
     begin(definitions, instance, "usdm_daily", {"dagster/partition": "2024-03-06"}, queued)
     begin(definitions, instance, "spot_monthly", {"dagster/partition": "2024-03-01"}, queued)
-    assert asked_of(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): LAST_WEEK}
+    assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): LAST_WEEK}
 
 
-# What is refused again and again.
+# Days that are refused repeatedly.
 
 
-def test_a_refused_day_is_asked_for_some_times_and_then_left_to_a_person(
+def test_a_refused_day_is_requested_five_times_and_then_left_to_the_user(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     lose(sandbox, "BTCUSDT", "2024-03-05")
-    for attempt in range(MOST_ATTEMPTS):
+    for attempt in range(MAX_ATTEMPTS):
         data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(hours=attempt))
-        assert asked_of(data) == {str(BTC): ["2024-03-05"] if attempt else LAST_WEEK}
+        assert requested_days(data) == {str(BTC): ["2024-03-05"] if attempt else LAST_WEEK}
         (request,) = data.run_requests or []
         assert not execute(definitions, instance, request, "spot_daily").success
     assert lake.keys(BTC) == [day for day in LAST_WEEK if day != "2024-03-05"]
-    data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(hours=MOST_ATTEMPTS))
+    data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(hours=MAX_ATTEMPTS))
     assert not data.run_requests
     assert f"{BTC} 2024-03-05" in str(data.skip_message)
     assert "binance-assets accept" in str(data.skip_message)
-    assert len(catch_up_runs(instance)) == MOST_ATTEMPTS
-    # The next day comes all the same.
+    assert len(catch_up_runs(instance)) == MAX_ATTEMPTS
+    # The next day is requested all the same.
     data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(days=1))
-    assert asked_of(data) == {str(BTC): ["2024-03-08"]}
+    assert requested_days(data) == {str(BTC): ["2024-03-08"]}
 
 
-def test_attempts_do_not_count_while_the_exchange_is_not_there(
-    settings: Settings, instance: dg.DagsterInstance, lake: Lake
+def test_attempts_do_not_count_while_the_exchange_is_unreachable(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    gone = Settings.model_validate(
-        settings.model_dump() | dict.fromkeys(("spot_url", "archive_url"), "http://127.0.0.1:9")
-    )
-    away = build_defs(gone, universe_of(BTC))
-    for _ in range(MOST_ATTEMPTS + 1):
-        (request,) = evaluate(away, instance, "spot_catch_up").run_requests or []
-        assert not execute(away, instance, request, "spot_daily").success
+    nobody = dict.fromkeys(("spot_url", "archive_url"), "http://127.0.0.1:9")  # retried, so one attempt is enough
+    away = build_defs(Settings.model_validate(settings.model_dump() | nobody), universe_of(BTC))
     back = build_defs(settings, universe_of(BTC))
+    sandbox.faults.add(Fault("status", value=451, market="spot"))  # refuses this location, without a retry
+    sandbox.faults.add(Fault("status", value=451, market="spot", path="archive"))
+    for definitions in (away, *[back] * MAX_ATTEMPTS):
+        (request,) = evaluate(definitions, instance, "spot_catch_up").run_requests or []
+        result = execute(definitions, instance, request, "spot_daily")
+        assert not result.success
+        (check,) = result.get_asset_check_evaluations()
+        assert "2024-03-01 unreachable: " in str(check.description)
+    sandbox.faults.clear()
     (request,) = evaluate(back, instance, "spot_catch_up").run_requests or []
     assert execute(back, instance, request, "spot_daily").success
     assert lake.keys(BTC) == LAST_WEEK
 
 
-def test_a_day_that_a_person_fetched_after_all_is_forgotten(
+def test_attempts_are_forgotten_once_the_day_is_fetched(
     settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     fetch(definitions, instance, [BTC], LAST_WEEK[:-1])
     lose(sandbox, "BTCUSDT", "2024-03-07")
-    for hour in range(MOST_ATTEMPTS):
+    for hour in range(MAX_ATTEMPTS):
         data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(hours=hour))
         (request,) = data.run_requests or []
         execute(definitions, instance, request, "spot_daily")
     sandbox.faults.clear()
     fetch(definitions, instance, [BTC], ["2024-03-07"])
-    data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(hours=MOST_ATTEMPTS))
-    assert data.skip_message == "every day since 2024-03-01 is there, or on its way"
+    data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(hours=MAX_ATTEMPTS))
+    assert data.skip_message == "every day since 2024-03-01 is in the lake or under way"
 
 
-def test_attempts_are_counted_day_by_day_and_series_by_series(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_attempts_are_counted_per_day_and_series(settings: Settings, instance: dg.DagsterInstance) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
     tags = {**range_tags("2024-03-02", "2024-03-02"), CATCH_UP_TAG: "spot"}
-    for _ in range(MOST_ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         begin(definitions, instance, "spot_daily", tags, dg.DagsterRunStatus.FAILURE, [BTC])
-    asked = asked_of(evaluate(definitions, instance, "spot_catch_up"))
-    assert asked == {str(BTC): [day for day in LAST_WEEK if day != "2024-03-02"], str(ETH): LAST_WEEK}
+    requested = requested_days(evaluate(definitions, instance, "spot_catch_up"))
+    assert requested == {str(BTC): [day for day in LAST_WEEK if day != "2024-03-02"], str(ETH): LAST_WEEK}
 
 
-# What a run may be told.
+# The configuration of a run.
 
 
-def test_a_run_may_be_told_to_fetch_only_what_is_missing(
+def test_a_run_with_only_missing_skips_present_days(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     fetch(definitions, instance, [BTC], ["2024-03-02"])
     (result,) = fetch(definitions, instance, [BTC], LAST_WEEK[:3], {"only_missing": True})
     assert result.success
-    assert len(result.asset_materializations_for_node("__".join(BTC.key))) == 2
+    assert len(result.asset_materializations_for_node(op_name(BTC))) == 2
     assert lake.keys(BTC) == LAST_WEEK[:3]
     sandbox.requests.clear()
     (result,) = fetch(definitions, instance, [BTC], LAST_WEEK[:3], {"only_missing": True})

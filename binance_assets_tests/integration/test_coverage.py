@@ -27,7 +27,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
-from binance_assets_tests.support.instances import execute, fetch, new_instance, universe_of
+from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))
 COIN, WEEKS = parse_series("coinm/BTCUSD_PERP/1h"), parse_series("spot/BTCUSDT/1w")
@@ -36,12 +36,6 @@ FOUR_HOURS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interva
 GREEN, RED, GREY, WHITE = (38, 140, 92), (222, 84, 63), (235, 237, 240), (255, 255, 255)
 
 Pixels = list[list[tuple[int, int, int]]]
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with new_instance(tmp_path / "dagster") as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -59,7 +53,7 @@ def march(*days: int) -> list[str]:
 
 
 def lose_noon(sandbox: Sandbox, series: Series, key: str) -> None:
-    """From now on neither source has that hour."""
+    """Remove the candle at noon of that day from both sources."""
     noon = to_ms(dt.date.fromisoformat(key)) + 12 * HOUR
     for path in ("klines", "archive"):
         lost = Fault("missing_row", symbol=series.symbol, start=noon, end=noon + HOUR, path=path, interval="1h")
@@ -67,7 +61,7 @@ def lose_noon(sandbox: Sandbox, series: Series, key: str) -> None:
 
 
 def refresh(definitions: dg.Definitions, instance: dg.DagsterInstance, market: str) -> dict[str, dg.MetadataValue]:
-    """Materialize a market's coverage and return what its page shows."""
+    """Materialize the coverage of a market and return the metadata of its page."""
     key = dg.AssetKey([market, "coverage"])
     result = execute(definitions, instance, dg.RunRequest(asset_selection=[key]), "__ASSET_JOB")
     assert result.success
@@ -76,25 +70,25 @@ def refresh(definitions: dg.Definitions, instance: dg.DagsterInstance, market: s
 
 
 def days_until_today(first: str) -> set[int]:
-    """How many days are over since then; two answers where midnight is near."""
+    """Return the number of days from ``first`` to today; two numbers shortly after midnight."""
     now = dt.datetime.now(dt.UTC)
     moments = (now, now - dt.timedelta(minutes=5))
     return {(moment.date() - dt.date.fromisoformat(first)).days for moment in moments}
 
 
 def pixels_of(png: bytes) -> Pixels:
-    """The pixels of a PNG as a reader of PNG sees them."""
+    """Decode a PNG of 8-bit RGB pixels without filters or interlacing."""
     assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    chunks, place = [], 8
-    while place < len(png):
-        (length,) = struct.unpack(">I", png[place : place + 4])
-        kind, data = png[place + 4 : place + 8], png[place + 8 : place + 8 + length]
-        assert struct.unpack(">I", png[place + 8 + length : place + 12 + length]) == (zlib.crc32(kind + data),)
+    chunks, offset = [], 8
+    while offset < len(png):
+        (length,) = struct.unpack(">I", png[offset : offset + 4])
+        kind, data = png[offset + 4 : offset + 8], png[offset + 8 : offset + 8 + length]
+        assert struct.unpack(">I", png[offset + 8 + length : offset + 12 + length]) == (zlib.crc32(kind + data),)
         chunks.append((kind, data))
-        place += 12 + length
+        offset += 12 + length
     assert [kind for kind, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
-    width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
-    assert (depth, colour, rest) == (8, 2, [0, 0, 0])
+    width, height, depth, color, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
+    assert (depth, color, rest) == (8, 2, [0, 0, 0])
     raw = zlib.decompress(chunks[1][1])
     assert len(raw) == height * (1 + 3 * width)
     lines = [raw[at : at + 1 + 3 * width] for at in range(0, len(raw), 1 + 3 * width)]
@@ -103,7 +97,7 @@ def pixels_of(png: bytes) -> Pixels:
 
 
 def squares(pixels: Pixels) -> Pixels:
-    """The colour of each month of each series; between them is a white line."""
+    """Return the color of each month of each series; white lines separate them."""
     assert all(line[9::10] == [WHITE] * len(line[9::10]) for line in pixels)
     assert all(set(line) == {WHITE} for line in pixels[9::10])
     return [line[::10] for line in pixels[::10]]
@@ -117,13 +111,13 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
     fetch(definitions, instance, [BTC], march(1, 2, 3, 5, 6, 7))
     fetch(definitions, instance, [FOUR_HOURS.series], march(1, 2))
     fetch(definitions, instance, [ARB], ["2023-03-22", "2023-03-23", "2023-03-24"])
-    said = refresh(definitions, instance, "spot")
+    metadata = refresh(definitions, instance, "spot")
 
     path = lake.root / "_coverage" / "spot.parquet"
-    assert said["path"].value == str(path)
+    assert metadata["path"].value == str(path)
     table = pl.read_parquet(path)
     rows = {row["series"]: row for row in table.iter_rows(named=True)}
-    assert list(rows) == [str(ARB), str(BTC), "spot/BTCUSDT/4h"]  # what is derived stands beside its source
+    assert list(rows) == [str(ARB), str(BTC), "spot/BTCUSDT/4h"]  # a derived series follows its base series
     arb, btc, derived = rows.values()
     assert (btc["first"], btc["last"], btc["partitions"]) == ("2024-03-01", "2024-03-07", 5)
     assert (btc["complete"], btc["refused"], btc["rows"]) == (5, 1, 5 * 24)
@@ -132,20 +126,20 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
     assert (arb["before_listing"], arb["listing"], arb["complete"], arb["rows"]) == (1, 1, 1, 9 + 24)
     assert (arb["refused"], derived["refused"], derived["partitions"], derived["rows"]) == (0, 0, 2, 12)
 
-    assert said["dagster/row_count"].value == 3
-    assert said["partitions"].value == 10
-    assert said["refused"].value == 1
+    assert metadata["dagster/row_count"].value == 3
+    assert metadata["partitions"].value == 10
+    assert metadata["refused"].value == 1
     for name in ("missing", "bytes"):
-        assert said[name].value == table[name].sum()
-    assert said["candles"].value == table["rows"].sum() == 5 * 24 + 33 + 12
+        assert metadata[name].value == table[name].sum()
+    assert metadata["candles"].value == table["rows"].sum() == 5 * 24 + 33 + 12
 
-    head, ruler, _, second, *_ = str(said["table"].value).splitlines()
+    head, ruler, _, second, *_ = str(metadata["table"].value).splitlines()
     verdicts = "before_listing | complete | listing"
     assert head == f"| series | first | last | partitions | {verdicts} | refused | missing | rows | bytes |"
     assert ruler.count("|") == head.count("|")
     assert second.startswith("| spot/BTCUSDT/1h | 2024-03-01 | 2024-03-07 | 5 | 0 | 5 | 0 | 1 | ")
 
-    before, _, encoded = str(said["days by month"].value).partition("data:image/png;base64,")
+    before, _, encoded = str(metadata["days by month"].value).partition("data:image/png;base64,")
     assert "2023-03 to " in before
     assert before.endswith("](")
     picture = squares(pixels_of(base64.b64decode(encoded.removesuffix(")"))))
@@ -156,7 +150,7 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
     assert picture[1][13] == RED
 
 
-def test_coverage_sends_no_request_and_stays_out_of_the_candles(
+def test_coverage_sends_no_request_and_its_file_is_not_read_as_candles(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC, COIN))
@@ -173,17 +167,17 @@ def test_coverage_sends_no_request_and_stays_out_of_the_candles(
 
 
 def test_the_coverage_of_an_empty_lake(settings: Settings, instance: dg.DagsterInstance, lake: Lake) -> None:
-    said = refresh(build_defs(settings, universe_of(BTC, ETH)), instance, "spot")
+    metadata = refresh(build_defs(settings, universe_of(BTC, ETH)), instance, "spot")
     table = pl.read_parquet(lake.root / "_coverage" / "spot.parquet")
     assert table["first"].to_list() == table["last"].to_list() == [None, None]
     assert table.select(pl.exclude("series", "first", "last").sum()).row(0) == (0,) * (table.width - 3)
-    assert str(said["table"].value).splitlines()[2] == "| spot/BTCUSDT/1h |  |  | 0 | 0 | 0 | 0 | 0 |"
-    encoded = str(said["days by month"].value).partition("base64,")[2].removesuffix(")")
+    assert str(metadata["table"].value).splitlines()[2] == "| spot/BTCUSDT/1h |  |  | 0 | 0 | 0 | 0 | 0 |"
+    encoded = str(metadata["days by month"].value).partition("base64,")[2].removesuffix(")")
     assert pixels_of(base64.b64decode(encoded)) == [[GREY]]
-    assert lake.venue is None  # the lake may still become one of real candles
+    assert lake.venue is None  # the lake can still take candles of any venue
 
 
-def test_a_series_of_which_every_day_was_refused_is_not_passed_over(
+def test_a_series_whose_days_were_all_refused_is_counted(
     settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
@@ -191,12 +185,12 @@ def test_a_series_of_which_every_day_was_refused_is_not_passed_over(
     lose_noon(sandbox, ETH, "2024-03-06")
     fetch(definitions, instance, [BTC, ETH], march(6))
     fetch(definitions, instance, [ETH], march(8))
-    said = refresh(definitions, instance, "spot")
-    assert said["refused"].value == 2
-    assert said["missing"].value in {days - 1 for days in days_until_today("2024-03-08")}
+    metadata = refresh(definitions, instance, "spot")
+    assert metadata["refused"].value == 2
+    assert metadata["missing"].value in {days - 1 for days in days_until_today("2024-03-08")}
 
 
-def test_a_refused_day_that_came_after_all_is_refused_no_more(
+def test_a_refused_day_that_was_fetched_later_does_not_count_as_refused(
     settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
@@ -205,22 +199,22 @@ def test_a_refused_day_that_came_after_all_is_refused_no_more(
     assert refresh(definitions, instance, "spot")["refused"].value == 1
     sandbox.faults.clear()
     fetch(definitions, instance, [BTC], march(2))
-    said = refresh(definitions, instance, "spot")
-    assert (said["refused"].value, said["partitions"].value) == (0, 3)
+    metadata = refresh(definitions, instance, "spot")
+    assert (metadata["refused"].value, metadata["partitions"].value) == (0, 3)
 
 
-def test_a_refused_refresh_is_not_counted_where_the_file_is_still_there(
+def test_a_refused_refresh_does_not_count_if_the_lake_has_the_day(
     settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     fetch(definitions, instance, [BTC], march(1, 2))
     lose_noon(sandbox, BTC, "2024-03-02")
     fetch(definitions, instance, [BTC], march(2))
-    said = refresh(definitions, instance, "spot")
-    assert (said["refused"].value, said["partitions"].value) == (0, 2)
+    metadata = refresh(definitions, instance, "spot")
+    assert (metadata["refused"].value, metadata["partitions"].value) == (0, 2)
 
 
-def test_a_day_that_a_person_accepted_is_counted_as_lost(
+def test_an_overridden_day_counts_as_lost(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
@@ -228,10 +222,10 @@ def test_a_day_that_a_person_accepted_is_counted_as_lost(
     fetch(definitions, instance, [BTC], march(1, 2))
     exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
     options = DownloadOptions("rest", listing_cache=lake)
-    override(lake, exchange, BTC, partition, options, who="somebody", reason="no other source")
+    override(lake, exchange, BTC, partition, options, who="a user", reason="no other source")
     exchange.close()
-    said = refresh(definitions, instance, "spot")
-    assert (said["refused"].value, said["partitions"].value, said["candles"].value) == (0, 2, 47)
+    metadata = refresh(definitions, instance, "spot")
+    assert (metadata["refused"].value, metadata["partitions"].value, metadata["candles"].value) == (0, 2, 47)
     (row,) = pl.read_parquet(lake.root / "_coverage" / "spot.parquet").iter_rows(named=True)
     assert (row["complete"], row["lost"]) == (1, 1)
 
@@ -239,16 +233,27 @@ def test_a_day_that_a_person_accepted_is_counted_as_lost(
 # Without Dagster.
 
 
+@pytest.fixture(scope="module")
+def prepared(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with 27 to 29 February, 1 and 3 March of BTC, and February of its weeks."""
+
+    def fill(settings: Settings, instance: dg.DagsterInstance) -> None:
+        definitions = build_defs(settings.model_copy(update={"source": "rest"}), universe_of(BTC, WEEKS))
+        fetch(definitions, instance, [BTC], ["2024-02-27", "2024-02-28", "2024-02-29", *march(1, 3)])
+        fetch(definitions, instance, [WEEKS], ["2024-02-01"])
+
+    shared_sandbox.faults.clear()
+    return prepare(tmp_path_factory.mktemp("prepared"), shared_sandbox, fill)
+
+
 @pytest.fixture
-def filled(settings: Settings, instance: dg.DagsterInstance, lake: Lake) -> Lake:
-    """A lake with 27 to 29 February, the 1st and the 3rd of March, and a month of weeks."""
-    definitions = build_defs(settings, universe_of(BTC, WEEKS))
-    fetch(definitions, instance, [BTC], ["2024-02-27", "2024-02-28", "2024-02-29", *march(1, 3)])
-    fetch(definitions, instance, [WEEKS], ["2024-02-01"])
-    return lake
+def filled(prepared: Path, tmp_path: Path) -> Iterator[Lake]:
+    """A copy of the prepared lake."""
+    with copy_of(prepared, tmp_path / "copy"):
+        yield Lake(tmp_path / "copy" / "lake")
 
 
-def test_what_is_missing_reaches_from_the_first_file_to_the_last_day_that_is_over(filled: Lake) -> None:
+def test_missing_days_are_counted_from_the_first_file_to_the_last_finished_day(filled: Lake) -> None:
     for until, missing in ((dt.date(2024, 3, 4), 1), (dt.date(2024, 3, 7), 4), (dt.date(2024, 3, 1), 0)):
         assert coverage_of(filled, BTC, until, frozenset()).missing == missing
     found = coverage_of(filled, BTC, dt.date(2024, 3, 7), frozenset(march(4, 5)))
@@ -267,7 +272,7 @@ def test_a_month_is_missing_only_when_its_last_week_has_closed(filled: Lake) -> 
         assert coverage_of(filled, WEEKS, until, frozenset()).missing == missing
 
 
-def test_a_file_that_cannot_be_read_is_missing(filled: Lake) -> None:
+def test_an_unreadable_file_counts_as_missing(filled: Lake) -> None:
     filled.path(BTC, partition_for_key("2024-02-28", BTC.interval)).write_bytes(b"torn")
     found = coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())
     assert (found.missing, found.verdicts["complete"], found.rows) == (2, 4, 96)
@@ -275,8 +280,8 @@ def test_a_file_that_cannot_be_read_is_missing(filled: Lake) -> None:
 
 def test_a_picture_has_a_square_for_each_month_of_each_series(filled: Lake) -> None:
     until = dt.date(2024, 5, 1)
-    both = [coverage_of(filled, one, until, frozenset()) for one in (BTC, WEEKS, ETH)]
-    pixels = pixels_of(coverage_picture(both))
+    found = [coverage_of(filled, series, until, frozenset()) for series in (BTC, WEEKS, ETH)]
+    pixels = pixels_of(coverage_picture(found))
     assert (len(pixels), len(pixels[0])) == (3 * 10, 3 * 10)
     hours, weeks, nothing = squares(pixels)
     assert (hours[0], hours[2]) == (GREEN, RED)

@@ -1,4 +1,4 @@
-"""Derived candles as assets: made from the lake without a request, day by day, with the verdict of their source."""
+"""Derived assets: computed from the lake without a request, day by day, with the verdict of their base series."""
 
 from __future__ import annotations
 
@@ -21,36 +21,48 @@ from binance_assets.model.intervals import parse_derived_interval, parse_interva
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, MINUTE, to_ms
-from binance_assets.orchestration.assets import asset_key
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import truth
-from binance_assets_tests.support.instances import execute, fetch, new_instance, universe_of
+from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 
 BTC, COIN = parse_series("spot/BTCUSDT/1m"), parse_series("coinm/BTCUSD_PERP/1m")
 DAYS = ["2024-03-01", "2024-03-02"]
 
 
-def derived_from(source: Series, *intervals: str) -> list[Derived]:
+def derived_from(base: Series, *intervals: str) -> list[Derived]:
     parsed = [parse_derived_interval(text) for text in intervals]
-    return [Derived(derived_series(source.market, source.symbol, interval), source) for interval in parsed]
+    return [Derived(derived_series(base.market, base.symbol, interval), base) for interval in parsed]
 
 
-FIVE, ODD, HOUR, WHOLE_DAY = derived_from(BTC, "5m", "45m", "1h", "1d")
-OF_COIN = derived_from(COIN, "5m", "1h", "1d")
+FIVE, UNCOMMON, HOUR, WHOLE_DAY = derived_from(BTC, "5m", "45m", "1h", "1d")
+FROM_COIN = derived_from(COIN, "5m", "1h", "1d")
+
+
+@pytest.fixture(scope="module")
+def prepared(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake and an instance with two days of both base series."""
+    shared_sandbox.faults.clear()
+    return prepare(
+        tmp_path_factory.mktemp("prepared"),
+        shared_sandbox,
+        lambda settings, instance: fetch(build_defs(settings, universe_of(BTC, COIN)), instance, [BTC, COIN], DAYS),
+    )
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with new_instance(tmp_path / "dagster") as opened:
+def filled(prepared: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A copy of the prepared instance; the prepared lake is copied to where the settings expect it."""
+    with copy_of(prepared, tmp_path) as opened:
         yield opened
 
 
 @pytest.fixture
 def definitions(settings: Settings) -> dg.Definitions:
-    return build_defs(settings, universe_of(BTC, COIN, derived=[FIVE, ODD, HOUR, WHOLE_DAY, *OF_COIN]))
+    return build_defs(settings, universe_of(BTC, COIN, derived=[FIVE, UNCOMMON, HOUR, WHOLE_DAY, *FROM_COIN]))
 
 
 @pytest.fixture
@@ -67,26 +79,24 @@ def metadata(lake: Lake, series: Series, key: str) -> dict[str, str]:
 
 
 def events(instance: dg.DagsterInstance, series: Series) -> list[str | None]:
-    """The partitions of a series' materializations, ascending by time."""
-    found = instance.fetch_materializations(asset_key(series), limit=1_000, ascending=True)
-    return [record.partition_key for record in found.records]
+    """Return the partition keys of the materializations of a series, oldest first."""
+    result = instance.fetch_materializations(asset_key(series), limit=1_000, ascending=True)
+    return [record.partition_key for record in result.records]
 
 
 def lose(sandbox: Sandbox, key: str) -> None:
-    """From now on neither source has ten minutes in the noon of that day."""
+    """Remove the candles of ten minutes from noon of that day from both sources."""
     noon = to_ms(dt.date.fromisoformat(key)) + DAY // 2
     for path in ("klines", "archive"):
         lost = Fault("missing_row", start=noon, end=noon + 10 * MINUTE, path=path, interval="1m", symbol="BTCUSDT")
         sandbox.faults.add(lost)
 
 
-def test_derived_days_are_the_exchange_s_own_candles(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+def test_derived_days_equal_the_candles_of_the_exchange(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    fetch(definitions, instance, [BTC, COIN], DAYS)
-    sandbox.requests.clear()
-    targets = [one.series for one in (FIVE, HOUR, WHOLE_DAY, *OF_COIN)]
-    (result,) = fetch(definitions, instance, targets, DAYS)
+    targets = [derived.series for derived in (FIVE, HOUR, WHOLE_DAY, *FROM_COIN)]
+    (result,) = fetch(definitions, filled, targets, DAYS)
     assert result.success
     assert not sandbox.requests
     for series in targets:
@@ -95,32 +105,31 @@ def test_derived_days_are_the_exchange_s_own_candles(
             start = to_ms(dt.date.fromisoformat(key))
             assert read(lake, series, key).equals(truth(sandbox, str(series), start, start + DAY)), (series, key)
         assert all(check.passed for check in result.get_asset_check_evaluations())
-        assert events(instance, series) == DAYS
+        assert events(filled, series) == DAYS
 
 
-def test_there_are_candles_of_an_interval_that_binance_lacks(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+def test_an_interval_that_binance_lacks_can_be_derived(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
 ) -> None:
-    fetch(definitions, instance, [BTC], DAYS[:1])
-    fetch(definitions, instance, [ODD.series], DAYS[:1])
-    candles, minutes = read(lake, ODD.series, DAYS[0]), read(lake, BTC, DAYS[0])
+    fetch(definitions, filled, [UNCOMMON.series], DAYS[:1])
+    candles, minutes = read(lake, UNCOMMON.series, DAYS[0]), read(lake, BTC, DAYS[0])
     assert candles.height == 32
     assert candles["trades"].sum() == minutes["trades"].sum()
     assert candles["close"].to_list() == minutes["close"].gather_every(45, 44).to_list()
 
 
-def test_a_derived_file_lies_beside_the_fetched_ones_and_is_like_them(
+def test_a_derived_file_is_stored_like_a_fetched_one(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
 ) -> None:
     fetch(definitions, instance, [BTC], DAYS[:1])
-    (result,) = fetch(definitions, instance, [ODD.series], DAYS[:1])
+    (result,) = fetch(definitions, instance, [UNCOMMON.series], DAYS[:1])
     path = lake.root / "market=spot" / "symbol=BTCUSDT" / "interval=45m" / "2024-03-01.parquet"
     assert path.is_file()
-    assert read(lake, ODD.series, DAYS[0]).schema == read(lake, BTC, DAYS[0]).schema
-    said, of_source = metadata(lake, ODD.series, DAYS[0]), metadata(lake, BTC, DAYS[0])
-    assert said.keys() == of_source.keys()
-    assert (said["series"], said["source"], said["derived_from"]) == ("spot/BTCUSDT/45m", "derived", str(BTC))
-    assert (said["verdict"], said["missing"]) == ("complete", "[]")
+    assert read(lake, UNCOMMON.series, DAYS[0]).schema == read(lake, BTC, DAYS[0]).schema
+    derived, base = metadata(lake, UNCOMMON.series, DAYS[0]), metadata(lake, BTC, DAYS[0])
+    assert derived.keys() == base.keys()
+    assert (derived["series"], derived["source"], derived["derived_from"]) == ("spot/BTCUSDT/45m", "derived", str(BTC))
+    assert (derived["verdict"], derived["missing"]) == ("complete", "[]")
     (event,) = result.asset_materializations_for_node("spot__BTCUSDT__45m")
     assert event.metadata["derived_from"].value == str(BTC)
     assert event.metadata["dagster/partition_row_count"].value == 32
@@ -128,49 +137,49 @@ def test_a_derived_file_lies_beside_the_fetched_ones_and_is_like_them(
     assert hive.group_by("interval").len().sort("interval").rows() == [("1m", 1440), ("45m", 32)]
 
 
-def test_an_asset_page_says_what_it_is_made_from(definitions: dg.Definitions) -> None:
+def test_the_asset_names_its_base_series(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
-    node = graph.get(asset_key(ODD.series))
+    node = graph.get(asset_key(UNCOMMON.series))
     assert node.parent_keys == {asset_key(BTC)}
     assert node.partitions_def == graph.get(asset_key(BTC)).partitions_def
     assert node.backfill_policy == dg.BackfillPolicy.single_run()
     assert node.group_name == "spot"
     assert (node.metadata["series"], node.metadata["derived_from"]) == ("spot/BTCUSDT/45m", str(BTC))
     assert node.metadata["dagster/column_schema"] == graph.get(asset_key(BTC)).metadata["dagster/column_schema"]
-    assert {(key.asset_key, key.name) for key in node.check_keys} == {(asset_key(ODD.series), "gap_free")}
+    assert {(key.asset_key, key.name) for key in node.check_keys} == {(asset_key(UNCOMMON.series), "gap_free")}
 
 
-# What the source's days say.
+# The verdicts of the base series.
 
 
-def test_a_day_that_a_person_accepted_is_derived_with_its_hole_and_says_so(
+def test_an_overridden_day_is_derived_with_its_missing_candles_and_its_verdict(
     definitions: dg.Definitions, settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     lose(sandbox, "2024-03-02")
     exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
     options = DownloadOptions("rest", listing_cache=lake)
-    result, stored = override(lake, exchange, BTC, partition, options, who="somebody", reason="no other source")
+    result, stored = override(lake, exchange, BTC, partition, options, who="a user", reason="no other source")
     exchange.close()
     assert (result.verdict, stored is not None) == ("lost", True)
     (run,) = fetch(definitions, instance, [FIVE.series, HOUR.series], ["2024-03-02"])
     assert run.success
-    said = metadata(lake, FIVE.series, "2024-03-02")
-    assert (said["verdict"], said["accepted_by"], said["accepted_because"]) == ("lost", "somebody", "no other source")
-    assert json.loads(said["missing"]) == [["2024-03-02T12:00:00Z", "2024-03-02T12:10:00Z"]]
+    five = metadata(lake, FIVE.series, "2024-03-02")
+    assert (five["verdict"], five["accepted_by"], five["accepted_because"]) == ("lost", "a user", "no other source")
+    assert json.loads(five["missing"]) == [["2024-03-02T12:00:00Z", "2024-03-02T12:10:00Z"]]
     assert read(lake, FIVE.series, "2024-03-02").height == 286
-    said = metadata(lake, HOUR.series, "2024-03-02")
-    assert (said["verdict"], said["missing"]) == ("lost", "[]")  # the other fifty minutes make a candle
+    hour = metadata(lake, HOUR.series, "2024-03-02")
+    assert (hour["verdict"], hour["missing"]) == ("lost", "[]")  # the other fifty minutes make a candle
     assert read(lake, HOUR.series, "2024-03-02").height == 24
 
 
-def test_a_day_before_the_listing_and_the_day_of_the_listing_are_derived_as_such(
+def test_the_day_before_the_listing_and_the_day_of_the_listing_keep_their_verdicts(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    source = parse_series("spot/ARBUSDT/1m")  # listed on 2023-03-23 at 15:00
-    (target,) = derived_from(source, "4h")
-    definitions = build_defs(settings, universe_of(source, derived=[target]))
+    base = parse_series("spot/ARBUSDT/1m")  # listed on 2023-03-23 at 15:00
+    (target,) = derived_from(base, "4h")
+    definitions = build_defs(settings, universe_of(base, derived=[target]))
     days = ["2023-03-22", "2023-03-23"]
-    fetch(definitions, instance, [source], days)
+    fetch(definitions, instance, [base], days)
     fetch(definitions, instance, [target.series], days)
     assert [metadata(lake, target.series, key)["verdict"] for key in days] == ["before_listing", "listing"]
     assert read(lake, target.series, days[0]).is_empty()
@@ -178,7 +187,7 @@ def test_a_day_before_the_listing_and_the_day_of_the_listing_are_derived_as_such
     assert read(lake, target.series, days[1]).equals(truth(sandbox, str(target.series), start, start + DAY))
 
 
-def test_an_outage_is_an_outage_of_the_coarser_candles_that_it_swallowed(
+def test_an_outage_removes_the_derived_candles_that_it_covers_completely(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     start = to_ms(dt.date(2024, 3, 1))
@@ -201,18 +210,18 @@ def test_an_outage_is_an_outage_of_the_coarser_candles_that_it_swallowed(
         WHOLE_DAY: [],
     }
     for derived, spans in missing.items():
-        said = metadata(lake, derived.series, DAYS[0])
-        assert said["verdict"] == "outage"
-        assert json.loads(said["missing"]) == spans
-        assert "nothing was traded" in said["note"]
-    heights = [read(lake, one.series, DAYS[0]).height for one in missing]
+        found = metadata(lake, derived.series, DAYS[0])
+        assert found["verdict"] == "outage"
+        assert json.loads(found["missing"]) == spans
+        assert "nothing was traded" in found["note"]
+    heights = [read(lake, derived.series, DAYS[0]).height for derived in missing]
     assert heights == [288 - 23, 23, 1]
 
 
-# What is refused.
+# Refused days.
 
 
-def test_a_day_whose_source_is_not_in_the_lake_is_refused_and_the_others_are_written(
+def test_a_day_without_its_base_day_is_refused_and_the_others_are_written(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
 ) -> None:
     fetch(definitions, instance, [BTC], ["2024-03-01", "2024-03-03"])
@@ -229,47 +238,45 @@ def test_a_day_whose_source_is_not_in_the_lake_is_refused_and_the_others_are_wri
     assert [record.data["day"] for record in refused.records] == ["2024-03-02"]
 
 
-def test_a_torn_file_of_the_source_derives_nothing_and_what_was_there_stays(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+def test_a_damaged_base_file_derives_nothing_and_the_earlier_derived_file_stays(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
 ) -> None:
-    fetch(definitions, instance, [BTC], DAYS[:1])
-    fetch(definitions, instance, [HOUR.series], DAYS[:1])
-    before = lake.path(HOUR.series, partition_for_key(DAYS[0], HOUR.series.interval)).read_bytes()
-    source = lake.path(BTC, partition_for_key(DAYS[0], BTC.interval))
-    whole = source.read_bytes()
-    source.write_bytes(whole[: len(whole) // 2])
-    assert not fetch(definitions, instance, [HOUR.series], DAYS[:1])[0].success
-    source.write_bytes(b"\0" * (len(whole) // 2) + whole[len(whole) // 2 :])  # the footer is sound, the candles are not
-    result = derive_partition(lake, HOUR, partition_for_key(DAYS[0], HOUR.series.interval))
+    day = partition_for_key(DAYS[0], HOUR.series.interval)
+    fetch(definitions, filled, [HOUR.series], DAYS[:1])
+    before = lake.path(HOUR.series, day).read_bytes()
+    base = lake.path(BTC, partition_for_key(DAYS[0], BTC.interval))
+    content = base.read_bytes()
+    half = len(content) // 2
+    base.write_bytes(content[:half])
+    assert not fetch(definitions, filled, [HOUR.series], DAYS[:1])[0].success
+    base.write_bytes(b"\0" * half + content[half:])  # the footer is readable, the candles are not
+    result = derive_partition(lake, HOUR, day)
     assert (result.verdict, result.is_accepted) == ("invalid", False)
     assert result.reason.startswith(f"{BTC} cannot be read: ")
-    assert not fetch(definitions, instance, [HOUR.series], DAYS[:1])[0].success
-    assert lake.path(HOUR.series, partition_for_key(DAYS[0], HOUR.series.interval)).read_bytes() == before
+    assert not fetch(definitions, filled, [HOUR.series], DAYS[:1])[0].success
+    assert lake.path(HOUR.series, day).read_bytes() == before
 
 
-# Source and derived together.
+# Base and derived series in one run.
 
 
-def test_a_fetched_day_has_one_event_where_nothing_is_derived_in_the_same_run(
-    definitions: dg.Definitions, instance: dg.DagsterInstance
-) -> None:
-    fetch(definitions, instance, [BTC], DAYS)
-    assert events(instance, BTC) == DAYS
+def test_a_fetched_day_has_one_event_if_nothing_is_derived_in_the_same_run(filled: dg.DagsterInstance) -> None:
+    assert events(filled, BTC) == DAYS
 
 
-def test_source_and_derived_in_one_run(
+def test_base_and_derived_series_in_one_run(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    (result,) = fetch(definitions, instance, [BTC, FIVE.series, ODD.series], DAYS)
+    (result,) = fetch(definitions, instance, [BTC, FIVE.series, UNCOMMON.series], DAYS)
     assert result.success
-    for series in (BTC, FIVE.series, ODD.series):
+    for series in (BTC, FIVE.series, UNCOMMON.series):
         assert lake.keys(series) == DAYS
     assert events(instance, FIVE.series) == DAYS
     start = to_ms(dt.date.fromisoformat(DAYS[0]))
     assert read(lake, FIVE.series, DAYS[0]).equals(truth(sandbox, str(FIVE.series), start, start + DAY))
 
 
-def test_with_a_bad_day_of_the_source_nothing_is_derived_in_the_same_run(
+def test_with_a_refused_base_day_nothing_is_derived_in_the_same_run(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     lose(sandbox, DAYS[1])
@@ -277,8 +284,8 @@ def test_with_a_bad_day_of_the_source_nothing_is_derived_in_the_same_run(
     assert not result.success
     assert lake.keys(BTC) == DAYS[:1]
     assert lake.keys(FIVE.series) == events(instance, FIVE.series) == []
-    begun = [event.step_key for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_START]
-    assert begun == ["spot__BTCUSDT__1m"]
+    started = [event.step_key for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_START]
+    assert started == ["spot__BTCUSDT__1m"]
 
 
 # What the sensor launches.
@@ -293,19 +300,17 @@ def tick(
     return data.run_requests or [], data.cursor
 
 
-def test_what_the_sensor_asks_for_derives_every_target_of_the_days_that_came(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+def test_the_runs_of_the_sensor_derive_every_series_of_the_new_days(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    fetch(definitions, instance, [BTC, COIN], DAYS)
-    sandbox.requests.clear()
-    requests, cursor = tick(definitions, instance, None)
+    requests, cursor = tick(definitions, filled, None)
     assert len(requests) == 2
     for request in requests:
-        assert execute(definitions, instance, request).success
-    for derived in (FIVE, ODD, HOUR, WHOLE_DAY, *OF_COIN):
+        assert execute(definitions, filled, request).success
+    for derived in (FIVE, UNCOMMON, HOUR, WHOLE_DAY, *FROM_COIN):
         assert lake.keys(derived.series) == DAYS
     assert not sandbox.requests
-    assert tick(definitions, instance, cursor)[0] == []
+    assert tick(definitions, filled, cursor)[0] == []
 
 
 def test_a_repaired_day_is_derived_again(
@@ -325,13 +330,13 @@ def test_a_repaired_day_is_derived_again(
     assert tick(definitions, instance, cursor)[0] == []
 
 
-def test_coarser_than_a_minute_may_be_a_source_too(
+def test_a_base_series_can_be_coarser_than_a_minute(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    source = Series(BTC.market, "ETHUSDT", parse_interval("1h"))
-    (target,) = derived_from(source, "12h")
-    definitions = build_defs(settings, universe_of(source, derived=[target]))
-    fetch(definitions, instance, [source], DAYS)
+    base = Series(BTC.market, "ETHUSDT", parse_interval("1h"))
+    (target,) = derived_from(base, "12h")
+    definitions = build_defs(settings, universe_of(base, derived=[target]))
+    fetch(definitions, instance, [base], DAYS)
     fetch(definitions, instance, [target.series], DAYS)
     start = to_ms(dt.date.fromisoformat(DAYS[0]))
     days = pl.concat(read(lake, target.series, key) for key in DAYS)

@@ -1,4 +1,4 @@
-"""The sensors, freshness, and what a downstream asset of a user gets from the lake."""
+"""The sensors, freshness policies, and what the IO manager loads for downstream assets of users."""
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import datetime as dt
@@ -11,9 +11,6 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from dagster._core.definitions.sensor_definition import SensorExecutionData
-from dagster._core.events import StepMaterializationData
-from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 
 from binance_assets.definitions import build_defs
 from binance_assets.model.intervals import parse_derived_interval
@@ -21,14 +18,16 @@ from binance_assets.model.partitions import Partition, partition_for_key, partit
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, to_ms
 from binance_assets.orchestration import sensors
-from binance_assets.orchestration.assets import asset_key, materialization
+from binance_assets.orchestration.events import materialization
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import DAILY, partition_ranges, range_tags
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
+from binance_assets_tests.support.dagster_internals import SensorExecutionData, report_materialization_at
 from binance_assets_tests.support.exchange import truth
-from binance_assets_tests.support.instances import execute, fetch, new_instance, universe_of
+from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1h", "spot/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
@@ -39,9 +38,22 @@ ETH_DAYS = Derived(derived_series(ETH.market, "ETHUSDT", parse_derived_interval(
 DERIVED = [FOUR_HOURS, HALF_DAYS, ETH_DAYS]
 
 
+@pytest.fixture(scope="module")
+def prepared(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake and an instance with the first day of 2024 of three series, from the archive."""
+
+    def fill(settings: Settings, instance: dg.DagsterInstance) -> None:
+        definitions = build_defs(settings.model_copy(update={"source": "archive"}), universe_of(BTC, ETH, COIN))
+        fetch(definitions, instance, [BTC, ETH, COIN], ["2024-01-01"])
+
+    shared_sandbox.faults.clear()
+    return prepare(tmp_path_factory.mktemp("prepared"), shared_sandbox, fill)
+
+
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with new_instance(tmp_path / "dagster") as opened:
+def filled(prepared: Path, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A copy of the prepared instance; the prepared lake is copied to where the settings expect it."""
+    with copy_of(prepared, tmp_path) as opened:
         yield opened
 
 
@@ -58,14 +70,14 @@ def lake(settings: Settings) -> Lake:
 def tick(
     definitions: dg.Definitions, instance: dg.DagsterInstance, name: str, cursor: str | None = None
 ) -> SensorExecutionData:
-    """What a sensor answers; each time in a context of its own, as after a restart of the daemon."""
+    """Evaluate a sensor, each time in a new context, as after a restart of the daemon."""
     repository = definitions.get_repository_def()
     with dg.build_sensor_context(instance=instance, repository_def=repository, cursor=cursor) as context:
         return repository.get_sensor_def(name).evaluate_tick(context)
 
 
-def asked(data: SensorExecutionData) -> list[tuple[str, str, str]]:
-    """The runs asked for: assets, first and last day."""
+def requested(data: SensorExecutionData) -> list[tuple[str, str, str]]:
+    """Return assets, first and last day of each requested run."""
     return sorted(
         (
             " ".join(sorted("/".join(key.path) for key in request.asset_selection or [])),
@@ -84,7 +96,7 @@ def days(first: str, last: str) -> list[Partition]:
 OF_BTC, OF_ETH = "spot/BTCUSDT/12h spot/BTCUSDT/4h", "spot/ETHUSDT/1d"
 
 
-def test_which_sensors_run_by_themselves(definitions: dg.Definitions) -> None:
+def test_which_sensors_are_on_by_default(definitions: dg.Definitions) -> None:
     assert {sensor.name: sensor.default_status for sensor in definitions.get_repository_def().sensor_defs} == {
         "coverage": dg.DefaultSensorStatus.RUNNING,
         "derived_candles": dg.DefaultSensorStatus.RUNNING,
@@ -95,7 +107,7 @@ def test_which_sensors_run_by_themselves(definitions: dg.Definitions) -> None:
     assert len(schedules) == 5
 
 
-def test_a_sensor_that_would_have_nothing_to_do_does_not_exist(settings: Settings) -> None:
+def test_a_sensor_without_work_is_not_defined(settings: Settings) -> None:
     plain, empty = (
         build_defs(settings, universe).get_repository_def() for universe in (universe_of(BTC), universe_of())
     )
@@ -103,7 +115,7 @@ def test_a_sensor_that_would_have_nothing_to_do_does_not_exist(settings: Setting
     assert empty.sensor_defs == []
 
 
-def test_every_series_has_a_freshness_policy_and_months_are_given_longer(definitions: dg.Definitions) -> None:
+def test_every_series_has_a_freshness_policy_and_monthly_ones_allow_more_time(definitions: dg.Definitions) -> None:
     graph = definitions.resolve_asset_graph()
     daily = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=36), warn_window=dt.timedelta(hours=26))
     for series in (BTC, ETH, COIN, *(derived.series for derived in DERIVED)):
@@ -112,53 +124,52 @@ def test_every_series_has_a_freshness_policy_and_months_are_given_longer(definit
     assert graph.get(asset_key(WEEKS)).freshness_policy == monthly
 
 
-# Derived days after their source's.
+# Derived days after their base series.
 
 
-def test_of_hundreds_of_days_between_two_ticks_none_is_lost(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch
+def test_no_partition_between_two_ticks_is_lost(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetch(definitions, instance, [BTC, ETH], ["2024-01-01"])
-    before = tick(definitions, instance, "derived_candles").cursor
-    for series, partitions in ((BTC, days("2022-01-01", "2022-12-31")), (ETH, days("2023-02-01", "2023-02-10"))):
+    before = tick(definitions, filled, "derived_candles").cursor
+    for series, partitions in ((BTC, days("2022-01-01", "2022-03-31")), (ETH, days("2023-02-01", "2023-02-10"))):
         stored = lake.stored(series, partition_for_key("2024-01-01", series.interval))
         assert stored is not None
         for partition in partitions:
-            if not partition.key.startswith("2022-06"):
-                instance.report_runless_asset_event(materialization(series, partition, stored))
-    data = tick(definitions, instance, "derived_candles", before)
-    assert asked(data) == [
-        (OF_BTC, "2022-01-01", "2022-05-31"),
-        (OF_BTC, "2022-07-01", "2022-12-31"),
+            if not partition.key.startswith("2022-02"):
+                filled.report_runless_asset_event(materialization(series, partition, stored))
+    data = tick(definitions, filled, "derived_candles", before)
+    assert requested(data) == [
+        (OF_BTC, "2022-01-01", "2022-01-31"),
+        (OF_BTC, "2022-03-01", "2022-03-31"),
         (OF_ETH, "2023-02-01", "2023-02-10"),
     ]
     assert len({request.run_key for request in data.run_requests or []}) == 3
-    again = tick(definitions, instance, "derived_candles", data.cursor)
-    assert asked(again) == []
+    again = tick(definitions, filled, "derived_candles", data.cursor)
+    assert requested(again) == []
     assert again.cursor == data.cursor != before
-    assert again.skip_message == "no new days of the sources"
+    assert again.skip_message == "no new days of the base series"
 
-    # The same, where they are more than one tick and one question to the event log may bring.
-    monkeypatch.setattr(sensors, "_EVENTS_AT_ONCE", 40)
-    monkeypatch.setattr(sensors, "_MOST_EVENTS", 200)
-    first = tick(definitions, instance, "derived_candles", before)
-    assert asked(first) == [
-        (OF_BTC, "2022-01-01", "2022-05-31"),  # 151 days, and 49
-        (OF_BTC, "2022-07-01", "2022-08-18"),
+    # The same events, when they are more than one read of the event log and one tick may bring.
+    monkeypatch.setattr(sensors, "_EVENTS_PER_READ", 8)
+    monkeypatch.setattr(sensors, "_MAX_EVENTS", 40)
+    first = tick(definitions, filled, "derived_candles", before)
+    assert requested(first) == [
+        (OF_BTC, "2022-01-01", "2022-01-31"),  # 31 days, and 9
+        (OF_BTC, "2022-03-01", "2022-03-09"),
         (OF_ETH, "2023-02-01", "2023-02-10"),
     ]
-    second = tick(definitions, instance, "derived_candles", first.cursor)
-    assert asked(second) == [(OF_BTC, "2022-08-19", "2022-12-31")]
-    third = tick(definitions, instance, "derived_candles", second.cursor)
-    assert (asked(third), third.cursor) == ([], data.cursor)
+    second = tick(definitions, filled, "derived_candles", first.cursor)
+    assert requested(second) == [(OF_BTC, "2022-03-10", "2022-03-31")]
+    third = tick(definitions, filled, "derived_candles", second.cursor)
+    assert (requested(third), third.cursor) == ([], data.cursor)
 
 
-def test_the_first_tick_sees_what_was_there_before_the_sensor(
+def test_the_first_tick_sees_events_from_before_the_sensor(
     definitions: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
-    assert asked(tick(definitions, instance, "derived_candles")) == []
+    assert requested(tick(definitions, instance, "derived_candles")) == []
     fetch(definitions, instance, [ETH], ["2024-01-01", "2024-01-02"])
-    assert asked(tick(definitions, instance, "derived_candles")) == [(OF_ETH, "2024-01-01", "2024-01-02")]
+    assert requested(tick(definitions, instance, "derived_candles")) == [(OF_ETH, "2024-01-01", "2024-01-02")]
 
 
 def test_a_day_that_is_fetched_again_launches_its_derived_days_again(
@@ -168,12 +179,12 @@ def test_a_day_that_is_fetched_again_launches_its_derived_days_again(
     first = tick(definitions, instance, "derived_candles")
     fetch(definitions, instance, [BTC], ["2024-01-02"])
     second = tick(definitions, instance, "derived_candles", first.cursor)
-    assert asked(second) == [(OF_BTC, "2024-01-02", "2024-01-02")]
+    assert requested(second) == [(OF_BTC, "2024-01-02", "2024-01-02")]
     keys = [request.run_key for data in (first, second) for request in data.run_requests or []]
-    assert len(set(keys)) == len(keys) == 3  # Dagster would pass over a key that it has seen
+    assert len(set(keys)) == len(keys) == 3  # Dagster skips a run key that it has launched
 
 
-def test_refused_days_and_series_without_derived_ones_launch_nothing(
+def test_refused_days_and_series_without_derived_series_launch_nothing(
     definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     noon = to_ms(dt.date(2024, 1, 2)) + 12 * HOUR
@@ -181,23 +192,22 @@ def test_refused_days_and_series_without_derived_ones_launch_nothing(
         sandbox.faults.add(Fault("missing_row", start=noon, end=noon + HOUR, path=path, interval="1h"))
     fetch(definitions, instance, [BTC], ["2024-01-01", "2024-01-02", "2024-01-03"])
     fetch(definitions, instance, [COIN], ["2024-01-05"])
-    assert asked(tick(definitions, instance, "derived_candles")) == [
+    assert requested(tick(definitions, instance, "derived_candles")) == [
         (OF_BTC, "2024-01-01", "2024-01-01"),
         (OF_BTC, "2024-01-03", "2024-01-03"),
     ]
 
 
-def test_a_source_that_is_tracked_later_does_not_disturb_the_cursor_of_the_others(
-    settings: Settings, instance: dg.DagsterInstance
+def test_a_base_series_that_is_tracked_later_does_not_disturb_the_cursor_of_the_others(
+    settings: Settings, filled: dg.DagsterInstance
 ) -> None:
     before = build_defs(settings, universe_of(BTC, ETH, derived=[FOUR_HOURS]))
-    fetch(before, instance, [BTC, ETH], ["2024-01-01"])
-    cursor = tick(before, instance, "derived_candles").cursor
+    cursor = tick(before, filled, "derived_candles").cursor
     after = build_defs(settings, universe_of(BTC, ETH, derived=[FOUR_HOURS, ETH_DAYS]))
-    assert asked(tick(after, instance, "derived_candles", cursor)) == [(OF_ETH, "2024-01-01", "2024-01-01")]
+    assert requested(tick(after, filled, "derived_candles", cursor)) == [(OF_ETH, "2024-01-01", "2024-01-01")]
 
 
-def test_ranges_are_the_fewest_and_leave_out_what_is_not_there() -> None:
+def test_partition_ranges_are_the_fewest_and_contain_only_the_given_keys() -> None:
     assert partition_ranges([]) == []
     assert partition_ranges(["2024-03-01", "2024-02-28", "2024-02-29", "2024-02-29", "2024-03-03"]) == [
         ("2024-02-28", "2024-03-01"),
@@ -205,91 +215,83 @@ def test_ranges_are_the_fewest_and_leave_out_what_is_not_there() -> None:
     ]
 
 
-# Coverage when a market has come to rest.
+# Coverage once no more events come.
 
 
-def report_at(instance: dg.DagsterInstance, lake: Lake, series: Series, key: str, seconds_ago: float) -> None:
-    """The materialization of a day as if it had been so long ago."""
+def report(instance: dg.DagsterInstance, lake: Lake, series: Series, key: str, seconds_ago: float) -> None:
+    """Record a materialization of a day with a time in the past."""
     stored = lake.stored(series, partition_for_key("2024-01-01", series.interval))
     assert stored is not None
-    event = dg.DagsterEvent(
-        dg.DagsterEventType.ASSET_MATERIALIZATION.value,
-        job_name=RUNLESS_JOB_NAME,
-        event_specific_data=StepMaterializationData(
-            materialization(series, partition_for_key(key, series.interval), stored)
-        ),
-    )
-    instance.report_dagster_event(event, RUNLESS_RUN_ID, timestamp=time.time() - seconds_ago)
+    event = materialization(series, partition_for_key(key, series.interval), stored)
+    report_materialization_at(instance, event, time.time() - seconds_ago)
 
 
 def markets(data: SensorExecutionData) -> list[str]:
-    """The markets whose coverage is asked for, a run each."""
+    """Return the coverage assets that are requested, one run each."""
     selections = [request.asset_selection or [] for request in data.run_requests or []]
     return ["/".join(key.path) for (key,) in selections]
 
 
-@pytest.fixture
-def fetched(definitions: dg.Definitions, instance: dg.DagsterInstance) -> dg.Definitions:
-    fetch(definitions, instance, [BTC, COIN], ["2024-01-01"])
-    return definitions
-
-
-def test_coverage_waits_for_what_is_fresh_and_is_asked_for_once_when_it_is_not(
-    fetched: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+def test_coverage_waits_while_events_come_and_is_requested_once_when_they_stop(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
 ) -> None:
-    fresh = tick(fetched, instance, "coverage")
+    report(filled, lake, BTC, "2024-01-01", 0)
+    report(filled, lake, COIN, "2024-01-01", 0)
+    fresh = tick(definitions, filled, "coverage")
     assert markets(fresh) == []
-    assert fresh.skip_message == "nothing new, or more is still coming"
-    report_at(instance, lake, BTC, "2024-01-02", 60)
-    report_at(instance, lake, COIN, "2024-01-02", 60)
-    rested = tick(fetched, instance, "coverage", fresh.cursor)
-    assert markets(rested) == ["spot/coverage", "coinm/coverage"]
-    assert markets(tick(fetched, instance, "coverage", rested.cursor)) == []
+    assert fresh.skip_message == "no new events, or more are still coming"
+    report(filled, lake, BTC, "2024-01-02", 60)
+    report(filled, lake, COIN, "2024-01-02", 60)
+    quiet = tick(definitions, filled, "coverage", fresh.cursor)
+    assert markets(quiet) == ["spot/coverage", "coinm/coverage"]
+    assert markets(tick(definitions, filled, "coverage", quiet.cursor)) == []
 
 
-def test_coverage_is_asked_for_again_after_new_events_only_of_that_market(
-    fetched: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+def test_coverage_is_requested_again_only_for_the_market_of_new_events(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
 ) -> None:
-    report_at(instance, lake, BTC, "2024-01-02", 60)
-    report_at(instance, lake, COIN, "2024-01-02", 60)
-    first = tick(fetched, instance, "coverage")
-    report_at(instance, lake, BTC, "2024-01-02", 45)
-    second = tick(fetched, instance, "coverage", first.cursor)
+    report(filled, lake, BTC, "2024-01-02", 60)
+    report(filled, lake, COIN, "2024-01-02", 60)
+    first = tick(definitions, filled, "coverage")
+    report(filled, lake, BTC, "2024-01-02", 45)
+    second = tick(definitions, filled, "coverage", first.cursor)
     assert markets(second) == ["spot/coverage"]
     keys = [request.run_key for data in (first, second) for request in data.run_requests or []]
     assert len(set(keys)) == len(keys) == 3
-    report_at(instance, lake, BTC, "2024-01-03", 5)
-    assert markets(tick(fetched, instance, "coverage", second.cursor)) == []
+    report(filled, lake, BTC, "2024-01-03", 5)
+    assert markets(tick(definitions, filled, "coverage", second.cursor)) == []
 
 
-def test_coverage_is_not_postponed_for_ever_while_a_long_backfill_goes_on(
-    fetched: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+def test_a_long_backfill_postpones_coverage_by_a_bounded_time(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
 ) -> None:
-    waiting = tick(fetched, instance, "coverage")
+    report(filled, lake, BTC, "2024-01-01", 0)
+    waiting = tick(definitions, filled, "coverage")
     state = json.loads(str(waiting.cursor))
     state["spot"]["waits_since"] -= 3_600
-    report_at(instance, lake, BTC, "2024-01-02", 0)
-    overdue = tick(fetched, instance, "coverage", json.dumps(state))
+    report(filled, lake, COIN, "2024-01-02", 0)
+    report(filled, lake, BTC, "2024-01-02", 0)
+    overdue = tick(definitions, filled, "coverage", json.dumps(state))
     assert markets(overdue) == ["spot/coverage"]
-    report_at(instance, lake, BTC, "2024-01-03", 0)
-    assert markets(tick(fetched, instance, "coverage", overdue.cursor)) == []  # it waits anew
+    report(filled, lake, BTC, "2024-01-03", 0)
+    assert markets(tick(definitions, filled, "coverage", overdue.cursor)) == []  # the wait starts again
 
 
-def test_a_fresh_instance_has_no_coverage_to_refresh_and_a_derived_day_counts_too(
+def test_an_empty_instance_requests_no_coverage_and_a_derived_day_is_an_event_too(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
 ) -> None:
     nothing = tick(definitions, instance, "coverage")
     assert markets(nothing) == []
     fetch(definitions, instance, [BTC], ["2024-01-01"])
-    report_at(instance, lake, BTC, "2024-01-02", 60)
+    report(instance, lake, BTC, "2024-01-02", 60)
     first = tick(definitions, instance, "coverage", nothing.cursor)
     assert markets(first) == ["spot/coverage"]
     fetch(definitions, instance, [FOUR_HOURS.series], ["2024-01-01"])
-    report_at(instance, lake, FOUR_HOURS.series, "2024-01-02", 60)
+    report(instance, lake, FOUR_HOURS.series, "2024-01-02", 60)
     assert markets(tick(definitions, instance, "coverage", first.cursor)) == ["spot/coverage"]
 
 
-# Files that the archive issued anew.
+# Files that the archive reissued.
 
 
 @pytest.fixture
@@ -299,24 +301,24 @@ def from_archive(settings: Settings) -> dg.Definitions:
 
 
 def sidecars(sandbox: Sandbox) -> list[str]:
-    """The checksums that the archive was asked for."""
+    """Return the names of the requested checksum files."""
     return sorted(request.path.rpartition("/")[2] for request in sandbox.requests if "CHECKSUM" in request.path)
 
 
-def test_where_the_hashes_agree_nothing_is_asked_for_and_no_file_is_fetched(
+def test_with_equal_hashes_no_run_is_requested_and_no_file_is_fetched(
     from_archive: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     fetch(from_archive, instance, [BTC, ETH], ["2024-01-01", "2024-01-02", "2024-02-05"])
     sandbox.requests.clear()
     data = tick(from_archive, instance, "reissued_archives")
-    assert asked(data) == []
-    assert data.skip_message == "no file was issued anew"
+    assert requested(data) == []
+    assert data.skip_message == "no file was reissued"
     names = [f"{symbol}USDT-1h-{date}.zip.CHECKSUM" for symbol in ("BTC", "ETH") for date in ("2024-01", "2024-02-05")]
     assert sidecars(sandbox) == names
     assert len(sandbox.requests) == 4
 
 
-def test_a_day_whose_file_was_issued_anew_is_fetched_again_once(
+def test_a_day_whose_file_was_reissued_is_fetched_again_once(
     from_archive: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     for day in ("2024-01-01", "2024-01-02", "2024-01-03"):
@@ -324,29 +326,29 @@ def test_a_day_whose_file_was_issued_anew_is_fetched_again_once(
     start = to_ms(dt.date(2024, 1, 2))
     sandbox.faults.add(Fault("reissued", path="archive/daily", start=start, end=start + DAY))
     data = tick(from_archive, instance, "reissued_archives")
-    assert asked(data) == [("spot/BTCUSDT/1h", "2024-01-02", "2024-01-02")]
+    assert requested(data) == [("spot/BTCUSDT/1h", "2024-01-02", "2024-01-02")]
     (request,) = data.run_requests or []
     assert request.job_name == "spot_daily"
     again = tick(from_archive, instance, "reissued_archives", data.cursor)
-    assert [one.run_key for one in again.run_requests or []] == [request.run_key]  # Dagster launches a key once
+    assert [repeated.run_key for repeated in again.run_requests or []] == [request.run_key]  # launched once
     assert execute(from_archive, instance, request).success
     stored = lake.stored(BTC, partition_for_key("2024-01-02", BTC.interval))
     assert stored is not None
     assert stored.archive_modified == "2024-01-03T09:30:00Z"
-    assert asked(tick(from_archive, instance, "reissued_archives", again.cursor)) == []
-    sandbox.faults.clear()  # and yet another file
+    assert requested(tick(from_archive, instance, "reissued_archives", again.cursor)) == []
+    sandbox.faults.clear()  # the file changes once more
     (third,) = tick(from_archive, instance, "reissued_archives", again.cursor).run_requests or []
     assert third.run_key != request.run_key
 
 
-def test_of_a_month_that_was_issued_anew_every_day_kept_of_it_is_fetched_again(
+def test_of_a_reissued_monthly_file_every_stored_day_is_fetched_again(
     from_archive: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     fetch(from_archive, instance, [COIN], ["2024-01-01", "2024-01-02", "2024-01-05", "2024-01-06"])
     fetch(from_archive, instance, [WEEKS], ["2024-01-01"])
     sandbox.faults.add(Fault("reissued", path="archive"))
     data = tick(from_archive, instance, "reissued_archives")
-    assert asked(data) == [
+    assert requested(data) == [
         ("coinm/BTCUSD_PERP/1h", "2024-01-01", "2024-01-02"),
         ("coinm/BTCUSD_PERP/1h", "2024-01-05", "2024-01-06"),
         ("spot/BTCUSDT/1w", "2024-01-01", "2024-01-01"),
@@ -354,57 +356,58 @@ def test_of_a_month_that_was_issued_anew_every_day_kept_of_it_is_fetched_again(
     assert {request.job_name for request in data.run_requests or []} == {"coinm_daily", "spot_monthly"}
     for request in data.run_requests or []:
         assert execute(from_archive, instance, request).success
-    assert asked(tick(from_archive, instance, "reissued_archives", data.cursor)) == []
+    assert requested(tick(from_archive, instance, "reissued_archives", data.cursor)) == []
 
 
-def test_a_day_from_before_the_new_issue_is_found_beside_one_from_after_it(
+def test_a_day_fetched_before_the_reissue_is_found_beside_days_fetched_after_it(
     from_archive: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     fetch(from_archive, instance, [BTC], ["2024-01-01", "2024-01-02", "2024-01-03"])
     sandbox.faults.add(Fault("reissued", path="archive"))
     fetch(from_archive, instance, [BTC], ["2024-01-02", "2024-01-03"])
-    assert asked(tick(from_archive, instance, "reissued_archives")) == [("spot/BTCUSDT/1h", "2024-01-01", "2024-01-01")]
+    assert requested(tick(from_archive, instance, "reissued_archives")) == [
+        ("spot/BTCUSDT/1h", "2024-01-01", "2024-01-01")
+    ]
 
 
-def test_days_from_rest_are_not_asked_about(settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox) -> None:
+def test_days_from_rest_are_not_checked(settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox) -> None:
     definitions = build_defs(settings.model_copy(update={"source": "rest"}), universe_of(BTC, COIN))
     fetch(definitions, instance, [BTC, COIN], ["2024-01-01", "2024-01-02"])
     sandbox.faults.add(Fault("reissued", path="archive"))
     sandbox.requests.clear()
-    assert asked(tick(definitions, instance, "reissued_archives")) == []
+    assert requested(tick(definitions, instance, "reissued_archives")) == []
     assert sandbox.requests == []
 
 
-def test_a_file_that_was_withdrawn_is_no_reason_to_fetch_again(
-    from_archive: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
+def test_a_withdrawn_file_is_not_fetched_again(
+    from_archive: dg.Definitions, filled: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
-    fetch(from_archive, instance, [BTC], ["2024-01-01"])
     sandbox.faults.add(Fault("status", value=404, path="archive/checksum"))
-    assert asked(tick(from_archive, instance, "reissued_archives")) == []
+    assert requested(tick(from_archive, filled, "reissued_archives")) == []
+    assert sidecars(sandbox)
 
 
-def test_an_archive_that_does_not_answer_is_told_and_the_other_series_are_asked_about(
+def test_an_archive_error_is_logged_and_the_other_series_are_checked(
     from_archive: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fetch(from_archive, instance, [BTC, ETH], ["2024-01-01"])
     sandbox.faults.add(Fault("reissued", path="archive"))
     sandbox.faults.add(Fault("status", value=451, symbol="BTCUSDT", path="archive/checksum"))
     data = tick(from_archive, instance, "reissued_archives")
-    assert asked(data) == [("spot/ETHUSDT/1h", "2024-01-01", "2024-01-01")]
-    assert f"{BTC}: the archive could not be asked: " in capfd.readouterr().err
+    assert requested(data) == [("spot/ETHUSDT/1h", "2024-01-01", "2024-01-01")]
+    assert f"{BTC}: the archive could not be checked: " in capfd.readouterr().err
 
 
-def test_an_archive_that_cannot_be_reached_is_told(
-    settings: Settings, from_archive: dg.Definitions, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+def test_an_unreachable_archive_is_logged(
+    settings: Settings, filled: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fetch(from_archive, instance, [BTC], ["2024-01-01"])
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody listens there
         address = f"http://127.0.0.1:{taken.getsockname()[1]}"
         definitions = build_defs(settings.model_copy(update={"archive_url": address}), universe_of(BTC))
-        data = tick(definitions, instance, "reissued_archives")
-    assert data.skip_message == "no file was issued anew"
-    assert f"{BTC}: the archive could not be asked: " in capfd.readouterr().err
+        data = tick(definitions, filled, "reissued_archives")
+    assert data.skip_message == "no file was reissued"
+    assert f"{BTC}: the archive could not be checked: " in capfd.readouterr().err
 
 
 # Downstream assets of users.
@@ -416,15 +419,17 @@ def test_an_archive_that_cannot_be_reached_is_told(
     backfill_policy=dg.BackfillPolicy.single_run(),
 )
 def closes(candles: pl.LazyFrame) -> dg.MaterializeResult[None]:
-    """What a user makes of the candles."""
+    """An asset of a user, downstream of a series."""
     table = candles.select("open_time", "close").collect()
     opens = table["open_time"].to_physical()
-    sound = isinstance(candles, pl.LazyFrame) and opens.is_sorted()
-    return dg.MaterializeResult(metadata={"rows": len(opens), "first": opens[0], "last": opens[-1], "sound": sound})
+    lazy_and_sorted = isinstance(candles, pl.LazyFrame) and opens.is_sorted()
+    return dg.MaterializeResult(
+        metadata={"rows": len(opens), "first": opens[0], "last": opens[-1], "lazy_and_sorted": lazy_and_sorted}
+    )
 
 
-@dg.asset(ins={"report": dg.AssetIn("closes_of_nobody", input_manager_key="candles")})
-def reads_something_else(report: pl.LazyFrame) -> dg.MaterializeResult[None]:
+@dg.asset(ins={"other": dg.AssetIn("without_candles", input_manager_key="candles")})
+def reads_something_else(other: pl.LazyFrame) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult()
 
 
@@ -433,11 +438,11 @@ def writes_candles() -> int:
     return 1
 
 
-def with_own(definitions: dg.Definitions, *own: dg.AssetsDefinition | dg.AssetSpec) -> dg.Definitions:
+def with_assets(definitions: dg.Definitions, *own: dg.AssetsDefinition | dg.AssetSpec) -> dg.Definitions:
     return dg.Definitions.merge(definitions, dg.Definitions(assets=own))
 
 
-def run_own(
+def run_asset(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     asset: dg.AssetsDefinition,
@@ -448,75 +453,72 @@ def run_own(
     return execute(definitions, instance, dg.RunRequest(asset_selection=[asset.key], tags=tags), "__ASSET_JOB")
 
 
-def why(result: dg.ExecuteInProcessResult) -> str:
-    """Why the only step failed, as the user reads it."""
+def failure_of(result: dg.ExecuteInProcessResult) -> str:
+    """Return the messages with which the only step failed."""
     (failure,) = [event for event in result.all_events if event.is_step_failure]
-    found, error = failure.step_failure_data.user_failure_data, failure.step_failure_data.error
-    texts = [str(found.description)] if found else []
+    raised, error = failure.step_failure_data.user_failure_data, failure.step_failure_data.error
+    messages = [str(raised.description)] if raised else []
     while error:
-        texts.append(error.message)
+        messages.append(error.message)
         error = error.cause
-    return " ".join(texts)
+    return " ".join(messages)
 
 
-@pytest.mark.parametrize(("last", "count"), [("2024-01-02", 1), ("2024-01-31", 30)])
-def test_a_downstream_asset_gets_the_candles_of_its_days_lazily_and_sorted(
+@pytest.mark.parametrize(("last", "count"), [("2024-01-02", 1), ("2024-01-10", 9)])
+def test_a_downstream_asset_gets_the_candles_of_its_partitions_lazily_and_sorted(
     definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox, last: str, count: int
 ) -> None:
-    fetch(definitions, instance, [BTC], [partition.key for partition in days("2024-01-01", "2024-01-31")])
+    fetch(definitions, instance, [BTC], [partition.key for partition in days("2024-01-01", "2024-01-11")])
     sandbox.requests.clear()
-    result = run_own(with_own(definitions, closes), instance, closes, "2024-01-02", last)
+    result = run_asset(with_assets(definitions, closes), instance, closes, "2024-01-02", last)
     assert result.success
-    said = result.asset_materializations_for_node("closes")[0].metadata
+    metadata = result.asset_materializations_for_node("closes")[0].metadata
     start = to_ms(dt.date(2024, 1, 2))
-    assert (said["rows"].value, said["sound"].value) == (count * 24, True)
-    assert (said["first"].value, said["last"].value) == (start, start + count * DAY - HOUR)
+    assert (metadata["rows"].value, metadata["lazy_and_sorted"].value) == (count * 24, True)
+    assert (metadata["first"].value, metadata["last"].value) == (start, start + count * DAY - HOUR)
     assert not sandbox.requests
 
 
-def test_what_a_downstream_asset_gets_is_the_table_of_the_lake(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox, tmp_path: Path
+def test_a_downstream_asset_gets_the_table_of_the_lake(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
-    fetch(definitions, instance, [BTC], ["2024-01-01"])
-    fetch(definitions, instance, [FOUR_HOURS.series], ["2024-01-01"])
-    got: list[pl.DataFrame] = []
+    fetch(definitions, filled, [FOUR_HOURS.series], ["2024-01-01"])
+    loaded: list[pl.DataFrame] = []
 
     @dg.asset(
         ins={"candles": dg.AssetIn(asset_key(FOUR_HOURS.series), input_manager_key="candles")}, partitions_def=DAILY
     )
     def keeps(candles: pl.LazyFrame) -> dg.MaterializeResult[None]:
-        got.append(candles.collect())
+        loaded.append(candles.collect())
         return dg.MaterializeResult()
 
-    assert run_own(with_own(definitions, keeps), instance, keeps, "2024-01-01", "2024-01-01").success
+    assert run_asset(with_assets(definitions, keeps), filled, keeps, "2024-01-01", "2024-01-01").success
     start = to_ms(dt.date(2024, 1, 1))
-    assert got[0].equals(truth(sandbox, str(FOUR_HOURS.series), start, start + DAY))
+    assert loaded[0].equals(truth(sandbox, str(FOUR_HOURS.series), start, start + DAY))
 
 
-def test_a_day_that_is_not_there_fails_the_downstream_step_and_is_named(
+def test_a_missing_day_fails_the_downstream_step_and_is_named(
     definitions: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
     fetch(definitions, instance, [BTC], ["2024-01-01", "2024-01-03"])
-    result = run_own(with_own(definitions, closes), instance, closes, "2024-01-01", "2024-01-03")
+    result = run_asset(with_assets(definitions, closes), instance, closes, "2024-01-01", "2024-01-03")
     assert not result.success
-    assert "spot/BTCUSDT/1h lacks 2024-01-02; materialize them first" in why(result)
-    result = run_own(with_own(definitions, closes), instance, closes, "2024-02-01", "2024-02-29")
-    assert "2024-02-04, 2024-02-05 and 24 more" in why(result)
+    assert "spot/BTCUSDT/1h lacks 2024-01-02; materialize them first" in failure_of(result)
+    result = run_asset(with_assets(definitions, closes), instance, closes, "2024-02-01", "2024-02-29")
+    assert "2024-02-04, 2024-02-05 and 24 more" in failure_of(result)
 
 
-def test_an_asset_without_candles_is_not_read_as_candles(
+def test_an_upstream_asset_without_candles_is_refused(
     definitions: dg.Definitions, instance: dg.DagsterInstance
 ) -> None:
-    own = with_own(definitions, reads_something_else, dg.AssetSpec("closes_of_nobody"))
-    result = run_own(own, instance, reads_something_else)
+    extended = with_assets(definitions, reads_something_else, dg.AssetSpec("without_candles"))
+    result = run_asset(extended, instance, reads_something_else)
     assert not result.success
-    assert "closes_of_nobody holds no candles" in why(result)
+    assert "without_candles holds no candles" in failure_of(result)
 
 
-def test_the_manager_of_candles_writes_nothing(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
-) -> None:
-    result = run_own(with_own(definitions, writes_candles), instance, writes_candles)
+def test_the_io_manager_writes_nothing(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> None:
+    result = run_asset(with_assets(definitions, writes_candles), instance, writes_candles)
     assert not result.success
-    assert 'the IO manager "candles" only reads' in why(result)
+    assert 'the IO manager "candles" only reads' in failure_of(result)
     assert not lake.root.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -12,15 +12,23 @@ from pathlib import Path
 import dagster as dg
 
 from binance_assets.model.series import Series
-from binance_assets.orchestration.assets import asset_key
+from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_ranges, range_tags
+from binance_assets.sandbox import Sandbox
+from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.universe import Derived, Tracked, Universe
+from binance_assets_tests.support.environment import environment_of
 
 
 @contextmanager
-def new_instance(folder: Path) -> Iterator[dg.DagsterInstance]:
-    """A real instance on SQLite files in ``folder``: those of an empty one, because making them takes a second."""
-    shutil.copytree(_empty_instance().name, folder)
+def new_instance(folder: Path, prepared: Path | None = None) -> Iterator[dg.DagsterInstance]:
+    """Open a real instance on SQLite files in ``folder``, a copy of a prepared one.
+
+    Args:
+        folder: Where the copy goes; it must not exist.
+        prepared: The folder to copy; None for an empty instance. Creating its databases takes more than a second.
+    """
+    shutil.copytree(prepared or _empty_instance().name, folder)
     with dg.DagsterInstance.local_temp(str(folder)) as opened:
         yield opened
 
@@ -32,14 +40,36 @@ def _empty_instance() -> tempfile.TemporaryDirectory[str]:
         return folder
 
 
+def prepare(folder: Path, sandbox: Sandbox, fill: Callable[[Settings, dg.DagsterInstance], object]) -> Path:
+    """Fill a lake and an instance in ``folder`` once, for many tests; each test works on a copy.
+
+    Args:
+        folder: Where the lake and the instance go.
+        sandbox: The exchange.
+        fill: Receives settings whose lake is in the folder, and the instance.
+    """
+    with new_instance(folder / "dagster") as instance:
+        fill(read_settings(environment_of(sandbox, folder)), instance)
+    return folder
+
+
+@contextmanager
+def copy_of(prepared: Path, folder: Path) -> Iterator[dg.DagsterInstance]:
+    """Copy the lake and the instance of :func:`prepare` to ``folder``, and open the instance."""
+    shutil.copytree(prepared / "lake", folder / "lake")
+    with new_instance(folder / "dagster", prepared / "dagster") as opened:
+        yield opened
+
+
 def universe_of(*series: Series, derived: Sequence[Derived] = ()) -> Universe:
-    return Universe(tuple(Tracked(one) for one in series), tuple(derived))
+    """Return a universe of fetched and derived series."""
+    return Universe(tuple(Tracked(member) for member in series), tuple(derived))
 
 
 def execute(
     definitions: dg.Definitions, instance: dg.DagsterInstance, request: dg.RunRequest, job: str = ""
 ) -> dg.ExecuteInProcessResult:
-    """Do what a schedule or a sensor asks for."""
+    """Execute what a schedule or a sensor requests; ``job`` is the job of the schedule."""
     return definitions.resolve_job_def(request.job_name or job).execute_in_process(
         instance=instance,
         tags=request.tags,
@@ -56,12 +86,12 @@ def fetch(
     keys: Iterable[str],
     config: Mapping[str, object] | None = None,
 ) -> list[dg.ExecuteInProcessResult]:
-    """Materialize days of series, a run for each contiguous range of them."""
+    """Materialize partitions of series, one run per contiguous range; ``config`` is the configuration of each step."""
     chosen = list(series)
     results = []
     for first, last in partition_ranges(list(keys)):
-        run_config = {"ops": {"__".join(one.key): {"config": dict(config)} for one in chosen}} if config else {}
-        selection = [asset_key(one) for one in chosen]
+        run_config = {"ops": {op_name(member): {"config": dict(config)} for member in chosen}} if config else {}
+        selection = [asset_key(member) for member in chosen]
         request = dg.RunRequest(asset_selection=selection, tags=range_tags(first, last), run_config=run_config)
         results.append(execute(definitions, instance, request, "__ASSET_JOB"))
     return results

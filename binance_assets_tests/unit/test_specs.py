@@ -1,6 +1,6 @@
-"""A snapshot of everything that the code location declares: a change of keys or partitions is seen in review.
+"""A snapshot of everything that the code location declares, so that a review shows every change.
 
-After a wanted change: ``UPDATE_SNAPSHOT=1 python -m pytest binance_assets_tests/test_specs.py``.
+After an intended change: ``UPDATE_SNAPSHOT=1 python -m pytest binance_assets_tests/unit/test_specs.py``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def declared() -> dict[str, Any]:
     derived = [derived_series(SPOT, "BTCUSDT", parse_derived_interval(text)) for text in ("45m", "1h")]
     universe = Universe(
         tuple(Tracked(parse_series(name)) for name in NAMES),
-        tuple(Derived(one, parse_series("spot/BTCUSDT/1m")) for one in derived),
+        tuple(Derived(series, parse_series("spot/BTCUSDT/1m")) for series in derived),
     )
     repository = build_defs(read_settings({"BINANCE_ASSETS_LAKE": "/lake"}), universe).get_repository_def()
     repository.load_all_definitions()
@@ -74,11 +74,11 @@ def columns_of(spec: dg.AssetSpec) -> Sequence[dg.TableColumn]:
     return schema.columns if schema else []
 
 
-def test_the_code_location_declares_what_the_snapshot_says() -> None:
-    found = declared()
+def test_the_code_location_matches_the_snapshot() -> None:
+    declarations = declared()
     if os.environ.get("UPDATE_SNAPSHOT"):
-        SNAPSHOT.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    assert found == json.loads(SNAPSHOT.read_text())
+        SNAPSHOT.write_text(json.dumps(declarations, indent=1, ensure_ascii=False) + "\n")
+    assert declarations == json.loads(SNAPSHOT.read_text())
 
 
 def test_every_asset_key_is_the_series_name_in_ascii() -> None:

@@ -1,0 +1,90 @@
+"""The one module that touches private or undocumented Dagster names.
+
+Here belongs each name under ``dagster._``, as an import or as text in configuration, and each attribute that leads
+into Dagster's undocumented object model. Every entry states why no public name does the same, and
+``binance_assets_tests/unit/test_dagster_internals.py`` fails if Dagster changes it. What does not belong here:
+anything about candles.
+
+Some names need no private import: ``dg.AssetCheckEvaluation`` is public, a run id is a version 4 UUID, and the tags of
+a range run are documented strings (see ``partitions``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Set
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.instance import InstanceRef
+
+# The return types of the public functions `define_asset_job` and `build_schedule_from_partitioned_job`. Dagster exports
+# the functions but not the types, and strict type checking needs names for them.
+AssetJob = UnresolvedAssetJobDefinition
+PartitionedSchedule = UnresolvedPartitionedAssetScheduleDefinition
+
+# Dagster selects storage classes by module path, and it does not export this class. Without it, Dagster starts two
+# more processes to capture what a step prints, and a Ctrl-C on the terminal reaches those as well.
+NO_COMPUTE_LOGS: Final = {
+    "module": "dagster._core.storage.noop_compute_log_manager",
+    "class": "NoOpComputeLogManager",
+}
+
+
+def open_instance_in(state: Path, config: Path) -> dg.DagsterInstance:
+    """Return the instance with its state in one folder and its ``dagster.yaml`` in another.
+
+    ``DagsterInstance.get`` and ``local_temp``, the public constructors, read ``dagster.yaml`` from the folder that
+    holds the state. Only ``InstanceRef.from_dir`` separates the two.
+
+    Args:
+        state: Folder of the databases and artifacts, unless ``dagster.yaml`` names others.
+        config: Folder of ``dagster.yaml``.
+    """
+    ref = InstanceRef.from_dir(str(state), config_dir=str(config), overrides={"compute_logs": NO_COMPUTE_LOGS})
+    return dg.DagsterInstance.from_ref(ref)
+
+
+def keys_in_run(context: dg.AssetExecutionContext) -> Set[dg.AssetKey]:
+    """Return the assets that the run of this step materializes.
+
+    ``context.selected_asset_keys``, the public property, covers the step only, and the selection of a
+    ``DagsterRun`` is empty for a whole job.
+    """
+    return frozenset(context.job_def.asset_layer.executable_asset_keys)
+
+
+def has_downstream_in_run(context: dg.AssetExecutionContext) -> bool:
+    """Return whether an asset of the same run depends on this one; the asset graph of a job has no public name."""
+    layer = context.job_def.asset_layer
+    return bool(layer.asset_graph.get(context.asset_key).child_keys & keys_in_run(context))
+
+
+def expected_step_order(keys: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
+    """Return root assets in the order in which the in-process executor runs their steps.
+
+    Dagster documents no order. It sorts steps of the same depth by their key, the name of the op. Rely on it for
+    speed only, never for correctness.
+    """
+    return sorted(keys, key=lambda key: key.to_python_identifier())
+
+
+def check_evaluations(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, limit: int
+) -> Iterator[tuple[str, dg.AssetCheckEvaluation]]:
+    """Yield the latest evaluations of an asset check with their run ids, newest first.
+
+    The public interface of an instance has no history of a check; its event log storage has.
+
+    Args:
+        instance: The instance.
+        check: The check.
+        limit: How many executions to read.
+    """
+    for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=limit):
+        event = record.event.dagster_event if record.event else None
+        evaluation = event.event_specific_data if event else None
+        if isinstance(evaluation, dg.AssetCheckEvaluation):
+            yield record.run_id, evaluation

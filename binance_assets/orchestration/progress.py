@@ -1,0 +1,34 @@
+"""Progress: how another part of the same process follows a run, and how it ends one.
+
+Here belong the protocols that the command line implements. What does not belong here: the implementation
+(``cli.output``) and the numbers of a finished step (``metrics``).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from binance_assets.exchange.session import Exchange
+from binance_assets.model.results import PartitionResult
+from binance_assets.model.series import Series
+from binance_assets.orchestration.metrics import RunMetrics
+
+
+class ProgressListener(Protocol):
+    """Receives the progress of a run in the same process, such as the command line's progress bar."""
+
+    def started(self, series: Series, exchange: Exchange) -> None:
+        """Receive the start of a series; closing the exchange ends the run."""
+
+    def partition_done(self, series: Series, result: PartitionResult) -> None:
+        """Receive a partition that was written or refused."""
+
+    def finished(self, series: Series, metrics: RunMetrics) -> None:
+        """Receive the end of a series."""
+
+
+class RunController(ProgressListener, Protocol):
+    """A listener that can end the run."""
+
+    def stop(self) -> None:
+        """End the run under way."""

@@ -1,0 +1,201 @@
+"""Contracts with Dagster: names, signatures and behavior that it does not document and that this project uses."""
+
+# No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
+import importlib
+import inspect
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from ruamel.yaml import YAML
+
+import binance_assets
+from binance_assets.orchestration import dagster_internals
+from binance_assets.orchestration.dagster_internals import (
+    NO_COMPUTE_LOGS,
+    AssetJob,
+    PartitionedSchedule,
+    check_evaluations,
+    expected_step_order,
+    has_downstream_in_run,
+    keys_in_run,
+    open_instance_in,
+)
+from binance_assets.orchestration.partitions import DAILY, PARTITION_TAG, range_tags, tagged_range
+from binance_assets_tests.support.environment import CHECKOUT
+from binance_assets_tests.support.instances import new_instance
+
+PACKAGE = Path(binance_assets.__file__).parent
+ALLOWED = {
+    PACKAGE / "orchestration" / "dagster_internals.py",
+    PACKAGE.parent / "binance_assets_tests" / "support" / "dagster_internals.py",
+}
+
+
+def test_private_names_appear_in_two_modules_only() -> None:
+    """Ruff bans the imports; this finds names in strings and comments as well."""
+    private = re.compile(r"dagster\._[a-z]")
+    files = {file for folder in (PACKAGE, CHECKOUT / "binance_assets_tests") for file in folder.rglob("*.py")}
+    assert {file for file in files if private.search(file.read_text())} == ALLOWED
+
+
+# The types of jobs and schedules.
+
+
+def test_public_functions_return_the_private_types() -> None:
+    @dg.asset(partitions_def=DAILY)
+    def days() -> None: ...
+
+    job = dg.define_asset_job("job", [days])
+    assert type(job) is AssetJob
+    assert job.name == "job"
+    assert type(dg.build_schedule_from_partitioned_job(job)) is PartitionedSchedule
+
+
+@pytest.mark.parametrize("name", ["UnresolvedAssetJobDefinition", "UnresolvedPartitionedAssetScheduleDefinition"])
+def test_the_types_are_still_not_public(name: str) -> None:
+    assert hasattr(dagster_internals, name)
+    assert not hasattr(dg, name), "use the public name and drop the private import"
+
+
+# The instance.
+
+
+def test_an_instance_keeps_its_state_apart_from_its_configuration(tmp_path: Path) -> None:
+    state, config = tmp_path / "state", tmp_path / "config"
+    state.mkdir()
+    config.mkdir()
+    (config / "dagster.yaml").write_text("retention: {schedule: {purge_after_days: 7}}")
+    with open_instance_in(state, config) as instance:
+        assert instance.get_settings("retention") == {"schedule": {"purge_after_days": 7}}
+        assert type(instance.compute_log_manager).__name__ == NO_COMPUTE_LOGS["class"]
+    assert any(state.rglob("*.db"))
+    assert [file.name for file in config.iterdir()] == ["dagster.yaml"]
+
+
+def _class_paths(node: Any) -> list[tuple[str, str]]:
+    """Return all ``module`` and ``class`` pairs of a configuration."""
+    if not isinstance(node, dict):
+        return []
+    own = [(node["module"], node["class"])] if {"module", "class"} <= node.keys() else []
+    return own + [pair for value in node.values() for pair in _class_paths(value)]
+
+
+def test_the_classes_that_configuration_names_exist() -> None:
+    pairs = _class_paths(YAML(typ="safe").load(CHECKOUT / "dagster.yaml")) + _class_paths(NO_COMPUTE_LOGS)
+    assert len(pairs) == 3
+    for module, name in pairs:
+        assert inspect.isclass(getattr(importlib.import_module(module), name))
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        (dg.DagsterInstance.get_runs, ["filters", "cursor", "limit"]),
+        (dg.DagsterInstance.get_materialized_partitions, ["asset_key"]),
+        (dg.DagsterInstance.report_run_canceling, ["run", "message"]),
+        (dg.DagsterInstance.report_run_canceled, ["dagster_run"]),
+        (dg.DagsterInstance.report_run_failed, ["dagster_run", "message"]),
+        (dg.Definitions.resolve_job_def, ["name"]),
+        (dg.AssetKey.to_python_identifier, []),
+    ],
+)
+def test_undocumented_methods_take_these_arguments(method: Callable[..., Any], parameters: list[str]) -> None:
+    assert [*inspect.signature(method).parameters][1 : len(parameters) + 1] == parameters
+
+
+# What a step knows of its run.
+
+
+def _asset(
+    name: str, found: dict[str, Any], deps: list[str] | None = None, passed: bool | None = None
+) -> dg.AssetsDefinition:
+    """Return an asset that records what its step sees; with ``passed`` it evaluates a check."""
+    checks = None if passed is None else [dg.AssetCheckSpec("check", asset=["group", name])]
+
+    @dg.asset(key=["group", name], deps=[["group", dep] for dep in deps or []], check_specs=checks)
+    def made(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        found[name] = (keys_in_run(context), has_downstream_in_run(context))
+        results = [] if passed is None else [dg.AssetCheckResult(passed=passed, metadata={"rows": 3})]
+        return dg.MaterializeResult(check_results=results)
+
+    return made
+
+
+def _keys(*names: str) -> list[dg.AssetKey]:
+    return [dg.AssetKey(["group", name]) for name in names]
+
+
+def test_a_step_knows_the_assets_of_its_run_and_whether_one_depends_on_it() -> None:
+    found: dict[str, Any] = {}
+    assets = [_asset("root", found), _asset("leaf", found, ["root"]), _asset("other", found)]
+    definitions = dg.Definitions(assets=assets, executor=dg.in_process_executor)
+    job = definitions.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        job.execute_in_process(instance=instance)
+        everything = set(_keys("root", "leaf", "other"))
+        assert found == {"root": (everything, True), "leaf": (everything, False), "other": (everything, False)}
+        found.clear()
+        job.execute_in_process(instance=instance, asset_selection=_keys("root", "other"))
+        part = set(_keys("root", "other"))
+        assert found == {"root": (part, False), "other": (part, False)}
+
+
+def test_root_steps_run_in_the_expected_order() -> None:
+    names = ["m", "z", "a", "b10", "b9", "B"]
+    definitions = dg.Definitions(assets=[_asset(name, {}) for name in names], executor=dg.in_process_executor)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = definitions.resolve_implicit_global_asset_job_def().execute_in_process(instance=instance)
+    started = [event.step_key for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_START]
+    assert started == [key.to_python_identifier() for key in expected_step_order(_keys(*names))]
+    assert started == ["group__B", "group__a", "group__b10", "group__b9", "group__m", "group__z"]
+
+
+# Events and runs.
+
+
+def test_the_history_of_a_check_has_run_ids_and_evaluations_newest_first(tmp_path: Path) -> None:
+    check = dg.AssetCheckKey(dg.AssetKey(["group", "checked"]), "check")
+    with new_instance(tmp_path / "dagster") as instance:
+        ids = []
+        for passed in (True, False):
+            definitions = dg.Definitions(assets=[_asset("checked", {}, passed=passed)])
+            job = definitions.resolve_implicit_global_asset_job_def()
+            ids.append(job.execute_in_process(instance=instance).run_id)
+        history = list(check_evaluations(instance, check, 10))
+        assert [(run_id, evaluation.passed) for run_id, evaluation in history] == [(ids[1], False), (ids[0], True)]
+        assert history[0][1].metadata["rows"].value == 3
+        assert len(list(check_evaluations(instance, check, 1))) == 1
+
+
+def test_dagster_takes_a_version_4_uuid_as_the_id_of_a_run() -> None:
+    definitions = dg.Definitions(assets=[_asset("root", {})])
+    job, run_id = definitions.resolve_implicit_global_asset_job_def(), str(uuid.uuid4())
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert job.execute_in_process(instance=instance, run_id=run_id).run_id == run_id
+        own = job.execute_in_process(instance=instance).run_id
+    assert uuid.UUID(own).version == 4
+
+
+def test_the_tags_of_a_range_select_its_partitions() -> None:
+    seen: list[list[str]] = []
+
+    @dg.asset(partitions_def=DAILY, backfill_policy=dg.BackfillPolicy.single_run())
+    def days(context: dg.AssetExecutionContext) -> None:
+        seen.append(list(context.partition_keys))
+
+    job = dg.Definitions(assets=[days]).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        job.execute_in_process(instance=instance, tags=range_tags("2024-01-01", "2024-01-03"))
+        single = job.execute_in_process(instance=instance, partition_key="2024-01-05")
+        assert seen == [["2024-01-01", "2024-01-02", "2024-01-03"], ["2024-01-05"]]
+        run = instance.get_run_by_id(single.run_id)
+    assert run is not None
+    assert run.tags[PARTITION_TAG] == "2024-01-05"
+    assert tagged_range(run.tags) == ("2024-01-05", "2024-01-05")
+    assert tagged_range(range_tags("2024-01-01", "2024-01-03")) == ("2024-01-01", "2024-01-03")
+    assert tagged_range({}) is None
