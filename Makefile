@@ -1,36 +1,88 @@
-# Each target does its own set-up: a virtual environment in .venv, made anew when pyproject.toml changes.
+# Each target creates the virtual environment that it needs in .venv, and updates it when pyproject.toml changes.
+#
+#   make test PYTHON=python3.12         another interpreter; run `make clean` first
+#   make test DEPENDENCIES=lowest       the lower bounds of pyproject.toml, in a virtual environment of their own
+#   make test-fast ARGS="-k lake"       more arguments for pytest
 PYTHON ?= python3
-BIN := .venv/bin
+DEPENDENCIES ?= newest
+ARGS ?=
 
-.PHONY: demo demo-ui ui test check bench clean
+VENV := .venv$(filter-out -newest,-$(DEPENDENCIES))
+BIN := $(VENV)/bin
+# A test file runs in one worker, because its tests share servers; the slowest files start first (see conftest.py).
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+TESTS := binance_assets_tests
 
-demo: .venv/installed ## a month of three series from the sandbox exchange, through Dagster, into demo/
+# What each set of dependencies installs beside the package, and which smaller sets it includes.
+EXTRAS_runtime :=
+EXTRAS_test := [test]
+EXTRAS_check := [test,check]
+INCLUDED_runtime := runtime
+INCLUDED_test := runtime test
+INCLUDED_check := runtime test check
+
+ifeq ($(DEPENDENCIES),lowest)
+  CONSTRAINTS := --constraint $(VENV)/lowest.txt
+else ifneq ($(DEPENDENCIES),newest)
+  $(error DEPENDENCIES must be newest or lowest, not "$(DEPENDENCIES)")
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo demo-ui ui test-fast test test-integration test-e2e coverage check recorded bench clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/installed-runtime ## download a month of three series from the sandbox exchange through Dagster into demo/
 	$(BIN)/binance-assets demo
 
-demo-ui: .venv/installed ## the same, then Dagster's user interface on it
+demo-ui: $(VENV)/installed-runtime ## run the demo, then open Dagster's user interface on it
 	$(BIN)/binance-assets demo --ui
 
-ui: .venv/installed ## Dagster's user interface on the real configuration
+ui: $(VENV)/installed-runtime ## start Dagster's user interface on your own universe.yaml
 	$(BIN)/dagster dev -w workspace.yaml
 
-test: .venv/installed ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+test-fast: $(VENV)/installed-test ## run the unit tests
+	$(PYTEST) $(TESTS)/unit $(ARGS)
 
-check: .venv/installed ## style, types, direction of imports, and whether Dagster loads the code location
+test-integration: $(VENV)/installed-test ## run the integration tests
+	$(PYTEST) $(TESTS)/integration $(ARGS)
+
+test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes, servers and a browser
+	$(PYTEST) $(TESTS)/e2e $(ARGS)
+
+test: $(VENV)/installed-test ## run all tests
+	$(PYTEST) $(ARGS)
+
+coverage: $(VENV)/installed-test ## run all tests and print which lines and branches they miss; slower than test
+	@mkdir -p .coverage
+	$(PYTEST) --cov --cov-report=term $(ARGS)
+
+check: $(VENV)/installed-check ## check style, types, import directions, and that Dagster loads the code location
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
-bench: .venv/installed ## the sizes to reach, measured against the sandbox exchange
+recorded: $(VENV)/installed-runtime ## fetch the recorded candles that some tests replay into recorded/, from Binance's public archive
+	$(BIN)/python -m $(TESTS).support.fetch_recorded
+
+bench: $(VENV)/installed-runtime ## measure speed against the sandbox exchange beside the targets
 	$(BIN)/python -m benchmarks.run
 
-.venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,check]'
-	touch $@
+clean: ## remove the virtual environments and the demo
+	rm -rf .venv .venv-lowest .coverage demo
 
-clean: ## removes the virtual environment and the demo
-	rm -rf .venv demo
+# The date of this file says when that set of dependencies was installed.
+$(VENV)/installed-%: pyproject.toml | $(BIN)/python
+	@echo "Installing binance-assets$(EXTRAS_$*) with the $(DEPENDENCIES) dependencies into $(VENV) ..."
+	$(if $(CONSTRAINTS),$(BIN)/python $(TESTS)/support/lowest_versions.py > $(VENV)/lowest.txt)
+	$(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS) --editable '.$(EXTRAS_$*)'
+	@touch $(addprefix $(VENV)/installed-,$(INCLUDED_$*))
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; select one with: make PYTHON=python3.12 ...")'
+	@echo "Creating the virtual environment $(VENV) ..."
+	$(PYTHON) -m venv $(VENV)

@@ -1,25 +1,24 @@
-"""The sizes to reach, measured: ``python -m binance_assets_tests.benchmarks [--runs N] [--sustained] [--memory]``.
+"""Measure the sizes to reach: ``python -m benchmarks.run [--runs N] [--sustained | --memory]``.
 
 How it measures:
 
-- Each measurement has a sandbox exchange of its own, in a process of its own, with round trips of 100 ms and
-  Binance's weight limits, and a ledger of its own. Its counters start at zero, so nothing pays for what was measured
-  before it.
-- The sandbox renders the asked candles before it starts to count: in its own process, without a request and so
-  without weight. What is timed is the client, and engine and bound meet the same sandbox.
-- Limits count by UTC minute. A measurement waits for the next minute where too little of this one is left, and says
-  so; it then ends within its minute, except where crossing minutes is the point (``--sustained``, ten years).
+- Each measurement has its own sandbox exchange, in its own process, with round trips of 100 ms and Binance's weight
+  limits, and its own ledger. All counters start at zero, so no measurement pays for an earlier one.
+- The sandbox renders the candles before the clock starts: in its own process, without a request and so without weight.
+  So only the client is timed, and engine and bound meet the same sandbox.
+- Limits count by UTC minute. A measurement waits for the next minute if too little of this one is left, and prints so;
+  it then ends within its minute, unless crossing minutes is the point (``--sustained``, ten years).
 - *Engine* is ``download()`` over the days: plan, fetch, parse, validate, the first request included; no files, no
-  Dagster. One month is fetched untimed before, so that what Python sets up only once is not part of it; the Dagster
-  runs below are whole processes and pay for everything.
+  Dagster. One month is fetched before, untimed, so that what Python sets up only once is not part of it; the Dagster
+  runs below are whole processes and include everything.
 - *Bound* is a bare loop over the same planned requests, right after the engine: as many plain threads as the engine
   had workers, on one ``requests.Session`` with as many connections; the bytes are read and dropped.
-- Engine and bound are measured in pairs, ``--runs`` times. Told are the median and, in brackets, least and most; the
-  ratio is the median of the pairs' ratios.
-- *Dagster run* is ``binance-assets download`` as a process of its own in an empty folder, from its start to its end.
+- Engine and bound are measured in pairs, ``--runs`` times. The table shows the median and, in brackets, the least and
+  the most; the ratio is the median of the ratios of the pairs.
+- *Dagster run* is ``binance-assets download`` as a process in an empty folder, from its start to its end.
 
 ``--sustained`` and ``--memory`` measure these instead, because they take minutes. Sustained: a download that needs
-more weight than two minutes allow; told is the weight that the sandbox counted in each full minute, that is in each
+more weight than two minutes allow; the result is the weight that the sandbox counted in each full minute, which is each
 but the last. Memory: the peak (``ru_maxrss``) of a process that runs the engine and nothing else.
 """
 
@@ -75,19 +74,21 @@ MOST_GROWTH: Final = 1.2
 
 _MANY: Final = 200
 _MINUTE_SECONDS: Final = 60
-_ROOM_SECONDS: Final = 25  # several times what an engine or a bound takes
-_PROCESSES: Final = multiprocessing.get_context("spawn")  # a fork would copy threads' locks and this one's memory
+_ROOM_SECONDS: Final = 25  # several times longer than an engine or a bound
+_PROCESSES: Final = multiprocessing.get_context(
+    "spawn"
+)  # a fork would copy the locks of threads and the memory of this process
 
 
 class BenchmarkError(Exception):
-    """What was to be measured did not work; its time would mean nothing."""
+    """The measured work failed, so its time means nothing."""
 
 
 @dataclass(frozen=True)
 class Work:
     """Candles of one series from one day to another, the end excluded.
 
-    The series is a text, because processes pass it to each other.
+    The name of the series is stored instead of the series, because processes pass it to each other.
     """
 
     name: str
@@ -96,16 +97,18 @@ class Work:
 
     @property
     def series(self) -> Series:
+        """The series that ``name`` spells."""
         return parse_series(self.name)
 
     @property
     def partitions(self) -> list[Partition]:
+        """All partitions of the series from start to end."""
         return partitions_between(self.start, self.end, self.series.interval)
 
 
 @dataclass(frozen=True)
 class EngineRun:
-    """What one engine run took."""
+    """Time, candles and metrics of one engine run."""
 
     seconds: float
     candles: int
@@ -153,7 +156,7 @@ class SandboxProcess:
     _connection: Connection
 
     def requests(self) -> list[ServedRequest]:
-        """What it was asked so far."""
+        """Return the requests served so far."""
         self._connection.send("requests")
         served: list[ServedRequest] = self._connection.recv()
         return served
@@ -161,7 +164,7 @@ class SandboxProcess:
 
 @contextmanager
 def sandbox_with(*rendered: Work) -> Iterator[SandboxProcess]:
-    """A fresh sandbox that has these candles at hand."""
+    """Start a sandbox that has rendered these candles, and stop it at the end."""
     ours, theirs = _PROCESSES.Pipe()
     process = _PROCESSES.Process(target=_serve, args=(theirs, rendered), daemon=True)
     process.start()
@@ -180,20 +183,21 @@ def _serve(connection: Connection, rendered: Sequence[Work]) -> None:
             for day in work.partitions:
                 sandbox.rows(series.market.name, series.symbol, str(series.interval), day.start, day.end)
         connection.send(sandbox.url)
-        with suppress(EOFError, KeyboardInterrupt):  # whoever started it is gone
+        with suppress(EOFError, KeyboardInterrupt):  # the process that started it has ended
             while connection.recv():
                 connection.send(list(sandbox.requests))
 
 
 def await_room(seconds: float = _ROOM_SECONDS) -> None:
-    """Wait for the next UTC minute unless this one lasts so much longer."""
+    """Wait for the next UTC minute unless at least ``seconds`` of this one are left."""
     left = _MINUTE_SECONDS - time.time() % _MINUTE_SECONDS
     if left < seconds:
-        tell(f"  waiting {left:.0f} s for the next UTC minute")
+        report(f"  waiting {left:.0f} s for the next UTC minute")
         time.sleep(left + 0.1)
 
 
-def tell(text: str) -> None:
+def report(text: str) -> None:
+    """Print a line at once."""
     print(text, flush=True)
 
 
@@ -201,12 +205,12 @@ def tell(text: str) -> None:
 
 
 def engine_row(work: Work, runs: int) -> Row:
-    """A year of one series: the engine against the bound."""
+    """Measure a year of one series: the engine against the bound."""
     pairs = []
     for number in range(1, runs + 1):
         engine = _engine(work)
         bound = _bound(work, engine.metrics.workers)
-        tell(f"  {number} of {runs}: engine {engine.seconds:.2f} s, bound {bound:.2f} s")
+        report(f"  {number} of {runs}: engine {engine.seconds:.2f} s, bound {bound:.2f} s")
         pairs.append((engine, bound))
     engines = [engine for engine, _ in pairs]
     ratio = statistics.median(engine.seconds / bound for engine, bound in pairs)
@@ -232,14 +236,14 @@ def _engine(work: Work) -> EngineRun:
 
 
 def archive_row(work: Work, runs: int) -> Row:
-    """A year of one series from the archive, checksums and proof included; its files were packed before."""
+    """Measure a year of one series from the archive, hashes and control totals included; the zips exist before."""
     engines = []
     for number in range(1, runs + 1):
         with sandbox_with(work) as sandbox, tempfile.TemporaryDirectory() as folder:
             for file in all_files(work.series, work.partitions, to_ms(work.end) + 60 * DAY):
                 requests.head(sandbox.url + file.path, timeout=60).raise_for_status()
             engines.append(run_engine(work, sandbox.url, Path(folder), "archive"))
-        tell(f"  {number} of {runs}: {engines[-1].seconds:.2f} s")
+        report(f"  {number} of {runs}: {engines[-1].seconds:.2f} s")
     middle = sorted(engines, key=lambda engine: engine.seconds)[(len(engines) - 1) // 2]
     return Row(
         work=f"{work.name}, year, archive, engine",
@@ -256,7 +260,11 @@ def archive_row(work: Work, runs: int) -> Row:
 
 
 def run_engine(work: Work, url: str, folder: Path, source: Source = "rest") -> EngineRun:
-    """Fetch and judge all of ``work``; every day must be accepted."""
+    """Fetch and validate all of ``work``.
+
+    Raises:
+        BenchmarkError: A partition was refused.
+    """
     series, candles, refused = work.series, 0, 0
     began = time.perf_counter()
     exchange = Exchange(series.market, settings_of(url, folder))
@@ -279,17 +287,17 @@ def _bound(work: Work, workers: int) -> float:
 
 
 def bare_loop(work: Work, url: str, workers: int) -> float:
-    """Seconds that the requests of ``work`` take when nothing is made of the answers."""
+    """Return the seconds that the requests of ``work`` take if the responses are dropped."""
     series = work.series
     session = requests.Session()
     session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=workers))
-    session.trust_env = False  # looking up proxies for every request would flatter the engine
+    session.trust_env = False  # a look-up of proxies for each request would slow the bound and so flatter the engine
     fetch = _fetcher(session, series, url + series.market.api + "/klines")
     began = time.perf_counter()
     with ThreadPoolExecutor(workers) as threads:
         for status in threads.map(fetch, plan_rest_pages(series, work.partitions)):
             if status != requests.codes.ok:
-                raise BenchmarkError(f"{work.name}: the bare loop was answered with {status}")
+                raise BenchmarkError(f"{work.name}: the bare loop got the status {status}")
     seconds = time.perf_counter() - began
     session.close()
     return seconds
@@ -307,7 +315,7 @@ def _fetcher(session: requests.Session, series: Series, address: str) -> Callabl
 
 
 def run_row(title: str, works: Sequence[Work], most_seconds: float) -> Row:
-    """One ``binance-assets download`` of series of one market with the same days, as a process of its own."""
+    """Measure one ``binance-assets download`` of series of one market with the same days, as a process."""
     with sandbox_with(*works) as sandbox, tempfile.TemporaryDirectory() as folder:
         await_room()
         began = time.perf_counter()
@@ -316,7 +324,7 @@ def run_row(title: str, works: Sequence[Work], most_seconds: float) -> Row:
         files = sum(1 for _ in Path(folder).rglob("*.parquet"))
     if files != sum(len(work.partitions) for work in works):
         raise BenchmarkError(f"{title}: {files} files were written")
-    tell(f"  {seconds:.2f} s")
+    report(f"  {seconds:.2f} s")
     return Row(
         work=title,
         seconds=f"{seconds:.2f}",
@@ -347,13 +355,14 @@ def _download(works: Sequence[Work], url: str, folder: Path) -> list[dict[str, A
 
 
 def environment_of(url: str, folder: Path) -> dict[str, str]:
-    """The environment of a client that knows nothing but the sandbox, and keeps its ledger in ``folder``."""
+    """Return the environment of a client that uses only the sandbox and keeps its ledger in ``folder``."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
     hosts = {f"BINANCE_{name.upper()}_URL": url for name in (*MARKETS, "archive")}
     return {**inherited, **hosts, "BINANCE_ASSETS_LEDGER": str(folder / "ledger.sqlite")}
 
 
 def settings_of(url: str, folder: Path) -> Settings:
+    """Return the settings of such a client."""
     return read_settings(environment_of(url, folder))
 
 
@@ -361,7 +370,7 @@ def settings_of(url: str, folder: Path) -> Settings:
 
 
 def sustained_row(work: Work) -> Row:
-    """A download that the weight budget bounds: how much of it is used, minute by minute."""
+    """Measure which share of the weight limit a long download uses in each minute."""
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
         await_room()
         run = run_engine(work, sandbox.url, Path(folder))
@@ -369,11 +378,11 @@ def sustained_row(work: Work) -> Row:
     shares = shares_of_full_minutes(served, work.series.market)
     refusals = sum(1 for request in served if request.status in (418, 429))
     message = ", ".join(f"{share:.1%}" for share in shares)
-    tell(f"  {run.seconds:.1f} s, of the limit in each full minute: {message}; refusals: {refusals}")
+    report(f"  {run.seconds:.1f} s, of the limit in each full minute: {message}; refusals: {refusals}")
     return Row(
         work=f"{work.name}, {len(work.partitions):,} days, sustained",
         seconds=f"{run.seconds:.1f}",
-        speed="",  # of no meaning: the first minute is spent in seconds
+        speed="",  # meaningless: the weight of the first minute is used up within seconds
         workers=str(run.metrics.workers),
         requests=f"{run.metrics.requests:,}",
         weight=f"{run.metrics.weight:,}",
@@ -385,7 +394,7 @@ def sustained_row(work: Work) -> Row:
 
 
 def shares_of_full_minutes(served: Sequence[ServedRequest], market: Market) -> list[float]:
-    """The part of the weight limit that was used in each minute but the last, which needed only what was left."""
+    """Return the used share of the weight limit in each minute but the last, which had too few requests left."""
     weights: Counter[int] = Counter()
     for request in served:
         weights[request.at_ms // (_MINUTE_SECONDS * 1_000)] += request.weight
@@ -397,7 +406,7 @@ def shares_of_full_minutes(served: Sequence[ServedRequest], market: Market) -> l
 
 
 def memory_rows() -> Iterator[Row]:
-    """The peak memory of a year, and of all years there are."""
+    """Measure the peak memory of a year, and of all years since the first candle."""
     a_year = 0.0
     for work in (_SPOT_YEAR, _SINCE_THE_FIRST_DAY):
         megabytes, run = _measured_memory(work)
@@ -417,12 +426,12 @@ def memory_rows() -> Iterator[Row]:
 
 
 def _measured_memory(work: Work) -> tuple[float, EngineRun]:
-    tell(f"{work.name} from {work.start} to {work.end}, memory")
+    report(f"{work.name} from {work.start} to {work.end}, memory")
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
         await_room()
         with ProcessPoolExecutor(1, mp_context=_PROCESSES) as processes:
             megabytes, run = processes.submit(_peak_memory, work, sandbox.url, Path(folder)).result()
-    tell(f"  {megabytes:.0f} MB")
+    report(f"  {megabytes:.0f} MB")
     return megabytes, run
 
 
@@ -436,14 +445,14 @@ def _peak_memory(work: Work, url: str, folder: Path) -> tuple[float, EngineRun]:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure and print the table."""
     options = _options()
     console = Console(width=max(190, Console().width))
     try:
-        # Memory comes first: on Linux the peak of a new process begins at the size of the one that started it.
-        rows = list(memory_rows()) if options.listing_cache else []
+        # Memory comes first: on Linux the peak of a new process starts at the size of the process that started it.
+        rows = list(memory_rows()) if options.memory else []
         rows += [_announced(work, sustained_row) for work in _SUSTAINED_WORKS if options.sustained]
-        if not (options.listing_cache or options.sustained):
+        if not (options.memory or options.sustained):
             rows = _default_rows(options.runs)
     except BenchmarkError as error:
         sys.exit(f"error: {error}")
@@ -451,7 +460,7 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m binance_assets_tests.benchmarks", description="Sizes to reach.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the sizes to reach.")
     parser.add_argument("--runs", type=int, default=3, help="pairs of engine and bound (default: 3)")
     parser.add_argument("--sustained", action="store_true", help="instead: speed at the weight limit; 5 minutes")
     parser.add_argument("--memory", action="store_true", help="instead: peak memory of one and of all years; 2 minutes")
@@ -465,22 +474,22 @@ def _default_rows(runs: int) -> list[Row]:
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
         run_engine(_WARM_UP, sandbox.url, Path(folder))
     rows = [_announced(work, lambda work: engine_row(work, runs)) for work in _ENGINE_WORKS]
-    tell("spot/BTCUSDT/1m, year, from the archive")
+    report("spot/BTCUSDT/1m, year, from the archive")
     rows.append(archive_row(_SPOT_YEAR, runs))
-    tell("spot/BTCUSDT/1m, year, as one Dagster run")
+    report("spot/BTCUSDT/1m, year, as one Dagster run")
     rows.append(run_row("spot/BTCUSDT/1m, year, Dagster run", [_SPOT_YEAR], MOST_RUN_SECONDS))
-    tell(f"{_MANY} series, one day, as one Dagster run")
+    report(f"{_MANY} series, one day, as one Dagster run")
     rows.append(run_row(f"{_MANY} spot series, day, Dagster run", _MANY_WORKS, MOST_MANY_SERIES_SECONDS))
     return rows
 
 
 def _announced(work: Work, measure: Callable[[Work], Row]) -> Row:
-    tell(f"{work.name} from {work.start} to {work.end}")
+    report(f"{work.name} from {work.start} to {work.end}")
     return measure(work)
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, with the least and the most in brackets."""
+    """Return the median, with the least and the most in brackets."""
     middle = f"{statistics.median(values):.2f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.2f}-{max(values):.2f})"
 

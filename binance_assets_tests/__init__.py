@@ -1,1 +1,1 @@
-"""Statements about the world that this project holds itself to, over real HTTP, files and Dagster instances."""
+"""Tests over real HTTP, files, processes and Dagster instances, in three tiers: unit, integration and e2e."""

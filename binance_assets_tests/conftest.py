@@ -1,14 +1,16 @@
-"""What tests share: the sandbox exchange, settings that point to it, recorded candles, instances, the command line."""
+"""Fixtures for all tests: the sandbox exchange, settings for it, recorded candles, instances, the command line."""
 
 from __future__ import annotations
 
 import datetime as dt
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import hypothesis
 import pytest
 
 from binance_assets.exchange.session import Exchange
@@ -18,23 +20,43 @@ from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
-from binance_assets_tests.support.environment import RECORDED, Fetch, Open, Run, cli_environment, environment_of
+from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
 from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import new_instance
+from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 
-# Files whose tests mostly wait for other processes.
+# The order in which the tiers run, and the e2e files that take longest. The slowest files come first, so that at the
+# end no worker is still busy with a long file while the others have nothing left.
+_TIERS = ("e2e", "integration", "unit")
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_crashes", "test_cli")
+
+_TESTS = Path(__file__).parent
+
+# `deadline=None`: under load an example takes longer than any bound that would mean something. CI tests the same
+# examples in each run, so that a pull request fails only because of its own change.
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.register_profile("slow", parent=hypothesis.settings.get_profile("default"), max_examples=20)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slowest files: at the end no worker waits for another one that has just begun them."""
-    order = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    """Mark each test with its tier, which is its folder, and put the slowest files first."""
+    for item in items:
+        item.add_marker(_tier(item))
+    items.sort(key=lambda item: (_TIERS.index(_tier(item)), _place(item.path.stem)))
+
+
+def _tier(item: pytest.Item) -> str:
+    return item.path.relative_to(_TESTS).parts[0]
+
+
+def _place(name: str) -> int:
+    return _SLOWEST_FIRST.index(name) if name in _SLOWEST_FIRST else len(_SLOWEST_FIRST)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _without_telemetry() -> Iterator[None]:
-    """Temporary instances have no dagster.yaml that switches it off."""
+    """Switch off Dagster's telemetry, which temporary instances have no dagster.yaml for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
         yield
@@ -42,22 +64,30 @@ def _without_telemetry() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def recorded() -> Path:
-    """The folder of recorded candles; the test is skipped where it does not lie beside the checkout."""
-    if not RECORDED.is_dir():
-        pytest.skip("no recorded candles beside the checkout")
+    """The complete folder of recorded candles; without it the test is skipped."""
+    if reason := missing_recordings():
+        pytest.skip(reason)
+    return RECORDED
+
+
+@pytest.fixture(scope="session")
+def recorded_zips() -> Path:
+    """A folder that has at least the zips among the recorded candles; without it the test is skipped."""
+    if reason := missing_zips():
+        pytest.skip(reason)
     return RECORDED
 
 
 @pytest.fixture(scope="module")
 def shared_sandbox() -> Iterator[Sandbox]:
-    """One sandbox for a module's tests; its faults are cleared by :func:`sandbox`."""
+    """The sandbox that all tests of a module share."""
     with running_sandbox(SandboxOptions()) as served:
         yield served
 
 
 @pytest.fixture
 def sandbox(shared_sandbox: Sandbox) -> Sandbox:
-    """A sandbox without faults, whose log of requests is empty."""
+    """The sandbox of the module, without faults and with an empty log of requests."""
     shared_sandbox.faults.clear()
     shared_sandbox.requests.clear()
     return shared_sandbox
@@ -71,7 +101,7 @@ def settings(sandbox: Sandbox, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def open_exchange(settings: Settings) -> Iterator[Open]:
-    """Opens exchanges by market name and closes them after the test."""
+    """A function that opens the exchange of a series; all are closed after the test."""
     opened: list[Exchange] = []
 
     def open_one(series: str) -> Exchange:
@@ -85,7 +115,7 @@ def open_exchange(settings: Settings) -> Iterator[Open]:
 
 @pytest.fixture
 def fetch(open_exchange: Open) -> Fetch:
-    """Downloads a series from one day to another, the end excluded, and returns the days in order."""
+    """A function that downloads a series from one day to another, the end excluded; its results are in order."""
 
     def fetch_one(name: str, start: str, end: str) -> list[PartitionResult]:
         series = parse_series(name)
@@ -105,7 +135,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def run_cli(sandbox: Sandbox, tmp_path: Path) -> Run:
-    """Runs ``binance-assets`` as a process of its own in a folder of its own, against the sandbox."""
+    """A function that runs ``binance-assets`` against the sandbox, as a process in the test's temporary folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -127,5 +127,5 @@ def discrepancy(market: Market, actual: Totals, control: Totals) -> str | None:
     for name, ours, theirs in zip(market.value_columns, actual.amounts, control.amounts, strict=True):
         roundings = max(1, actual.candles) if name in (turnover, taker_turnover) else 1
         if abs(ours - theirs) > max(roundings * _HALF_A_UNIT, _RELATIVE_TOLERANCE * abs(theirs)):
-            return f"{name} {ours:.10g} of {theirs:.10g}"
+            return f"{name} {ours:,.8f} of {theirs:,.8f}"  # Binance counts to eight decimals
     return None

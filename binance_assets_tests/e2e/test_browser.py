@@ -1,6 +1,7 @@
-"""What a user does in Dagster's interface, done by a browser: clicks in a real ``dagster dev`` on the sandbox.
+"""Clicks in Dagster's user interface as a user does, in a browser: a real ``dagster dev`` on the sandbox.
 
-With ``UPDATE_PICTURES=1`` the README's pictures are taken anew; otherwise they go to the test's temporary folder.
+With ``UPDATE_PICTURES=1`` the screenshots replace the pictures in ``docs/pictures/``; otherwise they go to the test's
+temporary folder.
 """
 
 from __future__ import annotations
@@ -9,16 +10,11 @@ import base64
 import datetime as dt
 import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
-import requests
 from selenium import webdriver
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
@@ -34,10 +30,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from binance_assets.model.timestamps import HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets_tests.support.environment import CHECKOUT, cli_environment
-from binance_assets_tests.support.user_interface import WORKSPACE, until
+from binance_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
+from binance_assets_tests.support.environment import CHECKOUT
 
-# The tests share one Dagster and one browser, and whoever comes first starts both.
+# The tests share one Dagster and one browser, which the first of them starts.
 pytestmark = pytest.mark.timeout(300)
 
 UNIVERSE = """\
@@ -46,61 +42,65 @@ series:
   - {market: spot, symbols: [ETHUSDT], intervals: [1m]}
 """
 PICTURES = CHECKOUT / "docs" / "pictures"
-SECONDS = 60
-# An XPath of the input for days: in the dialog of the overview, and on the tab of partitions.
-DAYS = "//input[starts-with(@placeholder, 'ex:')]"
+SECONDS = 90
+# An XPath of the input for partitions: in the dialog of the overview, and on the Partitions tab.
+PARTITIONS_INPUT = "//input[starts-with(@placeholder, 'ex:')]"
 AUTOMATIONS = ("spot_daily_schedule", "spot_catch_up", "derived_candles", "coverage", "reissued_archives")
-# While Dagster draws its page anew, what was found in the old one is gone, or behind something else for a moment.
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+CHROMEDRIVER = ("chromedriver",)
+# While Dagster redraws its page, an element of the old page is gone, or hidden behind another one for a moment.
 REDRAWN = (StaleElementReferenceException, ElementClickInterceptedException, ElementNotInteractableException)
 
 Result = TypeVar("Result")
 
 
-def not_here(what: str) -> NoReturn:
-    """Skips for want of ``what``; where CI is set, that is a failure."""
-    message = f"the tests in a browser need {what}"
+def skip_without(program: str) -> NoReturn:
+    """Skip the test because ``program`` is missing; fail if the variable CI is set."""
+    message = f"the tests in a browser need {program}"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
 
 
-def program(*names: str) -> str:
+def find_program(*names: str) -> str:
+    """Return the path of the first program of ``names`` that is installed."""
     for name in names:
         if path := shutil.which(name):
             return path
-    not_here(" or ".join(names))
+    skip_without(" or ".join(names))
 
 
-def saying(text: str) -> str:
-    """An XPath of the innermost elements whose text contains ``text``."""
+def with_text(text: str) -> str:
+    """Return an XPath of the innermost elements whose text contains ``text``."""
     contains = f"contains(normalize-space(.), '{text}')"
     return f"//*[{contains} and not(*[{contains}])]"
 
 
 def button(text: str) -> str:
+    """Return an XPath of the buttons whose text contains ``text``."""
     return f"//button[contains(normalize-space(.), '{text}')]"
 
 
 def asset(key: str) -> str:
-    """An XPath of the links to the page of an asset."""
+    """Return an XPath of the links to the page of an asset."""
     return f"//a[contains(@href, '/assets/{key}')]"
 
 
 class User:
-    """Somebody in front of a browser: looks for what is visible, waits for it, clicks."""
+    """A user in front of a browser, who waits for what becomes visible and clicks it."""
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver = driver
         self.url = url
 
     def until(self, message: str, done: Callable[[], Result | None]) -> Result:
-        """What ``done`` returns as soon as it is something."""
+        """Return what ``done`` returns as soon as it is true."""
         try:
-            return WebDriverWait(self.driver, SECONDS, 0.2, REDRAWN).until(lambda _: done() or False)
+            return WebDriverWait(self.driver, SECONDS, 0.1, REDRAWN).until(lambda _: done() or False)
         except TimeoutException:
             page = self.driver.find_element(By.TAG_NAME, "body").text
             raise AssertionError(
-                f"not within {SECONDS} s: {message}; {self.driver.current_url} says:\n{page}"
+                f"not within {SECONDS} s: {message}; {self.driver.current_url} shows:\n{page}"
             ) from None
 
     def visible(self, xpath: str) -> WebElement | None:
@@ -119,7 +119,7 @@ class User:
         self.until(f"to click {xpath}", clicked)
 
     def click_away(self, xpath: str) -> None:
-        """Clicks until there is nothing left to click: what has just appeared may be deaf at first."""
+        """Click until the element is gone: an element that has just appeared may ignore the first click."""
         self.see(xpath)
 
         def gone() -> bool:
@@ -131,7 +131,7 @@ class User:
         self.until(f"to click away {xpath}", gone)
 
     def enter(self, xpath: str, text: str) -> None:
-        """Replaces what stands in an input, and presses Enter."""
+        """Replace the text of an input, and press Enter."""
 
         def entered() -> bool:
             if element := self.visible(xpath):
@@ -142,39 +142,39 @@ class User:
         self.until(f"to type into {xpath}", entered)
 
     def go(self, page: str) -> None:
-        """Clicks a page of the navigation."""
+        """Click a page of the navigation."""
         self.click(f"//a[normalize-space(.)='{page}']")
 
     def open_asset(self, key: str) -> None:
         self.go("Catalog")
         self.click(asset(key))
-        self.see(saying("Latest materialization"))
+        self.see(with_text("Latest materialization"))
 
     def open_tab(self, name: str) -> None:
         self.click(f"//*[@role='tab'][contains(., '{name}')]")
 
     def materialize(self, key: str, days: str) -> None:
-        """Asks for days of an asset in the dialog of its page."""
+        """Materialize partitions of an asset in the dialog of its page."""
         self.open_asset(key)
         self.click(button("Materialize"))
-        self.click(saying("Show all partitions"))
-        self.enter(DAYS, days)
+        self.click(with_text("Show all partitions"))
+        self.enter(PARTITIONS_INPUT, days)
         self.click("//button[starts-with(normalize-space(.), 'Launch') and not(@disabled)]")
-        self.until("the dialog to close", lambda: not self.visible(saying("Launch runs to materialize")))
+        self.until("the dialog to close", lambda: not self.visible(with_text("Launch runs to materialize")))
 
-    def choose_days(self, key: str, days: str) -> None:
-        """Opens an asset's partitions and chooses ``days``."""
+    def select_days(self, key: str, days: str) -> None:
+        """Open an asset's partitions and select ``days``."""
         self.open_asset(key)
         self.open_tab("Partitions")
-        self.enter(DAYS, days)
+        self.enter(PARTITIONS_INPUT, days)
 
     def take_picture(self, path: Path, left: float = 0, height: float | None = None) -> None:
-        """Saves what the window shows once it has stopped changing: the icons come last.
+        """Save what the window shows once it has stopped changing: the icons come last.
 
         Args:
-            path: Where to; what the README shows names no folder of this machine.
-            left: What is left of this is cut off, pixels.
-            height: What is below this is cut off, pixels.
+            path: The PNG to write. What the README shows must not name a folder of this machine.
+            left: Cut off what is left of this, pixels.
+            height: Cut off what is below this, pixels.
         """
         width, whole = self.driver.execute_script("return [innerWidth, innerHeight]")
         clip = {"x": left, "y": 0, "width": width - left, "height": height or whole, "scale": 1}
@@ -182,73 +182,52 @@ class User:
 
         def unchanged() -> bool:
             taken.append(self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})["data"])
-            return taken[-3:] == taken[-1:] * 3 or len(taken) == 10  # something turns round and round
+            return taken[-3:] == taken[-1:] * 3 or len(taken) == 10  # an animation never stops
 
         self.until("a page that stays the same", unchanged)
         path.write_bytes(base64.b64decode(taken[-1]))
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
+def started(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
+    """A ``dagster dev`` with the project's own instance, in a folder of its own; perhaps not ready yet."""
+    for names in (CHROMIUM, CHROMEDRIVER):
+        find_program(*names)
+    folder = tmp_path_factory.mktemp("browser")
+    shutil.copy(CHECKOUT / "dagster.yaml", folder)
+    (folder / "universe.yaml").write_text(UNIVERSE)
+    with dagster_dev(shared_sandbox, folder) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def browser(started: DagsterDev) -> Iterator[webdriver.Chrome]:
+    """A Chromium without a window, which starts while Dagster does."""
     options = webdriver.ChromeOptions()
-    options.binary_location = program("chromium", "chromium-browser", "google-chrome")
+    options.binary_location = find_program(*CHROMIUM)
     for name in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
                  "no-first-run", "lang=en-US", "window-size=1400,940"):  # fmt: skip
         options.add_argument(f"--{name}")
-    service = Service(program("chromedriver"), env={**os.environ, "TZ": "UTC"})
+    service = Service(find_program(*CHROMEDRIVER), env={**os.environ, "TZ": "UTC"})
     driver = webdriver.Chrome(options=options, service=service)
     yield driver
     driver.quit()
 
 
 @pytest.fixture(scope="module")
-def dagster_url(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A ``dagster dev`` with the project's own instance, in a folder of its own."""
-    folder = tmp_path_factory.mktemp("browser")
-    shutil.copy(CHECKOUT / "dagster.yaml", folder)
-    (folder / "universe.yaml").write_text(UNIVERSE)
-    (folder / "workspace.yaml").write_text(WORKSPACE)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)],
-            cwd=folder, env=cli_environment(shared_sandbox, folder) | {"DAGSTER_HOME": str(folder)},
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+def user(browser: webdriver.Chrome, started: DagsterDev, shared_sandbox: Sandbox) -> User:
+    """A user who has just launched a backfill of three months, of which one day is bad.
 
-    def responses() -> bool:
-        try:
-            return requests.get(f"{url}/server_info", timeout=2).ok
-        except requests.RequestException:
-            return False
-
-    try:
-        until(SECONDS, responses)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-@pytest.fixture(scope="module")
-def user(browser: webdriver.Chrome, dagster_url: str, shared_sandbox: Sandbox) -> User:
-    """Somebody who has just asked for three months, of which one day is bad.
-
-    Dagster looks for backfills only every thirty seconds, so this one is asked for first and seen later.
+    Dagster looks for backfills only every thirty seconds, so this one is launched first and looked at later.
     """
     noon = to_ms(dt.date(2024, 2, 4)) + 12 * HOUR
     for path in ("klines", "archive"):
         shared_sandbox.faults.add(
             Fault("missing_row", symbol="BTCUSDT", start=noon, end=noon + MINUTE, path=path, interval="1m")
         )
-    user = User(browser, dagster_url)
-    browser.get(dagster_url)
+    started.wait_until_ready()
+    user = User(browser, started.url)
+    browser.get(started.url)
     user.materialize("spot/BTCUSDT/1m", "[2024-01-01...2024-03-31]")
     return user
 
@@ -260,8 +239,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_one_day_is_materialized_by_a_click(user: User) -> None:
     user.materialize("spot/ETHUSDT/1m", "2024-01-05")
-    user.choose_days("spot/ETHUSDT/1m", "2024-01-05")
-    user.see(saying("Materialized (1)"))
+    user.select_days("spot/ETHUSDT/1m", "2024-01-05")
+    user.see(with_text("Materialized (1)"))
     user.click("//*[text()='2024-01-05']")
     user.see("//tr[contains(., 'verdict') and contains(., 'complete')]")
     user.see("//tr[contains(., 'row_count') and contains(., '1440')]")
@@ -273,50 +252,50 @@ def test_schedules_and_sensors_are_listed(user: User) -> None:
         user.see(f"//*[text()='{name}']")
 
 
-def test_of_a_range_the_good_days_are_green_and_the_bad_one_is_red_with_its_reason(user: User, pictures: Path) -> None:
-    user.choose_days("spot/BTCUSDT/1m", "[2024-01-01...2024-03-31]")
-    user.see(saying("Materialized (90)"))
-    user.see(saying("Failed (1)"))
-    user.enter(DAYS, "[2024-01-29...2024-02-09]")
+def test_a_range_shows_good_days_green_and_the_bad_day_red_with_its_reason(user: User, pictures: Path) -> None:
+    user.select_days("spot/BTCUSDT/1m", "[2024-01-01...2024-03-31]")
+    user.see(with_text("Materialized (90)"))
+    user.see(with_text("Failed (1)"))
+    user.enter(PARTITIONS_INPUT, "[2024-01-29...2024-02-09]")
     user.click("//*[text()='2024-02-04']")
-    user.see(saying("failed, and did not materialize this asset"))
+    user.see(with_text("failed, and did not materialize this asset"))
     user.take_picture(pictures / "partitions.png")
     user.open_tab("Checks")
-    user.see(saying("1 refused: 2024-02-04 lost: no candles for 2024-02-04 12:00"))
-    user.see(saying("Failed"))
+    user.see(with_text("1 refused: 2024-02-04 lost: no candles for 2024-02-04 12:00"))
+    user.see(with_text("Failed"))
     user.take_picture(pictures / "check.png")
 
 
 def test_a_schedule_is_started_by_its_switch_and_its_run_succeeds(user: User, pictures: Path) -> None:
     user.go("Automation")
     user.click("//*[text()='spot_daily_schedule']")
-    user.see(saying("Schedule has never run"))
-    assert not user.visible(saying("Next tick"))
+    user.see(with_text("Schedule has never run"))
+    assert not user.visible(with_text("Next tick"))
     user.click("//tr[contains(., 'Running')]//label[.//input[@type='checkbox']]")
-    user.see(saying("Next tick"))
+    user.see(with_text("Next tick"))
     assert user.driver.find_element(By.XPATH, "//tr[contains(., 'Running')]//input").is_selected()
-    # The clock will not reach its time within this test.
+    # The schedule does not become due during this test.
     user.click(button("Preview tick result"))
     user.click_away(button("Continue"))
-    user.see(saying("1 run requests"))
+    user.see(with_text("1 run requests"))
     user.click(button("Launch all"))
-    user.see(saying("Run id is"))  # the list of runs, with this one alone
-    user.see(saying("spot_daily_schedule"))
+    user.see(with_text("Run id is"))  # the list of runs, which has only this one
+    user.see(with_text("spot_daily_schedule"))
     user.click("//a[starts-with(@href, '/runs/')]")
-    user.see(saying("Success"))
+    user.see(with_text("Success"))
     user.go("Automation")
-    user.see(saying("12:07 AM UTC"))
+    user.see(with_text("12:07 AM UTC"))
     last = user.see("//*[text()='spot_daily_schedule']")
     user.take_picture(pictures / "automation.png", height=last.rect["y"] + 60)
 
 
-def test_the_coverage_shows_a_table_and_a_picture(user: User, pictures: Path) -> None:
-    user.choose_days("spot/BTCUSDT/1h", "[2024-01-01...2024-03-31]")
-    user.see(saying("Materialized (90)"))  # the sensor has derived them
+def test_the_coverage_asset_shows_a_table_and_a_picture(user: User, pictures: Path) -> None:
+    user.select_days("spot/BTCUSDT/1h", "[2024-01-01...2024-03-31]")
+    user.see(with_text("Materialized (90)"))  # the sensor has derived them
     user.open_asset("spot/coverage")
     user.click(button("Materialize"))
     user.click("//*[.='View' and (self::a or self::button)]")  # in the message that a run was launched
-    user.see(saying("Success"))
+    user.see(with_text("Success"))
     user.open_asset("spot/coverage")
     user.open_tab("Events")
     for key in ("spot/BTCUSDT/1m", "spot/BTCUSDT/1h"):

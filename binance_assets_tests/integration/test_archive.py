@@ -225,8 +225,8 @@ def test_headers_junk_columns_and_reissued_files_change_no_candle(
 
 
 @pytest.fixture(scope="module")
-def replaying(recorded: Path) -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(replay=recorded)) as served:
+def replaying(recorded_zips: Path) -> Iterator[Sandbox]:
+    with running_sandbox(SandboxOptions(replay=recorded_zips)) as served:
         yield served
 
 
@@ -242,15 +242,16 @@ def replaying(recorded: Path) -> Iterator[Sandbox]:
     ],
 )
 def test_a_recorded_day_is_read_from_its_file(
-    replaying: Sandbox, recorded: Path, tmp_path: Path, name: str, day: str, file: str
+    replaying: Sandbox, recorded_zips: Path, tmp_path: Path, name: str, day: str, file: str
 ) -> None:
     connection = read_settings(environment_of(replaying, tmp_path))
     (result,) = days_of(connection, name, day, f"{dt.date.fromisoformat(day) + dt.timedelta(1)}", "archive")
     assert (result.verdict, result.provenance.source) == ("complete", "archive"), result.reason
     assert result.provenance.file == Path(file).name
-    assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
+    assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded_zips / file)))
 
 
+@pytest.mark.usefixtures("recorded")
 def test_recorded_hours_before_and_after_the_change_to_microseconds(replaying: Sandbox, tmp_path: Path) -> None:
     connection = read_settings(environment_of(replaying, tmp_path))
     days = days_of(connection, "spot/BTCUSDT/1h", "2024-12-20", "2025-01-10", "archive")

@@ -48,8 +48,8 @@ NOON = JAN_2 + 12 * HOUR
 
 
 @pytest.fixture(scope="module")
-def replaying(recorded: Path) -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(replay=recorded)) as served:
+def replaying(recorded_zips: Path) -> Iterator[Sandbox]:
+    with running_sandbox(SandboxOptions(replay=recorded_zips)) as served:
         yield served
 
 

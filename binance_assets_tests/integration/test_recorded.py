@@ -28,8 +28,8 @@ from binance_assets_tests.support.environment import environment_of
 
 
 @pytest.fixture(scope="module")
-def replaying(recorded: Path) -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(replay=recorded)) as served:
+def replaying(recorded_zips: Path) -> Iterator[Sandbox]:
+    with running_sandbox(SandboxOptions(replay=recorded_zips)) as served:
         yield served
 
 
@@ -66,10 +66,12 @@ def rest_rows(path: Path) -> list[list[Any]]:
         ("coinm/BTCUSD_PERP/1m", "2022-10-24", "coinm/BTCUSD_PERP-1m-2022-10-24.zip"),
     ],
 )
-def test_recorded_day_arrives_bit_equal(settings: Settings, recorded: Path, name: str, day: str, file: str) -> None:
+def test_recorded_day_arrives_bit_equal(
+    settings: Settings, recorded_zips: Path, name: str, day: str, file: str
+) -> None:
     (result,) = fetch(settings, name, day, (dt.date.fromisoformat(day) + dt.timedelta(1)).isoformat())
     assert result.verdict == "complete", result.reason
-    assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded / file)))
+    assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded_zips / file)))
 
 
 @pytest.mark.parametrize("source", ["rest", "archive", "auto"])
@@ -83,6 +85,7 @@ def test_day_of_the_outage_is_proved_by_control_totals_and_the_days_around_it_ar
     assert outage.candles.height == 1_360
 
 
+@pytest.mark.usefixtures("recorded")
 def test_hours_of_february_2018_are_complete_except_for_an_outage_of_33_hours(settings: Settings) -> None:
     days = sorted_days(fetch(settings, "spot/BTCUSDT/1h", "2018-02-01", "2018-03-01"))
     assert all(day.is_accepted for day in days), [day.reason for day in days if not day.is_accepted]
@@ -144,12 +147,12 @@ def test_recorded_windows_are_inclusive_at_both_ends(settings: Settings, recorde
 
 
 def test_every_recorded_minute_of_coin_m_arrives_once_though_it_counts_back(
-    settings: Settings, replaying: Sandbox, recorded: Path
+    settings: Settings, replaying: Sandbox, recorded_zips: Path
 ) -> None:
     replaying.requests.clear()
     (day,) = fetch(settings, "coinm/BTCUSD_PERP/1m", "2022-10-24", "2022-10-25")
     opens = day.candles["open_time"].to_physical().to_list()
-    rows = archive_rows(recorded / "coinm" / "BTCUSD_PERP-1m-2022-10-24.zip")
+    rows = archive_rows(recorded_zips / "coinm" / "BTCUSD_PERP-1m-2022-10-24.zip")
     assert opens == [row[0] for row in rows]
     windows = [request.params for request in replaying.requests if request.params.get("interval") == "1m"]
     windows = windows[1:]  # the first one looks for the symbol's first candle

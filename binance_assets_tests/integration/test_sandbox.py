@@ -29,13 +29,11 @@ from binance_assets.model.intervals import INTERVALS, parse_interval
 from binance_assets.model.markets import COINM, MARKETS, SANDBOX_HEADER, SPOT, USDM, USED_WEIGHT_HEADER, Market
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
+from binance_assets_tests.support.recorded import RECORDED, missing_recordings
 
-RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "data"
 Row = list[Any]
 
-needs_recordings = pytest.mark.skipif(
-    not (RECORDINGS / "README.md").is_file(), reason="the recorded data (../shared/data) is missing beside the checkout"
-)
+needs_recordings = pytest.mark.skipif(missing_recordings() is not None, reason=missing_recordings() or "")
 
 
 def ms(text: str) -> int:
@@ -60,7 +58,7 @@ def faulty_sandbox(sandbox: Sandbox) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def replay() -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(limits=HIGH_LIMITS, replay=RECORDINGS)) as running:
+    with running_sandbox(SandboxOptions(limits=HIGH_LIMITS, replay=RECORDED)) as running:
         yield running
 
 
@@ -794,7 +792,7 @@ def test_faults_do_not_change_the_expected_rows(faulty_sandbox: Sandbox) -> None
 
 def recorded_csv(name: str) -> list[Row]:
     """Return the rows of a recorded archive file as klines sends them."""
-    path = RECORDINGS / name
+    path = RECORDED / name
     if path.suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
             text = archive.read(archive.namelist()[0]).decode()
@@ -830,7 +828,7 @@ def test_archive_files_are_replayed_row_for_row(replay: Sandbox, name: str) -> N
 
 
 @needs_recordings
-@pytest.mark.parametrize("path", sorted((RECORDINGS / "spot").glob("REST_*.json")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((RECORDED / "spot").glob("REST_*.json")), ids=lambda path: path.name)
 def test_recorded_rest_rows_are_replayed(replay: Sandbox, path: Path) -> None:
     _, market, symbol, interval, _ = path.stem.split("_")
     expected = json.loads(path.read_text("utf-8"))
@@ -838,7 +836,7 @@ def test_recorded_rest_rows_are_replayed(replay: Sandbox, path: Path) -> None:
 
 
 @needs_recordings
-@pytest.mark.parametrize("path", sorted(RECORDINGS.glob("*/gct_*klines*.json")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*/gct_*klines*.json")), ids=lambda path: path.name)
 def test_recorded_requests_get_their_recorded_responses(replay: Sandbox, path: Path) -> None:
     pair = json.loads(path.read_text("utf-8"))
     if "startTime" not in pair["query"]:

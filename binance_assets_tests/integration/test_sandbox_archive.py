@@ -21,16 +21,15 @@ from binance_assets.model.intervals import INTERVALS
 from binance_assets.model.markets import MARKETS, SANDBOX_HEADER, USED_WEIGHT_HEADER
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
+from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 
-RECORDINGS = Path(__file__).resolve().parents[3] / "shared" / "data"
 HEADER = (
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
 )
 Row = list[str]
 
-needs_recordings = pytest.mark.skipif(
-    not (RECORDINGS / "README.md").is_file(), reason="the recorded data (../shared/data) is missing beside the checkout"
-)
+needs_zips = pytest.mark.skipif(missing_zips() is not None, reason=missing_zips() or "")
+needs_recordings = pytest.mark.skipif(missing_recordings() is not None, reason=missing_recordings() or "")
 
 
 def ms(text: str) -> int:
@@ -59,7 +58,7 @@ def faulty_sandbox(sandbox: Sandbox) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def replay() -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(replay=RECORDINGS)) as running:
+    with running_sandbox(SandboxOptions(replay=RECORDED)) as running:
         yield running
 
 
@@ -632,8 +631,8 @@ def test_a_share_of_the_files_can_be_corrupted(faulty_sandbox: Sandbox) -> None:
 # --- replay ----------------------------------------------------------------------------------------------
 
 
-@needs_recordings
-@pytest.mark.parametrize("recorded", sorted(RECORDINGS.glob("*/*.zip")), ids=lambda path: path.name)
+@needs_zips
+@pytest.mark.parametrize("recorded", sorted(RECORDED.glob("*/*.zip")), ids=lambda path: path.name)
 def test_recorded_files_are_served_unchanged(replay: Sandbox, recorded: Path) -> None:
     symbol, interval, date = recorded.stem.split("-", 2)
     body = fetch(replay, path_of(date, recorded.parent.name, symbol, interval))
@@ -648,7 +647,7 @@ def test_recorded_months_contain_exactly_the_recorded_rows(replay: Sandbox) -> N
     assert len(rows(replay, path_of("2020-01"))) == 3 * 1440
     for name in ("BTCUSDT-1h-2024-12", "BTCUSDT-1h-2025-01"):
         served = fetch(replay, path_of(name[-7:], interval="1h"))
-        recorded = (RECORDINGS / "spot" / f"{name}.csv").read_text("utf-8").replace("\r\n", "\n")
+        recorded = (RECORDED / "spot" / f"{name}.csv").read_text("utf-8").replace("\r\n", "\n")
         assert text_of(served) == recorded
     assert send(replay, path_of("2020-01-04")).status_code == 404
     assert send(replay, path_of("2020-02")).status_code == 404

@@ -1,1 +1,1 @@
-"""What tests share; no test is in here, and nothing is imported from a test module."""
+"""Helpers that tests share. This package has no tests, and nothing is imported from a test module."""

@@ -1,4 +1,4 @@
-"""Rows of klines answers and archive files as tables, for comparison."""
+"""Rows of klines responses and archive files as tables, for comparison."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from binance_assets.model.markets import Market
 
 
 def parse_page(market: Market, body: bytes) -> pl.DataFrame:
+    """Return the table of a klines response, as the project parses it."""
     return parse_rows(market, csv_rows(body))
 
 
 def body_of(rows: list[list[Any]]) -> bytes:
+    """Return the klines response that has ``rows``."""
     return json.dumps(rows, separators=(",", ":")).encode()
 
 
 def expected(market: Market, rows: list[list[Any]]) -> pl.DataFrame:
-    """The table by the plainest way there is: Python's own JSON and float."""
+    """Return the table of ``rows`` without the project's parser: only Python's own int and float."""
     kinds = [int, *[float] * 5, int, float, int, float, float]
     values = [[kind(field) for kind, field in zip(kinds, row, strict=False)] for row in rows]
     names = columns(market)
@@ -33,6 +35,7 @@ def expected(market: Market, rows: list[list[Any]]) -> pl.DataFrame:
 
 
 def archive_rows(path: Path) -> list[list[Any]]:
+    """Return the rows of an archive zip whose times are in ms, in the types of a klines response."""
     with zipfile.ZipFile(path) as archive:
         lines = archive.read(archive.namelist()[0]).decode().split()
     fields = [line.split(",") for line in lines if line[0].isdigit()]

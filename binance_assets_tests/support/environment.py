@@ -1,4 +1,4 @@
-"""Environment variables and types that tests share."""
+"""The environment variables that point the project to a sandbox, and the types of the fixtures that are functions."""
 
 from __future__ import annotations
 
@@ -14,20 +14,18 @@ from binance_assets.sandbox import Sandbox
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The folder of the checkout."""
 
-RECORDED = CHECKOUT.parent / "shared" / "data"
-
-
 Open = Callable[[str], Exchange]
-
+"""Opens the exchange of a series."""
 
 Fetch = Callable[[str, str, str], list[PartitionResult]]
-
+"""Downloads a series from one day to another, the end excluded."""
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+"""Runs the command line with arguments, and with environment variables as keywords."""
 
 
 def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
-    """The environment variables that point the project to ``sandbox`` and keep its files in ``folder``."""
+    """Return the environment variables that point the project to ``sandbox`` and keep its files in ``folder``."""
     return {
         "BINANCE_SPOT_URL": sandbox.url,
         "BINANCE_USDM_URL": sandbox.url,
@@ -40,6 +38,6 @@ def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
 
 
 def cli_environment(sandbox: Sandbox, folder: Path) -> dict[str, str]:
-    """The environment of a command line that works in ``folder``."""
+    """Return the whole environment of a process that works in ``folder`` against ``sandbox``."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
     return inherited | environment_of(sandbox, folder) | {"COLUMNS": "200", "DAGSTER_DISABLE_TELEMETRY": "1"}

@@ -1,4 +1,4 @@
-"""The sandbox exchange as the tests see it: true rows, faults, downloads."""
+"""Comparison of downloads with what the sandbox exchange has."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ def quick_retrier() -> Retrier:
 
 
 def truth(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
+    """Return the candles of a series that open in ``[start, end)`` (ms UTC), unaffected by faults."""
     series = parse_series(name)
     rows = sandbox.rows(series.market.name, series.symbol, series.interval.api_name, start, end)
     return parse_page(series.market, body_of(rows))
 
 
 def assert_the_truth(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
+    """Assert that all results are complete and have exactly the candles of the sandbox."""
     assert [day.verdict for day in days] == ["complete"] * len(days), [day.reason for day in days]
     for day in days:
         assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end))
 
 
 ALL_SOURCES = ("klines", "archive")
+"""The paths of a fault that affects REST and the archive alike."""
 
-
-EVERYWHERE = ("klines", "archive")
+EVERYWHERE = ALL_SOURCES
 
 
 def days_of(
@@ -53,7 +55,7 @@ def days_of(
     strict: bool = False,
     listing_cache: Lake | None = None,
 ) -> list[PartitionResult]:
-    """The verdicts from one day to another, the end excluded, in order of time."""
+    """Download a series from one day to another, the end excluded; return the results in order."""
     series = parse_series(name)
     exchange = Exchange(series.market, connection, retrier=quick_retrier())
     partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
@@ -67,19 +69,24 @@ def days_of(
 
 
 def verdicts(days: list[PartitionResult]) -> list[str]:
+    """Return the verdict of each result."""
     return [day.verdict for day in days]
 
 
 def impatient(connection: Settings) -> Settings:
-    """The same with time-outs that a test can wait for."""
+    """Return the settings with timeouts that are short enough for a test of a hang."""
     return Settings.model_validate(connection.model_dump() | {"connect_timeout": 0.5, "read_timeout": 0.5})
 
 
 def klines(sandbox: Sandbox, interval: str) -> list[ServedRequest]:
-    """The requests for candles of an interval."""
-    return [one for one in sandbox.requests if one.path.endswith("/klines") and one.params["interval"] == interval]
+    """Return the requests for candles of an interval."""
+    served = sandbox.requests
+    return [
+        request for request in served if request.path.endswith("/klines") and request.params["interval"] == interval
+    ]
 
 
 def assert_as_the_exchange_has_them(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
+    """Assert that all results, whatever their verdicts, have exactly the candles of the sandbox."""
     for day in days:
         assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end)), day.partition

@@ -55,8 +55,8 @@ def test_columns_of_coin_m_count_contracts() -> None:
         (COINM, "coinm/BTCUSD_PERP-1m-2022-10-24.zip"),
     ],
 )
-def test_recorded_days_are_bit_equal(recorded: Path, market: Market, file: str) -> None:
-    rows = archive_rows(recorded / file)
+def test_recorded_days_are_bit_equal(recorded_zips: Path, market: Market, file: str) -> None:
+    rows = archive_rows(recorded_zips / file)
     assert parse_page(market, body_of(rows)).equals(expected(market, rows))
 
 

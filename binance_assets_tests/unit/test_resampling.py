@@ -31,8 +31,8 @@ LOT = Decimal("0.00000001")
 WITH_ALL_DECIMALS = 2**26  # up to here adjacent Float64 values are closer than a lot
 
 
-def recorded_candles(recorded: Path, market: Market, file: str) -> pl.DataFrame:
-    return expected(market, archive_rows(recorded / market.name / f"{file}.zip"))
+def recorded_candles(folder: Path, market: Market, file: str) -> pl.DataFrame:
+    return expected(market, archive_rows(folder / market.name / f"{file}.zip"))
 
 
 def candle(minute: int, prices: Sequence[float], trades: int, amount: float = 1.0) -> tuple[object, ...]:
@@ -57,23 +57,23 @@ def opens(candles: pl.DataFrame) -> list[int]:
     [("ARBUSDT", "15m", "2023-07-25"), ("BTCUSDT", "15m", "2023-03-24"), ("BTCUSDT", "1h", "2023-03-24")],
 )
 def test_recorded_minutes_give_the_exchanges_own_candles_bit_for_bit(
-    recorded: Path, symbol: str, interval: str, day: str
+    recorded_zips: Path, symbol: str, interval: str, day: str
 ) -> None:
-    minutes = recorded_candles(recorded, SPOT, f"{symbol}-1m-{day}")
-    own = recorded_candles(recorded, SPOT, f"{symbol}-{interval}-{day}")
+    minutes = recorded_candles(recorded_zips, SPOT, f"{symbol}-1m-{day}")
+    own = recorded_candles(recorded_zips, SPOT, f"{symbol}-{interval}-{day}")
     assert resample(SPOT, minutes, parse_interval(interval)).equals(own)
 
 
-def test_recorded_15m_candles_give_the_recorded_hours(recorded: Path) -> None:
-    quarters = recorded_candles(recorded, SPOT, "BTCUSDT-15m-2023-03-24")
+def test_recorded_15m_candles_give_the_recorded_hours(recorded_zips: Path) -> None:
+    quarters = recorded_candles(recorded_zips, SPOT, "BTCUSDT-15m-2023-03-24")
     assert resample(SPOT, quarters, parse_interval("1h")).equals(
-        recorded_candles(recorded, SPOT, "BTCUSDT-1h-2023-03-24")
+        recorded_candles(recorded_zips, SPOT, "BTCUSDT-1h-2023-03-24")
     )
 
 
-def test_minute_without_trades_does_not_set_the_open_of_recorded_15m_candles(recorded: Path) -> None:
-    minutes = recorded_candles(recorded, SPOT, "ARBUSDT-1m-2023-07-25")
-    quarters = recorded_candles(recorded, SPOT, "ARBUSDT-15m-2023-07-25")
+def test_minute_without_trades_does_not_set_the_open_of_recorded_15m_candles(recorded_zips: Path) -> None:
+    minutes = recorded_candles(recorded_zips, SPOT, "ARBUSDT-1m-2023-07-25")
+    quarters = recorded_candles(recorded_zips, SPOT, "ARBUSDT-15m-2023-07-25")
     plain = minutes.group_by_dynamic("open_time", every="15m").agg(pl.col("open").first())
     differing = plain.filter(plain["open"] != quarters["open"])["open_time"]
     assert len(differing) > 0  # otherwise the recording proves nothing
@@ -81,8 +81,8 @@ def test_minute_without_trades_does_not_set_the_open_of_recorded_15m_candles(rec
     assert firsts["trades"].to_list() == [0] * len(differing)
 
 
-def test_outage_of_2023_cuts_a_candle_short_and_leaves_out_the_next(recorded: Path) -> None:
-    minutes = recorded_candles(recorded, SPOT, "BTCUSDT-1m-2023-03-24")
+def test_outage_of_2023_cuts_a_candle_short_and_leaves_out_the_next(recorded_zips: Path) -> None:
+    minutes = recorded_candles(recorded_zips, SPOT, "BTCUSDT-1m-2023-03-24")
     hours = resample(SPOT, minutes, parse_interval("1h"))
     assert len(hours) == 23
     assert to_ms(dt.date(2023, 3, 24)) + 13 * HOUR not in opens(hours)
@@ -103,9 +103,9 @@ def test_outage_of_2023_cuts_a_candle_short_and_leaves_out_the_next(recorded: Pa
 )
 @pytest.mark.parametrize("interval", ["5m", *DERIVED_ONLY, "8h", "1d"])
 def test_candles_from_recorded_minutes_follow_the_schema_and_are_exact_sums(
-    recorded: Path, market: Market, file: str, interval: str
+    recorded_zips: Path, market: Market, file: str, interval: str
 ) -> None:
-    rows = archive_rows(recorded / market.name / f"{file}.zip")
+    rows = archive_rows(recorded_zips / market.name / f"{file}.zip")
     coarser = parse_derived_interval(interval)
     derived = resample(market, expected(market, rows), coarser)
     candle_schema(market, coarser).validate(derived, lazy=True)

@@ -240,20 +240,20 @@ def test_missing_multi_day_candle_is_found(
         assert result.verdict == "lost", row
 
 
-def test_recorded_outage_is_a_gap_of_80_minutes_and_lost_without_control_totals(recorded: Path) -> None:
+def test_recorded_outage_is_a_gap_of_80_minutes_and_lost_without_control_totals(recorded_zips: Path) -> None:
     for day, expected, missing in (
         ("2023-03-23", "unproved", 0),
         ("2023-03-24", "lost", 80),
         ("2023-03-25", "unproved", 0),
     ):
-        rows = archive_rows(recorded / "spot" / f"BTCUSDT-1m-{day}.zip")
+        rows = archive_rows(recorded_zips / "spot" / f"BTCUSDT-1m-{day}.zip")
         partition = partition_for_key(day, MINUTES.interval)
         result = validate_without_totals(MINUTES, parse_page(MINUTES.market, body_of(rows)), [partition])[0]
         assert result.verdict == expected, result.reason
         assert sum(end - start for start, end in result.missing) == missing * MINUTE
 
 
-def test_recorded_candles_of_every_market_follow_the_schema(recorded: Path) -> None:
+def test_recorded_candles_of_every_market_follow_the_schema(recorded_zips: Path) -> None:
     files = {
         "spot/ARBUSDT/1m": "spot/ARBUSDT-1m-2023-07-25.zip",
         "spot/ARBUSDT/15m": "spot/ARBUSDT-15m-2023-07-25.zip",
@@ -263,7 +263,7 @@ def test_recorded_candles_of_every_market_follow_the_schema(recorded: Path) -> N
     }
     for name, file in files.items():
         series = parse_series(name)
-        rows = archive_rows(recorded / file)
+        rows = archive_rows(recorded_zips / file)
         candles = parse_page(series.market, body_of(rows))
         day = partition_for_key(file[-14:-4], series.interval)
         assert validate_without_totals(series, candles, [day])[0].verdict == "unproved"

@@ -1,0 +1,93 @@
+"""A real ``dagster dev`` on the sandbox: web server, daemon and run workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import requests
+
+from binance_assets.sandbox import Sandbox
+from binance_assets_tests.support.environment import cli_environment
+from binance_assets_tests.support.polling import until
+
+WORKSPACE = """\
+load_from:
+  - python_module:
+      module_name: binance_assets.definitions
+      location_name: binance_assets
+"""
+
+_START_SECONDS = 90
+_STOP_SECONDS = 20
+
+
+class DagsterDev:
+    """A ``dagster dev`` in a folder that holds ``dagster.yaml`` and ``universe.yaml``; its output goes to ``log``.
+
+    Attributes:
+        url: The address of the web server.
+        folder: The folder: working folder and Dagster's home.
+    """
+
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        self.folder = folder
+        self._environment = cli_environment(sandbox, folder) | {"DAGSTER_HOME": str(folder)}
+        (folder / "workspace.yaml").write_text(WORKSPACE)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start it without waiting for it."""
+        command = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(self._port)]
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *command], cwd=self.folder, env=self._environment,
+                stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        self._started.append(process)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the web server responds."""
+        until(_START_SECONDS, self._responds)
+
+    def stop(self) -> None:
+        """Stop it as Ctrl-C does. Runs in progress continue."""
+        process = self._started[-1]
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+
+    def kill(self) -> None:
+        """End everything that it started, runs included."""
+        for process in self._started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _responds(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/server_info", timeout=2).ok
+        except requests.RequestException:
+            return False
+
+
+@contextmanager
+def dagster_dev(sandbox: Sandbox, folder: Path) -> Iterator[DagsterDev]:
+    """Start a ``dagster dev`` in ``folder``, without waiting for it, and stop it at the end."""
+    served = DagsterDev(sandbox, folder)
+    served.start()
+    try:
+        yield served
+        served.stop()
+    finally:
+        served.kill()

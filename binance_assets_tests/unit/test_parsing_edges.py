@@ -1,0 +1,235 @@
+"""The exact lines of a klines response, the files of the archive with and without a header, the edges of a window."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import polars as pl
+import pytest
+
+from binance_assets.candles import parsing
+from binance_assets.candles.columns import columns
+from binance_assets.model.intervals import parse_interval
+from binance_assets.model.markets import COINM, SPOT, USDM, Market
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE
+from binance_assets_tests.support.candles import body_of, expected
+
+MINUTES = parse_interval("1m")
+OPEN_TIME = 1_735_689_600_000  # 2025-01-01
+ROW: list[Any] = [
+    OPEN_TIME, "1.5", "4.25", "0.5", "2.0", "100.00000001", OPEN_TIME + 59_999, "200.5", 7, "50.0", "100.25", "0"
+]  # fmt: skip
+LINE = b",".join(str(field).encode() for field in ROW)
+HEADER = b"open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker,ignore"
+
+
+def row_at(time: int) -> list[Any]:
+    return [time, *ROW[1:6], time + 59_999, *ROW[7:]]
+
+
+def frame(*opens: int) -> pl.DataFrame:
+    return parsing.parse_rows(SPOT, parsing.csv_rows(body_of([row_at(time) for time in opens])))
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (",\n", ":")])
+def test_rows_become_lines_with_an_empty_first_field_however_they_are_laid_out(separators: tuple[str, str]) -> None:
+    body = json.dumps([ROW, ROW], separators=separators).encode()
+    lines = parsing.csv_rows(body)
+    assert lines == b"," + LINE + b"\n," + LINE + b"\n"
+    assert parsing.count_rows(lines) == 2
+
+
+def test_a_compact_response_keeps_its_digits_as_they_were_sent() -> None:
+    first, second = LINE.replace(b"1.5", b"1.500"), LINE.replace(b"1.5", b"1.500000000000000000001")
+    lines = parsing.csv_rows(b"[[" + first + b"],[" + second + b"]]")
+    assert lines == b"," + first + b"\n," + second + b"\n"
+    assert parsing.parse_rows(SPOT, lines).equals(expected(SPOT, [ROW, ROW]))
+
+
+@pytest.mark.parametrize("body", [b"[]", b"[ ]", b"[]\n"])
+def test_a_response_without_rows_has_no_lines(body: bytes) -> None:
+    assert parsing.csv_rows(body) == b""
+    assert parsing.count_rows(b"") == 0
+    assert parsing.parse_rows(COINM, b"").schema == columns(COINM)
+
+
+def test_lines_of_several_pages_are_one_table() -> None:
+    lines = parsing.csv_rows(body_of([ROW])) + parsing.csv_rows(body_of([row_at(OPEN_TIME + MINUTE)]))
+    assert parsing.parse_rows(USDM, lines).equals(expected(USDM, [ROW, row_at(OPEN_TIME + MINUTE)]))
+
+
+@pytest.mark.parametrize("field_count", [11, 13])
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_a_row_must_have_twelve_fields(field_count: int, separators: tuple[str, str]) -> None:
+    row = [*ROW, "0"][:field_count]
+    with pytest.raises(ValueError, match="12 fields"):
+        parsing.csv_rows(json.dumps([ROW, row], separators=separators).encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[[",
+        b"]]",
+        b"[[]",
+        b"[" + LINE + b"]",
+        b"[[" + LINE + b"]",
+        b"[" + LINE + b"]]",
+        b"[[" + LINE + b"],",
+        b'{"code": -1121, "msg": "Invalid symbol."}',
+        b'"' + LINE + b'"',
+        b"[" * 100_000 + b" ",
+    ],
+)
+def test_a_body_that_is_not_a_list_of_rows_has_no_lines(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"JSON|rows"):
+        parsing.csv_rows(body)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        True,
+        False,
+        None,
+        [],
+        {},
+        "",
+        "dear",
+        "1,5",
+        "1 5",
+        " 1.5",
+        "1.5 ",
+        "1\n5",
+        "1\u00a05",
+        "\u0661",
+        "\x7f1",
+        '"1.5"',
+    ],
+)
+def test_a_field_that_is_not_a_plain_number_is_refused(odd: Any) -> None:
+    row = [*ROW[:4], odd, *ROW[5:]]
+    with pytest.raises(ValueError, match="field"):
+        parsing.parse_rows(SPOT, parsing.csv_rows(json.dumps([row], indent=1).encode()))
+
+
+@pytest.mark.parametrize("position", range(11))
+def test_no_column_may_be_empty_but_the_unused_last_field_may_be_anything(position: int) -> None:
+    lines = [b"", *LINE.split(b",")]
+    lines[position + 1] = b""
+    with pytest.raises(ValueError, match="empty"):
+        parsing.parse_rows(SPOT, b",".join(lines) + b"\n")
+    unused = b"," + LINE[:-1] + b"anything\n"
+    assert parsing.parse_rows(SPOT, unused).equals(expected(SPOT, [ROW]))
+
+
+# Files of the archive
+
+
+@pytest.mark.parametrize("market", [SPOT, USDM, COINM])
+@pytest.mark.parametrize("header", [b"", HEADER + b"\n"])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_an_archive_file_is_the_same_table_with_and_without_a_header(market: Market, header: bytes, end: bytes) -> None:
+    following = row_at(OPEN_TIME + MINUTE)
+    text = header + LINE + b"\n" + ",".join(map(str, following)).encode() + end
+    assert parsing.parse_archive(market, text).equals(expected(market, [ROW, following]))
+
+
+@pytest.mark.parametrize("text", [b"", HEADER, HEADER + b"\n"])
+def test_an_archive_file_without_rows_is_an_empty_table(text: bytes) -> None:
+    table = parsing.parse_archive(COINM, text)
+    assert (table.height, table.schema) == (0, columns(COINM))
+
+
+def test_microseconds_of_an_archive_file_become_milliseconds() -> None:
+    fields = [*ROW[:6], (OPEN_TIME + 60_000) * 1_000 - 1, *ROW[7:]]
+    fields[0] = OPEN_TIME * 1_000
+    text = ",".join(map(str, fields)).encode()
+    assert parsing.parse_archive(SPOT, text).equals(expected(SPOT, [ROW]))
+
+
+@pytest.mark.parametrize(("time", "read_as"), [(10**15 - 1, 10**15 - 1), (10**15, 10**12)])
+def test_a_time_of_sixteen_digits_counts_microseconds(time: int, read_as: int) -> None:
+    text = ",".join(map(str, [time, *ROW[1:6], time, *ROW[7:]])).encode()
+    table = parsing.parse_archive(SPOT, text)
+    assert table["open_time"].to_physical().to_list() == [read_as]
+    assert table["close_time"].to_physical().to_list() == [read_as]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LINE + b",0", "line"),
+        (LINE.replace(b"1.5", b"dear", 1), "line"),
+        (LINE.replace(b"1.5", b'"1.5"', 1), "line"),
+        (LINE.replace(b"1.5", b"", 1), "empty"),
+        (LINE[:-2], "line"),  # too few fields
+        (LINE + b"\n" + LINE[:-2], "empty"),
+        (HEADER + b"\n" + HEADER, "line"),
+    ],
+)
+def test_an_archive_file_with_a_bad_line_is_refused(text: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parsing.parse_archive(SPOT, text)
+
+
+# The window that was requested
+
+
+def test_a_window_includes_its_start_and_excludes_its_end() -> None:
+    table = frame(OPEN_TIME, OPEN_TIME + MINUTE)
+    parsing.check_window(table, MINUTES, OPEN_TIME, OPEN_TIME + MINUTE + 1)
+    with pytest.raises(ValueError, match="window"):
+        parsing.check_window(table, MINUTES, OPEN_TIME, OPEN_TIME + MINUTE)
+    with pytest.raises(ValueError, match="window"):
+        parsing.check_window(table, MINUTES, OPEN_TIME + 1, OPEN_TIME + HOUR)
+
+
+def test_a_single_candle_and_no_candle_are_checked_as_well() -> None:
+    parsing.check_window(frame(), MINUTES, 0, 0)
+    parsing.check_window(frame(OPEN_TIME), MINUTES, OPEN_TIME, OPEN_TIME + 1)
+    with pytest.raises(ValueError, match="window"):
+        parsing.check_window(frame(OPEN_TIME), MINUTES, OPEN_TIME + 1, OPEN_TIME + MINUTE)
+    with pytest.raises(ValueError, match="grid of 1m"):
+        parsing.check_window(frame(OPEN_TIME + 1), MINUTES, OPEN_TIME, OPEN_TIME + MINUTE)
+
+
+@pytest.mark.parametrize("opens", [(0, 0), (0, 1, 1), (1, 0), (0, 2, 1, 3), (0, 1, 2, 0)])
+def test_candles_must_ascend(opens: tuple[int, ...]) -> None:
+    table = frame(*(OPEN_TIME + minute * MINUTE for minute in opens))
+    with pytest.raises(ValueError, match="out of order"):
+        parsing.check_window(table, MINUTES, OPEN_TIME, OPEN_TIME + HOUR)
+
+
+@pytest.mark.parametrize(
+    ("interval", "open_time", "is_on_grid"),
+    [
+        ("1m", OPEN_TIME + HOUR, True),
+        ("1h", OPEN_TIME + HOUR, True),
+        ("1h", OPEN_TIME + MINUTE, False),
+        ("1d", OPEN_TIME, True),
+        ("1d", OPEN_TIME + HOUR, False),
+        ("1w", OPEN_TIME - 2 * DAY, True),  # Monday, 30 December 2024
+        ("1w", OPEN_TIME, False),
+        # The grid of 3d differs from symbol to symbol, and months differ in length: the schema checks those.
+        ("3d", OPEN_TIME, True),
+        ("3d", OPEN_TIME + DAY, True),
+        ("3d", OPEN_TIME + 2 * DAY, True),
+        ("1mo", OPEN_TIME, True),
+    ],
+)
+def test_candles_must_open_on_the_grid_of_their_interval(interval: str, open_time: int, is_on_grid: bool) -> None:
+    window = (OPEN_TIME - 7 * DAY, OPEN_TIME + 7 * DAY)
+    if is_on_grid:
+        parsing.check_window(frame(open_time), parse_interval(interval), *window)
+    else:
+        with pytest.raises(ValueError, match=f"grid of {interval}"):
+            parsing.check_window(frame(open_time), parse_interval(interval), *window)
+
+
+def test_one_candle_off_the_grid_is_enough() -> None:
+    table = frame(OPEN_TIME, OPEN_TIME + MINUTE, OPEN_TIME + 2 * MINUTE + 1, OPEN_TIME + 3 * MINUTE)
+    with pytest.raises(ValueError, match="grid of 1m"):
+        parsing.check_window(table, MINUTES, OPEN_TIME, OPEN_TIME + HOUR)
