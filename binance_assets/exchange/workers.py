@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Final, TypeVar
 
 from binance_assets.exchange.errors import Cancelled, ExchangeError, NotSent
@@ -142,11 +142,10 @@ class WorkerPool:
     def _await(self, future: Future[Result]) -> Result:
         # A worker that hangs in a socket never sets its result, so the wait checks again and again for a closed pool.
         while not self.stop.is_set():
+            if not future.done() and not wait([future], _STOP_POLL_SECONDS).done:
+                continue
             try:
-                return future.result(_STOP_POLL_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    raise
+                return future.result()
             except BaseException:
                 if self.stop.is_set():
                     break  # an error after the pool was closed is only the way in which the task ended
