@@ -1,4 +1,4 @@
-"""Derived partitions: candles of a coarser interval, made from the file of the base series."""
+"""Derived partitions: candles of a coarser interval, computed from the file of the base series."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from binance_assets.storage.universe import Derived
 
 
 def derive_partition(lake: Lake, derived: Derived, partition: Partition) -> PartitionResult:
-    """Return a partition of a derived series, with the verdict of the base partition that it is made from.
+    """Return a partition of a derived series, with the verdict of the base partition.
 
     Args:
         lake: The lake that holds the base series.

@@ -236,7 +236,7 @@ def test_untrack_of_the_only_source_of_a_derived_series_is_refused(
     with pytest.raises(UniverseError) as raised:
         untrack(path, [parse_series(f"spot/A/{removed}")])
     assert str(path) in str(raised.value)
-    assert f"{orphans} of A would have no source without spot/A/{removed}" in str(raised.value)
+    assert f"{orphans} of A would have no base series without spot/A/{removed}" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert path.read_text() == before
 
