@@ -72,7 +72,7 @@ class Interval:
         return self.anchor + slot * self.step
 
     def phase(self, open_time: int) -> int:
-        """Return how long after the start of its slot a candle opens, ms: 0 on the common grid; ``open_time`` is ms UTC."""
+        """Return how far the candle of ``open_time`` (ms UTC) opens into its slot, ms: 0 on the common grid."""
         return open_time - self.slot_start(self.slot(open_time))
 
     def open_times(self, start: int, end: int, phase: int = 0) -> Sequence[int]:

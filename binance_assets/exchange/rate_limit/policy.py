@@ -58,7 +58,8 @@ def claimable(minute: Minute, share: float, weight: int) -> int:
     Other programs may use the IP too, and what they use while our calls are in flight is invisible. Two rules follow.
     At most half of the weight that the server has not counted yet is in flight, or one call alone. And if others were
     seen in this minute, the last part of the limit is spent one call at a time, so that exceeding it costs one 429 and
-    not one for each worker. Without other programs on the IP this costs some round trips at the end of a minute, and no weight.
+    not one for each worker. Without other programs on the IP this costs some round trips at the end of a minute, and no
+    weight.
 
     Args:
         minute: What is known of the minute.
