@@ -1,7 +1,10 @@
 """Binance candles you can trust, as Dagster assets: the public Python API.
 
 The names in ``__all__`` are public; everything else may change without notice. Each name is imported from its module on
-first use. So ``import binance_assets`` is fast and loads neither Polars, Pandera, nor Dagster.
+first use, so ``import binance_assets`` is fast and loads neither Polars, Pandera, nor Dagster.
+
+What belongs here: the list of public names, and the modules that more than one package uses or that Dagster loads.
+What does not: any other code; the docstring of each package says what belongs there.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:  # What type checkers see; _MODULES says the same for the interpreter, and a test compares the two.
+if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpreter, and a test compares the two.
     from binance_assets.definitions import candle_definitions
     from binance_assets.exchange.errors import Cancelled, ExchangeError
     from binance_assets.exchange.session import Exchange

@@ -1,7 +1,7 @@
 """Whether a process of this host still runs.
 
-Process numbers are reused, so a number alone does not identify a process; its start time does. Both are stored by
-other modules as plain strings (run tags, leases, names of temporary files).
+Process IDs are reused, so an ID alone does not identify a process; together with the start time it does. Run tags
+hold both; leases and names of temporary files hold only the ID, because they expire.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 import psutil
 
 # The boot time that Linux reports may differ by a second between two reads while the system clock is being adjusted.
-# A process number is never reused that fast.
+# A process ID is never reused that fast.
 _TOLERANCE_SECONDS: Final = 2
 
 
@@ -20,19 +20,19 @@ def is_alive(pid: int, started: str | None = None) -> bool:
     """Return whether the process ``pid`` runs on this host.
 
     Args:
-        pid: The process number. The system gives it to another process some time after the end of this one.
-        started: What :func:`process_start_time` returned while the process lived. None, an empty string or a string
-            that is no number means that the start time is unknown; then the number alone decides.
+        pid: The process ID. Some time after the process ends, the system gives its ID to another one.
+        started: What :func:`process_start_time` returned while the process lived. None, an empty string, or a
+            string that is not a number means that the start time is unknown; then the ID alone decides.
     """
     try:
         if not psutil.pid_exists(pid):
             return False
-    except OverflowError:  # larger than any process number
+    except OverflowError:  # larger than any process ID
         return False
     if not started or not started.isdigit():
         return True
-    now = process_start_time(pid)
-    return now is None or abs(int(now) - int(started)) <= _TOLERANCE_SECONDS * _ticks_per_second()
+    current = process_start_time(pid)
+    return current is None or abs(int(current) - int(started)) <= _TOLERANCE_SECONDS * _ticks_per_second()
 
 
 def process_start_time(pid: int) -> str | None:
@@ -44,10 +44,10 @@ def process_start_time(pid: int) -> str | None:
     """
     try:
         created = psutil.Process(pid).create_time()
-    except (psutil.Error, ValueError):  # no such process, no permission to ask, or not a process number
+    except (psutil.Error, ValueError):  # no such process, no permission to read it, or not a process ID
         return None
-    origin = psutil.boot_time() if psutil.LINUX else 0.0
-    return str(round((created - origin) * _ticks_per_second()))
+    zero = psutil.boot_time() if psutil.LINUX else 0.0
+    return str(round((created - zero) * _ticks_per_second()))
 
 
 def _ticks_per_second() -> int:

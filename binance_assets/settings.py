@@ -114,7 +114,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:
-    """Return the settings with ``values``, keyed by field or by environment variable.
+    """Return the settings with ``values``, keyed by field or by environment variable; the rest have their defaults.
 
     Raises:
         ConfigurationError: A value has the wrong type or is out of bounds; the message names the first such value.

@@ -1,4 +1,4 @@
-"""The table of candles: its columns, its schema, how responses become a table, how fine candles become coarse ones.
+"""The table of candles: its columns, its schema, the parsing of responses and files, and resampling.
 
 What belongs here: functions from bytes or tables to tables, and the Pandera schema of its rows.
 What does not: which candles a partition must have and whether to trust them (:mod:`binance_assets.completeness`), and

@@ -32,7 +32,7 @@ PRICES: Final = ("open", "high", "low", "close")
 
 @cache
 def columns(market: Market) -> dict[str, pl.DataType]:
-    """Return names and types of the table's columns, in the order of Binance's row fields."""
+    """Return the names and types of the columns of ``market``'s candle table, in the order of Binance's row fields."""
     volume, turnover, taker_volume, taker_turnover = market.value_columns
     names = ("open_time", *PRICES, volume, "close_time", turnover, "trades", taker_volume, taker_turnover)
     types: dict[str, pl.DataType] = {"open_time": TIME, "close_time": TIME, "trades": pl.Int64()}
@@ -40,5 +40,5 @@ def columns(market: Market) -> dict[str, pl.DataType]:
 
 
 def empty_candles(market: Market) -> pl.DataFrame:
-    """Return a table of candles without rows."""
+    """Return a table without rows, with the columns of ``market``."""
     return pl.DataFrame(schema=columns(market))

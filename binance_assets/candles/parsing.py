@@ -1,4 +1,4 @@
-"""Parsing of klines responses and archive files: bytes become a typed Polars frame, or the only error, ValueError."""
+"""Parsing of klines responses and archive files into typed Polars frames; the only error is ValueError."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from binance_assets.candles.columns import TIME, columns, empty_candles
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import ROW_FIELDS, Market
 
-# Names of the two fields of a line that are no columns of the table: the empty first one and Binance's unused last one.
+# Names of the fields of a line that are not columns of the table: the empty first one and Binance's unused last one.
 _EMPTY_FIELD, _UNUSED_FIELD = "empty", "unused"
 
 # Read as milliseconds, this is a date in the year 33658.
@@ -27,7 +27,8 @@ def csv_rows(body: bytes) -> bytes:
     """Return the rows of a klines response as lines of CSV, each with an empty first field and a line end.
 
     Polars reads a page as CSV in less than half the time of a JSON parser, reads many pages in one call, and does both
-    without the interpreter lock. A body that is not plain enough for that is parsed as JSON, which decides.
+    without the interpreter lock. Any body that is not in Binance's compact form is parsed as JSON, which decides
+    whether it is valid.
 
     Raises:
         ValueError: The body is not a list of rows of numbers.
@@ -111,7 +112,7 @@ def _csv_from_json(body: bytes) -> bytes:
 
 def _field(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ValueError("a field is neither a number nor a text")
+        raise ValueError("a field is neither a number nor a string")
     text = str(value)
     if not text.isascii() or not text.isprintable() or "," in text or " " in text:
         raise ValueError(_NOT_A_NUMBER)
@@ -122,7 +123,7 @@ def check_window(frame: pl.DataFrame, interval: Interval, start: int, end: int) 
     """Check that a table holds only candles of the requested window.
 
     Args:
-        frame: Candles of one page, or of several consecutive ones.
+        frame: Candles of one page, or of several consecutive ones, with the columns of a market.
         interval: The requested interval.
         start: First requested open time, ms UTC.
         end: End of the window, ms UTC, excluded.

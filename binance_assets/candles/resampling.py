@@ -1,4 +1,4 @@
-"""Resampling: coarse candles made from finer ones, as Binance itself makes them."""
+"""Resampling: coarse candles computed from finer ones, as Binance itself computes them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import polars as pl
 
 from binance_assets.candles.columns import columns
 from binance_assets.model.intervals import Interval
-from binance_assets.model.markets import Market
+from binance_assets.model.markets import AMOUNT_DECIMALS, Market
 
-_EXACT: Final = pl.Decimal(38, 8)  # no amount from Binance has more than 8 decimals
+_EXACT: Final = pl.Decimal(38, AMOUNT_DECIMALS)
 
 
 def resample(market: Market, candles: pl.DataFrame, interval: Interval) -> pl.DataFrame:
     """Return the candles of ``interval`` that finer candles add up to.
 
     Prices come from the candles with trades. A candle without trades repeats the last close, and Binance uses its
-    prices only if the whole coarse candle has no trades. A coarse candle ends with the last fine candle in it, so a
-    stop of the exchange cuts it short as it does on Binance. Where every fine candle is missing, so is the coarse one.
+    prices only if the whole coarse candle has no trades. A coarse candle ends with the last fine candle in it, so an
+    outage cuts it short, as on Binance. If all fine candles of a coarse one are missing, it is missing too.
 
     Args:
         market: The market of the candles, which names the columns.
@@ -51,5 +51,5 @@ def resample(market: Market, candles: pl.DataFrame, interval: Interval) -> pl.Da
 
 def _from_traded(price: str, pick: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:
     """Return the ``price`` that ``pick`` selects from the candles with trades, or from all if none has trades."""
-    every = pl.col(price)
-    return pl.coalesce(pick(every.filter(pl.col("trades") > 0)), pick(every))
+    prices = pl.col(price)
+    return pl.coalesce(pick(prices.filter(pl.col("trades") > 0)), pick(prices))

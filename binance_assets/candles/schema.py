@@ -25,7 +25,7 @@ class _Rule:
 
     Attributes:
         column: The column that it is about.
-        message: What must be true of that column, as the end of a sentence.
+        message: What must be true of that column, as the end of a sentence that begins with its name.
         holds: True in rows that follow the rule.
     """
 
@@ -51,7 +51,7 @@ def candle_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
 
 @cache
 def quick_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
-    """Return the same rules as one check: ten times as fast, but it says only that a rule is broken, not which."""
+    """Return a schema with the same rules as one check: ten times as fast, but without the name of the broken rule."""
     is_filled = [pl.col(name).is_not_null() for name in columns(market)]
     every_rule = pl.all_horizontal([*is_filled, *(rule.holds for rule in _rules(market, interval))])
     check = pa.Check(_all_true(every_rule), name="every rule holds", ignore_na=False)
@@ -59,12 +59,12 @@ def quick_schema(market: Market, interval: Interval) -> pa.DataFrameSchema:
 
 
 def _schema(market: Market, interval: Interval, checks: list[pa.Check], nullable: bool) -> pa.DataFrameSchema:
-    described = {
+    described_columns = {
         name: pa.Column(dtype, nullable=nullable, description=DESCRIPTIONS[name])
         for name, dtype in columns(market).items()
     }
     return pa.DataFrameSchema(
-        described, checks=checks, strict=True, ordered=True, name=f"{market.name}_{interval.name}"
+        described_columns, checks=checks, strict=True, ordered=True, name=f"{market.name}_{interval.name}"
     )
 
 

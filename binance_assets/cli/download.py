@@ -152,9 +152,9 @@ def _run(
     outcomes, complete = {}, not failures
     for plan in plans:
         refused = view.refused.get(plan.series, [])
-        present = sum(1 for partition in plan.asked if lake.stored(plan.series, partition))
+        present = sum(1 for partition in plan.requested if lake.stored(plan.series, partition))
         outcomes[str(plan.series)] = outcome_of(plan, present, refused, view.metrics.get(plan.series))
-        complete &= present == len(plan.asked) and not refused
+        complete &= present == len(plan.requested) and not refused
     print_outcomes(outcomes, view.refused, as_json)
     for failure in failures:
         click.echo(f"error: {failure}", err=True)

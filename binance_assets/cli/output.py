@@ -69,7 +69,7 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
     for plan in plans:
         values = _plan_values(plan, sources[plan.series])
         values |= {"days_missing": len(plan.missing)}
-        first, last = (plan.asked[0].key, plan.asked[-1].key) if plan.asked else ("-", "-")
+        first, last = (plan.requested[0].key, plan.requested[-1].key) if plan.requested else ("-", "-")
         table.add_row(str(plan.series), first, last, *(f"{value:,}" for value in values.values()))
     print_table(table)
 
@@ -78,7 +78,7 @@ def _plan_values(plan: DownloadPlan, source: Source) -> dict[str, Any]:
     """Return a plan in the shape that ``--dry-run --json`` prints."""
     forecast = plan.forecast(source)
     return {
-        "days_asked": len(plan.asked),
+        "days_asked": len(plan.requested),
         "days_present": len(plan.present),
         "days_missing": [partition.key for partition in plan.missing],
         "requests": forecast.requests,
@@ -99,7 +99,7 @@ def outcome_of(
         metrics: Figures of the run; None if nothing had to be fetched.
     """
     return {
-        "days_asked": len(plan.asked),
+        "days_asked": len(plan.requested),
         "days_present": present,
         "refused": [
             {

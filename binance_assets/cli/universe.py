@@ -54,7 +54,7 @@ def series_command() -> None:
     settings = read_settings(os.environ)
     universe = read_universe(settings.universe)
     lake = Lake(settings.lake)
-    notes = {derived.series: f"  derived from {derived.source.interval}" for derived in universe.derived}
+    notes = {derived.series: f"  derived from {derived.base.interval}" for derived in universe.derived}
     for series in (*universe.series, *notes):
         keys = lake.keys(series)
         stored = f"{len(keys):>6} partitions, {keys[0]} to {keys[-1]}" if keys else "no partitions yet"

@@ -15,12 +15,11 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.model.markets import Market
+from binance_assets.model.markets import AMOUNT_DECIMALS, Market
 from binance_assets.model.timestamps import DAY
 
-# Binance reports amounts with at most eight decimals. The rounding error of a sum of floats is far below the relative
-# tolerance.
-_HALF_A_UNIT: Final = 0.5e-8
+_HALF_A_UNIT: Final = 0.5 * 10**-AMOUNT_DECIMALS  # half of the last decimal that Binance reports
+# The rounding error of a sum of floats is far below this.
 _RELATIVE_TOLERANCE: Final = 1e-12
 
 
@@ -40,11 +39,11 @@ class Totals:
 
 
 class ControlTotals:
-    """The ``1d`` candles of a symbol, as far as they are known.
+    """The ``1d`` candles of a symbol, as far as they are known, and their totals.
 
     Args:
         market: The market.
-        daily: Candles of ``1d``, ascending; None if there are none.
+        daily: Candles of ``1d``, ascending, with the columns of the market; None for no candles.
     """
 
     def __init__(self, market: Market, daily: pl.DataFrame | None = None) -> None:
@@ -57,7 +56,7 @@ class ControlTotals:
         return day in self._days
 
     def covers(self, start: int, end: int) -> bool:
-        """Return whether there is a candle for every day from ``start`` to ``end`` (ms UTC, excluded)."""
+        """Return whether a candle opens on every day in ``[start, end)``, ms UTC."""
         return all(day in self._days for day in range(start, end, DAY))
 
     def extends_to(self, day: int) -> bool:
@@ -75,7 +74,7 @@ class ControlTotals:
         return max(self._days, default=None)
 
     def totals_for(self, start: int, end: int, includes_first_trade: bool = False) -> Totals | None:
-        """Return what was traded from ``start`` to ``end``; None if the candle of one of these days is unknown.
+        """Return what was traded from ``start`` to ``end``; None if the candle of any of these days is unknown.
 
         Args:
             start: First day, ms UTC.
@@ -93,14 +92,14 @@ class ControlTotals:
 
 
 def totals_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Totals]:
-    """Return the totals of a table of candles, by the day in which they open, ms UTC."""
+    """Return the totals of a table of candles (in any order), by the day in which they open, ms UTC."""
     day = pl.col("open_time").to_physical() // DAY * DAY
     summed = candles.group_by(day.alias("day")).agg(pl.col("trades", *market.value_columns).sum(), pl.len())
     return {row[0]: Totals(row[1], row[2:-1], row[-1]) for row in summed.iter_rows()}
 
 
 def combine(days: Mapping[int, Totals], start: int, end: int) -> Totals:
-    """Return the sum of the days from ``start`` to ``end`` (ms UTC, excluded); absent days add nothing."""
+    """Return the sum of the days in ``[start, end)``, ms UTC; days without totals add nothing."""
     chosen = [days[day] for day in range(start, end, DAY) if day in days]
     if len(chosen) == 1:
         return chosen[0]
@@ -118,14 +117,14 @@ def discrepancy(market: Market, actual: Totals, control: Totals) -> str | None:
 
     Args:
         market: The market.
-        actual: The sum of the candles.
-        control: What the exchange's own candle says.
+        actual: The totals of the candles.
+        control: The control totals, from the exchange's own ``1d`` candles.
     """
     if actual.trades != control.trades:
         return f"{actual.trades:,} trades of {control.trades:,}"
     _, turnover, _, taker_turnover = market.value_columns
-    for name, ours, theirs in zip(market.value_columns, actual.amounts, control.amounts, strict=True):
+    for name, amount, expected in zip(market.value_columns, actual.amounts, control.amounts, strict=True):
         roundings = max(1, actual.candles) if name in (turnover, taker_turnover) else 1
-        if abs(ours - theirs) > max(roundings * _HALF_A_UNIT, _RELATIVE_TOLERANCE * abs(theirs)):
-            return f"{name} {ours:,.8f} of {theirs:,.8f}"  # Binance counts to eight decimals
+        if abs(amount - expected) > max(roundings * _HALF_A_UNIT, _RELATIVE_TOLERANCE * abs(expected)):
+            return f"{name} {amount:,.{AMOUNT_DECIMALS}f} of {expected:,.{AMOUNT_DECIMALS}f}"
     return None

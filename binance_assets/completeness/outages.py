@@ -1,21 +1,21 @@
 """The known outages of whole markets of Binance, from the table ``known_outages.csv`` beside this module.
 
-The table only names outages that the control totals have proved; it never proves one. Its stops and resumes (UTC; the
-minute of the stop may have a candle, cut short at ``last_candle``) were the same on eight spot symbols, in rows
-recorded from the API and in files of the archive, 2017 to 2026. Binance publishes no such list.
+The table only names outages that the control totals have proved; it never proves one. The times at which trading
+stopped and resumed (UTC) were the same on eight spot symbols, in rows recorded from the API and in files of the
+archive, 2017 to 2026. The minute of the stop may have a candle, cut short at ``last_candle``. Binance publishes no such
+list.
 """
 
 from __future__ import annotations
 
 import csv
-import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from binance_assets.model.markets import Market
-from binance_assets.model.timestamps import SECOND, to_text
+from binance_assets.model.timestamps import from_iso, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ def known_outages() -> tuple[Outage, ...]:
     """Return the known outages of all markets, ascending."""
     text = files("binance_assets.completeness").joinpath("known_outages.csv").read_text(encoding="utf-8")
     return tuple(
-        Outage(row["market"], _ms(row["stop"]), _ms(row["resume"])) for row in csv.DictReader(text.splitlines())
+        Outage(row["market"], from_iso(row["stop"]), from_iso(row["resume"]))
+        for row in csv.DictReader(text.splitlines())
     )
 
 
@@ -59,7 +60,3 @@ def outages_within(market: Market, spans: Sequence[tuple[int, int]]) -> list[Out
         for outage in known_outages()
         if outage.market == market.name and any(start < outage.resume and outage.stop < end for start, end in spans)
     ]
-
-
-def _ms(text: str) -> int:
-    return int(dt.datetime.fromisoformat(text).timestamp()) * SECOND

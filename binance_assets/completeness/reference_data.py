@@ -14,7 +14,8 @@ class TradingSpan:
     Attributes:
         first: Open time of the first candle, ms UTC; None if it is known to be before the validated partitions, or
             unknown.
-        end: When the last candle closed and trading ended, ms UTC; None while the symbol is traded.
+        end: When the last candle closed and trading ended, ms UTC; None while the symbol is traded, or if the end is
+            unknown or not needed.
         first_unknown_because: Why the first candle is unknown although it matters; None otherwise.
     """
 
@@ -28,7 +29,7 @@ class ReferenceData:
     """What a partition is validated against, besides its own candles.
 
     Attributes:
-        now: The server time at which a candle must have closed to count as finished, ms UTC.
+        now: The server time by which a candle must have closed to count as finished, ms UTC.
         control_totals: The exchange's ``1d`` candles.
         trading_span: When the series begins and ends.
         strict: Whether partitions whose totals differ from the control totals are refused.

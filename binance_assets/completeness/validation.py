@@ -33,11 +33,12 @@ def validate_partitions(
     reference: ReferenceData,
     provenance: Provenance = REST,
 ) -> list[PartitionResult]:
-    """Validate each of ``partitions`` by its part of ``candles``.
+    """Validate each of ``partitions``, using its rows of ``candles``.
 
     Args:
         series: The series.
-        candles: All candles that were received for the partitions; may hold candles of other partitions.
+        candles: All candles that were received for the partitions, with the columns of
+            :func:`binance_assets.candles.columns.columns`; may hold candles of other partitions.
         partitions: The partitions, ascending.
         reference: What they are validated against.
         provenance: Where the candles came from.
@@ -62,22 +63,22 @@ def validate_partitions(
 
 
 def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> Iterator[pl.DataFrame]:
-    """Yield the part of each partition, from a table that is sorted by open time."""
+    """Yield the rows of each partition, from a table that is sorted by open time."""
     opens = candles["open_time"].to_physical()
-    firsts = opens.search_sorted(pl.Series([partition.start for partition in partitions]))
-    lasts = opens.search_sorted(pl.Series([partition.end for partition in partitions]))
-    for first, last in zip(firsts, lasts, strict=True):
-        yield candles.slice(first, last - first)
+    starts = opens.search_sorted(pl.Series([partition.start for partition in partitions]))
+    ends = opens.search_sorted(pl.Series([partition.end for partition in partitions]))
+    for start, end in zip(starts, ends, strict=True):
+        yield candles.slice(start, end - start)
 
 
 def _partition_rows(candles: pl.DataFrame, partition: Partition) -> pl.DataFrame:
-    """Return the rows that belong to the partition, from a table in any order."""
+    """Return the rows of one partition, from a table in any order."""
     open_time = pl.col("open_time").to_physical()
     return candles.filter((open_time >= partition.start) & (open_time < partition.end))
 
 
 def schema_errors(series: Series, candles: pl.DataFrame) -> str | None:
-    """Return which rules of the schema the table breaks, all of them in one line; None if it breaks none."""
+    """Return which rules of the schema the table breaks, in one line; None if it breaks none."""
     if candles.is_empty():
         return None
     try:
@@ -214,8 +215,9 @@ def _unproved_edge(
 ) -> tuple[Verdict, str] | None:
     """Return verdict and reason if a gap lies at an edge of the partition and the totals cannot prove it; else None.
 
-    At the end: totals that stop growing where the candles stop agree with them whatever was traded, because the
-    exchange may not serve the whole day yet. At the start: before the first candle of a series nothing can be missing.
+    At the end: the exchange may not serve the whole day yet. Then its ``1d`` candle stops growing where the candles
+    stop, and the totals agree whatever was traded afterwards. At the start: nothing can be missing before the first
+    candle of a series, so that candle must be known.
     """
     control_totals, trading_span = reference.control_totals, reference.trading_span
     reaches_end = missing[-1][1] >= partition.end
@@ -230,6 +232,7 @@ def _unproved_edge(
 
 
 def _whole(partition: Partition, trading_span: TradingSpan) -> Verdict:
+    """Return the verdict of a partition without gaps and without a discrepancy."""
     if _begins_in(trading_span, partition):
         return "listing"
     return "delisted" if _ends_in(trading_span, partition) else "complete"

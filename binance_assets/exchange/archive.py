@@ -1,6 +1,7 @@
 """The public archive of one market: files fetched in parallel, verified by their SHA-256, unpacked in memory.
 
-The archive costs no request weight. Whatever goes wrong with a file becomes one of the named errors, file by file.
+The archive costs no request weight. An error of a file becomes one of the named errors and takes the place of that
+file only.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Result = TypeVar("Result")
 
 _SIDECAR: Final = re.compile(r"([0-9a-f]{64})  (\S+)\s*")
 
-# A month of 1m is two megabytes as a zip and four as a table: enough to fill the network, and little in memory.
+# A month of 1m is two megabytes as a zip and four as a table: 16 of them fill the network, but take little memory.
 _MOST_WORKERS: Final = 16
 
 
@@ -63,9 +64,9 @@ class Archive:
 
     Args:
         market: The market.
-        settings: Host, timeouts, workers.
+        settings: Host, timeouts, number of workers.
         on_request: Called before each request for a file, with the series of the file.
-        retrier: How to repeat failed requests; None waits in real time between two attempts.
+        retrier: How to retry failed requests; None waits in real time between two attempts.
 
     Attributes:
         market: The market.
@@ -92,7 +93,7 @@ class Archive:
 
     @property
     def workers(self) -> int:
-        """Files that may be under way at once; 1 before the first file."""
+        """Files that may be in flight at once; 1 before the first file."""
         return self._pool.workers
 
     def stream(
@@ -100,7 +101,7 @@ class Archive:
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
         """Fetch ``files`` in parallel and yield each with what ``read`` returned for it, in their order.
 
-        Memory holds only the files that are under way.
+        Memory holds only the files in flight and those waiting to be used.
 
         Args:
             files: What to fetch.
@@ -129,7 +130,7 @@ class Archive:
             try:
                 return self._retrier.call_with_retries(lambda: request(file), self._pool.stop)
             except NoConnection as error:
-                self._circuit_open = error  # there are other sources; the next files need not find out again
+                self._circuit_open = error  # other files would fail as well, and there is another source
                 raise
 
         return self._pool.stream(files, request_with_retries, lambda: self._most_workers)
@@ -147,7 +148,7 @@ class Archive:
         headers: Mapping[str, str]
         try:
             headers = self._client.get("/", {}).headers
-        except (RefusedRequest, Blocked) as error:  # a response as well, and its headers are all that is needed
+        except (RefusedRequest, Blocked) as error:  # also a response, and only its headers are needed
             headers = error.headers
         self.venue = "sandbox" if SANDBOX_HEADER in headers else "binance"
         try:
@@ -156,7 +157,7 @@ class Archive:
             raise UnexpectedResponse("the archive's response has no valid Date header", self._client.url) from None
 
     def close(self) -> None:
-        """Stop everything under way."""
+        """Stop all work: waits end, and requests in flight are abandoned."""
         self._pool.close()
         self._client.close()
 
@@ -175,11 +176,11 @@ class Archive:
 
     def _checksum(self, file: ArchiveFile) -> str:
         response = self._get(file, file.path + ".CHECKSUM")
-        found = _SIDECAR.fullmatch(response.body.decode("utf-8", "replace"))
-        if found is None or found[2] != file.name:
+        match = _SIDECAR.fullmatch(response.body.decode("utf-8", "replace"))
+        if match is None or match[2] != file.name:
             reason = f"{file.name}.CHECKSUM from the archive does not hold the SHA-256 of that file"
             raise UnexpectedResponse(reason, response.request, 200)
-        return found[1]
+        return match[1]
 
     def _get(self, file: ArchiveFile, path: str) -> HttpResponse:
         if self._circuit_open is not None:

@@ -1,4 +1,4 @@
-"""Plans which files of the public archive to fetch for a range, and when they are cheaper than REST. Pure arithmetic.
+"""Planning of archive files: which ones to fetch for a range, and when they are cheaper than REST. Pure arithmetic.
 
     data/<market>/<daily|monthly>/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip, and the same path with .CHECKSUM appended
 
@@ -23,10 +23,10 @@ from binance_assets.model.timestamps import DAY, to_date, to_ms
 REQUESTS_PER_FILE: Final = 2
 """The zip and its checksum."""
 
-# If REST is a source too, younger days are left to it: their files may not exist yet, or be cut short.
+# If REST is a source too, younger partitions are fetched by REST: their files may not exist yet, or be cut short.
 _YOUNGEST_DAY_MS: Final = 2 * DAY
 _YOUNGEST_MONTH_MS: Final = 3 * DAY
-# A file is read as a whole, so a file with more candles (a month of 1s) is not fetched; the files of its days are.
+# A file is read as a whole. So instead of a file with more candles (a month of 1s), the files of its days are fetched.
 _MOST_ROWS: Final = 90_000
 _MONTH: Final = 31 * DAY
 
@@ -49,7 +49,11 @@ class ArchiveFile:
 
     @classmethod
     def named(cls, series: Series, name: str) -> ArchiveFile:
-        """Return the file of ``series`` that is called ``name``, in the spelling of :attr:`name`."""
+        """Return the file of ``series`` that is called ``name``, such as ``BTCUSDT-1m-2024-01.zip``.
+
+        Raises:
+            ValueError: The name is not that of a file of this series.
+        """
         date = name.removeprefix(f"{series.symbol}-{series.interval.name}-").removesuffix(".zip")
         first = dt.date.fromisoformat(date if len(date) > len("2024-01") else f"{date}-01")
         end = first + dt.timedelta(days=1) if len(date) > len("2024-01") else next_month(first)
@@ -106,7 +110,7 @@ def monthly_files(series: Series, partitions: Sequence[Partition], now: int) -> 
 
 
 def cheaper_files(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
-    """Return the files that bring some of ``partitions`` in fewer requests than REST; at most one for each partition.
+    """Return the files that hold some of ``partitions`` in fewer requests than REST; at most one for each partition.
 
     The partitions of a month come from one monthly file if it exists and is cheaper; otherwise each daily file is
     compared with REST by itself.
@@ -117,9 +121,9 @@ def cheaper_files(series: Series, partitions: Sequence[Partition], now: int) -> 
         now: The server's time, ms UTC.
     """
     months = [file for file in monthly_files(series, partitions, now) if _is_cheaper(file)]
-    held = {partition for file in months for partition in file.partitions}
-    rest = [partition for partition in partitions if partition not in held]
-    days = [file for file in daily_files(series, rest, now, _YOUNGEST_DAY_MS) if _is_cheaper(file)]
+    covered = {partition for file in months for partition in file.partitions}
+    remaining = [partition for partition in partitions if partition not in covered]
+    days = [file for file in daily_files(series, remaining, now, _YOUNGEST_DAY_MS) if _is_cheaper(file)]
     return sorted([*months, *days], key=lambda file: file.start)
 
 
@@ -127,9 +131,9 @@ def all_files(series: Series, partitions: Sequence[Partition], now: int) -> list
     """Return the fewest files that hold ``partitions``, as far as the archive may have them by ``now``, ms UTC."""
     multi_day = series.interval.is_multi_day
     months = [file for file in monthly_files(series, partitions, now) if multi_day or len(file.partitions) > 1]
-    held = {partition for file in months for partition in file.partitions}
-    rest = [partition for partition in partitions if partition not in held]
-    return sorted([*months, *daily_files(series, rest, now)], key=lambda file: file.start)
+    covered = {partition for file in months for partition in file.partitions}
+    remaining = [partition for partition in partitions if partition not in covered]
+    return sorted([*months, *daily_files(series, remaining, now)], key=lambda file: file.start)
 
 
 def daily_files_only(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:

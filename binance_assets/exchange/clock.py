@@ -1,4 +1,4 @@
-"""The exchange's clock, as well as it can be known from here."""
+"""The exchange's clock, estimated from its responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 class ServerClock:
     """The server's time, carried forward by this machine's monotonic clock.
 
-    A wrong wall clock on this machine does no harm, because it is never read.
+    It never reads this machine's wall clock, which may be wrong.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class ServerClock:
             sent: ``time.monotonic()`` when the request was sent, seconds.
             received: ``time.monotonic()`` when the response was complete, seconds.
         """
-        error_ms = (received - sent) / 2 * 1_000 + 1  # a millisecond for the rounding of the response
+        error_ms = (received - sent) / 2 * 1_000 + 1  # the response is rounded to a millisecond
         self._reading = (server_ms - (sent + received) / 2 * 1_000, error_ms, received)
 
     def assume(self, server_ms: float, error_ms: float) -> None:
@@ -48,12 +48,12 @@ class ServerClock:
 
     @property
     def error_ms(self) -> float:
-        """How far off the clock may be, ms: half a round trip of the last synchronization."""
+        """How far off the clock may be, ms: half the round trip of the last synchronization, or what was assumed."""
         return self._reading[1] if self._reading else 0.0
 
     @property
     def known(self) -> bool:
-        """Whether the server's time is known, if only from a cached offset."""
+        """Whether the server's time is known, from a response or from a cached offset."""
         return self._reading is not None
 
     @property

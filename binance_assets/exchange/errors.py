@@ -1,11 +1,11 @@
-"""Every error that a request can end with, and the policy that follows from it.
+"""Every error that a request can end with, and the policy for each.
 
 Each class names one case and carries its :class:`Policy`: how often to try, how long to wait, and the verdict of a
-partition that cannot be fetched because of it. This module is the only place for these decisions::
+partition that cannot be fetched because of this error. This module is the only place for these decisions::
 
     Exception
-    ├── Cancelled                   the run was stopped while it waited; says nothing about the exchange
-    └── ExchangeError               a request that brought no candles
+    ├── Cancelled                   the run was stopped while it waited; not an error of the exchange
+    └── ExchangeError               a request that failed
         ├── NoConnection            no response: refused, reset, unknown host
         ├── TimedOut                no response: a timeout of the settings passed
         ├── BrokenResponse          the body ended early
@@ -24,7 +24,7 @@ partition that cannot be fetched because of it. This module is the only place fo
         └── NotSent                 given up without sending, after an earlier error
 
 Sources: the error lists of Binance's spot and futures documentation, and recorded responses. A 403 page is HTML, a
-503 may lack its code, and a 451 has code 0; so nothing about a body is taken for granted.
+503 may lack its code, and a 451 has code 0, so this module assumes nothing about a body.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What follows from an error.
+    """What to do after an error.
 
     Attributes:
-        attempts: How often a request is tried in total before the error stands.
+        attempts: How often a request is tried in total before the error is final.
         first_delay: Seconds before the second attempt; the delay doubles with every further attempt.
         ends_run: Whether no other request of the run can succeed.
         verdict: Verdict of a partition that cannot be fetched because of this error.
@@ -60,7 +60,7 @@ class Policy:
 
 
 class ExchangeError(Exception):
-    """A request that brought no candles.
+    """A request that failed.
 
     Attributes:
         reason: What happened, in one line.
@@ -131,7 +131,7 @@ class Blocked(ExchangeError):
 class RateLimited(ExchangeError):
     """429: this IP has used more request weight than a minute allows."""
 
-    # Counted per request; after each 429 all workers wait for the next minute.
+    # Attempts of each request; after a 429 all workers wait for the next minute.
     policy = Policy(attempts=10, first_delay=0)
 
 
@@ -178,7 +178,7 @@ class ChecksumMismatch(ExchangeError):
 
 
 class BadFile(ExchangeError):
-    """A file of the archive that matches its SHA-256 and still does not hold what it should; most stay that way."""
+    """A file of the archive that matches its SHA-256 but holds something else; a second attempt seldom helps."""
 
     policy = Policy(attempts=2, verdict="invalid")
 
@@ -194,7 +194,7 @@ class NotSent(ExchangeError):
 
         Args:
             error: The earlier error.
-            request: The URL that would have been requested; None for that of the earlier error.
+            request: The URL that was not requested; None for that of the earlier error.
         """
         return cls(f"request not sent after an earlier error: {error}", request or error.request)
 
@@ -204,7 +204,7 @@ _UNKNOWN_SYMBOL: Final = -1121
 
 
 def error_for_response(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ExchangeError:
-    """Return the named error for a response with any status but 200.
+    """Return the error for a response with a status other than 200.
 
     Args:
         status: HTTP status.
@@ -225,8 +225,8 @@ def _classify(status: int, code: int | None, summary: str, request: str) -> tupl
         return RateLimited, f"this IP has used up its request weight: {summary}"
     if status == 451:
         other_host = f"set BINANCE_SPOT_URL={SPOT_ELSEWHERE}"
-        way_out = other_host if SPOT.api in request else "use another network"
-        return RestrictedLocation, f"Binance does not serve this location; {way_out}: {summary}"
+        remedy = other_host if SPOT.api in request else "use another network"
+        return RestrictedLocation, f"Binance does not serve this location; {remedy}: {summary}"
     if status == 403:
         return Blocked, f"the firewall in front of Binance blocks this IP; try again later: {summary}"
     if code == _UNKNOWN_SYMBOL:

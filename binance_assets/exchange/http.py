@@ -103,14 +103,14 @@ class HttpClient:
     def _error_without_response(self, error: Exception, target: str) -> ExchangeError:
         connect_timeout, read_timeout = self._timeouts
         if isinstance(error, requests.ConnectTimeout):
-            way_out = "check the network or raise BINANCE_ASSETS_CONNECT_TIMEOUT"
-            return TimedOut(f"{target}: no connection within {connect_timeout:g} s; {way_out}", target)
+            remedy = "check the network or raise BINANCE_ASSETS_CONNECT_TIMEOUT"
+            return TimedOut(f"{target}: no connection within {connect_timeout:g} s; {remedy}", target)
         if isinstance(error, (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)):
             return BrokenResponse(f"{target}: the response ended early", target)
-        # requests reports a silence in the middle of a body as a ConnectionError.
+        # The library reports a timeout in the middle of a body as a ConnectionError.
         if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
-            way_out = "check the network or raise BINANCE_ASSETS_READ_TIMEOUT"
-            return TimedOut(f"{target}: no data for {read_timeout:g} s; {way_out}", target)
+            remedy = "check the network or raise BINANCE_ASSETS_READ_TIMEOUT"
+            return TimedOut(f"{target}: no data for {read_timeout:g} s; {remedy}", target)
         return NoConnection(
             f"{target}: no connection ({_root_cause(error)}); check the network and BINANCE_*_URL", target
         )

@@ -1,4 +1,4 @@
-"""Plans the klines requests for a range of candles: the least weight first, then the fewest requests.
+"""Planning of klines requests for ranges of candles: the least weight first, then the fewest requests.
 
 Pure arithmetic. The weight of a page depends on its ``limit`` and does not grow evenly with it (see the table of
 markets), so the cheapest cover is searched rather than assumed: 1000 candles of a futures market are one page of 1000
@@ -18,8 +18,8 @@ from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market, PageSize
 from binance_assets.model.series import Series
 
-# The search for a mix of page sizes covers so many candles at the end of a contiguous range. Before them, only the size
-# with the cheapest rows can be part of a cheapest plan; the property tests check this by brute force.
+# The search for a mix of page sizes covers only this many candles at the end of a contiguous range. Before them, only
+# the size with the cheapest rows can be part of a cheapest plan; the property tests check this by brute force.
 _SEARCHED_ROWS: Final = 4_000
 
 
@@ -51,9 +51,9 @@ def klines_parameters(series: Series, window: Mapping[str, str | int]) -> dict[s
 
 
 def plan_pages(market: Market, interval: Interval, ranges: Iterable[tuple[int, int]]) -> list[Page]:
-    """Return the requests that bring every candle of ``ranges``, in order of time.
+    """Return the requests that fetch every candle of ``ranges``, in order of time.
 
-    A page may span the gap between two ranges if that is cheaper than two pages; it then brings unwanted candles
+    A page may span the gap between two ranges if that is cheaper than two pages; its response then has unwanted candles
     too.
 
     Args:
@@ -100,50 +100,50 @@ def _first_slot(interval: Interval, start: int) -> int:
     return slot if interval.has_symbol_phase or interval.slot_start(slot) == start else slot + 1
 
 
-def _join(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Merge ranges of slots that touch or overlap; drop empty ones."""
+def _join(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Merge ranges of slots, half-open and ascending, that touch or overlap; drop empty ones."""
     joined: list[tuple[int, int]] = []
-    for first, last in spans:
-        if first >= last:
+    for first, end in ranges:
+        if first >= end:
             continue
         if joined and first <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
         else:
-            joined.append((first, last))
+            joined.append((first, end))
     return joined
 
 
-def _cheapest_cover(spans: Sequence[tuple[int, int]], sizes: Sequence[PageSize]) -> list[tuple[int, PageSize]]:
-    """Return pages as (first slot, size) that cover every slot of ``spans``: the least weight, then the fewest pages.
+def _cheapest_cover(ranges: Sequence[tuple[int, int]], sizes: Sequence[PageSize]) -> list[tuple[int, PageSize]]:
+    """Return pages as (first slot, size) that cover every slot of ``ranges``: the least weight, then the fewest pages.
 
-    A shortest path: from each first uncovered slot, one step per page size leads to the next uncovered slot. Slots
+    A shortest path: from each first uncovered slot, one edge per page size leads to the next uncovered slot. Slots
     are visited from left to right, so the cheapest path to a slot is known when the slot is visited.
     """
-    if not spans:
+    if not ranges:
         return []
     best = max(sizes, key=lambda size: (size.rows / size.weight, size.rows))
-    ends = [last for _, last in spans]
+    ends = [end for _, end in ranges]
     # For each slot reached: the weight and number of the pages that lead there, and the last of these pages.
-    steps: dict[int, tuple[int, int, int, PageSize]] = {spans[0][0]: (0, 0, -1, best)}
-    reached = [spans[0][0]]
+    paths: dict[int, tuple[int, int, int, PageSize]] = {ranges[0][0]: (0, 0, -1, best)}
+    reached = [ranges[0][0]]
     finished = -1
     while reached:
         slot = heapq.heappop(reached)
-        weight, count, _, _ = steps[slot]
+        weight, count, _, _ = paths[slot]
         remaining = ends[bisect_right(ends, slot)] - slot
         for size in [best] if remaining > _SEARCHED_ROWS else sizes:
-            step = (weight + size.weight, count + 1, slot, size)
-            span = bisect_right(ends, slot + size.rows)
-            target = max(slot + size.rows, spans[span][0]) if span < len(spans) else finished
-            if target not in steps:
-                steps[target] = step
+            path = (weight + size.weight, count + 1, slot, size)
+            following = bisect_right(ends, slot + size.rows)
+            target = max(slot + size.rows, ranges[following][0]) if following < len(ranges) else finished
+            if target not in paths:
+                paths[target] = path
                 if target != finished:
                     heapq.heappush(reached, target)
-            elif step[:2] < steps[target][:2]:
-                steps[target] = step
+            elif path[:2] < paths[target][:2]:
+                paths[target] = path
     pages: list[tuple[int, PageSize]] = []
     slot = finished
-    while steps[slot][1]:
-        _, _, slot, size = steps[slot]
+    while paths[slot][1]:
+        _, _, slot, size = paths[slot]
         pages.append((slot, size))
     return pages[::-1]

@@ -1,4 +1,4 @@
-"""How often a failed request is repeated, and how long to wait in between."""
+"""How often a failed request is retried, and how long to wait in between."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from binance_assets.exchange.errors import Cancelled, ExchangeError
 Result = TypeVar("Result")
 
 Sleep = Callable[[float, threading.Event], bool]
-"""Waits for so many seconds; returns early, and True, if the event is set."""
+"""Waits for the given seconds; returns early, with True, if the event is set."""
 
 
 def sleep_unless_stopped(seconds: float, stop: threading.Event) -> bool:

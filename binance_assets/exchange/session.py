@@ -40,9 +40,9 @@ Result = TypeVar("Result")
 _CLOCK_AGE_SECONDS: Final = 600
 # How long to wait after an attempt to synchronize the clock before the next attempt.
 _RESYNC_SECONDS: Final = 60
-# How often a wait looks whether the exchange was closed.
+# How often a wait checks whether the exchange was closed.
 _STOP_POLL_SECONDS: Final = 0.1
-# How long an exchange whose time could not be had counts as unreachable.
+# How long the exchange counts as unreachable after a failed request for its time.
 _CIRCUIT_OPEN_SECONDS: Final = 60
 
 
@@ -51,15 +51,15 @@ class Exchange:
 
     Args:
         market: The market.
-        settings: Hosts, timeouts, workers, ledger.
+        settings: Hosts, timeouts, number of workers, ledger, share of the weight limit, patience with bans.
         series_in_run: How many series of the market the run fetches; the workers are sized for all of them.
-        retrier: How to repeat failed requests; None waits in real time between two attempts.
+        retrier: How to retry failed requests; None waits in real time between two attempts.
 
     Attributes:
         market: The market.
         series_in_run: How many series of the market the run fetches.
         archive: The market's public archive.
-        symbols: What the exchange knows of its symbols.
+        symbols: What the exchange knows about its symbols.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class Exchange:
 
         Raises:
             ExchangeError: The request for the time failed.
+            Cancelled: The exchange was closed.
         """
         self._ensure_clock()
         return int(self._clock.now())
@@ -112,6 +113,7 @@ class Exchange:
 
         Raises:
             ExchangeError: Neither the API nor the archive responded.
+            Cancelled: The exchange was closed.
         """
         try:
             self._ensure_clock()
@@ -127,19 +129,19 @@ class Exchange:
 
     @property
     def cached_venue(self) -> str | None:
-        """The venue that the API has named so far; None if it was not requested or did not respond."""
+        """The venue as the API's last response for the time named it; None before the first one. Sends no request."""
         return self._venue
 
     @property
     def archive_matches_api(self) -> bool:
-        """Whether the archive can belong to the same exchange as the API: Binance's archive is not the sandbox's."""
+        """Whether the archive can belong to the same venue as the API: Binance's archive is not the sandbox's."""
         return self._venue != "sandbox" or self._settings.archive_url != ARCHIVE_URL
 
     def weight_limit(self) -> int:
         """Return the request weight that an IP may use in a minute, from exchangeInfo at most a day old.
 
-        If exchangeInfo cannot be read, or not soon, the documented limit counts. The headers of the responses still
-        say what is used.
+        If exchangeInfo cannot be read soon enough, the documented limit applies. The used-weight headers of the
+        responses are obeyed in any case.
 
         Raises:
             ExchangeError: The request for the server's time failed.
@@ -177,16 +179,16 @@ class Exchange:
         except ExchangeError as error:  # without the server's time no weight can be acquired either
             yield from ((page, error) for page in pages)
             return
-        left = len(pages)
+        pages_left = len(pages)
 
         def fetch(page: Page) -> Result:
             return self._page(series, page, read, timed=True)
 
         def size() -> int:
-            return self._workers(left, pages[0].weight)
+            return self._workers(pages_left, pages[0].weight)
 
         for outcome in self._pool.stream(pages, fetch, size):
-            left -= 1
+            pages_left -= 1
             yield outcome
 
     def klines(self, series: Series, page: Page, read: Callable[[Page, bytes], Result]) -> Result:
@@ -232,11 +234,11 @@ class Exchange:
         return self._usage.metrics(max(self._pool.workers, self.archive.workers))
 
     def drain_usage(self, series: Series) -> Usage:
-        """Return what was used for ``series`` since the last call; see :meth:`UsageRecorder.drain`."""
+        """Return what was used for ``series`` since the last call, see :meth:`UsageRecorder.drain`."""
         return self._usage.drain(series)
 
     def close(self) -> None:
-        """Stop everything under way: waits end, requests in flight are abandoned."""
+        """Stop all work: waits end, and requests in flight are abandoned."""
         self._pool.close()
         self.archive.close()
         self._client.close()
@@ -281,14 +283,14 @@ class Exchange:
         if claimed:
             response, server_ms = self._send_metered("/time", {}, TIME_WEIGHT, _server_time, timed=False)
         else:
-            # The budget counts by the server's minutes, so the very first request cannot claim its weight before it
-            # is sent.
+            # The budget counts by the server's minutes, which are not known before this very first response. So its
+            # weight is recorded afterwards.
             self._budget.wait_for_block(self._pool.stop)
             self._usage.record_request(None, TIME_WEIGHT)
             response = self._get("/time", {})
             with _reading(response, "the server's time"):
                 _, server_ms = _server_time(response)
-        # Before the clock: a thread that sees a known clock may read the venue.
+        # Set before the clock, because a thread that sees a known clock may read the venue.
         self._venue = "sandbox" if response.from_sandbox else "binance"
         self._clock.sync(server_ms, response.sent, response.received)
         if not claimed:
@@ -296,7 +298,7 @@ class Exchange:
         self._budget.remember_clock()
 
     def _start_reading_limit(self) -> threading.Thread | None:
-        """Read the limit in a thread, unless it is known: exchangeInfo is large, and a warm-up need not wait for it."""
+        """Read the limit in a thread, unless it is known: exchangeInfo is large, and the warm-up does not need it."""
         self._ensure_clock()
         with self._requesting:
             idle = self._limit_reader is None or not self._limit_reader.is_alive()
@@ -323,7 +325,7 @@ class Exchange:
         weight: int,
         read: Callable[[HttpResponse], Result],
     ) -> Result:
-        """Send one request outside the stream; the caller returns at once when the exchange is closed."""
+        """Send one request outside a stream; raise :class:`Cancelled` as soon as the exchange is closed."""
         return self._pool.run(lambda: self._call(endpoint, parameters, weight, read))
 
     def _call(
@@ -337,7 +339,7 @@ class Exchange:
         """Send one request, with retries, and read its response.
 
         Args:
-            endpoint: Path behind that of the market's API.
+            endpoint: Path after the prefix of the market's API, such as ``/klines``.
             parameters: Query parameters.
             weight: Request weight of each attempt.
             read: Reads the response.
@@ -356,6 +358,7 @@ class Exchange:
         read: Callable[[HttpResponse], Result],
         timed: bool,
     ) -> Result:
+        """Send one request once, with its weight acquired before and recorded after; see :meth:`_call`."""
         self._budget.acquire(weight, self._pool.stop)
         self._usage.record_request(_owner(parameters), weight)
         sent, used = time.monotonic(), None
@@ -380,6 +383,7 @@ class Exchange:
             raise
 
     def _workers(self, pages_left: int, weight: int) -> int:
+        """Return how many workers to use for the remaining pages of the run, of ``weight`` each."""
         measured = self._usage.mean_round_trip
         round_trip = self._clock.error_ms * 2 / 1_000 if measured is None else measured
         affordable = self._budget.spendable_now() // weight
@@ -390,7 +394,7 @@ class Exchange:
 
 @contextmanager
 def _reading(response: HttpResponse, expected: str) -> Iterator[None]:
-    """Turn what goes wrong while a response is read into :class:`UnexpectedResponse`."""
+    """Turn an error in reading a response into :class:`UnexpectedResponse`."""
     try:
         yield
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -407,7 +411,7 @@ def _server_time(response: HttpResponse) -> tuple[HttpResponse, int]:
 
 
 def _weight_limit(response: HttpResponse) -> int:
-    """Return the request weight that an IP may use in a minute, by exchangeInfo's ``rateLimits``."""
+    """Return the request weight that an IP may use in a minute, according to exchangeInfo's ``rateLimits``."""
     for limit in json.loads(response.body)["rateLimits"]:
         kind = (limit["rateLimitType"], limit["interval"], limit["intervalNum"])
         if kind == ("REQUEST_WEIGHT", "MINUTE", 1):

@@ -1,22 +1,20 @@
-"""What the exchange knows of its symbols: whether they exist, when their candles begin, when they end for good."""
+"""What the exchange knows about its symbols: whether they exist, when their candles begin, when trading ended."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from binance_assets.exchange.http import HttpResponse
 from binance_assets.exchange.pages import klines_parameters, plan_pages
-from binance_assets.model.intervals import parse_interval
+from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import NO_DELIVERY, ROW_FIELDS, TRADED_ON, Market
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_ms
 
 Result = TypeVar("Result")
-
-_DAILY: Final = parse_interval("1d")
 
 
 class Fetch(Protocol):
@@ -33,7 +31,7 @@ class Fetch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SymbolInfo:
-    """What exchangeInfo says of a symbol.
+    """What exchangeInfo says about a symbol.
 
     Attributes:
         status: Its status, such as ``TRADING`` or ``BREAK``.
@@ -78,7 +76,7 @@ class Symbols:
         if self._market.max_window is None:
             return self._first_row(series, {"startTime": 0, "limit": 1}, self._market.klines_weight(1))
         # COIN-M refuses windows over 200 days, so its 1d candles are searched for the first day.
-        daily = Series(self._market, series.symbol, _DAILY)
+        daily = Series(self._market, series.symbol, DAILY)
         first_day = self._first_in(daily, to_ms(self._market.opened), self._now())
         if first_day is None:
             return None
@@ -87,10 +85,10 @@ class Symbols:
         return self._first_in(series, first_day - lead, first_day + DAY)
 
     def final_close_time(self, series: Series) -> int | None:
-        """Return when the last candle of ``series`` closed for good, ms UTC; None while the symbol may trade again.
+        """Return when trading of ``series`` ended, ms UTC; None if the symbol may trade again or has no candles.
 
-        exchangeInfo gives the status of a symbol: trading, only halted, or ended. A symbol that it no longer lists
-        has ended too. Contracts end with their delivery, all other symbols with their newest candle.
+        exchangeInfo has the status of a symbol: trading, halted, or ended. A symbol that it no longer lists has ended
+        too. Contracts end with their delivery, all other symbols with their newest candle.
 
         Raises:
             ExchangeError: A request failed.
@@ -99,11 +97,11 @@ class Symbols:
         if info is not None and info.status in TRADED_ON:
             return None
         # A candle of several days closes long after its last trade.
-        fine = Series(self._market, series.symbol, _DAILY) if series.interval.is_multi_day else series
-        newest = self._first_row(fine, {"limit": 1}, self._market.klines_weight(1))
+        finer = Series(self._market, series.symbol, DAILY) if series.interval.is_multi_day else series
+        newest = self._first_row(finer, {"limit": 1}, self._market.klines_weight(1))
         if newest is None:
             return None
-        closed = fine.interval.close(newest)
+        closed = finer.interval.close(newest)
         delivery = info.delivery if info is not None else None
         return min(closed, delivery) if delivery is not None and delivery > newest else closed
 
@@ -128,11 +126,11 @@ def read_symbols(response: HttpResponse) -> dict[str, SymbolInfo]:
     """Read the symbols of an exchangeInfo response.
 
     Raises:
-        ValueError, KeyError, TypeError: The body is something else.
+        ValueError, KeyError, TypeError: The body is of another form.
     """
     symbols = {}
     for entry in json.loads(response.body)["symbols"]:
-        status = entry["status"] if "status" in entry else entry["contractStatus"]  # the name of the field on COIN-M
+        status = entry["status"] if "status" in entry else entry["contractStatus"]  # COIN-M's name of it
         delivery = entry.get("deliveryDate", NO_DELIVERY)
         symbols[str(entry["symbol"])] = SymbolInfo(str(status), int(delivery) if delivery < NO_DELIVERY else None)
     return symbols
@@ -142,7 +140,7 @@ def read_first_open_time(response: HttpResponse) -> int | None:
     """Read the open time, ms UTC, of the first row of a klines response; None if it has no rows.
 
     Raises:
-        ValueError, TypeError: The body is something else.
+        ValueError, TypeError: The body is of another form.
     """
     rows = json.loads(response.body)
     if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != ROW_FIELDS for row in rows):

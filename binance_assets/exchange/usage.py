@@ -1,15 +1,12 @@
-"""What a run uses of one market: requests, request weight, round trips."""
+"""What a run uses in one market: requests, request weight, round trips."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Final
 
-from binance_assets.model.intervals import parse_interval
+from binance_assets.model.intervals import DAILY
 from binance_assets.model.series import Series
-
-_DAILY: Final = parse_interval("1d")
 
 Owner = tuple[str, str] | None
 """Symbol and interval (as the API names it) that a request was for; None for a request that belongs to no series."""
@@ -17,13 +14,13 @@ Owner = tuple[str, str] | None
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What a run has used of one market so far.
+    """What a run has used in one market so far.
 
     Attributes:
         requests: Requests sent to the API and the archive, retries included.
-        weight: Request weight they cost by the table of markets; the archive costs none.
+        weight: Request weight that they cost according to the table of markets; the archive costs none.
         workers: Requests that may be in flight at once.
-        warmup: Pages that were fetched one after another to measure the network.
+        warmup: Pages that were fetched one after another to measure the round trip.
         rtt_ms: Mean round trip during the warm-up, ms; None before the first response.
     """
 
@@ -88,7 +85,7 @@ class UsageRecorder:
         Several series may be fetched at the same time. Each request is returned once, so the usages of all series of
         a run add up to what the run used.
         """
-        owners = (series_owner(series), (series.symbol, _DAILY.api_name), None)
+        owners = (series_owner(series), (series.symbol, DAILY.api_name), None)
         with self._lock:
             usage = sum((self._undrained.pop(owner, Usage()) for owner in owners), Usage())
             self._drained += usage

@@ -1,4 +1,4 @@
-"""Many requests at once: a warm-up that measures the network, workers sized once, an ordered and bounded stream.
+"""Concurrent requests: a warm-up that measures the round trip, workers sized once, an ordered and bounded stream.
 
 Nothing here knows HTTP; a task is any function call that may raise an :class:`ExchangeError`.
 """
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 _BURST_SECONDS: Final = 1.0
 _STOP_POLL_SECONDS: Final = 0.1
 
-# The exchange counts as unreachable after so many failed pages in a row, over so long a time, retries included.
+# The exchange counts as unreachable after this many failed tasks in a row, over more than this time, retries included.
 _FAILURES_IN_A_ROW: Final = 10
 _FAILING_SECONDS: Final = 60
 
@@ -30,15 +30,14 @@ _FAILING_SECONDS: Final = 60
 def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) -> int:
     """Return how many requests to keep in flight.
 
-    Enough to send the pages within a second, and never less than twice what the weight budget sustains. So a faster
-    network never gets a slower download, and one page more than the minute allows does not turn a burst into a
-    trickle.
+    Enough to send the pages within a second, and never less than twice what the weight budget sustains. So
+    neither a faster network nor one page more than the minute allows makes a download much slower.
 
     Args:
         round_trip: Mean time from a request to its response, seconds.
         pages: Pages that are left and that this minute's weight still allows.
         sustainable: Requests per second that the budget allows in the long run.
-        cap: The largest number of workers that the settings allow.
+        cap: The highest number of workers that the settings allow.
     """
     burst = math.ceil(round_trip * pages / _BURST_SECONDS)
     sustained = 2 * math.ceil(round_trip * sustainable)
@@ -53,7 +52,7 @@ class WorkerPool:
 
     Args:
         warmup: How many tasks run one after another before the workers are sized.
-        ahead_per_worker: How many results for each worker may be under way or wait to be consumed.
+        ahead_per_worker: How many results for each worker may be in flight or wait to be used.
 
     Attributes:
         workers: Requests that may be in flight at once; 1 until the warm-up is over, then fixed.
@@ -82,9 +81,9 @@ class WorkerPool:
 
         Several threads may each have a stream of their own; they share the workers.
 
-        Only as many tasks as keep the workers busy are under way, or done and not yet consumed, so memory does not
-        grow with the number of tasks. Once a task's error ends the run, or every task has failed for a minute, the
-        remaining tasks are not tried; they get a :class:`NotSent`.
+        Only as many tasks as keep the workers busy are in flight, or done and not yet used, so memory does not grow
+        with the number of tasks. Once a task's error ends the run, or every task has failed for a minute, the remaining
+        tasks are not tried; they get a :class:`NotSent`.
 
         Args:
             tasks: The tasks.
@@ -101,14 +100,14 @@ class WorkerPool:
             self._size(size)
         self._start_threads()
         waiting = iter(tasks)
-        under_way: deque[tuple[Task, Future[Result]]] = deque()
+        in_flight: deque[tuple[Task, Future[Result]]] = deque()
         failures, failing_since = 0, 0.0
         while True:
-            while len(under_way) < self._look_ahead() and (task := next(waiting, None)) is not None:
-                under_way.append((task, self._submit(task, fetch)))
-            if not under_way:
+            while len(in_flight) < self._look_ahead() and (task := next(waiting, None)) is not None:
+                in_flight.append((task, self._submit(task, fetch)))
+            if not in_flight:
                 return
-            task, future = under_way.popleft()
+            task, future = in_flight.popleft()
             try:
                 outcome: Result | ExchangeError = self._await(future)
             except ExchangeError as error:
@@ -121,10 +120,10 @@ class WorkerPool:
                 failures = 0
             unreachable = failures >= _FAILURES_IN_A_ROW and time.monotonic() - failing_since > _FAILING_SECONDS
             if isinstance(outcome, ExchangeError) and (outcome.policy.ends_run or unreachable):
-                for _, future in under_way:
+                for _, future in in_flight:
                     future.cancel()
                 not_sent = NotSent.after(outcome)
-                for task in (*(task for task, _ in under_way), *waiting):
+                for task in (*(task for task, _ in in_flight), *waiting):
                     yield task, not_sent
                 return
             self._after_warmup(size)
@@ -136,7 +135,7 @@ class WorkerPool:
             Cancelled: The pool was closed.
         """
         future: Future[Result] = Future()
-        threading.Thread(target=_fulfil, args=(future, call), name="binance-call", daemon=True).start()
+        threading.Thread(target=_fulfill, args=(future, call), name="binance-call", daemon=True).start()
         return self._await(future)
 
     def _await(self, future: Future[Result]) -> Result:
@@ -148,7 +147,7 @@ class WorkerPool:
                 return future.result()
             except BaseException:
                 if self.stop.is_set():
-                    break  # an error after the pool was closed is only the way in which the task ended
+                    break  # an error after the pool was closed only means that the task was cut short
                 raise
         raise Cancelled
 
@@ -174,7 +173,7 @@ class WorkerPool:
                 raise Cancelled
             return fetch(task)
 
-        self._work.put(lambda: _fulfil(future, call))
+        self._work.put(lambda: _fulfill(future, call))
         return future
 
     def _start_threads(self) -> None:
@@ -195,7 +194,7 @@ class WorkerPool:
         self._threads = 0
 
 
-def _fulfil(future: Future[Result], call: Callable[[], Result]) -> None:
+def _fulfill(future: Future[Result], call: Callable[[], Result]) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:

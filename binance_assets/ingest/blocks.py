@@ -22,7 +22,7 @@ from binance_assets.model.series import Series
 BLOCK_ROWS: Final = 45_000
 """Rows from which a block is validated: about a month of 1m, up to which a Pandera call costs the same."""
 
-# Pages may be empty or lost. They count too, so that partitions before a listing get their result early as well.
+# Empty and failed pages count too, so that partitions before a listing get their result early as well.
 _BLOCK_PAGES: Final = 200
 
 
@@ -37,7 +37,7 @@ class Block:
 
     Attributes:
         partitions: The partitions, ascending.
-        candles: Their candles; may hold candles of the partitions around them too.
+        candles: Their candles, with the columns of the market; may hold candles of neighboring partitions too.
         page_errors: The pages that could not be fetched, with the error.
     """
 
@@ -46,7 +46,7 @@ class Block:
     page_errors: list[tuple[Page, ExchangeError]]
 
     def partition_errors(self) -> dict[Partition, ExchangeError]:
-        """Return the partitions that a failed page overlaps, each with the error."""
+        """Return the partitions that overlap a failed page, each with the page's error."""
         failed: dict[Partition, ExchangeError] = {}
         for page, error in self.page_errors:
             first = bisect_right(self.partitions, page.start, key=lambda partition: partition.end)
@@ -58,7 +58,8 @@ class Block:
 def fetch_blocks(exchange: Exchange, series: Series, partitions: Sequence[Partition]) -> Iterator[Block]:
     """Fetch ``partitions`` (ascending) by REST and yield them in blocks, in order, each partition once.
 
-    Pages are collected as they arrive and parsed together: parsing forty pages in one call costs as much as one page.
+    Pages are collected as they arrive and parsed together: parsing forty pages in one call costs as much as parsing
+    one.
 
     Raises:
         Cancelled: The exchange was closed.
@@ -108,7 +109,7 @@ def _read_page_by_page(
 ) -> tuple[pl.DataFrame, list[tuple[Page, ExchangeError]]]:
     """Find the pages that do not hold what was requested, and fetch them again.
 
-    Rows that are still wrong are kept, so that they refuse only the partitions that they belong to.
+    Rows that are still wrong are kept, so that only the partitions that they belong to are refused.
 
     Returns:
         The candles of all pages, in order of time, and the pages that could not be read at all.
@@ -133,7 +134,7 @@ def _read_page_by_page(
 
 
 def read_page(series: Series, page: Page, body: bytes) -> pl.DataFrame:
-    """Return the candles of a klines response.
+    """Return the candles of a klines response, with the columns of the market.
 
     Raises:
         ValueError: They are not the candles that the page requested.
@@ -144,7 +145,7 @@ def read_page(series: Series, page: Page, body: bytes) -> pl.DataFrame:
 
 
 def read_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) -> pl.DataFrame:
-    """Return the candles of a file of the archive.
+    """Return the candles of a file of the archive, with the columns of its market.
 
     Raises:
         ValueError: They are not candles of the file's series and range, or they are from another venue than the API.

@@ -1,4 +1,4 @@
-"""Derived partitions: candles of a coarser interval, made from the file of the base series."""
+"""Derived partitions: candles of a coarser interval, computed from the file of the base series."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from binance_assets.storage.universe import Derived
 
 
 def derive_partition(lake: Lake, derived: Derived, partition: Partition) -> PartitionResult:
-    """Return a partition of a derived series, with the verdict of the base partition that it is made from.
+    """Return a partition of a derived series, with the verdict of the base partition.
 
     Args:
         lake: The lake that holds the base series.
         derived: The derived series and its base series.
         partition: The partition.
     """
-    series, base = derived.series, derived.source
+    series, base = derived.series, derived.base
     stored = lake.stored(base, partition)
     if stored is None:
         return _refused(series, partition, "unreachable", f"{base} has no such partition in the lake")

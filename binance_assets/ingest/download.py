@@ -40,7 +40,7 @@ def download(
 ) -> Iterator[PartitionResult]:
     """Fetch and validate ``partitions``, and yield a result for each, exactly once.
 
-    A partition that cannot be fetched is refused with the reason and raises nothing; the others go on. Memory is
+    A partition that cannot be fetched is refused with the reason; it raises nothing, and the others go on. Memory is
     bounded by the pages fetched ahead and one block of about 45,000 candles, however long the range is. Within each
     year of 1m (or as many candles), the results come in this order: partitions outside the trading span; those that one
     source settles, by time; those that needed another source. Unfinished partitions come last.
@@ -56,7 +56,8 @@ def download(
         :func:`binance_assets.candles.columns.columns`.
 
     Raises:
-        Cancelled: The exchange was closed meanwhile.
+        Cancelled: The exchange was closed.
+        ConfigurationError: The ledger or the listing cache cannot be used.
     """
     try:
         now = _now(exchange, options.source)

@@ -36,7 +36,7 @@ class DownloadOptions:
 
     @property
     def uses_archive(self) -> bool:
-        """Whether the archive may take the place of an API that does not serve this location."""
+        """Whether the archive may replace an API that does not serve this location."""
         return self.source != "rest"
 
 

@@ -22,7 +22,7 @@ def override(
     who: str,
     reason: str,
 ) -> tuple[PartitionResult, StoredPartition | None]:
-    """Fetch a partition once more and write it, even if candles are lost.
+    """Fetch a partition once more and write it, even if it is refused but can be overridden.
 
     Args:
         lake: The lake.

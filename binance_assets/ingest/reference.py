@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
 
 import polars as pl
 
@@ -18,12 +17,10 @@ from binance_assets.exchange.pages import plan_pages
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import read_file, read_page
 from binance_assets.ingest.options import DownloadOptions, ListingCache
-from binance_assets.model.intervals import parse_interval
+from binance_assets.model.intervals import DAILY
 from binance_assets.model.partitions import Partition, merge_ranges, partitions_between
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_date, to_ms
-
-_DAILY: Final = parse_interval("1d")
 
 
 def load_reference(
@@ -32,7 +29,7 @@ def load_reference(
     """Load the reference data for ``partitions`` in as few requests as possible: one for up to 1000 days, rarely more.
 
     The control totals cover one day before the first partition. If that day has a candle, the symbol was traded before,
-    and the first candle need not be looked up. Likewise the end is looked up only if the last day has no candle.
+    and the first candle is not requested. In the same way, the end is requested only if the last day has no candle.
 
     Args:
         exchange: The market.
@@ -92,10 +89,10 @@ def _days(series: Series, partitions: Sequence[Partition], now: int) -> list[tup
 
     One more day at both ends shows whether the symbol was traded before and after.
     """
-    longest = series.interval.step if series.interval.is_multi_day else 0
+    overhang = series.interval.step if series.interval.is_multi_day else 0  # of the last candle over the partition
     ranges: list[tuple[int, int]] = []
     for start, end in merge_ranges(partitions):
-        start, end = start - DAY, min(end + longest + DAY, now // DAY * DAY)
+        start, end = start - DAY, min(end + overhang + DAY, now // DAY * DAY)
         if ranges and start <= ranges[-1][1]:
             start = ranges.pop()[0]
         ranges.append((start, end))
@@ -103,8 +100,9 @@ def _days(series: Series, partitions: Sequence[Partition], now: int) -> list[tup
 
 
 def _daily_candles(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]]) -> pl.DataFrame:
-    daily = Series(series.market, series.symbol, _DAILY)
-    pages = plan_pages(series.market, _DAILY, days)
+    """Return the ``1d`` candles of the symbol that open in ``days``, ascending, by REST."""
+    daily = Series(series.market, series.symbol, DAILY)
+    pages = plan_pages(series.market, DAILY, days)
     frames = (exchange.klines(daily, page, lambda page, body: read_page(daily, page, body)) for page in pages)
     return pl.concat([empty_candles(series.market), *frames])
 
@@ -115,19 +113,19 @@ def _archived_daily_candles(
     """Return the same candles from the archive, for locations that the API does not serve."""
     if not exchange.archive_matches_api:
         return empty_candles(series.market)
-    daily = Series(series.market, series.symbol, _DAILY)
+    daily = Series(series.market, series.symbol, DAILY)
     first = max(to_date(days[0][0]), series.market.archived)
-    files = all_files(daily, partitions_between(first, to_date(days[-1][1]), _DAILY), now)
-    frames, absent = [empty_candles(series.market)], None
+    files = all_files(daily, partitions_between(first, to_date(days[-1][1]), DAILY), now)
+    frames, no_file = [empty_candles(series.market)], None
     for _, outcome in exchange.archive.stream(files, lambda file, content: read_file(exchange, file, content)):
         if isinstance(outcome, NoFile):
-            absent = outcome  # a month before the listing, or a day whose file is late
+            no_file = outcome  # a month before the listing, or a day whose file is late
         elif isinstance(outcome, ExchangeError):
             raise outcome
         else:
             frames.append(outcome)
-    if absent is not None and len(frames) == 1:
-        raise absent
+    if no_file is not None and len(frames) == 1:
+        raise no_file
     return pl.concat(frames)
 
 
@@ -139,6 +137,11 @@ def _trading_span(
     control_totals: ControlTotals,
     listing_cache: ListingCache | None,
 ) -> TradingSpan:
+    """Return when the series begins and ends, requesting only what the control totals of ``days`` do not show.
+
+    Raises:
+        ExchangeError: An error that ends the run, while there are no control totals either.
+    """
     first, end, unknown_because = None, None, None
     try:
         if not control_totals.has_day(days[0][0]):
@@ -178,5 +181,6 @@ def _first_open(
 
 
 def _is_plausible(series: Series, control_totals: ControlTotals, first: int) -> bool:
+    """Return whether ``first`` (ms UTC) is neither before the market opened nor later than the first control total."""
     opened = to_ms(series.market.opened) - (series.interval.step if series.interval.is_multi_day else 0)
     return first >= opened and (control_totals.first is None or control_totals.first >= first // DAY * DAY)

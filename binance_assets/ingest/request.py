@@ -1,4 +1,4 @@
-"""Requests for partitions: which are requested, which of them are in the lake, which must be fetched."""
+"""Requests of users: which partitions are requested, which of them are in the lake, which must be fetched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from binance_assets.storage.lake import Lake, StoredPartition
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a download takes if nothing goes wrong, without the few requests for time, limit and control totals.
+    """What a download costs if nothing fails, without the few requests for time, limit and control totals.
 
     Attributes:
         requests: Number of requests, to the API and to the archive.
@@ -42,7 +42,7 @@ class Forecast:
 
 
 def forecast(series: Series, partitions: Sequence[Partition], source: Source, now: int) -> Forecast:
-    """Return what it takes to fetch ``partitions`` (ascending) from ``source`` at ``now``, ms UTC."""
+    """Return what fetching ``partitions`` (ascending) from ``source`` costs at ``now``, ms UTC."""
     choose_files = {"rest": lambda *_: [], "auto": cheaper_files, "archive": all_files}[source]
     files = choose_files(series, partitions, now)
     covered = {partition for file in files for partition in file.partitions}
@@ -61,8 +61,8 @@ class DownloadRequest:
 
     Attributes:
         series: The series, all of one market; at least one.
-        start: First day; None for that of the first candle.
-        end: Day after the last one; None for the end of the last finished partition.
+        start: First day, UTC; None for that of the first candle.
+        end: Day after the last one, UTC; None for the end of the last finished partition.
         refresh: Whether to fetch partitions again that are in the lake.
     """
 
@@ -79,22 +79,22 @@ class DownloadRequest:
 
 @dataclass(frozen=True, slots=True)
 class DownloadPlan:
-    """What one series lacks.
+    """The requested partitions of one series, and which of them the lake lacks.
 
     Attributes:
         series: The series.
-        asked: All requested partitions, ascending.
+        requested: All requested partitions, ascending.
         present: Those of them that are in the lake, with their files.
         missing: Those that must be fetched.
     """
 
     series: Series
-    asked: tuple[Partition, ...]
+    requested: tuple[Partition, ...]
     present: tuple[tuple[Partition, StoredPartition], ...]
     missing: tuple[Partition, ...]
 
     def forecast(self, source: Source) -> Forecast:
-        """Return what it takes to fetch the missing partitions from ``source`` now."""
+        """Return what fetching the missing partitions from ``source`` costs now, by this host's clock."""
         return forecast(self.series, self.missing, source, int(time.time() * 1_000))
 
 
@@ -107,7 +107,7 @@ def check_dates(request: DownloadRequest) -> None:
     multi_day = next((series.interval for series in request.series if series.interval.is_multi_day), None)
     for option, day in (("--start", request.start), ("--end", request.end)):
         if day and multi_day and day.day != 1:
-            raise BadRequest(f"{option} {day}: {multi_day} is kept by months, so give the first of a month")
+            raise BadRequest(f"{option} {day}: {multi_day} has monthly partitions, so give the first day of a month")
     if request.start and request.start < FIRST_DAY:
         raise BadRequest(f"--start {request.start}: partitions begin on {FIRST_DAY}")
     if request.start and request.end and request.end <= request.start:
@@ -119,15 +119,15 @@ def plan_request(
 ) -> list[DownloadPlan]:
     """Return what each series of ``request`` lacks.
 
-    Requests are sent only for what cannot be known otherwise: the time, if a date is open or recent; the first
-    candle, if no start is given; whether a symbol exists, if it was never tracked.
+    Requests are sent only for what cannot be known otherwise: the time, unless the end is more than two days ago;
+    the first candle, if no start is given; whether a symbol exists, if it is not ``known`` and nothing of it is stored.
 
     Args:
         request: The request, with dates that passed :func:`check_dates`.
         lake: Where accepted partitions are.
         exchange: The market.
         known: Series whose symbols are known to exist.
-        source: Where candles are to come from; with ``archive`` no symbol is looked up.
+        source: Where candles come from; with ``archive`` no request checks whether a symbol exists.
 
     Raises:
         BadRequest: A date is today or later by the server's clock, or there is nothing to fetch between the dates.
@@ -161,19 +161,19 @@ def _plan_series(
 ) -> DownloadPlan:
     end = _end(request, series.interval, exchange)
     start = request.start or _first_day(series, first_opens[series])
-    asked = tuple(partitions_between(start, end, series.interval)) if start else ()
-    if not asked and (request.start or request.end):
+    requested = tuple(partitions_between(start, end, series.interval)) if start else ()
+    if not requested and (request.start or request.end):
         begins = f"begins on {start}" if start else "has no candles"
         raise BadRequest(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
-    stored = [(partition, lake.stored(series, partition)) for partition in asked]
-    present = tuple((partition, found) for partition, found in stored if found is not None)
-    missing = asked if request.refresh else tuple(partition for partition, found in stored if found is None)
-    return DownloadPlan(series, asked, present, missing)
+    stored = [(partition, lake.stored(series, partition)) for partition in requested]
+    present = tuple((partition, file) for partition, file in stored if file is not None)
+    missing = requested if request.refresh else tuple(partition for partition, file in stored if file is None)
+    return DownloadPlan(series, requested, present, missing)
 
 
 def _end(request: DownloadRequest, interval: Interval, exchange: Exchange) -> dt.date:
     if request.end and request.end < dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2):
-        return request.end  # in the past, however wrong this host's clock may be
+        return request.end  # in the past, even if this host's clock is two days fast
     now = exchange.now()
     today = to_date(now)
     if request.end and request.end > today:

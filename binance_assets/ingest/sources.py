@@ -41,7 +41,7 @@ class SourceTask:
     def validate(
         self, candles: pl.DataFrame, partitions: Sequence[Partition], provenance: Provenance = REST
     ) -> list[PartitionResult]:
-        """Validate ``partitions``, of which there may be none, by their part of ``candles``."""
+        """Validate ``partitions`` (which may be empty), using their rows of ``candles``."""
         return validate_partitions(self.series, candles, partitions, self.reference, provenance) if partitions else []
 
 
@@ -51,7 +51,7 @@ class StepOutcome:
 
     Attributes:
         results: The results of partitions, at most one for each, fetched while they are iterated.
-        reference: What they are validated against. The chain passes it on to the next steps.
+        reference: The reference data that they are validated against; the next steps of the chain use it too.
     """
 
     results: Iterator[PartitionResult]
@@ -59,17 +59,17 @@ class StepOutcome:
 
 
 SourceStep = Callable[[SourceTask, Sequence[Partition]], StepOutcome]
-"""One way to fetch partitions."""
+"""A function that fetches partitions from one source."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """A step of a chain, and when it is taken.
+    """A step of a chain, and the partitions that it is taken for.
 
     Attributes:
         step: The step.
-        applies_to: Whether it is worth taking for a partition whose best result so far is given. A step is always taken
-            for a partition without a result.
+        applies_to: Whether the step is taken for a partition, given its best result so far. A partition without a
+            result always gets the step.
     """
 
     step: SourceStep
@@ -106,7 +106,7 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
 
 
 def _better(task: SourceTask, first: PartitionResult | None, second: PartitionResult) -> PartitionResult:
-    """Return the better of two results of a partition, or that of their candles together."""
+    """Return the better of two results of a partition, or the result of their merged candles if that is better."""
     if first is None:
         return second
     merged = None
@@ -122,13 +122,14 @@ def lack_different_candles(first: PartitionResult, second: PartitionResult) -> b
 
 
 def merge_candles(first: PartitionResult, second: PartitionResult) -> tuple[pl.DataFrame, Provenance]:
-    """Return the candles of two results of a partition together, those of the second where both have them.
+    """Return the candles of both results of a partition; where both have a candle, that of the second.
 
     Returns:
         The candles, sorted by open time, and a provenance that names both sources and the archive file.
     """
     candles = pl.concat([first.candles, second.candles]).unique("open_time", keep="last").sort("open_time")
-    sources = dict.fromkeys((first.provenance.source, second.provenance.source))
+    # A result may be a merged one itself: its source is already a list.
+    sources = dict.fromkeys(f"{first.provenance.source}+{second.provenance.source}".split("+"))
     file = first.provenance if first.provenance.file else second.provenance
     return candles, replace(file, source="+".join(sources))
 
@@ -136,12 +137,12 @@ def merge_candles(first: PartitionResult, second: PartitionResult) -> tuple[pl.D
 def pick_better(
     first: PartitionResult, second: PartitionResult, merged: PartitionResult | None = None
 ) -> PartitionResult:
-    """Return the best result of a partition; a conclusive one names in its reason why it was needed.
+    """Return the best result of a partition; the reason of a conclusive one says why the first was not enough.
 
     Args:
         first: The earlier result, which is not conclusive.
         second: The later result.
-        merged: The result of the candles of both together; None if they were not merged.
+        merged: The result of their merged candles; None if they were not merged.
     """
     if second.is_conclusive:
         reason = f"from {second.provenance.label}, because of {first.provenance.label}: {first.reason}"
@@ -179,7 +180,7 @@ def _rest(task: SourceTask, partitions: Sequence[Partition]) -> StepOutcome:
 
 
 def _rest_again(task: SourceTask, partitions: Sequence[Partition]) -> StepOutcome:
-    """Fetch candles and control totals once more: a response may have been incomplete only once."""
+    """Fetch candles and control totals once more, because an earlier response may have been incomplete."""
     reference = reload_control_totals(task.exchange, task.series, partitions, task.reference)
     return _rest(replace(task, reference=reference), partitions)
 
@@ -234,6 +235,7 @@ def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator
 def _absent_results(
     task: SourceTask, partitions: Sequence[Partition], files: Sequence[ArchiveFile]
 ) -> Iterator[PartitionResult]:
+    """Yield a refused result for each of ``partitions`` that none of ``files`` holds."""
     covered = {partition for file in files for partition in file.partitions}
     reason = "the archive has no file for it, or not yet"
     if not task.exchange.archive_matches_api:

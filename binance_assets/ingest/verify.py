@@ -24,7 +24,7 @@ from binance_assets.model.timestamps import to_date, to_text
 from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.universe import Derived
 
-# Without a named source, one of this many partitions is compared with the source that it did not come from.
+# Without a named source, one in this many partitions is compared with the source that it did not come from.
 _SAMPLED: Final = 30
 
 ComparedSource = Literal["rest", "archive"]
@@ -53,7 +53,7 @@ def verify(
     against: ComparedSource | None,
     on_progress: Callable[[int], None],
 ) -> Iterator[Finding]:
-    """Verify partitions of a fetched series. The lake is not changed.
+    """Verify partitions of a fetched series; do not change the lake.
 
     Args:
         lake: The lake.
@@ -65,7 +65,7 @@ def verify(
         on_progress: Called with the number of partitions verified since the last call.
 
     Yields:
-        The differences; within each step (files and totals, then the other source) in order of time.
+        The differences: first those of files and totals, then those from the other source, each in order of time.
 
     Raises:
         ExchangeError: The exchange's time or control totals are not available, so that nothing can be proved.
@@ -78,11 +78,11 @@ def verify(
         members = list(month)
         readable: list[tuple[Partition, StoredPartition, pl.DataFrame]] = []
         for partition in members:
-            found = _read(lake, series, partition)
-            if isinstance(found, str):
-                yield Finding(series, partition, found)
+            content = _read(lake, series, partition)
+            if isinstance(content, str):
+                yield Finding(series, partition, content)
             else:
-                readable.append((partition, *found))
+                readable.append((partition, *content))
         yield from _validate_again(series, readable, reference)
         sources += [(partition, stored.source) for partition, stored, _ in readable]
         on_progress(len(members))
@@ -93,7 +93,7 @@ def verify(
 def verify_derived(
     lake: Lake, derived: Derived, partitions: Sequence[Partition], on_progress: Callable[[int], None]
 ) -> Iterator[Finding]:
-    """Verify partitions of a derived series: derive each again and compare. The lake is not changed; nothing is sent.
+    """Verify partitions of a derived series: derive each again and compare. Send no request; do not change the lake.
 
     Args:
         lake: The lake.
@@ -105,20 +105,20 @@ def verify_derived(
         The differences, in order of the partitions.
     """
     for partition in partitions:
-        found = _read(lake, derived.series, partition)
-        if isinstance(found, str):
-            yield Finding(derived.series, partition, found)
+        content = _read(lake, derived.series, partition)
+        if isinstance(content, str):
+            yield Finding(derived.series, partition, content)
         else:
             result = derive_partition(lake, derived, partition)
             message = None if result.is_accepted else f"it cannot be derived again: {result.reason}"
-            message = message or _difference(found[1], result.candles, str(derived.source))
+            message = message or _difference(content[1], result.candles, str(derived.base))
             if message:
                 yield Finding(derived.series, partition, message)
         on_progress(1)
 
 
 def _read(lake: Lake, series: Series, partition: Partition) -> tuple[StoredPartition, pl.DataFrame] | str:
-    """Return the file of a partition and its table, or why it cannot be read as one."""
+    """Return what the footer of a partition's file says, and its table; or, as text, why the file is not valid."""
     path = lake.path(series, partition)
     if not path.exists():
         return "there is no file"
@@ -156,7 +156,7 @@ def _disagrees(result: PartitionResult, stored: StoredPartition) -> bool:
 
 
 def _choose(sources: Sequence[tuple[Partition, str]], against: ComparedSource | None) -> dict[str, list[Partition]]:
-    """Return which partitions to compare with which source.
+    """Return the partitions to compare with each source.
 
     Args:
         sources: The partitions, each with the source that it came from.

@@ -20,7 +20,6 @@ from typing import Final
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_ms
 
 _FIRST_MONDAY: Final = 4 * DAY  # 1970-01-05, the first Monday after the epoch
-
 _LONGEST_MONTH: Final = 31 * DAY
 
 
@@ -33,7 +32,7 @@ class Interval:
         api_name: Spelling in requests to the API (``1M`` for the month); equal to ``name`` if Binance lacks the
             interval.
         step: Length of a candle, ms; for the month, whose length varies, that of the longest month (31 days).
-        anchor: An open time of the grid, ms.
+        anchor: An open time of the grid, ms UTC.
     """
 
     name: str
@@ -60,20 +59,20 @@ class Interval:
         return self.step > DAY
 
     def slot(self, time: int) -> int:
-        """Return the number of the slot that contains ``time`` (ms, UTC)."""
+        """Return the number of the slot that contains ``time`` (ms UTC)."""
         if self.is_month:
             moment = dt.datetime.fromtimestamp(time / SECOND, dt.UTC)
             return moment.year * 12 + moment.month - 1
         return (time - self.anchor) // self.step
 
     def slot_start(self, slot: int) -> int:
-        """Return the start of slot number ``slot`` (ms, UTC)."""
+        """Return the start of slot number ``slot`` (ms UTC)."""
         if self.is_month:
             return to_ms(dt.date(slot // 12, slot % 12 + 1, 1))
         return self.anchor + slot * self.step
 
     def phase(self, open_time: int) -> int:
-        """Return how long after the start of its slot a candle opens, ms: 0 on the common grid."""
+        """Return how far the candle of ``open_time`` (ms UTC) opens into its slot, ms: 0 on the common grid."""
         return open_time - self.slot_start(self.slot(open_time))
 
     def open_times(self, start: int, end: int, phase: int = 0) -> Sequence[int]:
@@ -137,13 +136,15 @@ def parse_interval(text: str) -> Interval:
         raise ValueError(f"there is no interval {text!r}; Binance has {known}") from None
 
 
-_UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND}
+DAILY: Final = parse_interval("1d")
+"""The interval of the control totals."""
 
+_UNITS: Final = {"d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND}
 _DERIVED: Final = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
 
 def parse_derived_interval(text: str) -> Interval:
-    """Return the interval that ``text`` spells, for candles made from finer ones; Binance need not have it.
+    """Return the interval that ``text`` spells, for derived candles, whether or not Binance has that interval.
 
     Args:
         text: Whole seconds, minutes, hours or ``1d``, in the largest unit that divides it: ``45m``, ``1h``.
@@ -152,7 +153,7 @@ def parse_derived_interval(text: str) -> Interval:
         Binance's own interval if there is one, otherwise a new one whose grid begins at midnight UTC.
 
     Raises:
-        ValueError: The text is no interval, its candles would cross midnight, or it has a standard spelling.
+        ValueError: The text is not an interval, its candles would cross midnight, or its standard spelling is another.
     """
     match = _DERIVED.fullmatch(text)
     if not match:

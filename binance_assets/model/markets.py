@@ -20,7 +20,7 @@ from binance_assets.model.timestamps import DAY
 
 @dataclass(frozen=True, slots=True)
 class PageSize:
-    """The largest page at a price: up to ``rows`` candles cost ``weight``."""
+    """A page size: a request for up to ``rows`` candles costs ``weight``."""
 
     rows: int
     weight: int
@@ -36,8 +36,8 @@ class Market:
         default_url: URL of the host that serves it, unless the settings name another.
         api: Path prefix of the REST API.
         rate_limit_group: Markets of the same group share one weight limit (USD-M and COIN-M since June 2026).
-        weight_limit: Request weight that an IP may use per minute, by the documentation. It counts only until
-            exchangeInfo was read, which has the current limit.
+        weight_limit: Request weight that an IP may use per minute, by the documentation. It applies only until
+            exchangeInfo, which has the current limit, is read.
         page_sizes: Request weight of klines by ``limit``, smallest first.
         max_window: Longest ``endTime - startTime`` that klines accepts, ms; None if there is no limit.
         newest_first: Whether klines returns the newest candles of a window that has more than ``limit`` (COIN-M counts
@@ -153,13 +153,16 @@ ARCHIVE_URL: Final = "https://data.binance.vision"
 TRADED_ON: Final = frozenset(
     ["TRADING", "PENDING_TRADING", "PRE_TRADING", "POST_TRADING", "AUCTION_MATCH", "HALT", "END_OF_DAY", "CANCEL_ONLY"]
 )
-"""The states of a symbol in exchangeInfo that do not end its trading: a halted symbol may resume."""
+"""The statuses in exchangeInfo of a symbol whose trading has not ended: a halted symbol may resume."""
 
 NO_DELIVERY: Final = 4_133_404_800_000
 """The delivery date that Binance gives to perpetual contracts, ms UTC (25 December 2100)."""
 
 TIME_WEIGHT: Final = 1
 """Request weight of ``/time`` and ``/ping`` on every market."""
+
+AMOUNT_DECIMALS: Final = 8
+"""The largest number of decimals of an amount in a candle."""
 
 ROW_FIELDS: Final = 12
 """Length of a klines row on every market; the last field is unused."""
@@ -189,10 +192,10 @@ def parse_market(text: str) -> Market:
 
 
 def limits_address(url: str) -> str:
-    """Return the name under which the weight of requests to ``url`` is counted; hosts of one name share a budget.
+    """Return the name under which the weight of requests to ``url`` is counted; hosts of the same name share a budget.
 
-    Binance's production hosts count together per IP (assumed for ``data-api.binance.vision``, which is undocumented).
-    Any other host, such as a testnet or a sandbox, counts alone.
+    Binance's production hosts share one count per IP (assumed for ``data-api.binance.vision``, which is undocumented).
+    Any other host, such as a testnet or a sandbox, has a count of its own.
     """
     netloc = urlsplit(url).netloc.lower()
     return "binance.com" if netloc in _BINANCE_HOSTS else netloc

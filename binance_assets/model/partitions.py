@@ -40,7 +40,7 @@ def partition_for_key(key: str, interval: Interval) -> Partition:
 
 
 def partitions_between(start: dt.date, end: dt.date, interval: Interval) -> list[Partition]:
-    """Return the partitions from the one that begins on ``start`` to the one that begins on ``end``, excluded."""
+    """Return the partitions that begin in ``[start, end)`` (dates in UTC); ``start`` must be the first day of one."""
     partitions = []
     while start < end:
         following = next_partition_first_day(start, interval)
@@ -81,15 +81,18 @@ def closes_at(partition: Partition, interval: Interval, phase: int | None = None
 
 
 def last_finished_end(now: int, interval: Interval) -> dt.date:
-    """Return the day before which every partition of ``interval`` is finished at ``now`` (ms UTC), in any phase."""
+    """Return the day (UTC) before which all partitions of ``interval`` are finished at ``now`` (ms UTC).
+
+    For ``3d`` they are finished whichever phase the symbol has.
+    """
     first = partition_first_day(to_date(now), interval)
     latest_phase = interval.step - DAY if interval.has_symbol_phase else 0
     while first > FIRST_DAY:
-        before = partition_first_day(first - dt.timedelta(days=1), interval)
-        partition = partition_for_key(before.isoformat(), interval)
+        previous = partition_first_day(first - dt.timedelta(days=1), interval)
+        partition = partition_for_key(previous.isoformat(), interval)
         if max(closes_at(partition, interval, phase) for phase in range(0, latest_phase + 1, DAY)) <= now:
             break
-        first = before
+        first = previous
     return first
 
 

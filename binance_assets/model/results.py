@@ -39,7 +39,8 @@ class Provenance:
     """Where the candles of a partition came from.
 
     Attributes:
-        source: ``rest`` or ``archive``; ``rest+archive`` where each had candles that the other lacked; ``derived``.
+        source: ``rest`` or ``archive``; both, joined by ``+`` in the order in which they were fetched, if each had
+            candles that the other lacked; ``derived`` for a derived series.
         file: Name of the archive file; None without one.
         sha256: SHA-256 of that file, in hex; None without a file.
         modified: When the archive says that the file was last changed, ms UTC; None if it does not say.
@@ -71,8 +72,8 @@ class PartitionResult:
         candles: Its candles, with the columns of :func:`binance_assets.candles.columns.columns`; without rows where
             there are no candles.
         missing: The spans in which candles are missing, half-open ``(start, end)`` in ms UTC, ascending.
-        reason: Why it was refused, or what to know about an accepted one, in one line. Empty where there is nothing to
-            say: files and tables store this text unchanged.
+        reason: Why it was refused, or what to know about an accepted one, in one line. An empty string, not None, if
+            there is nothing to report: files and tables store this text unchanged.
         provenance: Where its candles came from.
         strict: Whether a partition whose control totals differ is refused.
         accepted_by: Who accepted a refused partition; None if nobody did.
@@ -116,7 +117,7 @@ class PartitionResult:
 
 
 def format_spans(spans: Sequence[tuple[int, int]]) -> str:
-    """Return the spans (ms UTC) for people, ``2023-03-24 12:40 to 14:00``: the first few, and how many more."""
+    """Return half-open spans (ms UTC) for people, ``2023-03-24 12:40 to 14:00``: the first few, and how many more."""
     return name_some((_format_span(start, end) for start, end in spans), _NAMED_SPANS)
 
 

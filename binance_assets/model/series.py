@@ -24,7 +24,7 @@ class Series:
         market: The market.
         symbol: The symbol, as Binance writes it.
         interval: The interval.
-        derived: Whether its candles are made from a finer series, so that it may have an interval that the market
+        derived: Whether its candles are derived from a finer series, so that it may have an interval that the market
             lacks. Comparisons ignore it: how the candles are obtained does not change which series it is.
 
     Raises:
@@ -59,7 +59,7 @@ class Series:
 
 
 def derived_series(market: Market, symbol: str, interval: Interval) -> Series:
-    """Return the series of ``interval`` that is made from a finer one: at most a day, even where Binance has no such.
+    """Return the derived series of ``interval`` (at most a day), whether or not Binance has that interval.
 
     Raises:
         ValueError: The symbol is not written as Binance writes symbols, or the interval is too long.
@@ -72,11 +72,11 @@ def by_market(series: Iterable[Series]) -> dict[Market, list[Series]]:
     members: dict[Market, list[Series]] = {market: [] for market in MARKETS.values()}
     for entry in series:
         members[entry.market].append(entry)
-    return {market: listed for market, listed in members.items() if listed}
+    return {market: of_market for market, of_market in members.items() if of_market}
 
 
 def ascii_symbol(symbol: str) -> str:
-    """Return ``symbol`` in the characters that asset keys, op names and tags allow."""
+    """Return ``symbol`` in characters that Dagster's asset keys, op names and tags allow: its punycode if not ASCII."""
     if symbol.isascii():
         return symbol
     return "xn_" + symbol.encode("punycode").decode("ascii").replace("-", "_")

@@ -17,21 +17,21 @@ def to_ms(day: dt.date) -> int:
 
 
 def to_date(time: int) -> dt.date:
-    """Return the UTC day that contains ``time`` (ms)."""
+    """Return the UTC day that contains ``time`` (ms UTC)."""
     return dt.datetime.fromtimestamp(time // SECOND, dt.UTC).date()
 
 
 def to_text(time: int) -> str:
-    """Return ``time`` (ms, UTC) for people: ``2024-01-01 12:40``, with seconds only where they are not zero."""
+    """Return ``time`` (ms UTC) for people: ``2024-01-01 12:40``, with seconds only where they are not zero."""
     moment = dt.datetime.fromtimestamp(time // SECOND, dt.UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S" if moment.second else "%Y-%m-%d %H:%M")
 
 
 def from_iso(text: str) -> int:
-    """Return the time (ms, UTC) that :func:`to_iso` wrote."""
+    """Return the time (ms UTC, to the second) of an ISO text with a time zone, such as :func:`to_iso` returns."""
     return int(dt.datetime.fromisoformat(text).timestamp()) * SECOND
 
 
 def to_iso(time: int) -> str:
-    """Return ``time`` (ms, UTC) for programs: ``2024-01-01T12:40:00Z``."""
+    """Return ``time`` (ms UTC) for programs, to the second: ``2024-01-01T12:40:00Z``."""
     return dt.datetime.fromtimestamp(time // SECOND, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -38,10 +38,10 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
         lake,
         {"polars", "parquet"},
         f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, derived from the "
-        f"{derived.source.interval} candles as Binance itself computes them, one Parquet file per day. "
+        f"{derived.base.interval} candles as Binance itself computes them, one Parquet file per day. "
         "No request is sent.",
-        {"derived_from": str(derived.source)},
-        deps=[asset_key(derived.source)],
+        {"derived_from": str(derived.base)},
+        deps=[asset_key(derived.base)],
     )
     def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> CandleEvents:
         yield from _materialize(context, lake.lake(), derived)

@@ -49,7 +49,7 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
     """
     by_base: dict[Series, list[Series]] = {}
     for entry in derived:
-        by_base.setdefault(entry.source, []).append(entry.series)
+        by_base.setdefault(entry.base, []).append(entry.series)
 
     @dg.sensor(
         name="derived_candles",

@@ -1,4 +1,6 @@
-"""Everything that the project keeps on disk: the lake, its coverage, the universe file, locks between processes.
+"""The user's files: the lake, its coverage, the universe file, and the locks that processes hold on them.
 
-All path handling belongs here. Network access, decisions about data, and Dagster do not.
+What belongs here: all handling of the paths and formats of these files.
+What does not: network access, decisions about data, and Dagster; and the ledger of request weight, which is in
+:mod:`binance_assets.exchange.rate_limit`.
 """

@@ -63,10 +63,10 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
         lake: The lake.
         series: The series.
         until: The day before which partitions are expected, UTC.
-        refused: Keys of partitions that their last run did not write.
+        refused: Keys of the partitions that their last run did not write: refused ones, and those whose run failed.
     """
     keys = lake.keys(series)
-    stored = {key: found for key in keys if (found := lake.stored(series, partition_for_key(key, series.interval)))}
+    stored = {key: file for key in keys if (file := lake.stored(series, partition_for_key(key, series.interval)))}
     expected = _expected(series, list(stored), until)
     absent_refused = refused - stored.keys()  # also those before the first stored partition
     months: dict[str, tuple[int, int]] = {}
@@ -102,8 +102,9 @@ def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:
     """Return a table with one row for each series.
 
     Returns:
-        Columns ``series, first, last`` (String, the latter two null for a series without partitions), ``partitions``,
-        one for each verdict that a stored partition can have, ``refused, missing, rows, bytes`` (Int64).
+        The String columns ``series, first, last``, of which the latter two are null for a series without partitions;
+        and the Int64 columns ``partitions``, one for each verdict that a stored partition can have, ``refused``,
+        ``missing``, ``rows``, ``bytes``.
     """
     rows = [
         {
@@ -138,8 +139,8 @@ def coverage_markdown(table: pl.DataFrame) -> str:
 def coverage_picture(coverages: Sequence[Coverage]) -> bytes:
     """Return a PNG with a row for each series and a square for each month.
 
-    A square is green where every expected partition is stored, and the redder the more are missing; it is gray where
-    none is expected.
+    A square is green if every expected partition is stored, turns red the more of them are missing, and is gray if no
+    partition is expected.
     """
     names = sorted({month for coverage in coverages for month in coverage.months})
     if not names:
@@ -163,7 +164,7 @@ def _months(first: str, last: str) -> list[str]:
 
 
 def _color(month: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Return the color of a month with so many stored partitions of so many expected ones."""
+    """Return the color of a month, given its numbers of stored and of expected partitions; None for none expected."""
     if month is None:
         return _NOT_EXPECTED
     share = month[0] / month[1]

@@ -36,8 +36,8 @@ _MARKER: Final = "_lake.json"
 _COVERAGE: Final = "_coverage"
 _FIRST_CANDLES: Final = "_first_candles.json"
 
-# Unfinished files stay out of the markets' folders, because a reader of a whole folder would fail on them. The lock is
-# here for the same reason.
+# Files that are still being written stay out of the markets' folders, because a reader of a whole folder would fail on
+# them. The lock file is here for the same reason.
 _INCOMING: Final = ".incoming"
 _INCOMING_NAME: Final = re.compile(r"(?P<pid>\d+)-[0-9a-f]+-(?P<host>.+)")
 _LOCK: Final = ".lock"
@@ -45,7 +45,7 @@ _LOCK: Final = ".lock"
 _KEY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _STALE_SECONDS: Final = 24 * 3600
 
-# Attributes of a stored partition that are text in the file's metadata, where an empty text means None.
+# Attributes of a stored partition that are text in the file's metadata, where an empty string means None.
 _TEXTS: Final = (
     "note",
     "archive_file",
@@ -58,7 +58,7 @@ _TEXTS: Final = (
 
 
 class LakeError(ConfigurationError):
-    """The lake cannot be used; the message is one line that names the way out."""
+    """The lake cannot be used; the message is one line that says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,14 @@ class StoredPartition:
         last: Open time of the last candle, ms UTC; None if the file has no candles.
         note: A remark in one line, such as the name of an outage or why another source had to help; None if there is
             nothing to remark.
-        archive_file: Name of the archive's file that the candles come from; None for candles from REST.
-        archive_sha256: SHA-256 of that file, in hex.
-        archive_modified: When the archive last changed that file, as an ISO time in UTC; None if it does not say.
-        derived_from: The series that this one was derived from; None for a fetched series.
-        accepted_by: The person who accepted the partition although candles are lost; None if nobody had to.
-        accepted_because: The reason that this person gave.
+        archive_file: Name of the archive's file that the candles come from; None for candles from REST or from a base
+            series.
+        archive_sha256: SHA-256 of that file, in hex; None without a file.
+        archive_modified: When the archive last changed that file, as an ISO time in UTC; None without a file, or if the
+            archive does not say.
+        derived_from: Name of the base series; None for a fetched series.
+        accepted_by: The person who accepted the partition although it was refused; None if nobody did.
+        accepted_because: The reason that this person gave; None if nobody did.
     """
 
     path: Path
@@ -129,7 +131,11 @@ class Lake:
 
     @property
     def venue(self) -> str | None:
-        """The venue of the lake's candles, ``binance`` or ``sandbox``; None if the lake holds no candles yet."""
+        """The venue of the lake's candles, ``binance`` or ``sandbox``; None if the lake holds no candles yet.
+
+        Raises:
+            LakeError: The marker file cannot be read, or the lake is not a folder.
+        """
         try:
             return str(json.loads((self.root / _MARKER).read_text())["origin"])
         except FileNotFoundError:
@@ -143,10 +149,10 @@ class Lake:
             ) from None
 
     def check_venue(self, venue: str) -> None:
-        """Refuse to mix real and synthetic candles.
+        """Refuse to mix candles of two venues, the real exchange and the sandbox.
 
         Raises:
-            LakeError: The lake holds candles of another venue.
+            LakeError: The lake holds candles of another venue, or cannot be used.
         """
         if self.venue not in (None, venue):
             raise LakeError(
@@ -159,6 +165,7 @@ class Lake:
 
         Raises:
             LakeError: The lake holds candles of another venue, or cannot be written.
+            ValueError: ``venue`` is empty.
         """
         if not venue:
             raise ValueError("a lake cannot be prepared for candles of an unknown venue")
@@ -183,7 +190,8 @@ class Lake:
             result: Its table and verdict.
 
         Raises:
-            LakeError: The file cannot be written; an earlier file is untouched.
+            LakeError: The file cannot be written; an earlier file of the partition is unchanged.
+            ValueError: The partition is refused.
         """
         if not result.is_accepted:
             raise ValueError(f"{series} {result.partition} is refused ({result.verdict}) and must not be written")
@@ -211,15 +219,15 @@ class Lake:
         return sorted(path.stem for path in self.folder(series).glob("*.parquet") if _KEY.fullmatch(path.stem))
 
     def partitions(self, series: Series, start: dt.date | None = None, end: dt.date | None = None) -> list[Partition]:
-        """Return the partitions of a series that has files, whether each of them has a file or not.
+        """Return the partitions of a series that has files, including partitions without one.
 
         Args:
             series: The series.
-            start: First day of the first partition; None for the first file's.
-            end: Day after the last partition, UTC; None for the last file's.
+            start: First day of the first partition, UTC; None for that of the first file.
+            end: Day after the last partition, UTC; None for that of the last file.
 
         Returns:
-            The partitions in ``[start, end)``, ascending; none if the series has no file at all.
+            The partitions in ``[start, end)``, ascending; an empty list if the series has no file.
         """
         keys = self.keys(series)
         if not keys:
@@ -229,7 +237,11 @@ class Lake:
         return partitions_between(start or first, end or after_last, series.interval)
 
     def read(self, series: Series, partition: Partition) -> pl.DataFrame:
-        """Return the table of a partition that has a file."""
+        """Return the table of a partition that has a file.
+
+        Raises:
+            OSError, polars.exceptions.PolarsError: There is no file, or it cannot be read.
+        """
         return pl.read_parquet(self.path(series, partition), hive_partitioning=False, glob=False)
 
     def write_coverage(self, market: Market, table: pl.DataFrame) -> Path:
@@ -263,10 +275,10 @@ class Lake:
 
     def _first_opens(self) -> dict[str, int]:
         try:
-            found = json.loads((self.root / _FIRST_CANDLES).read_text(encoding="utf-8"))
-            return {str(name): int(first) for name, first in found.items()}
+            cached = json.loads((self.root / _FIRST_CANDLES).read_text(encoding="utf-8"))
+            return {str(name): int(first) for name, first in cached.items()}
         except (OSError, ValueError, AttributeError, TypeError):
-            return {}  # only a cache: the exchange can be asked again
+            return {}  # only a cache: the times can be requested again
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -294,12 +306,12 @@ class Lake:
     def _remove_stale_files(self) -> None:
         """Remove temporary files of processes that died, and those that are older than a day."""
         for path in (self.root / _INCOMING).iterdir():
-            ours = _INCOMING_NAME.fullmatch(path.name)
-            if ours is None:
+            match = _INCOMING_NAME.fullmatch(path.name)
+            if match is None:
                 continue
-            dead = ours["host"] == socket.gethostname() and not is_alive(int(ours["pid"]))
+            is_orphan = match["host"] == socket.gethostname() and not is_alive(int(match["pid"]))
             with suppress(FileNotFoundError):  # its writer has just finished
-                if dead or time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                if is_orphan or time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
 
 

@@ -1,4 +1,4 @@
-"""Locks between processes, held on lock files of the project's own."""
+"""Locks between processes, each held on a lock file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path`` for the length of the block; wait while another process or thread holds it.
+    """Hold the lock on the file ``path`` within the ``with`` statement; wait while another process or thread holds it.
 
-    The operating system holds the lock, so it is free again when its process ends, also after a crash. The wait polls,
-    so an interrupt ends it. The empty file may stay behind, which means nothing.
+    The operating system releases the lock when the process ends, even after a crash. The wait polls, so an interrupt
+    ends it. The empty file may remain; that does not mean that the lock is held.
 
-    A process that cannot write to the folder gets no lock: it cannot replace a file there either, and a failed write
-    has a message of its own.
+    A process that cannot write to the folder continues without the lock: it cannot replace a file there either, and a
+    failed write has an error message of its own.
 
-    Version 0.1.0 locked the folder itself. A process of that version and one of a later version do not exclude each
+    Version 0.1.0 locked the folder itself, so a process of that version and one of a later version do not exclude each
     other.
 
     Args:

@@ -38,7 +38,7 @@ class Tracked:
 
     Attributes:
         series: The series.
-        source: The source that the file names for it; None for the one of the settings.
+        source: The source that the file names for it; None for that of the settings.
     """
 
     series: Series
@@ -51,12 +51,12 @@ class Derived:
 
     Attributes:
         series: The series.
-        source: The fetched series that it is derived from: the coarsest one of the same entry whose interval divides
-            its interval evenly.
+        base: The series that it is derived from: the coarsest fetched one of the same entry whose interval divides
+            the interval of ``series`` evenly.
     """
 
     series: Series
-    source: Series
+    base: Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +105,32 @@ class _Entry(BaseModel):
         market = parse_market(self.market)
         fetched = [parse_interval(text) for text in self.intervals]
         intervals = [parse_derived_interval(text) for text in self.derive]
-        pairs = [(interval, _source_interval(interval, fetched, market)) for interval in intervals]
+        pairs = [(interval, _base_interval(interval, fetched, market)) for interval in intervals]
         for symbol in self.symbols:
-            for interval, source in pairs:
-                yield Derived(derived_series(market, symbol, interval), Series(market, symbol, source))
+            for interval, base in pairs:
+                yield Derived(derived_series(market, symbol, interval), Series(market, symbol, base))
 
 
-def _source_interval(interval: Interval, fetched: Iterable[Interval], market: Market) -> Interval:
-    """Return the coarsest of the ``fetched`` intervals that ``interval`` can be derived from: it has fewest candles."""
-    sources = source_intervals(interval, fetched)
-    if sources:
-        return sources[-1]
-    possible = source_intervals(interval, market.intervals)
-    ways_out = [f"add {possible[-1]} to intervals"] if possible else []
+def _base_interval(interval: Interval, fetched: Iterable[Interval], market: Market) -> Interval:
+    """Return the coarsest of ``fetched`` from which ``interval`` can be derived, because it has the fewest candles.
+
+    Raises:
+        ValueError: None of them divides ``interval`` evenly; the message says how to fix the entry.
+    """
+    candidates = base_intervals(interval, fetched)
+    if candidates:
+        return candidates[-1]
+    possible = base_intervals(interval, market.intervals)
+    remedies = [f"add {possible[-1]} to intervals"] if possible else []
     raise ValueError(
         f"{interval} cannot be derived because this entry fetches no finer interval that divides it evenly; "
-        + " or ".join([*ways_out, f"remove {interval} from derive"])
+        + " or ".join([*remedies, f"remove {interval} from derive"])
     )
 
 
-def source_intervals(interval: Interval, candidates: Iterable[Interval]) -> list[Interval]:
+def base_intervals(interval: Interval, candidates: Iterable[Interval]) -> list[Interval]:
     """Return the candidates that ``interval`` can be derived from: finer ones that divide it evenly, finest first."""
-    # A derived interval is at most a day, so all of its sources have daily partitions too.
+    # A derived interval is at most a day, so every base interval has daily partitions too.
     fitting = (candidate for candidate in candidates if _divides(candidate, interval))
     return sorted(fitting, key=lambda candidate: candidate.step)
 
@@ -173,7 +177,7 @@ def _derived(path: Path, number: int, entry: _Entry) -> list[Derived]:
 
 
 def round_trip_yaml() -> YAML:
-    """Return a YAML reader and writer that keeps comments and writes the layout of the documentation."""
+    """Return a YAML reader and writer that keeps comments and writes lists as the documentation shows them."""
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 120

@@ -16,11 +16,11 @@ from binance_assets.model.series import Series
 from binance_assets.storage.locks import file_lock
 from binance_assets.storage.universe import (
     UniverseError,
+    base_intervals,
     load_document,
     raw_entries,
     read_universe,
     round_trip_yaml,
-    source_intervals,
 )
 
 
@@ -59,7 +59,7 @@ def untrack(path: Path, series: Sequence[Series]) -> list[Series]:
         The removed series.
 
     Raises:
-        UniverseError: The file cannot be read or written, or a derived series would be left without a source.
+        UniverseError: The file cannot be read or written, or a derived series would lose its base series.
     """
     with _locked(path):
         tracked = set(read_universe(path).series)
@@ -90,7 +90,7 @@ def _flow(values: list[str]) -> CommentedSeq:
 
 
 def _add(entries: CommentedSeq, series: Series) -> None:
-    """Add a series to an entry that differs only in symbol or interval; append an entry where none fits."""
+    """Add a series to an entry that differs only in symbol or interval; append an entry if none fits."""
     market, symbol, interval = series.market.name, series.symbol, series.interval.name
     for entry in entries:
         if entry["market"] != market or set(entry) - {"market", "symbols", "intervals"}:
@@ -112,32 +112,36 @@ def _remove(path: Path, entries: CommentedSeq, series: Series) -> None:
             continue
         if series.interval not in intervals:
             continue
-        left = [interval for interval in intervals if interval != series.interval]
-        _check_sources(path, series, left, entry.get("derive", []))
-        if len(entry["symbols"]) == 1 and not left:
+        remaining = [interval for interval in intervals if interval != series.interval]
+        _check_base_series(path, series, remaining, entry.get("derive", []))
+        if len(entry["symbols"]) == 1 and not remaining:
             del entries[position]
         elif len(entry["symbols"]) == 1:
             del entry["intervals"][intervals.index(series.interval)]
         else:
             entry["symbols"].remove(series.symbol)
-            if left:
-                entries.insert(position + 1, _split_off(entry, series.symbol, left))
+            if remaining:
+                entries.insert(position + 1, _split_off(entry, series.symbol, remaining))
         return
 
 
-def _check_sources(path: Path, series: Series, left: list[Interval], derive: list[str]) -> None:
-    """Refuse to remove ``series`` if the intervals ``left`` in its entry cannot be the source of a derived one."""
-    orphans = [text for text in derive if not source_intervals(parse_derived_interval(text), left)]
+def _check_base_series(path: Path, series: Series, remaining: list[Interval], derive: list[str]) -> None:
+    """Refuse to remove ``series`` if a derived interval of its entry is a multiple of none of the ``remaining`` ones.
+
+    Raises:
+        UniverseError: The message says what to remove first.
+    """
+    orphans = [text for text in derive if not base_intervals(parse_derived_interval(text), remaining)]
     if orphans:
         names = ", ".join(orphans)
         raise UniverseError(
-            f"{path}: {names} of {series.symbol} would have no source without {series}; "
+            f"{path}: {names} of {series.symbol} would have no base series without {series}; "
             f"first remove {names} from that entry's derive, or {series.symbol} from its symbols"
         )
 
 
 def _split_off(entry: CommentedMap, symbol: str, intervals: list[Interval]) -> CommentedMap:
-    """Return an entry for one symbol and these intervals with the market, source, and derive of ``entry``."""
+    """Return an entry for one symbol and ``intervals``, with the market, source, and derive of ``entry``."""
     names = [interval.name for interval in intervals]
     split = CommentedMap(market=entry["market"], symbols=_flow([symbol]), intervals=_flow(names))
     if "source" in entry:

@@ -131,3 +131,12 @@ def test_every_source_has_a_chain_that_ends_with_another_source() -> None:
         assert chain[-1].applies_to(result_of("lost", 1))
         assert not chain[-1].applies_to(result_of("complete"))
         assert chain[-1].step is not chain[0].step
+
+
+def test_a_source_that_is_merged_twice_is_named_once() -> None:
+    first = result_of("lost", 1, provenance=ARCHIVE, candles=candles_at(0, 2))
+    second = result_of("lost", 0, candles=candles_at(1, 2))
+    candles, provenance = merge_candles(first, second)
+    third = result_of("lost", provenance=provenance, candles=candles)
+    assert merge_candles(third, second)[1].source == "archive+rest"
+    assert merge_candles(second, third)[1].source == "rest+archive"

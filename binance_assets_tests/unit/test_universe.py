@@ -36,7 +36,7 @@ def names(path: Path) -> list[str]:
 
 
 def sources(path: Path) -> dict[str, str]:
-    return {str(derived.series): str(derived.source) for derived in read_universe(path).derived}
+    return {str(derived.series): str(derived.base) for derived in read_universe(path).derived}
 
 
 @pytest.mark.parametrize("text", [None, "", "# nothing\n", "series:\n", "series: []\n"])
@@ -72,7 +72,7 @@ def test_each_symbol_is_derived_from_its_own_candles(path: Path) -> None:
     assert sources(path) == {
         f"usdm/{symbol}/{interval}": f"usdm/{symbol}/1m" for symbol in "AB" for interval in intervals
     }
-    assert all(derived.series.derived and not derived.source.derived for derived in read_universe(path).derived)
+    assert all(derived.series.derived and not derived.base.derived for derived in read_universe(path).derived)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_untrack_of_the_only_source_of_a_derived_series_is_refused(
     with pytest.raises(UniverseError) as raised:
         untrack(path, [parse_series(f"spot/A/{removed}")])
     assert str(path) in str(raised.value)
-    assert f"{orphans} of A would have no source without spot/A/{removed}" in str(raised.value)
+    assert f"{orphans} of A would have no base series without spot/A/{removed}" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert path.read_text() == before
 

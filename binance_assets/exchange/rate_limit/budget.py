@@ -2,13 +2,13 @@
 
 Binance counts request weight per IP and UTC minute. All processes of the host write what they are about to use, and
 what the server says was used, into one ledger; :mod:`~binance_assets.exchange.rate_limit.policy` decides from it
-whether a call may be made. The used-weight header of the responses is the truth and covers other programs too.
+whether a call may be made. The used-weight header of the responses is authoritative and covers other programs too.
 
 Two clocks never agree exactly. So a call that is in flight when a minute ends counts in both minutes, and a new
 minute begins here only when the server's has certainly begun.
 
-A process claims weight for some calls at a time, its *lease*, and hands it to its threads from memory. If fifty
-threads wrote to the file for each call, they would wait for each other longer than for Binance.
+A process claims weight for several calls at a time, its *lease*, and hands it out to its threads without the file. If
+fifty threads wrote to the file for each call, they would wait for each other longer than for Binance.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Lease:
         unused: Weight set aside and not handed out.
         in_flight: Weight of calls without a response so far.
         seen: The largest used-weight header of each minute.
-        more: Weight to charge on top in each minute, because no header tells whether the server counted it.
+        more: Weight to add in each minute, because no header shows whether the server counted it.
         flushed_at: ``time.monotonic()`` of the last write to the ledger.
     """
 
@@ -65,13 +65,13 @@ class _Lease:
 
 
 class Budget:
-    """The budget of one rate limit group, as one process sees and uses it.
+    """The budget of one rate-limit group, as one process sees and uses it.
 
     Args:
         ledger: The ledger that the processes share.
-        group: The markets that draw on the budget, and who counts their weight.
+        group: The markets that draw on the budget, and the address that counts their weight.
         clock: The server's clock.
-        documented_limit: The weight limit of a minute that counts until :meth:`remember_limit` is called.
+        documented_limit: The weight limit of a minute that applies until :meth:`remember_limit` is called.
         share: The part of the limit to use, 0 to 1.
         patience: The longest ban to wait for, seconds.
         call_lifetime: After how many seconds a call that was never recorded counts as lost.
@@ -173,8 +173,8 @@ class Budget:
         with self._lock:
             lease = self._lease
             lease.in_flight -= weight
-            # Across the edge of a minute, a counter that fell by more than half is that of the new minute. Any other
-            # counter may belong to either minute, because responses overtake each other.
+            # If a minute began during the call, a counter that fell by more than half is that of the new minute. Any
+            # other counter may belong to either minute, because responses overtake each other.
             if used is not None and (first == last or 2 * used < lease.seen.get(first, 0)):
                 lease.seen[last] = max(lease.seen.get(last, 0), used)
             else:
@@ -205,19 +205,19 @@ class Budget:
     # -- blocks -----------------------------------------------------------------------------------------------
 
     def block(self, error: RateLimited | Banned) -> None:
-        """Stop every process of the group after a 429 or 418, until it is over.
+        """Stop the requests of every process to the group after a 429 or 418, until the block is over.
 
-        The end is stored by this machine's wall clock, which all processes of the host share, because they need it
-        even before they know the server's time.
+        The end is stored by this machine's wall clock: all processes of the host share it, and they need the end even
+        before they know the server's time.
         """
-        here = time.time() * 1_000
-        server = self._clock.now() if self._clock.known else here
-        until = blocked_until(error, int(server))
+        wall_ms = time.time() * 1_000
+        server_ms = self._clock.now() if self._clock.known else wall_ms
+        until = blocked_until(error, int(server_ms))
         banned = isinstance(error, Banned)
         reason = error.reason
         if banned:
             reason = f"banned until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(until / 1_000))} UTC: {reason}"
-        ends = int(here + until - server + self._clock.error_ms)
+        ends = int(wall_ms + until - server_ms + self._clock.error_ms)
         self._block_checked_at = 0.0
         with self._ledger.transaction(self._group) as transaction:
             transaction.store_block(Block(ends, banned, reason))
@@ -238,7 +238,7 @@ class Budget:
         raise Cancelled
 
     def _seconds_blocked(self, transaction: Transaction) -> float:
-        """Return how many seconds to wait before the next look at the block; 0 if nothing forbids calls."""
+        """Return how many seconds to wait before checking the block again; 0 if nothing forbids calls."""
         block = transaction.block()
         seconds = block.until / 1_000 - time.time() if block else 0.0
         if block is None or seconds <= 0:
@@ -270,6 +270,7 @@ class Budget:
         return 0.0
 
     def _used_up_by_others(self, minute: int, weight: int) -> bool:
+        """Return whether the headers show that other programs have used weight that the lease holds."""
         return self._lease.seen.get(minute, 0) + self._lease.in_flight + weight > self._limit
 
     def _renew(self, minute: int, weight: int) -> float:
@@ -280,21 +281,21 @@ class Budget:
                 return wait
             self._drop_lost_leases(transaction)
             self._flush(transaction, keep=0)
-            known = transaction.minute(minute, self._documented_limit)
-            self._limit = known.limit
-            granted = claimable(known, self._share, weight)
+            state = transaction.minute(minute, self._documented_limit)
+            self._limit = state.limit
+            granted = claimable(state, self._share, weight)
             if granted:
                 transaction.add_ours(minute, granted)
                 self._lease.minute, self._lease.unused = minute, granted
                 self._flush(transaction, keep=granted)
                 return 0.0
-        if known.in_flight:
+        if state.in_flight:
             return _POLL_SECONDS
         to_next = ((minute + 1) * MINUTE - self._clock.now() + self._clock.error_ms) / 1_000
         return min(max(to_next, _POLL_SECONDS), _LONGEST_POLL_SECONDS)
 
     def _flush(self, transaction: Transaction, keep: int) -> None:
-        """Write to the ledger what this process has used, and give back all unused weight but ``keep``."""
+        """Write to the ledger what this process has used, and give back all unused weight except ``keep``."""
         lease = self._lease
         for minute in {*lease.seen, *lease.more}:
             transaction.record_seen(minute, lease.seen.get(minute, 0), lease.more.get(minute, 0))
@@ -315,7 +316,7 @@ class Budget:
             lease.row = transaction.write_lease(lease.row, weight, os.getpid(), expires)
 
     def _drop_lost_leases(self, transaction: Transaction) -> None:
-        """Delete the leases of dead processes, and charge what they held: the server may have counted it."""
+        """Delete expired leases and those of dead processes; record their weight, which the server may have counted."""
         now = int(self._clock.now())
         for lease in transaction.other_leases(self._lease.row):
             if lease.expires < now or not is_alive(lease.pid):

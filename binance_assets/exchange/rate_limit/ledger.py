@@ -1,7 +1,7 @@
 """The SQLite file in which all processes of a host record request weight. All SQL of the package is in this module.
 
-The rest of the package sees a :class:`Ledger` and its :class:`Transaction` only, so that another store of the same
-facts can take their place.
+The rest of the package uses only :class:`Ledger` and :class:`Transaction`, so that another kind of store could replace
+the file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from binance_assets.settings import ConfigurationError
 
 _VERSION: Final = 1
 
-# What an older or newer version of the program recorded loses its value within a minute, so it is dropped.
+# Records in the format of another version are dropped. They lose their value within a minute, except a limit or a ban,
+# which the next responses report again.
 _DROP_TABLES: Final = ("DROP TABLE IF EXISTS pool", "DROP TABLE IF EXISTS minute", "DROP TABLE IF EXISTS lease")
 
 _CREATE_TABLES: Final = (
@@ -47,7 +48,7 @@ class RateLimitGroup(NamedTuple):
     """The markets that draw on one weight limit, at one counter.
 
     Attributes:
-        address: Who counts, see :func:`binance_assets.model.markets.limits_address`.
+        address: The hosts that count together, see :func:`binance_assets.model.markets.limits_address`.
         name: Name of the group in the table of markets.
     """
 
@@ -85,7 +86,7 @@ class StoredLease:
     Attributes:
         row: Number of the lease in the ledger.
         weight: The weight.
-        pid: Number of the process that holds it.
+        pid: ID of the process that holds it.
         expires: Server's time, ms UTC, after which the lease counts as lost.
     """
 
@@ -96,7 +97,7 @@ class StoredLease:
 
 
 class Transaction:
-    """Reads and writes of one rate limit group, which become visible to other processes all at once.
+    """Reads and writes of one rate-limit group, which become visible to other processes all at once.
 
     Obtained from :meth:`Ledger.transaction`. Minutes are numbered from the epoch (UTC).
     """
@@ -124,7 +125,7 @@ class Transaction:
 
         Args:
             number: The minute.
-            documented_limit: The weight limit that counts if none is stored.
+            documented_limit: The weight limit that applies if none is stored.
         """
         limit = self.limit()
         row = self._row("SELECT ours, seen FROM minute WHERE address = ? AND name = ? AND minute = ?", number)
@@ -133,7 +134,7 @@ class Transaction:
         return Minute((limit and limit.weight) or documented_limit, ours, seen, in_flight)
 
     def add_ours(self, number: int, weight: int) -> None:
-        """Add to the weight that processes of this host have claimed in a minute; forget minutes long gone.
+        """Add to the weight that processes of this host have claimed in a minute; delete minutes that are long over.
 
         Args:
             number: The minute.
@@ -155,7 +156,7 @@ class Transaction:
         Args:
             number: The minute.
             at_least: The largest used-weight header; what is stored never falls below it.
-            more: Weight to add because no header tells whether it was counted.
+            more: Weight to add because no header shows whether it was counted.
         """
         self._database.execute(
             "INSERT INTO minute VALUES (?, ?, ?, 0, ?) ON CONFLICT (address, name, minute) "
@@ -169,7 +170,7 @@ class Transaction:
         Args:
             row: Number of the lease; None for a new one. A lease that another process dropped is stored again.
             weight: The weight that it holds.
-            pid: Number of the process that holds it.
+            pid: ID of the process that holds it.
             expires: Server's time, ms UTC, after which it counts as lost.
         """
         written = self._database.execute(
@@ -193,7 +194,7 @@ class Transaction:
             "SELECT id, weight, pid, expires FROM lease WHERE address = ? AND name = ? AND id IS NOT ?",
             (*self._group, row),
         ).fetchall()
-        return [StoredLease(*found) for found in rows]
+        return [StoredLease(*values) for values in rows]
 
     def block(self) -> Block | None:
         """Return the block that was stored last, which may be over; None if there never was one."""
@@ -229,7 +230,7 @@ class Transaction:
 class Ledger:
     """The file of the host's request weight; any number of threads and processes may use it at once.
 
-    Its content matters for a minute (bans and limits: longer), so it is written without waiting for the disk.
+    Its content matters for a minute (a ban or a limit longer), so it is written without waiting for the disk.
 
     Args:
         path: The SQLite file; it and its folder are created if missing.
@@ -258,7 +259,7 @@ class Ledger:
 
     @contextmanager
     def transaction(self, group: RateLimitGroup) -> Iterator[Transaction]:
-        """Return exclusive access to what is recorded of ``group``; all changes become visible at once, or none.
+        """Yield exclusive access to the records of ``group``; all changes become visible at once, or none.
 
         Raises:
             Cancelled: The ledger was closed.

@@ -9,17 +9,18 @@ from typing import Final
 from binance_assets.exchange.errors import Banned, RateLimited
 from binance_assets.model.timestamps import MINUTE, SECOND
 
-# A lease covers at most so many calls, and so small a part of what is left that other processes get their part.
+# A lease covers at most this many calls, and at most this part (one eighth) of what may still be claimed, so that other
+# processes get their share.
 _LEASED_CALLS: Final = 100
 _LEASED_PART: Final = 8
 
-# If other programs use the IP too, the last tenth of a minute is spent with care.
+# If other programs use the IP too, the last tenth of a minute's limit is spent one call at a time.
 _CONTESTED_PART: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What is known of one minute of one rate limit group.
+    """What is known of one minute of one rate-limit group.
 
     Attributes:
         limit: The weight that Binance allows an IP in a minute.
@@ -46,18 +47,19 @@ def spendable(minute: Minute, share: float = 1.0) -> int:
         minute: What is known of the minute.
         share: The part of the limit that this host may use, 0 to 1.
     """
-    until_limit = minute.limit - minute.seen - minute.in_flight
-    until_share = int(minute.limit * share) - minute.ours
-    return max(0, min(until_limit, until_share))
+    within_limit = minute.limit - minute.seen - minute.in_flight
+    within_share = int(minute.limit * share) - minute.ours
+    return max(0, min(within_limit, within_share))
 
 
 def claimable(minute: Minute, share: float, weight: int) -> int:
     """Return what a process that needs ``weight`` for its next call may claim now; 0 if it has to wait.
 
-    Other programs use the IP too, and what they use while our calls are in flight is invisible. Two rules follow. No
-    more is ever in flight than what is left besides. And if others were seen in this minute, the last of it is spent
-    one call at a time, so that exceeding the limit costs one 429 and not one for each worker. Without other programs
-    on the IP this costs some round trips at the end of a minute, and no weight.
+    Other programs may use the IP too, and what they use while our calls are in flight is invisible. Two rules follow.
+    At most half of the weight that the server has not counted yet is in flight, or one call alone. And if others were
+    seen in this minute, the last part of the limit is spent one call at a time, so that exceeding it costs one 429 and
+    not one for each worker. Without other programs on the IP this costs some round trips at the end of a minute, and no
+    weight.
 
     Args:
         minute: What is known of the minute.
@@ -68,12 +70,12 @@ def claimable(minute: Minute, share: float, weight: int) -> int:
     if weight > spare:
         # A call that costs more than the whole share may run alone; otherwise it would never run.
         return 0 if minute.ours or minute.in_flight or weight > minute.limit - minute.seen else weight
-    left, foreign = minute.limit - minute.seen, minute.seen - minute.ours
-    calm = left // 2 - minute.in_flight
-    contested = left - minute.in_flight < min(foreign, minute.limit // _CONTESTED_PART)
-    if contested or calm < weight:
+    uncounted, used_by_others = minute.limit - minute.seen, minute.seen - minute.ours
+    half = uncounted // 2 - minute.in_flight
+    contested = uncounted - minute.in_flight < min(used_by_others, minute.limit // _CONTESTED_PART)
+    if contested or half < weight:
         return 0 if minute.in_flight else weight
-    return max(weight, min(_LEASED_CALLS * weight, spare // _LEASED_PART, calm))
+    return max(weight, min(_LEASED_CALLS * weight, spare // _LEASED_PART, half))
 
 
 _SHORTEST_BAN: Final = 2 * MINUTE
@@ -84,13 +86,13 @@ def blocked_until(error: RateLimited | Banned, now: int) -> int:
     """Return until when a 429 or 418 forbids further calls, ms on the server's clock.
 
     Binance names it as ``Retry-After`` in seconds and, for bans, as ``banned until <ms>`` in the message; the later
-    of the two counts. Without either, a 429 lasts until the next minute and a ban two minutes (the shortest ban).
+    of the two applies. Without either, a 429 lasts until the next minute and a ban two minutes (the shortest ban).
 
     Args:
         error: The 429 or 418.
         now: The server's time, ms UTC.
     """
-    times = [int(found) for found in _BANNED_UNTIL.findall(error.message or "")]
+    times = [int(digits) for digits in _BANNED_UNTIL.findall(error.message or "")]
     seconds = next((value for name, value in error.headers.items() if name.lower() == "retry-after"), "")
     if seconds.isdigit():
         times.append(now + int(seconds) * SECOND)
