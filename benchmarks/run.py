@@ -1,25 +1,25 @@
-"""Measure the sizes to reach: ``python -m benchmarks.run [--runs N] [--sustained | --memory]``.
+"""Measure speed and memory beside their targets: ``python -m benchmarks.run [--runs N] [--sustained | --memory]``.
 
 How it measures:
 
 - Each measurement has its own sandbox exchange, in its own process, with round trips of 100 ms and Binance's weight
   limits, and its own ledger. All counters start at zero, so no measurement pays for an earlier one.
-- The sandbox renders the candles before the clock starts: in its own process, without a request and so without weight.
-  So only the client is timed, and engine and bound meet the same sandbox.
-- Limits count by UTC minute. A measurement waits for the next minute if too little of this one is left, and prints so;
-  it then ends within its minute, unless crossing minutes is the point (``--sustained``, ten years).
-- *Engine* is ``download()`` over the days: plan, fetch, parse, validate, the first request included; no files, no
-  Dagster. One month is fetched before, untimed, so that what Python sets up only once is not part of it; the Dagster
-  runs below are whole processes and include everything.
+- The sandbox renders the candles before the clock starts, in its own process, without a request and therefore without
+  weight. So only the client is timed, and engine and bound use equally prepared sandboxes.
+- Limits count per UTC minute. If too little of the current minute is left, a measurement prints that and waits for the
+  next one. It then ends within its minute, except where it measures several minutes (``--sustained``, ``--memory``).
+- *Engine* is ``download()`` over the days: plan, fetch, parse, validate, from the first request on; no files, no
+  Dagster. One month is fetched first, untimed, so that one-time setup of Python is not measured. The Dagster runs below
+  are whole processes and include everything.
 - *Bound* is a bare loop over the same planned requests, right after the engine: as many plain threads as the engine
   had workers, on one ``requests.Session`` with as many connections; the bytes are read and dropped.
-- Engine and bound are measured in pairs, ``--runs`` times. The table shows the median and, in brackets, the least and
-  the most; the ratio is the median of the ratios of the pairs.
+- Engine and bound are measured in pairs, ``--runs`` times. The table shows the median and, in brackets, the minimum and
+  the maximum; the ratio is the median of the ratios of the pairs.
 - *Dagster run* is ``binance-assets download`` as a process in an empty folder, from its start to its end.
 
 ``--sustained`` and ``--memory`` measure these instead, because they take minutes. Sustained: a download that needs
-more weight than two minutes allow; the result is the weight that the sandbox counted in each full minute, which is each
-but the last. Memory: the peak (``ru_maxrss``) of a process that runs the engine and nothing else.
+more weight than two minutes allow; the result is the weight that the sandbox counted in each full minute, that is, in
+all minutes but the last. Memory: the peak (``ru_maxrss``) of a process that runs the engine and nothing else.
 """
 
 from __future__ import annotations
@@ -64,31 +64,30 @@ from binance_assets.sandbox import SandboxOptions, ServedRequest, running_sandbo
 from binance_assets.settings import Settings, Source, read_settings
 
 ROUND_TRIP_MS: Final = 100
-MOST_RATIO: Final = 1.7
-MOST_RUN_SECONDS: Final = 12
-MOST_ARCHIVE_SECONDS: Final = 1
-MOST_MANY_SERIES_SECONDS: Final = 40
-LEAST_SHARE: Final = 0.97
-MOST_MEMORY_MB: Final = 400
-MOST_GROWTH: Final = 1.2
+MAX_RATIO: Final = 1.7
+MAX_RUN_SECONDS: Final = 12
+MAX_ARCHIVE_SECONDS: Final = 1
+MAX_MANY_SERIES_SECONDS: Final = 40
+MIN_SHARE: Final = 0.97
+MAX_MEMORY_MB: Final = 400
+MAX_GROWTH: Final = 1.2
 
-_MANY: Final = 200
+_SERIES_COUNT: Final = 200
 _MINUTE_SECONDS: Final = 60
-_ROOM_SECONDS: Final = 25  # several times longer than an engine or a bound
-_PROCESSES: Final = multiprocessing.get_context(
-    "spawn"
-)  # a fork would copy the locks of threads and the memory of this process
+_NEEDED_SECONDS: Final = 25  # several times longer than a run of the engine or of the bound
+# A fork would copy the locks of threads and the memory of this process.
+_PROCESSES: Final = multiprocessing.get_context("spawn")
 
 
 class BenchmarkError(Exception):
-    """The measured work failed, so its time means nothing."""
+    """A measured download failed, so its time means nothing."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """Candles of one series from one day to another, the end excluded.
+class Workload:
+    """The candles to download in a measurement: one series from one day to another, the end excluded.
 
-    The name of the series is stored instead of the series, because processes pass it to each other.
+    The name of the series is stored instead of the series, because processes send it to each other.
     """
 
     name: str
@@ -119,7 +118,7 @@ class EngineRun:
 class Row:
     """One line of the table, ready to print."""
 
-    work: str
+    workload: str
     seconds: str
     speed: str
     workers: str
@@ -132,17 +131,20 @@ class Row:
 
 
 _YEAR: Final = (dt.date(2024, 1, 1), dt.date(2025, 1, 1))
-_SPOT_YEAR: Final = Work("spot/BTCUSDT/1m", *_YEAR)
-_ENGINE_WORKS: Final = (_SPOT_YEAR, Work("usdm/ETHUSDT/1m", *_YEAR), Work("coinm/BTCUSD_PERP/1m", *_YEAR))
-_WARM_UP: Final = Work("spot/BTCUSDT/1m", dt.date(2024, 1, 1), dt.date(2024, 2, 1))
-_MANY_WORKS: Final = [
-    Work(f"spot/S{number:03d}USDT/1m", dt.date(2024, 1, 1), dt.date(2024, 1, 2)) for number in range(1, _MANY + 1)
+_SPOT_YEAR: Final = Workload("spot/BTCUSDT/1m", *_YEAR)
+_ENGINE_WORKLOADS: Final = (_SPOT_YEAR, Workload("usdm/ETHUSDT/1m", *_YEAR), Workload("coinm/BTCUSD_PERP/1m", *_YEAR))
+_WARM_UP: Final = Workload("spot/BTCUSDT/1m", dt.date(2024, 1, 1), dt.date(2024, 2, 1))
+_MANY_WORKLOADS: Final = [
+    Workload(f"spot/S{number:03d}USDT/1m", dt.date(2024, 1, 1), dt.date(2024, 1, 2))
+    for number in range(1, _SERIES_COUNT + 1)
 ]
-_SUSTAINED_WORKS: Final = (
-    Work("spot/BTCUSDT/1s", dt.date(2024, 1, 1), dt.date(2024, 3, 21)),  # spot has too few years of 1m for this
-    Work("usdm/BTCUSDT/1m", dt.date(2022, 1, 1), dt.date(2025, 1, 1)),
+_SUSTAINED_WORKLOADS: Final = (
+    Workload(
+        "spot/BTCUSDT/1s", dt.date(2024, 1, 1), dt.date(2024, 3, 21)
+    ),  # all 1m candles of spot need too little weight
+    Workload("usdm/BTCUSDT/1m", dt.date(2022, 1, 1), dt.date(2025, 1, 1)),
 )
-_SINCE_THE_FIRST_DAY: Final = Work("spot/BTCUSDT/1m", dt.date(2017, 8, 18), dt.datetime.now(dt.UTC).date())
+_SINCE_THE_FIRST_DAY: Final = Workload("spot/BTCUSDT/1m", dt.date(2017, 8, 18), dt.datetime.now(dt.UTC).date())
 
 
 # -- the sandbox ----------------------------------------------------------------------------------------------
@@ -163,7 +165,7 @@ class SandboxProcess:
 
 
 @contextmanager
-def sandbox_with(*rendered: Work) -> Iterator[SandboxProcess]:
+def sandbox_with(*rendered: Workload) -> Iterator[SandboxProcess]:
     """Start a sandbox that has rendered these candles, and stop it at the end."""
     ours, theirs = _PROCESSES.Pipe()
     process = _PROCESSES.Process(target=_serve, args=(theirs, rendered), daemon=True)
@@ -176,19 +178,19 @@ def sandbox_with(*rendered: Work) -> Iterator[SandboxProcess]:
         process.join()
 
 
-def _serve(connection: Connection, rendered: Sequence[Work]) -> None:
+def _serve(connection: Connection, rendered: Sequence[Workload]) -> None:
     with running_sandbox(SandboxOptions(rtt_ms=ROUND_TRIP_MS)) as sandbox:
-        for work in rendered:
-            series = work.series
-            for day in work.partitions:
+        for workload in rendered:
+            series = workload.series
+            for day in workload.partitions:
                 sandbox.rows(series.market.name, series.symbol, str(series.interval), day.start, day.end)
         connection.send(sandbox.url)
-        with suppress(EOFError, KeyboardInterrupt):  # the process that started it has ended
+        with suppress(EOFError, KeyboardInterrupt):  # the parent process has ended
             while connection.recv():
                 connection.send(list(sandbox.requests))
 
 
-def await_room(seconds: float = _ROOM_SECONDS) -> None:
+def wait_for_minute(seconds: float = _NEEDED_SECONDS) -> None:
     """Wait for the next UTC minute unless at least ``seconds`` of this one are left."""
     left = _MINUTE_SECONDS - time.time() % _MINUTE_SECONDS
     if left < seconds:
@@ -197,26 +199,26 @@ def await_room(seconds: float = _ROOM_SECONDS) -> None:
 
 
 def report(text: str) -> None:
-    """Print a line at once."""
+    """Print a line without buffering."""
     print(text, flush=True)
 
 
 # -- engine and bound -----------------------------------------------------------------------------------------
 
 
-def engine_row(work: Work, runs: int) -> Row:
+def engine_row(workload: Workload, runs: int) -> Row:
     """Measure a year of one series: the engine against the bound."""
     pairs = []
     for number in range(1, runs + 1):
-        engine = _engine(work)
-        bound = _bound(work, engine.metrics.workers)
+        engine = _engine(workload)
+        bound = _bound(workload, engine.metrics.workers)
         report(f"  {number} of {runs}: engine {engine.seconds:.2f} s, bound {bound:.2f} s")
         pairs.append((engine, bound))
     engines = [engine for engine, _ in pairs]
     ratio = statistics.median(engine.seconds / bound for engine, bound in pairs)
     middle = sorted(engines, key=lambda engine: engine.seconds)[(len(engines) - 1) // 2]
     return Row(
-        work=f"{work.name}, year, engine",
+        workload=f"{workload.name}, year, engine",
         seconds=spread([engine.seconds for engine in engines]),
         speed=f"{statistics.median(engine.candles / engine.seconds for engine in engines):,.0f}",
         workers=str(middle.metrics.workers),
@@ -224,29 +226,29 @@ def engine_row(work: Work, runs: int) -> Row:
         weight=f"{middle.metrics.weight:,}",
         bound=spread([bound for _, bound in pairs]),
         result=f"{spread([engine.seconds / bound for engine, bound in pairs])} x bound",
-        target=f"<= {MOST_RATIO} x bound",
-        met=ratio <= MOST_RATIO,
+        target=f"<= {MAX_RATIO} x bound",
+        met=ratio <= MAX_RATIO,
     )
 
 
-def _engine(work: Work) -> EngineRun:
-    with sandbox_with(work) as sandbox, tempfile.TemporaryDirectory() as folder:
-        await_room()
-        return run_engine(work, sandbox.url, Path(folder))
+def _engine(workload: Workload) -> EngineRun:
+    with sandbox_with(workload) as sandbox, tempfile.TemporaryDirectory() as folder:
+        wait_for_minute()
+        return run_engine(workload, sandbox.url, Path(folder))
 
 
-def archive_row(work: Work, runs: int) -> Row:
-    """Measure a year of one series from the archive, hashes and control totals included; the zips exist before."""
+def archive_row(workload: Workload, runs: int) -> Row:
+    """Measure a year of one series from the archive, with hashes and control totals; the zips are built before."""
     engines = []
     for number in range(1, runs + 1):
-        with sandbox_with(work) as sandbox, tempfile.TemporaryDirectory() as folder:
-            for file in all_files(work.series, work.partitions, to_ms(work.end) + 60 * DAY):
+        with sandbox_with(workload) as sandbox, tempfile.TemporaryDirectory() as folder:
+            for file in all_files(workload.series, workload.partitions, to_ms(workload.end) + 60 * DAY):
                 requests.head(sandbox.url + file.path, timeout=60).raise_for_status()
-            engines.append(run_engine(work, sandbox.url, Path(folder), "archive"))
+            engines.append(run_engine(workload, sandbox.url, Path(folder), "archive"))
         report(f"  {number} of {runs}: {engines[-1].seconds:.2f} s")
     middle = sorted(engines, key=lambda engine: engine.seconds)[(len(engines) - 1) // 2]
     return Row(
-        work=f"{work.name}, year, archive, engine",
+        workload=f"{workload.name}, year, archive, engine",
         seconds=spread([engine.seconds for engine in engines]),
         speed=f"{statistics.median(engine.candles / engine.seconds for engine in engines):,.0f}",
         workers=str(middle.metrics.workers),
@@ -254,50 +256,52 @@ def archive_row(work: Work, runs: int) -> Row:
         weight=f"{middle.metrics.weight:,}",
         bound="",
         result=f"{middle.seconds:.2f} s",
-        target=f"<= {MOST_ARCHIVE_SECONDS} s",
-        met=middle.seconds <= MOST_ARCHIVE_SECONDS,
+        target=f"<= {MAX_ARCHIVE_SECONDS} s",
+        met=middle.seconds <= MAX_ARCHIVE_SECONDS,
     )
 
 
-def run_engine(work: Work, url: str, folder: Path, source: Source = "rest") -> EngineRun:
-    """Fetch and validate all of ``work``.
+def run_engine(workload: Workload, url: str, folder: Path, source: Source = "rest") -> EngineRun:
+    """Fetch and validate the whole workload.
 
     Raises:
         BenchmarkError: A partition was refused.
     """
-    series, candles, refused = work.series, 0, 0
+    series, candles, refused = workload.series, 0, 0
     began = time.perf_counter()
     exchange = Exchange(series.market, settings_of(url, folder))
     try:
-        for result in download(exchange, series, work.partitions, DownloadOptions(source)):
+        for result in download(exchange, series, workload.partitions, DownloadOptions(source)):
             candles += result.candles.height
             refused += not result.is_accepted
         seconds = time.perf_counter() - began
     finally:
         exchange.close()
     if refused:
-        raise BenchmarkError(f"{work.name}: {refused} of {len(work.partitions)} days were refused")
+        raise BenchmarkError(f"{workload.name}: {refused} of {len(workload.partitions)} days were refused")
     return EngineRun(seconds, candles, exchange.metrics())
 
 
-def _bound(work: Work, workers: int) -> float:
-    with sandbox_with(work) as sandbox:
-        await_room()
-        return bare_loop(work, sandbox.url, workers)
+def _bound(workload: Workload, workers: int) -> float:
+    with sandbox_with(workload) as sandbox:
+        wait_for_minute()
+        return run_bare_loop(workload, sandbox.url, workers)
 
 
-def bare_loop(work: Work, url: str, workers: int) -> float:
-    """Return the seconds that the requests of ``work`` take if the responses are dropped."""
-    series = work.series
+def run_bare_loop(workload: Workload, url: str, workers: int) -> float:
+    """Return the seconds that the requests of a workload take if the responses are dropped."""
+    series = workload.series
     session = requests.Session()
     session.mount("http://", HTTPAdapter(pool_connections=1, pool_maxsize=workers))
-    session.trust_env = False  # a look-up of proxies for each request would slow the bound and so flatter the engine
+    session.trust_env = (
+        False  # looking up proxies for each request would slow down the bound and make the engine look better
+    )
     fetch = _fetcher(session, series, url + series.market.api + "/klines")
     began = time.perf_counter()
     with ThreadPoolExecutor(workers) as threads:
-        for status in threads.map(fetch, plan_rest_pages(series, work.partitions)):
+        for status in threads.map(fetch, plan_rest_pages(series, workload.partitions)):
             if status != requests.codes.ok:
-                raise BenchmarkError(f"{work.name}: the bare loop got the status {status}")
+                raise BenchmarkError(f"{workload.name}: the bare loop got the status {status}")
     seconds = time.perf_counter() - began
     session.close()
     return seconds
@@ -314,34 +318,34 @@ def _fetcher(session: requests.Session, series: Series, address: str) -> Callabl
 # -- Dagster runs ---------------------------------------------------------------------------------------------
 
 
-def run_row(title: str, works: Sequence[Work], most_seconds: float) -> Row:
+def run_row(title: str, workloads: Sequence[Workload], max_seconds: float) -> Row:
     """Measure one ``binance-assets download`` of series of one market with the same days, as a process."""
-    with sandbox_with(*works) as sandbox, tempfile.TemporaryDirectory() as folder:
-        await_room()
+    with sandbox_with(*workloads) as sandbox, tempfile.TemporaryDirectory() as folder:
+        wait_for_minute()
         began = time.perf_counter()
-        outcomes = _download(works, sandbox.url, Path(folder))
+        outcomes = _download(workloads, sandbox.url, Path(folder))
         seconds = time.perf_counter() - began
         files = sum(1 for _ in Path(folder).rglob("*.parquet"))
-    if files != sum(len(work.partitions) for work in works):
+    if files != sum(len(workload.partitions) for workload in workloads):
         raise BenchmarkError(f"{title}: {files} files were written")
     report(f"  {seconds:.2f} s")
     return Row(
-        work=title,
+        workload=title,
         seconds=f"{seconds:.2f}",
-        speed=f"{sum(found['rows'] for found in outcomes) / seconds:,.0f}",
-        workers=str(max(found["workers"] for found in outcomes)),
-        requests=f"{sum(found['requests'] for found in outcomes):,}",
-        weight=f"{sum(found['weight'] for found in outcomes):,}",
+        speed=f"{sum(outcome['rows'] for outcome in outcomes) / seconds:,.0f}",
+        workers=str(max(outcome["workers"] for outcome in outcomes)),
+        requests=f"{sum(outcome['requests'] for outcome in outcomes):,}",
+        weight=f"{sum(outcome['weight'] for outcome in outcomes):,}",
         bound="",
         result=f"{seconds:.1f} s, {files} files",
-        target=f"<= {most_seconds} s",
-        met=seconds <= most_seconds,
+        target=f"<= {max_seconds} s",
+        met=seconds <= max_seconds,
     )
 
 
-def _download(works: Sequence[Work], url: str, folder: Path) -> list[dict[str, Any]]:
-    first = works[0]
-    command = [sys.executable, "-m", "binance_assets", "download", *(work.series.symbol for work in works)]
+def _download(workloads: Sequence[Workload], url: str, folder: Path) -> list[dict[str, Any]]:
+    first = workloads[0]
+    command = [sys.executable, "-m", "binance_assets", "download", *(workload.series.symbol for workload in workloads)]
     command += ["--market", first.series.market.name, "--interval", str(first.series.interval), "--json"]
     command += ["--start", first.start.isoformat(), "--end", first.end.isoformat(), "--source", "rest"]
     result = subprocess.run(
@@ -362,39 +366,39 @@ def environment_of(url: str, folder: Path) -> dict[str, str]:
 
 
 def settings_of(url: str, folder: Path) -> Settings:
-    """Return the settings of such a client."""
+    """Return the settings of a client with :func:`environment_of`."""
     return read_settings(environment_of(url, folder))
 
 
 # -- sustained ------------------------------------------------------------------------------------------------
 
 
-def sustained_row(work: Work) -> Row:
-    """Measure which share of the weight limit a long download uses in each minute."""
+def sustained_row(workload: Workload) -> Row:
+    """Measure the share of the weight limit that a long download uses in each minute."""
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
-        await_room()
-        run = run_engine(work, sandbox.url, Path(folder))
+        wait_for_minute()
+        run = run_engine(workload, sandbox.url, Path(folder))
         served = sandbox.requests()
-    shares = shares_of_full_minutes(served, work.series.market)
-    refusals = sum(1 for request in served if request.status in (418, 429))
+    shares = shares_of_full_minutes(served, workload.series.market)
+    rejections = sum(1 for request in served if request.status in (418, 429))
     message = ", ".join(f"{share:.1%}" for share in shares)
-    report(f"  {run.seconds:.1f} s, of the limit in each full minute: {message}; refusals: {refusals}")
+    report(f"  {run.seconds:.1f} s, of the limit in each full minute: {message}; rejections: {rejections}")
     return Row(
-        work=f"{work.name}, {len(work.partitions):,} days, sustained",
+        workload=f"{workload.name}, {len(workload.partitions):,} days, sustained",
         seconds=f"{run.seconds:.1f}",
-        speed="",  # meaningless: the weight of the first minute is used up within seconds
+        speed="",  # meaningless, because the weight of the first minute is used up within seconds
         workers=str(run.metrics.workers),
         requests=f"{run.metrics.requests:,}",
         weight=f"{run.metrics.weight:,}",
         bound="",
-        result=f"{message} of the limit, {refusals} x 429",
-        target=f">= {LEAST_SHARE:.0%}, 0 x 429",
-        met=bool(shares) and min(shares) >= LEAST_SHARE and not refusals,
+        result=f"{message} of the limit, {rejections} x 429",
+        target=f">= {MIN_SHARE:.0%}, 0 x 429",
+        met=bool(shares) and min(shares) >= MIN_SHARE and not rejections,
     )
 
 
 def shares_of_full_minutes(served: Sequence[ServedRequest], market: Market) -> list[float]:
-    """Return the used share of the weight limit in each minute but the last, which had too few requests left."""
+    """Return the used share of the weight limit in each minute but the last, in which too few requests were left."""
     weights: Counter[int] = Counter()
     for request in served:
         weights[request.at_ms // (_MINUTE_SECONDS * 1_000)] += request.weight
@@ -407,36 +411,36 @@ def shares_of_full_minutes(served: Sequence[ServedRequest], market: Market) -> l
 
 def memory_rows() -> Iterator[Row]:
     """Measure the peak memory of a year, and of all years since the first candle."""
-    a_year = 0.0
-    for work in (_SPOT_YEAR, _SINCE_THE_FIRST_DAY):
-        megabytes, run = _measured_memory(work)
-        a_year = a_year or megabytes
+    year_megabytes = 0.0
+    for workload in (_SPOT_YEAR, _SINCE_THE_FIRST_DAY):
+        megabytes, run = _measured_memory(workload)
+        year_megabytes = year_megabytes or megabytes
         yield Row(
-            work=f"{work.name}, {len(work.partitions):,} days, memory",
+            workload=f"{workload.name}, {len(workload.partitions):,} days, memory",
             seconds=f"{run.seconds:.2f}",
             speed=f"{run.candles / run.seconds:,.0f}",
             workers=str(run.metrics.workers),
             requests=f"{run.metrics.requests:,}",
             weight=f"{run.metrics.weight:,}",
             bound="",
-            result=f"{megabytes:.0f} MB, {megabytes / a_year:.2f} x a year",
-            target=f"<= {MOST_MEMORY_MB} MB, <= {MOST_GROWTH} x",
-            met=megabytes <= MOST_MEMORY_MB and megabytes / a_year <= MOST_GROWTH,
+            result=f"{megabytes:.0f} MB, {megabytes / year_megabytes:.2f} x a year",
+            target=f"<= {MAX_MEMORY_MB} MB, <= {MAX_GROWTH} x",
+            met=megabytes <= MAX_MEMORY_MB and megabytes / year_megabytes <= MAX_GROWTH,
         )
 
 
-def _measured_memory(work: Work) -> tuple[float, EngineRun]:
-    report(f"{work.name} from {work.start} to {work.end}, memory")
+def _measured_memory(workload: Workload) -> tuple[float, EngineRun]:
+    report(f"{workload.name} from {workload.start} to {workload.end}, memory")
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
-        await_room()
+        wait_for_minute()
         with ProcessPoolExecutor(1, mp_context=_PROCESSES) as processes:
-            megabytes, run = processes.submit(_peak_memory, work, sandbox.url, Path(folder)).result()
+            megabytes, run = processes.submit(_peak_memory, workload, sandbox.url, Path(folder)).result()
     report(f"  {megabytes:.0f} MB")
     return megabytes, run
 
 
-def _peak_memory(work: Work, url: str, folder: Path) -> tuple[float, EngineRun]:
-    run = run_engine(work, url, folder)
+def _peak_memory(workload: Workload, url: str, folder: Path) -> tuple[float, EngineRun]:
+    run = run_engine(workload, url, folder)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, run
 
@@ -451,7 +455,7 @@ def main() -> None:
     try:
         # Memory comes first: on Linux the peak of a new process starts at the size of the process that started it.
         rows = list(memory_rows()) if options.memory else []
-        rows += [_announced(work, sustained_row) for work in _SUSTAINED_WORKS if options.sustained]
+        rows += [_announced(workload, sustained_row) for workload in _SUSTAINED_WORKLOADS if options.sustained]
         if not (options.memory or options.sustained):
             rows = _default_rows(options.runs)
     except BenchmarkError as error:
@@ -460,10 +464,16 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Measure the sizes to reach.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description="Measure speed and memory beside their targets."
+    )
     parser.add_argument("--runs", type=int, default=3, help="pairs of engine and bound (default: 3)")
-    parser.add_argument("--sustained", action="store_true", help="instead: speed at the weight limit; 5 minutes")
-    parser.add_argument("--memory", action="store_true", help="instead: peak memory of one and of all years; 2 minutes")
+    parser.add_argument(
+        "--sustained", action="store_true", help="measure the speed at the weight limit instead; 5 minutes"
+    )
+    parser.add_argument(
+        "--memory", action="store_true", help="measure the peak memory of one and of all years instead; 2 minutes"
+    )
     options = parser.parse_args()
     if options.runs < 1:
         parser.error("--runs must be at least 1")
@@ -473,23 +483,23 @@ def _options() -> argparse.Namespace:
 def _default_rows(runs: int) -> list[Row]:
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
         run_engine(_WARM_UP, sandbox.url, Path(folder))
-    rows = [_announced(work, lambda work: engine_row(work, runs)) for work in _ENGINE_WORKS]
+    rows = [_announced(workload, lambda workload: engine_row(workload, runs)) for workload in _ENGINE_WORKLOADS]
     report("spot/BTCUSDT/1m, year, from the archive")
     rows.append(archive_row(_SPOT_YEAR, runs))
     report("spot/BTCUSDT/1m, year, as one Dagster run")
-    rows.append(run_row("spot/BTCUSDT/1m, year, Dagster run", [_SPOT_YEAR], MOST_RUN_SECONDS))
-    report(f"{_MANY} series, one day, as one Dagster run")
-    rows.append(run_row(f"{_MANY} spot series, day, Dagster run", _MANY_WORKS, MOST_MANY_SERIES_SECONDS))
+    rows.append(run_row("spot/BTCUSDT/1m, year, Dagster run", [_SPOT_YEAR], MAX_RUN_SECONDS))
+    report(f"{_SERIES_COUNT} series, one day, as one Dagster run")
+    rows.append(run_row(f"{_SERIES_COUNT} spot series, day, Dagster run", _MANY_WORKLOADS, MAX_MANY_SERIES_SECONDS))
     return rows
 
 
-def _announced(work: Work, measure: Callable[[Work], Row]) -> Row:
-    report(f"{work.name} from {work.start} to {work.end}")
-    return measure(work)
+def _announced(workload: Workload, measure: Callable[[Workload], Row]) -> Row:
+    report(f"{workload.name} from {workload.start} to {workload.end}")
+    return measure(workload)
 
 
 def spread(values: Sequence[float]) -> str:
-    """Return the median, with the least and the most in brackets."""
+    """Return the median, with minimum and maximum in brackets."""
     middle = f"{statistics.median(values):.2f}"
     return middle if len(values) == 1 else f"{middle} ({min(values):.2f}-{max(values):.2f})"
 
@@ -502,7 +512,7 @@ def _table(rows: Sequence[Row]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         numbers = (row.seconds, row.speed, row.workers, row.requests, row.weight, row.bound)
-        table.add_row(row.work, *numbers, row.result, row.target, "yes" if row.met else "[bold red]no[/]")
+        table.add_row(row.workload, *numbers, row.result, row.target, "yes" if row.met else "[bold red]no[/]")
     return table
 
 

@@ -26,14 +26,14 @@ from binance_assets_tests.support.instances import new_instance
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 
 # The order in which the tiers run, and the e2e files that take longest. The slowest files come first, so that at the
-# end no worker is still busy with a long file while the others have nothing left.
+# end no worker is still busy with a long file while the others are idle.
 _TIERS = ("e2e", "integration", "unit")
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_crashes", "test_cli")
 
 _TESTS = Path(__file__).parent
 
-# `deadline=None`: under load an example takes longer than any bound that would mean something. CI tests the same
-# examples in each run, so that a pull request fails only because of its own change.
+# `deadline=None`: under load an example may take longer than any useful bound. CI tests the same examples in each run,
+# so that a pull request fails only because of its own change.
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.register_profile("slow", parent=hypothesis.settings.get_profile("default"), max_examples=20)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "default")
@@ -56,7 +56,7 @@ def _place(name: str) -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def _without_telemetry() -> Iterator[None]:
-    """Switch off Dagster's telemetry, which temporary instances have no dagster.yaml for."""
+    """Turn off Dagster's telemetry, because temporary instances have no dagster.yaml that does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
         yield
@@ -81,13 +81,13 @@ def recorded_zips() -> Path:
 @pytest.fixture(scope="module")
 def shared_sandbox() -> Iterator[Sandbox]:
     """The sandbox that all tests of a module share."""
-    with running_sandbox(SandboxOptions()) as served:
-        yield served
+    with running_sandbox(SandboxOptions()) as running:
+        yield running
 
 
 @pytest.fixture
 def sandbox(shared_sandbox: Sandbox) -> Sandbox:
-    """The sandbox of the module, without faults and with an empty log of requests."""
+    """The sandbox of the module, without faults and with an empty request log."""
     shared_sandbox.faults.clear()
     shared_sandbox.requests.clear()
     return shared_sandbox
@@ -104,11 +104,11 @@ def open_exchange(settings: Settings) -> Iterator[Open]:
     """A function that opens the exchange of a series; all are closed after the test."""
     opened: list[Exchange] = []
 
-    def open_one(series: str) -> Exchange:
+    def open_exchange_of(series: str) -> Exchange:
         opened.append(Exchange(parse_series(series).market, settings, retrier=quick_retrier()))
         return opened[-1]
 
-    yield open_one
+    yield open_exchange_of
     for exchange in opened:
         exchange.close()
 
@@ -117,13 +117,13 @@ def open_exchange(settings: Settings) -> Iterator[Open]:
 def fetch(open_exchange: Open) -> Fetch:
     """A function that downloads a series from one day to another, the end excluded; its results are in order."""
 
-    def fetch_one(name: str, start: str, end: str) -> list[PartitionResult]:
+    def fetch_series(name: str, start: str, end: str) -> list[PartitionResult]:
         series = parse_series(name)
         first, last = dt.date.fromisoformat(start), dt.date.fromisoformat(end)
         days = download(open_exchange(name), series, partitions_between(first, last, series.interval))
         return sorted(days, key=lambda day: day.partition)
 
-    return fetch_one
+    return fetch_series
 
 
 @pytest.fixture

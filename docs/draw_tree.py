@@ -1,7 +1,7 @@
-"""Draw the packages and modules with the first paragraph of their docstrings into ``architecture.md``.
+"""Write a tree of all packages and modules, with the first paragraph of their docstrings, into ``architecture.md``.
 
-The order of the packages is that of the layers in ``pyproject.toml``, from the highest to the lowest; what is in no
-layer comes last. ``--check`` writes nothing and exits with 1 if the page is out of date.
+The order is that of the layers in ``pyproject.toml``, from the highest to the lowest; modules that are in no layer come
+last. ``--check`` writes nothing and exits with 1 if the page is out of date.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ END: Final = "<!-- end of tree -->"
 
 
 def read_layers() -> list[str]:
-    """Return the names of the layers, highest first; layers that stand beside each other in their order."""
+    """Return the names of the layers, highest first; layers on one line keep their order."""
     with (CHECKOUT / "pyproject.toml").open("rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
@@ -29,7 +29,7 @@ def read_layers() -> list[str]:
 
 
 def summary_of(path: Path) -> str:
-    """Return the first paragraph of a module's docstring, which is one sentence or two, as Markdown.
+    """Return the first paragraph of a module's docstring, one or two sentences, as Markdown.
 
     Raises:
         ValueError: The module has no docstring.
@@ -70,7 +70,7 @@ def draw_tree() -> str:
 
 
 def main() -> int:
-    """Update the page, or check it.
+    """Update the page, or check it with ``--check``.
 
     Returns:
         The exit code: 1 if ``--check`` finds the page out of date, otherwise 0.

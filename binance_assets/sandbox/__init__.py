@@ -6,8 +6,8 @@ as strict as the real exchange: it enforces request weights and bans, validates 
 error bodies. It also injects faults on request. A header on every response says that it does not come from Binance.
 
 What does not belong here: any part of the client. The engine, the asset definitions and the orchestration never import
-this package; only the demo and the commands that start the sandbox do. From the rest of the project the sandbox uses
-only the pure descriptions of markets and intervals.
+this package; only the command line does, in the commands ``sandbox`` and ``demo``. From the rest of the project the
+sandbox uses only ``model``: markets, intervals and timestamps.
 """
 
 from __future__ import annotations

@@ -91,17 +91,17 @@ class _ConnectionDelay:
         self._jitter = options.jitter_ms / 1000
         self._random = random.Random(seed)
 
-    async def request_travels(self) -> None:
+    async def delay_request(self) -> None:
         if self._half_rtt:
             await asyncio.sleep(self._half_rtt)
 
-    async def response_travels(self) -> None:
+    async def delay_response(self) -> None:
         if seconds := self._half_rtt + self._jitter * self._random.random():
             await asyncio.sleep(seconds)
 
 
 class _MarketEndpoint:
-    """One endpoint of one market, as a bare ASGI application: benchmarks of clients must not measure the sandbox."""
+    """One endpoint of one market: a bare ASGI application, fast enough for benchmarks that measure only the client."""
 
     def __init__(self, exchange: SandboxExchange, market: Market, endpoint: str) -> None:
         self._exchange = exchange
@@ -114,13 +114,13 @@ class _MarketEndpoint:
         if scope["method"] != "GET":
             await _send(send, self._exchange, not_found_response(self._path, self._exchange.now_ms()), [])
             return
-        await self._delay.request_travels()
+        await self._delay.delay_request()
         arrived = self._exchange.now_ms()
         params = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         weight = request_weight(self._market, self._endpoint, params)
         used, rejection = self._exchange.limits.count_request(self._market.rate_limit_group, weight, arrived)
         response, fault = (rejection_response(rejection), None) if rejection else self._respond(params)
-        await self._delay.response_travels()
+        await self._delay.delay_response()
         status = 0 if fault in _FAULTS_WITHOUT_RESPONSE else response.status
         self._exchange.log_request(
             ServedRequest(self._path, params, status, weight, arrived), self._market.rate_limit_group
@@ -187,14 +187,14 @@ class _ArchiveEndpoint:
         self._delay = _ConnectionDelay(exchange.options, "archive")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._delay.request_travels()
+        await self._delay.delay_request()
         arrived, path = self._exchange.now_ms(), scope["path"]
         parsed = parse_path(path) if scope["method"] in ("GET", "HEAD") else None
         if parsed is None:
             response, fault = archive_error_response(404, path), None
         else:
             response, fault = await self._respond(*parsed, path, arrived, scope["method"] == "GET")
-        await self._delay.response_travels()
+        await self._delay.delay_response()
         status = 0 if fault in _FAULTS_WITHOUT_RESPONSE else response.status
         self._exchange.log_request(ServedRequest(path, {}, status, 0, arrived), None)
         if fault is None:

@@ -1,7 +1,7 @@
 """The symbols with synthetic candles.
 
-Names and listing times are those of well-known pairs, to the precision that a stand-in needs. Price levels are round
-numbers of the right order of magnitude. ``S001USDT`` to ``S300USDT`` (spot and USD-M) exist for benchmarks with many
+Names and listing times are those of well-known pairs; the times are approximate. Price levels are round numbers of the
+right order of magnitude. ``S001USDT`` to ``S300USDT`` (spot and USD-M) exist for benchmarks with many
 series.
 """
 

@@ -36,7 +36,7 @@ from binance_assets.model.timestamps import DAY, MINUTE, SECOND
 from binance_assets.sandbox.listings import Listing
 
 _SECONDS_PER_DAY: Final = DAY // SECOND
-_VARIANTS: Final = 4  # symbols share patterns to bound memory; the integers per day are a symbol's own
+_VARIANTS: Final = 4  # symbols share patterns to bound memory; each has its own integers per day
 _QUIET_MINUTES: Final = 3
 _WALK_SPREAD: Final = 15_300  # of the raw walk at noon: 104 (difference of two random bytes) * sqrt(86400) / 2
 
@@ -383,7 +383,7 @@ class SyntheticCandles:
             swing = multiplier * amplitude
             value = volume * base + swing * table["volume_price"]
             taker_value = taker * base + swing * table["taker_price"]
-        inverted = high < low  # a negative amplitude turns the pattern upside down
+        inverted = high < low  # a negative amplitude swaps high and low
         return Columns(
             opens, closes,
             base + amplitude * table["open"],

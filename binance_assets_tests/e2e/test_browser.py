@@ -33,7 +33,7 @@ from binance_assets.sandbox import Fault, Sandbox
 from binance_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
 from binance_assets_tests.support.environment import CHECKOUT
 
-# The tests share one Dagster and one browser, which the first of them starts.
+# The tests share one Dagster and one browser, which the first test starts.
 pytestmark = pytest.mark.timeout(300)
 
 UNIVERSE = """\
@@ -48,7 +48,7 @@ PARTITIONS_INPUT = "//input[starts-with(@placeholder, 'ex:')]"
 AUTOMATIONS = ("spot_daily_schedule", "spot_catch_up", "derived_candles", "coverage", "reissued_archives")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 CHROMEDRIVER = ("chromedriver",)
-# While Dagster redraws its page, an element of the old page is gone, or hidden behind another one for a moment.
+# While Dagster redraws its page, an element may be gone, or hidden behind another element for a moment.
 REDRAWN = (StaleElementReferenceException, ElementClickInterceptedException, ElementNotInteractableException)
 
 Result = TypeVar("Result")
@@ -94,7 +94,7 @@ class User:
         self.url = url
 
     def until(self, message: str, done: Callable[[], Result | None]) -> Result:
-        """Return what ``done`` returns as soon as it is true."""
+        """Call ``done`` until it returns a true value, and return that value."""
         try:
             return WebDriverWait(self.driver, SECONDS, 0.1, REDRAWN).until(lambda _: done() or False)
         except TimeoutException:
@@ -169,7 +169,7 @@ class User:
         self.enter(PARTITIONS_INPUT, days)
 
     def take_picture(self, path: Path, left: float = 0, height: float | None = None) -> None:
-        """Save what the window shows once it has stopped changing: the icons come last.
+        """Save what the window shows after it has stopped changing; icons appear last.
 
         Args:
             path: The PNG to write. What the README shows must not name a folder of this machine.
@@ -190,19 +190,19 @@ class User:
 
 @pytest.fixture(scope="module")
 def started(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
-    """A ``dagster dev`` with the project's own instance, in a folder of its own; perhaps not ready yet."""
+    """A ``dagster dev`` with the project's ``dagster.yaml``, in a folder of its own; it may not be ready yet."""
     for names in (CHROMIUM, CHROMEDRIVER):
         find_program(*names)
     folder = tmp_path_factory.mktemp("browser")
     shutil.copy(CHECKOUT / "dagster.yaml", folder)
     (folder / "universe.yaml").write_text(UNIVERSE)
-    with dagster_dev(shared_sandbox, folder) as served:
-        yield served
+    with dagster_dev(shared_sandbox, folder) as dev:
+        yield dev
 
 
 @pytest.fixture(scope="module")
 def browser(started: DagsterDev) -> Iterator[webdriver.Chrome]:
-    """A Chromium without a window, which starts while Dagster does."""
+    """A headless Chromium, which starts while Dagster starts."""
     options = webdriver.ChromeOptions()
     options.binary_location = find_program(*CHROMIUM)
     for name in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
@@ -218,7 +218,7 @@ def browser(started: DagsterDev) -> Iterator[webdriver.Chrome]:
 def user(browser: webdriver.Chrome, started: DagsterDev, shared_sandbox: Sandbox) -> User:
     """A user who has just launched a backfill of three months, of which one day is bad.
 
-    Dagster looks for backfills only every thirty seconds, so this one is launched first and looked at later.
+    Dagster looks for backfills only every thirty seconds, so this backfill is launched first and checked later.
     """
     noon = to_ms(dt.date(2024, 2, 4)) + 12 * HOUR
     for path in ("klines", "archive"):

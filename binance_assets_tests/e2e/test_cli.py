@@ -1,7 +1,7 @@
 """The command line: what it prints, what it writes, and the exit code it ends with.
 
-Most tests run the command in this process through click's ``CliRunner``. Where the process itself is what a test is
-about (signals, exit codes of ``python -m``, output streams that Dagster redirects), the test starts one.
+Most tests run the command in this process through click's ``CliRunner``. A test of the process itself (signals, exit
+codes of ``python -m``, output streams that Dagster redirects) starts one.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def error_line(result: Result, code: int) -> str:
 
 
 def assert_nothing_is_written(folder: Path) -> None:
-    """Only the ledger may exist: the exchange was asked whether a symbol exists, or for its time."""
+    """Only the ledger may exist, because requests for the symbol or for the time may have been sent."""
     assert {path.name.split("-")[0] for path in folder.iterdir()} <= {"ledger.sqlite"}
 
 
@@ -174,7 +174,7 @@ def test_a_past_month_is_one_file_of_the_archive_and_costs_no_weight(
     assert outcome["weight"] == 1 + 2  # the time and the control totals
 
 
-def test_the_table_has_the_same_figures(invoke: Invoke) -> None:
+def test_the_table_has_the_numbers_of_the_json_output(invoke: Invoke) -> None:
     result = invoke("download", *MINUTES, *JANUARY)
     assert result.exit_code == 0
     header, row = result.stdout.strip().splitlines()
@@ -258,7 +258,7 @@ def test_a_stored_partition_stays_materialized_inside_a_failed_run(
     assert names == dict.fromkeys(keys, "MATERIALIZED") | {"2024-01-03": "FAILED"}
 
 
-def test_several_series_and_intervals_in_one_call(invoke: Invoke, tmp_path: Path) -> None:
+def test_one_command_downloads_several_series_and_intervals(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("download", "btcusdt", "ETHUSDT", "--market", "usdm", "--interval", "1h", "--interval", "1M",
                     "--start", "2024-01-01", "--end", "2024-03-01", "--json")  # fmt: skip
     assert result.exit_code == 0, result.stderr
@@ -277,7 +277,7 @@ def test_the_default_range_is_from_the_first_candle_to_the_last_finished_one(inv
     assert outcome["days_asked"] == outcome["days_present"] == months
 
 
-def test_settings_of_a_dotenv_file_count(run_cli: Run, tmp_path: Path) -> None:
+def test_settings_are_read_from_a_dotenv_file(run_cli: Run, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"BINANCE_ASSETS_LAKE={tmp_path}/elsewhere\n")
     result = run_cli("download", "BTCUSDT", "--market", "spot", "--interval", "1h", "--start", "2024-01-01",
                      "--end", "2024-01-02")  # fmt: skip
@@ -337,7 +337,7 @@ def test_a_dry_run_weighs_what_the_archive_does_not_have_yet(invoke: Invoke) -> 
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--sauce"], "--sauce"),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_is_written(
+def test_bad_input_is_an_error_in_one_line_and_nothing_is_written(
     invoke: Invoke, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     assert message in error_line(invoke("download", *arguments), code=2)
@@ -364,7 +364,9 @@ def test_a_process_with_bad_input_ends_with_exit_code_2_and_one_line(run_cli: Ru
         ({"BINANCE_ASSETS_LAKE": "/proc/nowhere/lake"}, "cannot be written"),
     ],
 )
-def test_bad_configuration_is_one_line(invoke: Invoke, environment: dict[str, str], message: str) -> None:
+def test_bad_configuration_is_an_error_without_a_traceback(
+    invoke: Invoke, environment: dict[str, str], message: str
+) -> None:
     result = invoke("download", *MINUTES, "--start", "2024-01-01", "--end", "2024-01-02", **environment)
     assert result.exit_code == 2, result.stderr
     assert message in result.stderr
@@ -387,7 +389,7 @@ def test_a_range_without_a_finished_partition_is_bad_input(invoke: Invoke, tmp_p
     assert not (tmp_path / "universe.yaml").exists()
 
 
-def test_a_broken_universe_is_one_line(invoke: Invoke, tmp_path: Path) -> None:
+def test_a_broken_universe_is_an_error_in_one_line(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / "universe.yaml").write_text("series: [")
     for command in (["series"], ["download", *MINUTES, *JANUARY]):
         assert "universe.yaml is not YAML" in error_line(invoke(*command), code=2)
@@ -402,12 +404,12 @@ def test_a_lake_of_real_candles_refuses_those_of_the_sandbox(invoke: Invoke, tmp
     assert not (tmp_path / "universe.yaml").exists()
 
 
-def test_an_exchange_that_is_not_there_is_one_line_and_exit_code_1(invoke: Invoke) -> None:
+def test_an_absent_exchange_is_an_error_in_one_line_and_exit_code_1(invoke: Invoke) -> None:
     result = invoke("download", *MINUTES, *JANUARY, BINANCE_SPOT_URL="http://127.0.0.1:9")
     assert "no connection" in error_line(result, code=1)
 
 
-def test_a_port_in_use_is_one_line(run_cli: Run, sandbox: Sandbox) -> None:
+def test_a_port_in_use_is_an_error_in_one_line(run_cli: Run, sandbox: Sandbox) -> None:
     result = run_cli("sandbox", "--port", sandbox.url.rpartition(":")[2])
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
@@ -418,7 +420,7 @@ def test_without_a_command_the_help_is_printed_and_the_exit_code_is_2(invoke: In
     assert (result.exit_code, "Commands:" in result.stdout, result.stderr) == (2, True, "")
 
 
-def test_an_unexpected_error_is_one_line(invoke: Invoke, tmp_path: Path) -> None:
+def test_an_unexpected_error_is_reported_in_one_line(invoke: Invoke, tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xff\xfe")
     assert "unexpected UnicodeDecodeError" in error_line(invoke("series"), code=1)
 
@@ -440,7 +442,7 @@ def start_download_that_hangs(sandbox: Sandbox, folder: Path, own_group: bool = 
     return process
 
 
-def test_an_interrupt_of_the_whole_process_group_is_one_line(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_interrupt_of_the_whole_process_group_is_reported_in_one_line(sandbox: Sandbox, tmp_path: Path) -> None:
     process = start_download_that_hangs(sandbox, tmp_path, own_group=True)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     time.sleep(0.1)
@@ -481,7 +483,7 @@ def test_an_interrupt_ends_a_hanging_download_within_two_seconds_and_the_same_co
     assert outcome["rows"] <= 71 * 1440
 
 
-def test_an_interrupt_ends_it_within_two_seconds_while_the_control_totals_hang(
+def test_an_interrupt_ends_a_download_within_two_seconds_while_the_control_totals_hang(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     sandbox.faults.add(Fault("hang", interval="1d"))
@@ -503,7 +505,7 @@ def test_an_interrupt_ends_it_within_two_seconds_while_the_control_totals_hang(
 # -- track, untrack, series, help -----------------------------------------------------------------------------------
 
 
-def test_track_series_and_untrack(invoke: Invoke) -> None:
+def test_tracked_series_are_listed_until_they_are_untracked(invoke: Invoke) -> None:
     assert invoke("track", "BTCUSDT", "ETHUSDT", "--market", "spot", "--interval", "1m").exit_code == 0
     listed = invoke("series")
     assert [line.split()[0] for line in listed.stdout.splitlines()] == ["spot/BTCUSDT/1m", "spot/ETHUSDT/1m"]
@@ -513,7 +515,7 @@ def test_track_series_and_untrack(invoke: Invoke) -> None:
     assert (again.exit_code, "was not tracked" in again.stdout) == (1, True)
 
 
-def test_help_knows_every_command(run_cli: Run, invoke: Invoke) -> None:
+def test_help_lists_every_command(run_cli: Run, invoke: Invoke) -> None:
     printed = run_cli("--help").stdout
     names = ("download", "track", "untrack", "series", "verify", "accept", "sandbox", "demo")
     assert all(name in printed for name in names)
@@ -535,7 +537,7 @@ def test_help_and_series_import_neither_dagster_nor_pandera(sandbox: Sandbox, tm
 # -- accept ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_accepted_lost_partition_is_stored_with_its_hole_and_its_reason(
+def test_an_accepted_lost_partition_is_stored_with_its_gap_and_its_reason(
     invoke: Invoke, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     days = (*MINUTES, "--start", "2024-01-01", "--end", "2024-01-06")
@@ -570,7 +572,7 @@ def test_an_accepted_lost_partition_is_stored_with_its_hole_and_its_reason(
     assert (verified.exit_code, "5 partitions of 1 series" in verified.stdout) == (0, True), verified.stdout
 
 
-def test_a_complete_partition_does_not_have_to_be_accepted(run_cli: Run, tmp_path: Path) -> None:
+def test_accepting_a_complete_partition_writes_it_as_usual(run_cli: Run, tmp_path: Path) -> None:
     result = run_cli("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "to be sure")
     assert result.returncode == 0, result.stderr
     assert "is complete; it was written, and nothing had to be accepted" in result.stdout
@@ -602,7 +604,7 @@ def test_an_invalid_partition_cannot_be_accepted(invoke: Invoke, sandbox: Sandbo
         (["spot/BTCUSDT/7m", "2024-01-03", "--reason", "now"], 2, "7m"),
     ],
 )
-def test_what_cannot_be_accepted_is_one_line_and_nothing_is_written(
+def test_what_cannot_be_accepted_is_an_error_in_one_line_and_nothing_is_written(
     invoke: Invoke, tmp_path: Path, arguments: list[str], code: int, message: str
 ) -> None:
     assert message in error_line(invoke("accept", *arguments), code)
@@ -661,14 +663,14 @@ def test_verify_finds_and_names_whatever_is_wrong_with_a_file(run_cli: Run, week
     assert verified.returncode == 1
     header, *lines = verified.stdout.strip().splitlines()
     assert header.split()[:2] == ["series", "partition"]
-    message = {line.split()[1]: " ".join(line.split()[2:]) for line in lines if line.startswith("spot/BTCUSDT/1m")}
-    assert set(message) == {f"2024-01-0{n}" for n in range(2, 8)}
-    assert message["2024-01-02"] == "there is no file"
-    assert "metadata" in message["2024-01-03"] or "cannot be read" in message["2024-01-03"]
-    assert "it was complete and is unbalanced" in message["2024-01-04"]
-    assert "metadata" in message["2024-01-05"]
-    assert "it has 1,440 candles, and its metadata says 1,439" in message["2024-01-06"]
-    assert "it was complete and is invalid" in message["2024-01-07"]
+    findings = {line.split()[1]: " ".join(line.split()[2:]) for line in lines if line.startswith("spot/BTCUSDT/1m")}
+    assert set(findings) == {f"2024-01-0{n}" for n in range(2, 8)}
+    assert findings["2024-01-02"] == "there is no file"
+    assert "metadata" in findings["2024-01-03"] or "cannot be read" in findings["2024-01-03"]
+    assert "it was complete and is unbalanced" in findings["2024-01-04"]
+    assert "metadata" in findings["2024-01-05"]
+    assert "it has 1,440 candles, and its metadata says 1,439" in findings["2024-01-06"]
+    assert "it was complete and is invalid" in findings["2024-01-07"]
     assert "Traceback" not in verified.stderr
 
 

@@ -1,4 +1,4 @@
-"""Processes that are killed, share a budget, or write at the same time; full and read-only disks."""
+"""Processes that are killed, share a budget, or write at the same time, and disks that are full or read-only."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from binance_assets.processes import process_start_time
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets_tests.support.environment import Fetch, Run, cli_environment
-from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.exchange import expected_candles
 
 NAME = "spot/BTCUSDT/1m"
 SERIES = parse_series(NAME)
@@ -39,9 +39,9 @@ DAYS = (END - START).days
 
 @pytest.fixture(scope="module")
 def slow() -> Iterator[Sandbox]:
-    """An exchange far enough away that a test can act while a download is running."""
-    with running_sandbox(SandboxOptions(rtt_ms=60)) as served:
-        yield served
+    """A sandbox with round trips so long that a test can act while a download is running."""
+    with running_sandbox(SandboxOptions(rtt_ms=60)) as running:
+        yield running
 
 
 def start_download(
@@ -54,12 +54,12 @@ def start_download(
     )  # fmt: skip
 
 
-def assert_all_whole(sandbox: Sandbox, lake: Lake) -> list[str]:
+def assert_files_are_exact(sandbox: Sandbox, lake: Lake) -> list[str]:
     """Compare every file in the lake with the exchange's own candles; return the keys of the files."""
     keys = lake.keys(SERIES)
     for key in keys:
         partition = partition_for_key(key, SERIES.interval)
-        assert lake.read(SERIES, partition).equals(truth(sandbox, NAME, partition.start, partition.end)), key
+        assert lake.read(SERIES, partition).equals(expected_candles(sandbox, NAME, partition.start, partition.end)), key
     return keys
 
 
@@ -75,7 +75,9 @@ def temporary_files(lake: Lake) -> list[Path]:
     return [path for path in (lake.root / ".incoming").iterdir() if path.name != ".lock"]
 
 
-def test_a_download_that_is_killed_repeatedly_loses_and_tears_no_file(slow: Sandbox, tmp_path: Path) -> None:
+def test_a_download_that_is_killed_repeatedly_leaves_only_whole_files_and_loses_none(
+    slow: Sandbox, tmp_path: Path
+) -> None:
     lake, rng, kills = Lake(tmp_path / "lake"), random.Random(), 0
     stored: list[str] = []
     while len(stored) < DAYS and kills < 8:
@@ -90,7 +92,7 @@ def test_a_download_that_is_killed_repeatedly_loses_and_tears_no_file(slow: Sand
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.communicate()
-        keys = assert_all_whole(slow, lake)
+        keys = assert_files_are_exact(slow, lake)
         assert set(keys) >= set(stored), f"killed after {pause} s"
         stored = keys
     assert kills > 0
@@ -98,7 +100,7 @@ def test_a_download_that_is_killed_repeatedly_loses_and_tears_no_file(slow: Sand
     printed, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert json.loads(printed)[NAME]["days_present"] == DAYS
-    assert len(assert_all_whole(slow, lake)) == DAYS
+    assert len(assert_files_are_exact(slow, lake)) == DAYS
     assert temporary_files(lake) == []
     with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
         assert len(instance.get_materialized_partitions(dg.AssetKey(list(SERIES.key)))) == DAYS
@@ -160,7 +162,7 @@ def test_two_writers_of_the_same_partitions_leave_whole_files(slow: Sandbox, tmp
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
-    assert len(assert_all_whole(slow, Lake(tmp_path / "lake"))) == 7
+    assert len(assert_files_are_exact(slow, Lake(tmp_path / "lake"))) == 7
 
 
 @pytest.fixture
@@ -174,7 +176,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_written_files(sandbox: Sandbox, fetch: Fetch, small_disk: Path) -> None:
+def test_a_full_disk_is_an_error_in_one_line_and_keeps_the_written_files(
+    sandbox: Sandbox, fetch: Fetch, small_disk: Path
+) -> None:
     lake = Lake(small_disk / "lake")
     lake.prepare("sandbox")
     results = fetch(NAME, "2024-01-01", "2024-01-10")
@@ -189,11 +193,11 @@ def test_a_full_disk_is_one_line_and_keeps_the_written_files(sandbox: Sandbox, f
         write_all()
     assert "\n" not in str(raised.value)
     assert written
-    assert assert_all_whole(sandbox, lake) == written
+    assert assert_files_are_exact(sandbox, lake) == written
     assert temporary_files(lake) == []
 
 
-def test_a_lake_that_becomes_read_only_is_one_line_and_keeps_its_files(
+def test_a_lake_that_becomes_read_only_is_an_error_in_one_line_and_keeps_its_files(
     fetch: Fetch, run_cli: Run, small_disk: Path
 ) -> None:
     lake = Lake(small_disk / "lake")
@@ -238,5 +242,5 @@ def test_three_processes_on_one_small_budget_get_no_429_and_waste_no_weight(tmp_
         for request in limited.requests:
             used[request.at_ms // MINUTE] += request.weight
         first, *_, last = sorted(used)
-        assert last > first  # it takes more than one minute: 27 pages each, and the requests before them
+        assert last > first  # more than one minute: 27 pages per process, and the requests before them
         assert 0.97 * 120 <= used[first] <= 120

@@ -1,4 +1,4 @@
-"""The programs in ``examples/`` work through the loaders and commands that a user runs."""
+"""The programs in ``examples/`` work with the commands that a user runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run_python(sandbox: Sandbox, folder: Path, *arguments: str) -> str:
 
 
 def list_assets(sandbox: Sandbox, folder: Path, *target: str) -> list[str]:
-    """Return the asset keys that Dagster's command line finds in a target, such as ``-m module``."""
+    """Return the asset keys that Dagster's command line lists for a target, such as ``-m module``."""
     return run_python(sandbox, folder, "-m", "dagster", "asset", "list", *target).split()
 
 

@@ -1,4 +1,4 @@
-"""Sends what clicks in Dagster's user interface send, to a real ``dagster dev`` with its daemon and run workers."""
+"""The requests that clicks in Dagster's user interface send, to a real ``dagster dev`` with daemon and run workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
 from binance_assets_tests.support.polling import until
 
-# The tests share one Dagster, which the first of them starts and restarts.
+# The tests share one Dagster, which the first test starts and restarts.
 pytestmark = pytest.mark.timeout(400)
 
 UNIVERSE = """\
@@ -56,10 +56,10 @@ class UserInterface:
         months: Id of the backfill over ``MONTHS``, during which Dagster is restarted.
     """
 
-    def __init__(self, served: DagsterDev) -> None:
+    def __init__(self, dev: DagsterDev) -> None:
         self.months = ""
-        self._url = served.url
-        self._lake = Lake(served.folder / "lake")
+        self._url = dev.url
+        self._lake = Lake(dev.folder / "lake")
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
         body = {"query": query, "variables": variables}
@@ -68,7 +68,7 @@ class UserInterface:
         return dict(response["data"])
 
     def is_loaded(self) -> bool:
-        """Return whether the code location is there."""
+        """Return whether the code location is loaded."""
         return "assetNodeOrError" in self.query(PARTITIONS, key={"path": ["spot", "BTCUSDT", "1m"]})
 
     def launch(self, symbol: str, first: str, last: str) -> str:
@@ -107,7 +107,7 @@ class UserInterface:
 
     def status(self, run: str) -> str:
         results = self.query(RUNS)["runsOrError"]["results"]
-        return next((str(found["status"]) for found in results if found["runId"] == run), "")
+        return next((str(result["status"]) for result in results if result["runId"] == run), "")
 
     def final_status(self, run: str, seconds: float = 60) -> str:
         """Wait until a run has ended, and return its status."""
@@ -119,9 +119,9 @@ class UserInterface:
         node = self.query(PARTITIONS, key={"path": ["spot", symbol, "1m"]})["assetNodeOrError"]
         ranges = node["assetPartitionStatuses"]["ranges"]
         return [
-            (found["status"], found["startKey"], found["endKey"])
-            for found in ranges
-            if found["startKey"].startswith(period)
+            (entry["status"], entry["startKey"], entry["endKey"])
+            for entry in ranges
+            if entry["startKey"].startswith(period)
         ]
 
     def stored(self, symbol: str, first: str, last: str) -> list[str]:
@@ -134,7 +134,7 @@ def ui(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A ``dagster dev`` that has two backfills in progress and was restarted during the longer one.
 
     Dagster looks for backfills when it starts and then every thirty seconds (``DEFAULT_DAEMON_INTERVAL_SECONDS``, not
-    configurable in 1.13). So the longer one is launched first and its result is looked at last; the other one is
+    configurable in 1.13). So the longer backfill is launched first and its result is checked last; the other one is
     launched just before the restart.
     """
     folder = tmp_path_factory.mktemp("ui")
@@ -145,22 +145,22 @@ def ui(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
         shared_sandbox.faults.add(
             Fault("missing_row", symbol="ETHUSDT", start=noon, end=noon + MINUTE, path=path, interval="1m")
         )
-    with dagster_dev(shared_sandbox, folder) as served:
-        ui = UserInterface(served)
-        served.wait_until_ready()
+    with dagster_dev(shared_sandbox, folder) as dev:
+        ui = UserInterface(dev)
+        dev.wait_until_ready()
         until(30, ui.is_loaded)
         ui.months = ui.backfill(MONTHS)
         until(150, lambda: sum(len(ui.stored(symbol, MONTHS[0], MONTHS[-1])) for symbol in SYMBOLS) > 20)
         assert ui.backfill_status(ui.months) == "REQUESTED"
         ui.backfill(FEBRUARY)
-        served.stop()
-        served.start()
-        served.wait_until_ready()
+        dev.stop()
+        dev.start()
+        dev.wait_until_ready()
         until(30, ui.is_loaded)
         yield ui
 
 
-def test_a_single_day(ui: UserInterface) -> None:
+def test_a_single_day_is_materialized_by_one_run(ui: UserInterface) -> None:
     assert ui.final_status(ui.launch("BTCUSDT", "2024-01-01", "2024-01-01")) == "SUCCESS"
     assert ui.partitions("BTCUSDT", "2024-01") == [("MATERIALIZED", "2024-01-01", "2024-01-01")]
 
@@ -188,7 +188,7 @@ def test_terminate_ends_a_run_as_canceled_while_a_socket_hangs_and_keeps_what_wa
     assert ui.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
     assert ui.final_status(run, 20) == "CANCELED"
     assert time.monotonic() - began < 3  # two seconds, and the time that the requests take
-    done = [found for found in ui.partitions(symbol, "2024-04") if found[1] == "2024-04-01"]
+    done = [entry for entry in ui.partitions(symbol, "2024-04") if entry[1] == "2024-04-01"]
     assert done
     assert done[0][0] == "MATERIALIZED"
     assert len(ui.stored(symbol, "2024-04-01", "2024-06-30")) >= 10

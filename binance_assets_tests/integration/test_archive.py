@@ -33,13 +33,13 @@ from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.candles import archive_rows, expected
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import (
-    EVERYWHERE,
-    assert_as_the_exchange_has_them,
+    ALL_SOURCES,
+    assert_exact,
     days_of,
-    impatient,
+    expected_candles,
     klines,
-    truth,
     verdicts,
+    with_short_timeouts,
 )
 
 BTC = "spot/BTCUSDT/1m"
@@ -70,7 +70,7 @@ def archive_requests(draw: st.DrawFn) -> tuple[Series, list[Partition], int]:
 
 @pytest.mark.parametrize("choose", [cheaper_files, all_files, daily_files_only])
 @given(request_=archive_requests())
-def test_each_partition_is_in_at_most_one_file_and_no_file_is_too_young(
+def test_each_partition_is_in_at_most_one_file_and_no_file_is_too_recent(
     choose: Choose, request_: tuple[Series, list[Partition], int]
 ) -> None:
     series, partitions, now = request_
@@ -81,8 +81,8 @@ def test_each_partition_is_in_at_most_one_file_and_no_file_is_too_young(
     for file in files:
         assert file.partitions
         assert all(file.start <= partition.start and partition.end <= file.end for partition in file.partitions)
-        youngest = 3 * DAY if file.monthly else 2 * DAY if choose is cheaper_files else 0
-        assert file.end + youngest <= now
+        min_age = 3 * DAY if file.monthly else 2 * DAY if choose is cheaper_files else 0
+        assert file.end + min_age <= now
         assert file.end > to_ms(series.market.archived)
         assert file.monthly or file.start >= to_ms(series.market.archived)
 
@@ -95,9 +95,13 @@ def test_file_names_match_those_of_the_archive(choose: Choose, request_: tuple[S
         parsed = parse_path(file.path)
         assert parsed is not None, file.path
         assert parsed == parse_path(f"{file.path.rpartition('/')[0]}/{file.name}")
-        (served, is_checksum) = parsed
-        assert (served.market, served.symbol, served.interval) == (series.market, series.symbol, series.interval)
-        assert (served.start, served.end, is_checksum) == (file.start, file.end, False)
+        (parsed_file, is_checksum) = parsed
+        assert (parsed_file.market, parsed_file.symbol, parsed_file.interval) == (
+            series.market,
+            series.symbol,
+            series.interval,
+        )
+        assert (parsed_file.start, parsed_file.end, is_checksum) == (file.start, file.end, False)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,7 @@ def test_file_names_match_those_of_the_archive(choose: Choose, request_: tuple[S
         ("coinm/BTCUSD_PERP/3d", "2023-12-01", "futures/cm/monthly/klines/BTCUSD_PERP/3d/BTCUSD_PERP-3d-2023-12.zip"),
     ],
 )
-def test_known_paths(name: str, key: str, path: str) -> None:
+def test_files_have_the_paths_of_the_archive(name: str, key: str, path: str) -> None:
     series = parse_series(name)
     (file,) = daily_files_only(series, [partition_for_key(key, series.interval)], to_ms(dt.date(2026, 1, 1)))
     assert file.path == f"/data/{path}"
@@ -206,7 +210,7 @@ def test_every_candle_equals_that_of_klines(
 ) -> None:
     days = days_of(settings, name, start, end, source)
     assert set(verdicts(days)) == {"complete"}, [day.reason for day in days]
-    assert_as_the_exchange_has_them(sandbox, name, days)
+    assert_exact(sandbox, name, days)
     if source == "archive":
         assert {day.provenance.source for day in days} == {"archive"}
         assert klines(sandbox, parse_series(name).interval.api_name if not name.endswith("/1d") else "") == []
@@ -221,13 +225,13 @@ def test_headers_junk_columns_and_reissued_files_change_no_candle(
     days = days_of(settings, name, "2024-12-31", "2025-01-02", "archive")
     assert verdicts(days) == ["complete"] * 2
     assert {day.provenance.source for day in days} == {"archive"}
-    assert_as_the_exchange_has_them(sandbox, name, days)
+    assert_exact(sandbox, name, days)
 
 
 @pytest.fixture(scope="module")
 def replaying(recorded_zips: Path) -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(replay=recorded_zips)) as served:
-        yield served
+    with running_sandbox(SandboxOptions(replay=recorded_zips)) as running:
+        yield running
 
 
 @pytest.mark.parametrize(
@@ -244,20 +248,22 @@ def replaying(recorded_zips: Path) -> Iterator[Sandbox]:
 def test_a_recorded_day_is_read_from_its_file(
     replaying: Sandbox, recorded_zips: Path, tmp_path: Path, name: str, day: str, file: str
 ) -> None:
-    connection = read_settings(environment_of(replaying, tmp_path))
-    (result,) = days_of(connection, name, day, f"{dt.date.fromisoformat(day) + dt.timedelta(1)}", "archive")
+    settings = read_settings(environment_of(replaying, tmp_path))
+    (result,) = days_of(settings, name, day, f"{dt.date.fromisoformat(day) + dt.timedelta(1)}", "archive")
     assert (result.verdict, result.provenance.source) == ("complete", "archive"), result.reason
     assert result.provenance.file == Path(file).name
     assert result.candles.equals(expected(parse_series(name).market, archive_rows(recorded_zips / file)))
 
 
 @pytest.mark.usefixtures("recorded")
-def test_recorded_hours_before_and_after_the_change_to_microseconds(replaying: Sandbox, tmp_path: Path) -> None:
-    connection = read_settings(environment_of(replaying, tmp_path))
-    days = days_of(connection, "spot/BTCUSDT/1h", "2024-12-20", "2025-01-10", "archive")
+def test_recorded_hours_are_complete_before_and_after_the_change_to_microseconds(
+    replaying: Sandbox, tmp_path: Path
+) -> None:
+    settings = read_settings(environment_of(replaying, tmp_path))
+    days = days_of(settings, "spot/BTCUSDT/1h", "2024-12-20", "2025-01-10", "archive")
     assert verdicts(days) == ["complete"] * 21, [day.reason for day in days]
     assert {day.provenance.file for day in days} == {"BTCUSDT-1h-2024-12.zip", "BTCUSDT-1h-2025-01.zip"}
-    assert_as_the_exchange_has_them(replaying, "spot/BTCUSDT/1h", days)
+    assert_exact(replaying, "spot/BTCUSDT/1h", days)
 
 
 # -- bad files, one kind at a time and all at once --------------------------------------------------------------------
@@ -279,10 +285,10 @@ ONE_DAY = ("missing_row", "bad_prices", "negative_volume", "nan")
 """Faults of one row, after which the other days of the file are still used."""
 FIRST, END = dt.date(2024, 1, 30), dt.date(2024, 2, 3)
 CASES = [(fault, kind) for fault in (*WHOLE_FILE, *ONE_DAY, "truncated_file") for kind in ("monthly", "daily")]
-MIXED = ("spot", "usdm", "coinm")
+MARKETS_WITH_ALL_FAULTS = ("spot", "usdm", "coinm")
 Case = tuple[str, str] | str
 """A fault and the kind of file that has it, or the market that has all faults."""
-MIX = (*WHOLE_FILE, *ONE_DAY, "truncated_file", "reissued", "header")
+ALL_FAULTS = (*WHOLE_FILE, *ONE_DAY, "truncated_file", "reissued", "header")
 
 
 def archive_fault(name: str, path: str, symbol: str, share: float = 1.0) -> Fault:
@@ -294,16 +300,16 @@ def archive_fault(name: str, path: str, symbol: str, share: float = 1.0) -> Faul
     return Fault(**kind, start=start, end=end, path=path, symbol=symbol, interval="1m", share=share)
 
 
-class Winter:
-    """A sandbox in February 2024, when January is in monthly files and February in daily ones.
+class ArchiveCases:
+    """Downloads from a sandbox in February 2024, when January is in monthly files and February in daily ones.
 
     Each case has its fault on a symbol of its own, so that cases can run at the same time: those that wait for a
-    timeout do not hold up the others.
+    timeout do not delay the others.
     """
 
-    def __init__(self, served: Sandbox, folder: Path) -> None:
-        self.served = served
-        settings = read_settings(environment_of(served, folder))
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        self.sandbox = sandbox
+        settings = read_settings(environment_of(sandbox, folder))
         self.settings = Settings.model_validate(settings.model_dump() | {"connect_timeout": 4, "read_timeout": 4})
         self._numbers = count(1)
         self.cases: dict[Case, tuple[str, Future[list[PartitionResult]]]] = {}
@@ -313,24 +319,24 @@ class Winter:
             for case in CASES:
                 fault, kind = case
                 symbol = f"S{next(self._numbers):03}USDT"
-                self.served.faults.add(archive_fault(fault, f"archive/{kind}", symbol))
+                self.sandbox.faults.add(archive_fault(fault, f"archive/{kind}", symbol))
                 name = f"usdm/{symbol}/1m"
                 self.cases[case] = name, threads.submit(days_of, self.settings, name, str(FIRST), str(END), "auto")
-            for market in MIXED:
+            for market in MARKETS_WITH_ALL_FAULTS:
                 symbol = "BTCUSD_PERP" if market == "coinm" else f"S{next(self._numbers):03}USDT"
-                self.mix(symbol)
+                self.add_all_faults(symbol)
                 name = f"{market}/{symbol}/1m"
                 self.cases[market] = (
                     name, threads.submit(days_of, self.settings, name, "2024-01-20", "2024-02-08", "archive"),
                 )  # fmt: skip
 
-    def mix(self, symbol: str) -> None:
+    def add_all_faults(self, symbol: str) -> None:
         """Corrupt a quarter of the archive's responses and some of the API's."""
-        share = 0.25 / len(MIX)
-        for fault in MIX:
-            self.served.faults.add(archive_fault(fault, "archive", symbol, share))
+        share = 0.25 / len(ALL_FAULTS)
+        for fault in ALL_FAULTS:
+            self.sandbox.faults.add(archive_fault(fault, "archive", symbol, share))
         for kind in ("missing_row", "reset", "bad_prices"):
-            self.served.faults.add(Fault(kind, symbol=symbol, interval="1m", share=0.05))
+            self.sandbox.faults.add(Fault(kind, symbol=symbol, interval="1m", share=0.05))
 
     def results_for(self, case: Case) -> tuple[str, list[PartitionResult]]:
         """Return the series of a case, and its results."""
@@ -339,25 +345,27 @@ class Winter:
 
 
 @pytest.fixture(scope="module")
-def winter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Winter]:
+def archive_cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArchiveCases]:
     offset = to_ms(dt.date(2024, 2, 20)) + 12 * HOUR - int(time.time() * SECOND)
     options = SandboxOptions(clock_offset_ms=offset, limits={"spot": 200_000, "futures": 200_000})
-    with running_sandbox(options) as served:
-        cases = Winter(served, tmp_path_factory.mktemp("winter"))
+    with running_sandbox(options) as sandbox:
+        cases = ArchiveCases(sandbox, tmp_path_factory.mktemp("cases"))
         cases.run()
         yield cases
 
 
 @pytest.mark.parametrize(("fault", "kind"), CASES)
-def test_rest_replaces_what_a_bad_file_lacks_and_the_reason_says_why(winter: Winter, fault: str, kind: str) -> None:
-    name, days = winter.results_for((fault, kind))
+def test_rest_replaces_the_days_of_a_bad_file_and_the_reason_says_why(
+    archive_cases: ArchiveCases, fault: str, kind: str
+) -> None:
+    name, days = archive_cases.results_for((fault, kind))
     assert verdicts(days) == ["complete"] * 4, [day.reason for day in days]
-    assert_as_the_exchange_has_them(winter.served, name, days)
-    concerned = days[:2] if kind == "monthly" else days[2:]
+    assert_exact(archive_cases.sandbox, name, days)
+    affected = days[:2] if kind == "monthly" else days[2:]
     if fault in ONE_DAY:
-        concerned = days[:1] if kind == "monthly" else days[3:]
+        affected = days[:1] if kind == "monthly" else days[3:]
     for day in days:
-        if day in concerned:
+        if day in affected:
             assert day.provenance.source == "rest", day.partition
             assert day.reason.startswith("from rest, because of archive (")
             assert f"-1m-{str(day.partition)[: 7 if kind == 'monthly' else 10]}.zip): " in day.reason
@@ -366,13 +374,15 @@ def test_rest_replaces_what_a_bad_file_lacks_and_the_reason_says_why(winter: Win
             assert (day.provenance.source, day.reason) == ("archive", ""), day.partition
 
 
-@pytest.mark.parametrize("market", MIXED)
-def test_all_faults_at_once_bring_correct_rows_or_refused_partitions_with_a_reason(winter: Winter, market: str) -> None:
-    name, days = winter.results_for(market)
+@pytest.mark.parametrize("market", MARKETS_WITH_ALL_FAULTS)
+def test_with_all_faults_at_once_partitions_are_correct_or_refused_with_a_reason(
+    archive_cases: ArchiveCases, market: str
+) -> None:
+    name, days = archive_cases.results_for(market)
     assert len(days) == 19
     for day in days:
         if day.is_accepted:
-            whole = truth(winter.served, name, day.partition.start, day.partition.end)
+            whole = expected_candles(archive_cases.sandbox, name, day.partition.start, day.partition.end)
             assert day.candles.equals(whole.join(day.candles, on="open_time", how="semi")), day.partition
             assert whole.join(day.candles, on="open_time", how="anti")["trades"].sum() == 0, day.partition
         else:
@@ -414,7 +424,9 @@ def test_source_archive_uses_daily_files_if_the_monthly_file_is_missing(sandbox:
     assert klines(sandbox, "1m") == []
 
 
-def test_if_monthly_and_daily_file_differ_the_daily_file_is_right(sandbox: Sandbox, settings: Settings) -> None:
+def test_a_daily_file_replaces_a_day_that_is_incomplete_in_the_monthly_file(
+    sandbox: Sandbox, settings: Settings
+) -> None:
     remove_candle(sandbox, "archive/monthly")
     days = days_of(settings, BTC, *WEEK, "archive")
     assert verdicts(days) == ["complete"] * 3
@@ -433,7 +445,7 @@ def test_the_archive_serves_locations_that_the_api_refuses(sandbox: Sandbox, set
         days = days_of(settings, name, *WEEK, source)
         assert verdicts(days) == ["complete"] * 3, [day.reason for day in days]
         assert {day.provenance.source for day in days} == {"archive"}
-        assert_as_the_exchange_has_them(sandbox, name, days)
+        assert_exact(sandbox, name, days)
     sandbox.requests.clear()
     refused = days_of(settings, name, *WEEK, "rest")
     assert set(verdicts(refused)) == {"unreachable"}
@@ -456,14 +468,14 @@ def test_without_the_api_only_the_partitions_that_the_archive_lacks_are_refused(
 
 def test_a_file_that_is_not_published_yet_is_named_in_the_reason(settings: Settings) -> None:
     offset = DAY + 6 * HOUR - int(time.time() * 1_000) % DAY
-    with running_sandbox(SandboxOptions(clock_offset_ms=offset)) as served:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
-        early = Settings.model_validate(settings.model_dump() | urls)
-        today = to_date(served.now_ms())
-        days = days_of(early, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "archive")
+    with running_sandbox(SandboxOptions(clock_offset_ms=offset)) as sandbox:
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
+        at_six = Settings.model_validate(settings.model_dump() | urls)
+        today = to_date(sandbox.now_ms())
+        days = days_of(at_six, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "archive")
         assert verdicts(days) == ["complete", "complete", "unreachable"]
         assert "the archive has no BTCUSDT-1h-" in days[-1].reason
-        with_rest = days_of(early, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "auto")
+        with_rest = days_of(at_six, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "auto")
         assert verdicts(with_rest) == ["complete"] * 3
 
 
@@ -476,7 +488,7 @@ def test_a_candle_that_one_source_lacks_comes_from_the_other_source(
         remove_candle(sandbox, lacking)
         days = days_of(settings, BTC, *WEEK, source)
         assert verdicts(days) == ["complete"] * 3
-        assert_as_the_exchange_has_them(sandbox, BTC, days)
+        assert_exact(sandbox, BTC, days)
         assert days[1].provenance.source == other
         if (lacking == "klines") == (source == "rest"):
             assert days[1].reason.startswith(f"from {other}")
@@ -493,7 +505,7 @@ def test_two_sources_that_lack_different_candles_complete_each_other(
     remove_candle(sandbox, "archive", NOON + HOUR)
     days = days_of(settings, BTC, *WEEK, source)
     assert verdicts(days) == ["complete"] * 3
-    assert_as_the_exchange_has_them(sandbox, BTC, days)
+    assert_exact(sandbox, BTC, days)
     assert set(days[1].provenance.source.split("+")) == {"rest", "archive"}
     assert str(days[1].provenance.file).startswith("BTCUSDT-1m-2024-01")
     assert "together" in days[1].reason
@@ -503,7 +515,7 @@ def test_two_sources_that_lack_different_candles_complete_each_other(
 def test_a_candle_that_both_sources_lack_is_lost_and_the_smaller_gap_is_reported(
     sandbox: Sandbox, settings: Settings, source: Source
 ) -> None:
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         remove_candle(sandbox, path)
     remove_candle(sandbox, "klines", NOON + MINUTE)
     days = days_of(settings, BTC, *WEEK, source)
@@ -559,19 +571,19 @@ def test_a_month_from_the_archive_costs_only_the_weight_of_its_control_totals(
     assert len(sandbox.requests) == cost.requests + 2  # the time and the control totals
 
 
-def test_an_unreachable_archive_is_skipped_and_rest_continues(sandbox: Sandbox, settings: Settings) -> None:
-    unreachable = impatient(settings.model_copy(update={"archive_url": "http://127.0.0.1:9"}))
+def test_rest_replaces_an_unreachable_archive(sandbox: Sandbox, settings: Settings) -> None:
+    unreachable = with_short_timeouts(settings.model_copy(update={"archive_url": "http://127.0.0.1:9"}))
     days = days_of(unreachable, BTC, *WEEK, "auto")
     assert verdicts(days) == ["complete"] * 3
     assert all("because of archive" in day.reason for day in days)
-    assert_as_the_exchange_has_them(sandbox, BTC, days)
+    assert_exact(sandbox, BTC, days)
 
 
-def test_an_archive_of_another_exchange_is_not_mixed_in(sandbox: Sandbox, settings: Settings) -> None:
-    mixed = settings.model_copy(update={"archive_url": "https://data.binance.vision"})
+def test_an_archive_of_another_venue_is_not_used(sandbox: Sandbox, settings: Settings) -> None:
+    with_real_archive = settings.model_copy(update={"archive_url": "https://data.binance.vision"})
     expected_verdicts: dict[Source, str] = {"auto": "complete", "archive": "unreachable"}
     for source, verdict in expected_verdicts.items():
-        days = days_of(mixed, BTC, *WEEK, source)
+        days = days_of(with_real_archive, BTC, *WEEK, source)
         assert set(verdicts(days)) == {verdict}
         assert {day.provenance.source for day in days} == {"rest"}
     assert "set BINANCE_ARCHIVE_URL" in days[0].reason

@@ -22,7 +22,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Tracked, Universe
 from binance_assets_tests.support.environment import cli_environment
-from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.exchange import expected_candles
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
@@ -93,7 +93,9 @@ def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance,
     assert materialized(instance, asset_key(BTC)) == ["2024-01-01"]
     (path,) = lake.root.rglob("*.parquet")
     start = to_ms(dt.date(2024, 1, 1))
-    assert pl.read_parquet(path, hive_partitioning=False).equals(truth(sandbox, str(BTC), start, start + DAY))
+    assert pl.read_parquet(path, hive_partitioning=False).equals(
+        expected_candles(sandbox, str(BTC), start, start + DAY)
+    )
 
 
 def test_a_range_is_one_run_with_an_event_for_every_day(

@@ -21,7 +21,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.dagster_internals import ScheduleExecutionData, job_origin
-from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.exchange import expected_candles
 from binance_assets_tests.support.instances import execute, fetch, universe_of
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
@@ -129,7 +129,7 @@ def test_one_day_of_twelve_series_is_one_run_and_its_metrics_match_the_log_of_th
     for series in MINUTES:
         assert lake.keys(series) == ["2024-03-01"]
         (partition,) = lake.partitions(series)
-        assert lake.read(series, partition).equals(truth(sandbox, str(series), start, start + DAY))
+        assert lake.read(series, partition).equals(expected_candles(sandbox, str(series), start, start + DAY))
         assert len(result.asset_materializations_for_node(op_name(series))) == 1
     checks = [check.metadata for check in result.get_asset_check_evaluations()]
     assert len(checks) == 12

@@ -26,7 +26,7 @@ from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandb
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
-from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.exchange import expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 
 BTC, COIN = parse_series("spot/BTCUSDT/1m"), parse_series("coinm/BTCUSD_PERP/1m")
@@ -103,7 +103,10 @@ def test_derived_days_equal_the_candles_of_the_exchange(
         assert lake.keys(series) == DAYS
         for key in DAYS:
             start = to_ms(dt.date.fromisoformat(key))
-            assert read(lake, series, key).equals(truth(sandbox, str(series), start, start + DAY)), (series, key)
+            assert read(lake, series, key).equals(expected_candles(sandbox, str(series), start, start + DAY)), (
+                series,
+                key,
+            )
         assert all(check.passed for check in result.get_asset_check_evaluations())
         assert events(filled, series) == DAYS
 
@@ -184,7 +187,7 @@ def test_the_day_before_the_listing_and_the_day_of_the_listing_keep_their_verdic
     assert [metadata(lake, target.series, key)["verdict"] for key in days] == ["before_listing", "listing"]
     assert read(lake, target.series, days[0]).is_empty()
     start = to_ms(dt.date(2023, 3, 23))
-    assert read(lake, target.series, days[1]).equals(truth(sandbox, str(target.series), start, start + DAY))
+    assert read(lake, target.series, days[1]).equals(expected_candles(sandbox, str(target.series), start, start + DAY))
 
 
 def test_an_outage_removes_the_derived_candles_that_it_covers_completely(
@@ -273,7 +276,7 @@ def test_base_and_derived_series_in_one_run(
         assert lake.keys(series) == DAYS
     assert events(instance, FIVE.series) == DAYS
     start = to_ms(dt.date.fromisoformat(DAYS[0]))
-    assert read(lake, FIVE.series, DAYS[0]).equals(truth(sandbox, str(FIVE.series), start, start + DAY))
+    assert read(lake, FIVE.series, DAYS[0]).equals(expected_candles(sandbox, str(FIVE.series), start, start + DAY))
 
 
 def test_with_a_refused_base_day_nothing_is_derived_in_the_same_run(
@@ -340,4 +343,4 @@ def test_a_base_series_can_be_coarser_than_a_minute(
     fetch(definitions, instance, [target.series], DAYS)
     start = to_ms(dt.date.fromisoformat(DAYS[0]))
     days = pl.concat(read(lake, target.series, key) for key in DAYS)
-    assert days.equals(truth(sandbox, str(target.series), start, start + 2 * DAY))
+    assert days.equals(expected_candles(sandbox, str(target.series), start, start + 2 * DAY))

@@ -26,7 +26,7 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.environment import Fetch, Open
-from binance_assets_tests.support.exchange import ALL_SOURCES, assert_the_truth
+from binance_assets_tests.support.exchange import ALL_SOURCES, assert_complete_and_exact
 
 FIRST = to_ms(dt.date(2024, 1, 1))
 
@@ -56,7 +56,7 @@ FIRST = to_ms(dt.date(2024, 1, 1))
 def test_every_candle_arrives_as_the_exchange_has_it(
     sandbox: Sandbox, fetch: Fetch, name: str, start: str, end: str
 ) -> None:
-    assert_the_truth(sandbox, name, fetch(name, start, end))
+    assert_complete_and_exact(sandbox, name, fetch(name, start, end))
 
 
 @pytest.mark.parametrize("name", ["spot/BTCUSDT/1m", "usdm/ETHUSDT/1m"])
@@ -64,7 +64,7 @@ def test_range_of_many_blocks_requests_every_page_once(
     sandbox: Sandbox, fetch: Fetch, open_exchange: Open, name: str
 ) -> None:
     days = fetch(name, "2024-01-01", "2024-05-01")
-    assert_the_truth(sandbox, name, days)
+    assert_complete_and_exact(sandbox, name, days)
     windows = [request.params["startTime"] for request in pages_of(sandbox, name)]
     assert (
         len(windows) == len(set(windows)) == len(plan_rest_pages(parse_series(name), [day.partition for day in days]))
@@ -77,7 +77,7 @@ def test_scattered_days_are_fetched_together_and_only_they_are_returned(sandbox:
     days = [partition_for_key(f"2024-01-{n:02}", series.interval) for n in (1, 2, 5, 9, 30)]
     results = list(download(open_exchange(name), series, days))
     assert [result.partition for result in results] == days
-    assert_the_truth(sandbox, name, results)
+    assert_complete_and_exact(sandbox, name, results)
     assert len(pages_of(sandbox, name)) == 1
 
 
@@ -91,9 +91,9 @@ def pages_of(sandbox: Sandbox, name: str) -> list[ServedRequest]:
     ]
 
 
-def test_delivered_contract_is_fetched_though_exchange_info_lacks_it(sandbox: Sandbox, fetch: Fetch) -> None:
+def test_delivered_contract_is_fetched_even_if_exchange_info_lacks_it(sandbox: Sandbox, fetch: Fetch) -> None:
     days = fetch("coinm/BTCUSD_200925/1h", "2020-09-20", "2020-09-24")
-    assert_the_truth(sandbox, "coinm/BTCUSD_200925/1h", days)
+    assert_complete_and_exact(sandbox, "coinm/BTCUSD_200925/1h", days)
 
 
 def test_today_is_unfinished_by_the_servers_clock_and_sends_no_request(sandbox: Sandbox, open_exchange: Open) -> None:
@@ -136,14 +136,14 @@ def test_any_partitions_of_any_series_arrive_complete_and_once(
     for _ in wanted:
         end = next_partition_first_day(end, series.interval)
     every = partitions_between(first, end, series.interval)
-    partitions = [partition for partition, asked in zip(every, wanted, strict=True) if asked]
+    partitions = [partition for partition, is_wanted in zip(every, wanted, strict=True) if is_wanted]
     exchange = Exchange(market, settings)
     try:
         results = list(download(exchange, series, partitions))
     finally:
         exchange.close()
     assert [result.partition for result in results] == partitions
-    assert_the_truth(shared_sandbox, str(series), results)
+    assert_complete_and_exact(shared_sandbox, str(series), results)
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------
@@ -157,19 +157,19 @@ def test_any_partitions_of_any_series_arrive_complete_and_once(
 )  # fmt: skip
 def test_fault_that_happens_once_is_recovered_from(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
     sandbox.faults.add(Fault(kind, times=1, start=FIRST + DAY + 77 * MINUTE, end=FIRST + DAY + 78 * MINUTE))
-    assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
+    assert_complete_and_exact(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
 
 
 @pytest.mark.parametrize("status", [408, 500, 502, 503, "503-no-code"])
 def test_server_error_is_retried(sandbox: Sandbox, fetch: Fetch, status: int | str) -> None:
     sandbox.faults.add(Fault("status", value=status, times=3))
-    assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
+    assert_complete_and_exact(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
 
 
 @pytest.mark.parametrize("kind", ["numbers_as_strings", "strings_as_numbers"])
 def test_numbers_may_arrive_as_text_and_text_as_numbers(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
     sandbox.faults.add(Fault(kind))
-    assert_the_truth(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-02"))
+    assert_complete_and_exact(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-02"))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_absent_exchange_makes_all_days_unreachable(settings: Settings) -> None:
     exchange.close()
 
 
-def test_host_that_accepts_no_connection_is_given_up_after_the_timeout(settings: Settings) -> None:
+def test_host_that_accepts_no_connection_is_unreachable_after_the_timeout(settings: Settings) -> None:
     with socket.socket() as listener, contextlib.ExitStack() as clients:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -265,7 +265,7 @@ def test_warm_up_pages_are_kept_and_metrics_count_every_request(sandbox: Sandbox
     days = list(
         download(exchange, series, partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval))
     )
-    assert_the_truth(sandbox, name, days)
+    assert_complete_and_exact(sandbox, name, days)
     metrics = exchange.metrics()
     assert metrics.warmup == 3
     assert metrics.requests == len(sandbox.requests) == 11 + 3  # and the time, the limit, the control totals
@@ -276,25 +276,25 @@ def test_warm_up_pages_are_kept_and_metrics_count_every_request(sandbox: Sandbox
 
 @pytest.fixture
 def small_limits(settings: Settings) -> Iterator[tuple[Sandbox, Settings]]:
-    """A sandbox with small limits, in whose clock a minute is about to end."""
+    """A sandbox with small limits and a clock 7 s before the end of a minute, and settings that point to it."""
     offset = 53_000 - int(time.time() * 1_000) % MINUTE
-    with running_sandbox(SandboxOptions(limits={"spot": 400, "futures": 60}, clock_offset_ms=offset)) as served:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
-        yield served, Settings.model_validate(settings.model_dump() | urls)
+    with running_sandbox(SandboxOptions(limits={"spot": 400, "futures": 60}, clock_offset_ms=offset)) as sandbox:
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
+        yield sandbox, Settings.model_validate(settings.model_dump() | urls)
 
 
-def test_budget_is_used_up_without_a_429(small_limits: tuple[Sandbox, Settings]) -> None:
-    served, settings = small_limits
+def test_the_whole_weight_of_a_minute_is_used_without_a_429(small_limits: tuple[Sandbox, Settings]) -> None:
+    sandbox, settings = small_limits
     series = parse_series("usdm/ETHUSDT/1m")
     exchange = Exchange(series.market, settings)
     days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 13), series.interval)  # 12 days cost 70 of 60
     results = list(download(exchange, series, days))
     assert {result.verdict for result in results} == {"complete"}
-    assert {request.status for request in served.requests} == {200}
+    assert {request.status for request in sandbox.requests} == {200}
     used = Counter[int]()
-    for request in served.requests:
+    for request in sandbox.requests:
         used[request.at_ms // MINUTE] += request.weight
-    assert sum(used.values()) == 73  # 70 for the pages, 3 for the time, the limit, the control totals
+    assert sum(used.values()) == 73  # 70 for the pages, 3 for the time, the limit and the control totals
     assert len(used) == 2
     assert max(used.values()) >= 59  # a page costs 2
     exchange.close()
@@ -303,13 +303,13 @@ def test_budget_is_used_up_without_a_429(small_limits: tuple[Sandbox, Settings])
 def test_process_that_starts_in_a_used_up_minute_waits_before_requesting_the_time(
     small_limits: tuple[Sandbox, Settings],
 ) -> None:
-    served, settings = small_limits
+    sandbox, settings = small_limits
     series = parse_series("usdm/ETHUSDT/1m")
     days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 11), series.interval)  # 10 days cost 58 of 60
     first, second = Exchange(series.market, settings), Exchange(series.market, settings)
     assert {day.verdict for day in download(first, series, days)} == {"complete"}
-    assert second.now() // MINUTE > served.requests[0].at_ms // MINUTE
-    assert {request.status for request in served.requests} == {200}
+    assert second.now() // MINUTE > sandbox.requests[0].at_ms // MINUTE
+    assert {request.status for request in sandbox.requests} == {200}
     for exchange in (first, second):
         exchange.close()
 
@@ -317,13 +317,13 @@ def test_process_that_starts_in_a_used_up_minute_waits_before_requesting_the_tim
 @pytest.mark.parametrize("kind", ["hang", "reset", "broken_json"])
 def test_failing_exchange_info_does_not_stop_a_download(sandbox: Sandbox, settings: Settings, kind: str) -> None:
     sandbox.faults.add(Fault(kind, path="exchangeInfo"))
-    impatient = Settings.model_validate(settings.model_dump() | {"connect_timeout": 0.5, "read_timeout": 1})
+    short_timeouts = Settings.model_validate(settings.model_dump() | {"connect_timeout": 0.5, "read_timeout": 1})
     series = parse_series("spot/BTCUSDT/1m")
-    exchange = Exchange(series.market, impatient)
+    exchange = Exchange(series.market, short_timeouts)
     results = list(
         download(exchange, series, partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval))
     )
-    assert_the_truth(sandbox, "spot/BTCUSDT/1m", results)
+    assert_complete_and_exact(sandbox, "spot/BTCUSDT/1m", results)
     exchange.close()
 
 

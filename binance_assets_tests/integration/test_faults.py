@@ -15,7 +15,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
-from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.exchange import expected_candles, with_short_timeouts
 
 ROWS = ("missing_row", "empty", "doubled_row", "unordered", "off_grid", "outside", "bad_prices", "negative_volume")
 BODIES = ("broken_json", "truncated_json", "json_object", "nested", "fields_11", "fields_13", "nan", "empty_strings",
@@ -23,17 +23,13 @@ BODIES = ("broken_json", "truncated_json", "json_object", "nested", "fields_11",
 CONNECTIONS = ("reset", "reset_amid_body", "truncated_body", "hang")
 STATUSES = (408, 500, 502, 503, "503-no-code", 403, 429, 418)
 
-# The client waits for seconds after each of these, so their tests use a coarser interval, which has fewer pages.
+# After each of these the client waits for seconds, so their tests use a coarser interval, which has fewer pages.
 SLOW_FAULTS = ("hang", 403, 429, 418)
-
-
-def with_short_timeouts(settings: Settings) -> Settings:
-    return Settings.model_validate(settings.model_dump() | {"connect_timeout": 1, "read_timeout": 1})
 
 
 def fetch_week(settings: Settings, name: str) -> list[PartitionResult]:
     series = parse_series(name)
-    exchange = Exchange(series.market, with_short_timeouts(settings))
+    exchange = Exchange(series.market, with_short_timeouts(settings, seconds=1))
     try:
         days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval)
         return list(download(exchange, series, days))
@@ -45,7 +41,7 @@ def assert_exact_or_refused(sandbox: Sandbox, name: str, results: list[Partition
     assert len(results) == 7
     for result in results:
         if result.is_accepted:
-            expected = truth(sandbox, name, result.partition.start, result.partition.end)
+            expected = expected_candles(sandbox, name, result.partition.start, result.partition.end)
             assert result.candles.equals(expected), result.partition
         else:
             assert result.verdict in {"lost", "invalid", "unreachable"}
@@ -58,21 +54,23 @@ def interval_for(fault: int | str) -> str:
 
 
 @pytest.mark.parametrize("kind", [*ROWS, *BODIES, *CONNECTIONS])
-def test_each_fault_alone(sandbox: Sandbox, settings: Settings, kind: str) -> None:
+def test_each_fault_alone_leaves_partitions_exact_or_refused(sandbox: Sandbox, settings: Settings, kind: str) -> None:
     sandbox.faults.add(Fault(kind, share=0.25))
     name = f"coinm/BTCUSD_PERP/{interval_for(kind)}"
     assert_exact_or_refused(sandbox, name, fetch_week(settings, name))
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_each_status_alone(sandbox: Sandbox, settings: Settings, status: int | str) -> None:
+def test_each_error_status_alone_leaves_partitions_exact_or_refused(
+    sandbox: Sandbox, settings: Settings, status: int | str
+) -> None:
     sandbox.faults.add(Fault("status", value=status, share=0.25, seconds=1))
     name = f"usdm/ETHUSDT/{interval_for(status)}"
     assert_exact_or_refused(sandbox, name, fetch_week(settings, name))
 
 
 @pytest.mark.parametrize("name", ["spot/BTCUSDT/1m", "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1m"])
-def test_all_faults_mixed(sandbox: Sandbox, settings: Settings, name: str) -> None:
+def test_all_faults_together_leave_partitions_exact_or_refused(sandbox: Sandbox, settings: Settings, name: str) -> None:
     add_all_faults(sandbox)
     assert_exact_or_refused(sandbox, name, fetch_week(settings, name))
 
@@ -110,16 +108,16 @@ def test_a_fault_of_time_or_exchange_info_does_not_prevent_the_download(
 
 def test_after_a_429_no_request_is_sent_before_the_retry_after(settings: Settings) -> None:
     offset = 55_000 - int(time.time() * 1_000) % MINUTE  # the Retry-After is the rest of the minute
-    with running_sandbox(SandboxOptions(clock_offset_ms=offset)) as served:
-        served.faults.add(Fault("status", value=429, times=1))
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
-        pointed = Settings.model_validate(settings.model_dump() | urls)
-        results = fetch_week(pointed, "spot/BTCUSDT/1m")
-        assert_exact_or_refused(served, "spot/BTCUSDT/1m", results)
+    with running_sandbox(SandboxOptions(clock_offset_ms=offset)) as sandbox:
+        sandbox.faults.add(Fault("status", value=429, times=1))
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
+        sandbox_settings = Settings.model_validate(settings.model_dump() | urls)
+        results = fetch_week(sandbox_settings, "spot/BTCUSDT/1m")
+        assert_exact_or_refused(sandbox, "spot/BTCUSDT/1m", results)
         assert {result.verdict for result in results} == {"complete"}
-        klines = [request for request in served.requests if request.path.endswith("/klines")]
-        position = next(position for position, request in enumerate(klines) if request.status == 429)
-        rejected, later = klines[position], klines[position + 1 :]
+        page_requests = [request for request in sandbox.requests if request.path.endswith("/klines")]
+        position = next(position for position, request in enumerate(page_requests) if request.status == 429)
+        rejected, later = page_requests[position], page_requests[position + 1 :]
         assert all(request.at_ms - rejected.at_ms >= 1_000 for request in later)
 
 

@@ -1,4 +1,4 @@
-"""``make recorded`` keeps only the files that have the pinned hash, whatever the archive sends."""
+"""``make recorded`` keeps only files with the pinned hash, whatever the archive sends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import requests
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.environment import CHECKOUT, cli_environment
-from binance_assets_tests.support.exchange import impatient
+from binance_assets_tests.support.exchange import with_short_timeouts
 from binance_assets_tests.support.fetch_recorded import ZIPS, RecordedZip, fetch_zips
 from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.recorded import RECORDED, missing_zips, recorded_folder
@@ -33,7 +33,9 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_a_file_is_fetched_once_and_is_the_archive_s_own(sandbox: Sandbox, settings: Settings, tmp_path: Path) -> None:
+def test_a_file_is_fetched_once_and_has_the_bytes_of_the_archive(
+    sandbox: Sandbox, settings: Settings, tmp_path: Path
+) -> None:
     wanted = sandbox_zip(sandbox, "usdm/ETHUSDT/1h", "2024-01-02")
     assert fetch_zips([wanted], tmp_path, settings) == []
     path = tmp_path / "usdm" / "ETHUSDT-1h-2024-01-02.zip"
@@ -44,9 +46,7 @@ def test_a_file_is_fetched_once_and_is_the_archive_s_own(sandbox: Sandbox, setti
     assert len(sandbox.requests) == 1
 
 
-def test_a_file_with_another_hash_is_refused_and_nothing_of_it_is_kept(
-    sandbox: Sandbox, settings: Settings, tmp_path: Path
-) -> None:
+def test_a_file_with_another_hash_is_refused_and_not_kept(sandbox: Sandbox, settings: Settings, tmp_path: Path) -> None:
     wanted = sandbox_zip(sandbox, "spot/BTCUSDT/1m", "2024-01-01")
     other = RecordedZip(wanted.series, wanted.date, "0" * 64)
     (problem,) = fetch_zips([other], tmp_path, settings)
@@ -61,7 +61,7 @@ def test_a_broken_transfer_leaves_no_file_and_the_next_run_fetches_it(
 ) -> None:
     days = [sandbox_zip(sandbox, "spot/BTCUSDT/1m", date) for date in ("2024-01-01", "2024-01-02")]
     sandbox.faults.add(Fault(kind, path="archive", times=1))
-    problems = fetch_zips(days, tmp_path, impatient(settings))
+    problems = fetch_zips(days, tmp_path, with_short_timeouts(settings))
     assert len(problems) == 1
     assert "2024-01-01" in problems[0]
     assert files_in(tmp_path) == [days[1].path_in(tmp_path)]

@@ -120,7 +120,7 @@ def test_real_and_synthetic_candles_are_never_mixed(lake: Lake, tmp_path: Path) 
         real.check_venue("sandbox")
 
 
-def test_a_torn_file_or_one_of_another_series_counts_as_absent(lake: Lake, fetch: Fetch) -> None:
+def test_a_damaged_file_or_one_of_another_series_counts_as_absent(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
     path = lake.path(SPOT, DAY)
     other = parse_series("spot/ETHUSDT/1h")

@@ -19,7 +19,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE
 from binance_assets.sandbox import Sandbox, SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings
-from binance_assets_tests.support.exchange import assert_the_truth
+from binance_assets_tests.support.exchange import assert_complete_and_exact
 
 OURS, THEIRS = "BTCUSDT", "ETHUSDT"
 LIMIT = 300
@@ -35,9 +35,9 @@ def end_of_a_minute(settings: Settings, rtt_ms: float = 0.0) -> Iterator[tuple[S
     """
     offset = 54_000 - int(time.time() * 1_000) % MINUTE
     options = SandboxOptions(rtt_ms=rtt_ms, limits={"spot": LIMIT, "futures": 60}, clock_offset_ms=offset)
-    with running_sandbox(options) as served:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), served.url)
-        yield served, Settings.model_validate(settings.model_dump() | urls)
+    with running_sandbox(options) as sandbox:
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
+        yield sandbox, Settings.model_validate(settings.model_dump() | urls)
 
 
 @contextmanager
@@ -75,8 +75,8 @@ def by_minute(sandbox: Sandbox) -> dict[int, list[ServedRequest]]:
 @pytest.mark.parametrize(
     ("rtt_ms", "end"),
     [
-        # 100 pages cost 200. The others send about six requests per round trip, which leaves us less in one minute, but
-        # enough in two: 144 pages would wait for a third minute.
+        # 100 pages cost 200. The other program sends about six requests per round trip. One minute then has too little
+        # weight left, and two have enough; 144 pages would need a third minute.
         (60, dt.date(2024, 3, 10)),
         (200, dt.date(2024, 4, 10)),  # 144 pages cost 288
     ],
@@ -84,16 +84,16 @@ def by_minute(sandbox: Sandbox) -> dict[int, list[ServedRequest]]:
 def test_other_programs_on_the_ip_cause_at_most_one_429_a_minute(
     settings: Settings, rtt_ms: float, end: dt.date
 ) -> None:
-    with end_of_a_minute(settings, rtt_ms) as (sandbox, pointed):
+    with end_of_a_minute(settings, rtt_ms) as (sandbox, sandbox_settings):
         series = parse_series(f"spot/{OURS}/1m")
-        exchange = Exchange(series.market, pointed)
+        exchange = Exchange(series.market, sandbox_settings)
         days = partitions_between(dt.date(2024, 1, 1), end, series.interval)
         with another_program(sandbox, users=6):
             results = list(download(exchange, series, days))
         exchange.close()
-        assert_the_truth(sandbox, str(series), results)
+        assert_complete_and_exact(sandbox, str(series), results)
         minutes = by_minute(sandbox)
-        assert len(minutes) > 1, minutes.keys()  # with other programs on the IP, one minute is not enough
+        assert len(minutes) > 1, minutes.keys()  # one minute is not enough beside another program
         for own_requests in minutes.values():
             statuses = Counter(request.status for request in own_requests)
             assert statuses[429] <= 1
@@ -101,11 +101,13 @@ def test_other_programs_on_the_ip_cause_at_most_one_429_a_minute(
 
 
 def test_a_share_leaves_the_rest_of_every_minute_to_other_programs(settings: Settings) -> None:
-    with end_of_a_minute(settings) as (sandbox, pointed):
+    with end_of_a_minute(settings) as (sandbox, sandbox_settings):
         series = parse_series(f"spot/{OURS}/1m")
-        exchange = Exchange(series.market, Settings.model_validate(pointed.model_dump() | {"weight_share": 0.5}))
+        exchange = Exchange(
+            series.market, Settings.model_validate(sandbox_settings.model_dump() | {"weight_share": 0.5})
+        )
         days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 3, 10), series.interval)  # 100 pages cost 200
-        assert_the_truth(sandbox, str(series), list(download(exchange, series, days)))
+        assert_complete_and_exact(sandbox, str(series), list(download(exchange, series, days)))
         exchange.close()
         spent = [sum(request.weight for request in own_requests) for own_requests in by_minute(sandbox).values()]
         assert 0.97 * LIMIT / 2 <= spent[0] <= LIMIT / 2

@@ -29,8 +29,8 @@ from binance_assets_tests.support.environment import environment_of
 
 @pytest.fixture(scope="module")
 def replaying(recorded_zips: Path) -> Iterator[Sandbox]:
-    with running_sandbox(SandboxOptions(replay=recorded_zips)) as served:
-        yield served
+    with running_sandbox(SandboxOptions(replay=recorded_zips)) as running:
+        yield running
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_recorded_windows_are_inclusive_at_both_ends(settings: Settings, recorde
         exchange.close()
 
 
-def test_every_recorded_minute_of_coin_m_arrives_once_though_it_counts_back(
+def test_every_recorded_minute_of_coin_m_arrives_once_although_coin_m_returns_the_newest_rows(
     settings: Settings, replaying: Sandbox, recorded_zips: Path
 ) -> None:
     replaying.requests.clear()

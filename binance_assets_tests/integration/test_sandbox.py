@@ -1,4 +1,4 @@
-"""The sandbox behaves like the exchange wherever the project depends on it, and injects faults on demand."""
+"""The sandbox behaves like the exchange in everything that the project depends on, and injects faults on request."""
 
 from __future__ import annotations
 

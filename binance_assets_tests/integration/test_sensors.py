@@ -26,7 +26,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.dagster_internals import SensorExecutionData, report_materialization_at
-from binance_assets_tests.support.exchange import truth
+from binance_assets_tests.support.exchange import expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1h", "spot/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
@@ -494,7 +494,7 @@ def test_a_downstream_asset_gets_the_table_of_the_lake(
 
     assert run_asset(with_assets(definitions, keeps), filled, keeps, "2024-01-01", "2024-01-01").success
     start = to_ms(dt.date(2024, 1, 1))
-    assert loaded[0].equals(truth(sandbox, str(FOUR_HOURS.series), start, start + DAY))
+    assert loaded[0].equals(expected_candles(sandbox, str(FOUR_HOURS.series), start, start + DAY))
 
 
 def test_a_missing_day_fails_the_downstream_step_and_is_named(

@@ -29,8 +29,8 @@ def expected(market: Market, rows: list[list[Any]]) -> pl.DataFrame:
     kinds = [int, *[float] * 5, int, float, int, float, float]
     values = [[kind(field) for kind, field in zip(kinds, row, strict=False)] for row in rows]
     names = columns(market)
-    raw = pl.DataFrame(values, schema={n: pl.Int64 if t == pl.Datetime("ms", "UTC") else t for n, t in names.items()},
-                       orient="row")  # fmt: skip
+    schema = {name: pl.Int64 if dtype == pl.Datetime("ms", "UTC") else dtype for name, dtype in names.items()}
+    raw = pl.DataFrame(values, schema=schema, orient="row")
     return raw.cast(dict(names))  # type: ignore[arg-type]
 
 

@@ -68,7 +68,7 @@ class DagsterDev:
             process.wait(_STOP_SECONDS)
 
     def kill(self) -> None:
-        """End everything that it started, runs included."""
+        """Kill everything that it started, including runs."""
         for process in self._started:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -84,10 +84,10 @@ class DagsterDev:
 @contextmanager
 def dagster_dev(sandbox: Sandbox, folder: Path) -> Iterator[DagsterDev]:
     """Start a ``dagster dev`` in ``folder``, without waiting for it, and stop it at the end."""
-    served = DagsterDev(sandbox, folder)
-    served.start()
+    dev = DagsterDev(sandbox, folder)
+    dev.start()
     try:
-        yield served
-        served.stop()
+        yield dev
+        dev.stop()
     finally:
-        served.kill()
+        dev.kill()

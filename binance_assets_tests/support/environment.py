@@ -1,4 +1,4 @@
-"""The environment variables that point the project to a sandbox, and the types of the fixtures that are functions."""
+"""The environment variables that point the project to a sandbox, and the types of fixtures that return functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparison of downloads with what the sandbox exchange has."""
+"""Downloads from the sandbox exchange, and their comparison with its candles."""
 
 from __future__ import annotations
 
@@ -26,28 +26,26 @@ def quick_retrier() -> Retrier:
     return Retrier(lambda seconds, stop: stop.wait(seconds * _QUICK))
 
 
-def truth(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
+def expected_candles(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
     """Return the candles of a series that open in ``[start, end)`` (ms UTC), unaffected by faults."""
     series = parse_series(name)
     rows = sandbox.rows(series.market.name, series.symbol, series.interval.api_name, start, end)
     return parse_page(series.market, body_of(rows))
 
 
-def assert_the_truth(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
+def assert_complete_and_exact(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
     """Assert that all results are complete and have exactly the candles of the sandbox."""
     assert [day.verdict for day in days] == ["complete"] * len(days), [day.reason for day in days]
     for day in days:
-        assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end))
+        assert day.candles.equals(expected_candles(sandbox, name, day.partition.start, day.partition.end))
 
 
 ALL_SOURCES = ("klines", "archive")
 """The paths of a fault that affects REST and the archive alike."""
 
-EVERYWHERE = ALL_SOURCES
-
 
 def days_of(
-    connection: Settings,
+    settings: Settings,
     name: str,
     start: str,
     end: str,
@@ -57,7 +55,7 @@ def days_of(
 ) -> list[PartitionResult]:
     """Download a series from one day to another, the end excluded; return the results in order."""
     series = parse_series(name)
-    exchange = Exchange(series.market, connection, retrier=quick_retrier())
+    exchange = Exchange(series.market, settings, retrier=quick_retrier())
     partitions = partitions_between(dt.date.fromisoformat(start), dt.date.fromisoformat(end), series.interval)
     try:
         return sorted(
@@ -73,20 +71,24 @@ def verdicts(days: list[PartitionResult]) -> list[str]:
     return [day.verdict for day in days]
 
 
-def impatient(connection: Settings) -> Settings:
+def with_short_timeouts(settings: Settings, seconds: float = 0.5) -> Settings:
     """Return the settings with timeouts that are short enough for a test of a hang."""
-    return Settings.model_validate(connection.model_dump() | {"connect_timeout": 0.5, "read_timeout": 0.5})
+    timeouts = {"connect_timeout": seconds, "read_timeout": seconds}
+    return Settings.model_validate(settings.model_dump() | timeouts)
 
 
 def klines(sandbox: Sandbox, interval: str) -> list[ServedRequest]:
     """Return the requests for candles of an interval."""
-    served = sandbox.requests
     return [
-        request for request in served if request.path.endswith("/klines") and request.params["interval"] == interval
+        request
+        for request in sandbox.requests
+        if request.path.endswith("/klines") and request.params["interval"] == interval
     ]
 
 
-def assert_as_the_exchange_has_them(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
+def assert_exact(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:
     """Assert that all results, whatever their verdicts, have exactly the candles of the sandbox."""
     for day in days:
-        assert day.candles.equals(truth(sandbox, name, day.partition.start, day.partition.end)), day.partition
+        assert day.candles.equals(expected_candles(sandbox, name, day.partition.start, day.partition.end)), (
+            day.partition
+        )

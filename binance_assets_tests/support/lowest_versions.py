@@ -15,14 +15,14 @@ REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)(\[.*\])?>=(?P<lowest>[0-9.]
 
 
 def main() -> None:
-    """Print a line ``name==version`` for each dependency, those of the extras included."""
+    """Print a line ``name==version`` for each dependency, including those of the extras."""
     project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
     extras = project["optional-dependencies"].values()
     for requirement in [*project["dependencies"], *(text for extra in extras for text in extra)]:
-        found = REQUIREMENT.match(requirement)
-        if found is None:
+        match = REQUIREMENT.match(requirement)
+        if match is None:
             raise SystemExit(f"pyproject.toml: {requirement!r} has no lower bound")
-        print(f"{found['name']}=={found['lowest']}")
+        print(f"{match['name']}=={match['lowest']}")
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ Result = TypeVar("Result")
 
 
 def until(seconds: float, check: Callable[[], Result]) -> Result:
-    """Return what ``check`` returns as soon as it is true.
+    """Call ``check`` until it returns a true value, and return that value.
 
     Args:
         seconds: How long to wait.
         check: Called ten times a second.
 
     Raises:
-        AssertionError: It did not become true in time.
+        AssertionError: No call returned a true value in time.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Where the recorded candles are that some tests replay.
+"""The folder of the recorded candles that some tests replay.
 
 ``BINANCE_ASSETS_RECORDED`` names the folder; a relative path is relative to the checkout. Without it, the folder is
 ``../shared/data``, or ``recorded/`` if that does not exist. ``make recorded`` fetches the zips of Binance's archive
@@ -34,7 +34,7 @@ def missing_zips() -> str | None:
     """Return why tests that replay only zips of the archive have to be skipped; None if they can run."""
     if RECORDED.is_dir():
         return None
-    return f"there is no folder {_SHOWN}; `make recorded` fetches a part of it, or set BINANCE_ASSETS_RECORDED"
+    return f"there is no folder {_SHOWN}; `make recorded` fetches its zips, or set BINANCE_ASSETS_RECORDED"
 
 
 def missing_recordings() -> str | None:

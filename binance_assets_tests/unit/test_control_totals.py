@@ -1,4 +1,4 @@
-"""What the exchange's 1d candles say was traded, and how far a sum of candles may be from it."""
+"""Control totals: what was traded according to the exchange's 1d candles, and which differences are allowed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from binance_assets_tests.support.candles import body_of, parse_page
 
 
 def candles(*opens_and_trades: tuple[int, int], market: Market = SPOT) -> pl.DataFrame:
-    """Candles of one price, whose amounts follow from the number of trades."""
+    """Return candles of one price, with amounts that follow from the number of trades."""
     rows = [[time, "1", "1", "1", "1", str(n * 2), time + 1, str(n * 3), n, str(n), str(n * 1.5), "0"]
             for time, n in opens_and_trades]  # fmt: skip
     return parse_page(market, body_of(rows))
@@ -28,7 +28,7 @@ def combined(days: dict[int, Totals], start: int, end: int) -> Totals:
 
 
 def message(ours: Totals, theirs: Totals, market: Market = SPOT) -> str:
-    """How two totals differ; empty where they agree."""
+    """Return how two totals differ; empty if they agree."""
     return control_totals.discrepancy(market, ours, theirs) or ""
 
 
@@ -53,12 +53,12 @@ def test_candles_are_added_up_by_the_day_in_which_they_open(market: Market) -> N
         (DAY, DAY, totals_of(0, candle_count=0)),
     ],
 )
-def test_days_are_added_up_from_the_first_to_the_one_before_the_end(start: int, end: int, expected: Totals) -> None:
+def test_days_are_combined_from_the_start_to_the_excluded_end(start: int, end: int, expected: Totals) -> None:
     days = {0: totals_of(1), DAY: totals_of(2, candle_count=2), 4 * DAY: totals_of(4, candle_count=4)}
     assert combined(days, start, end) == expected
 
 
-def test_a_sum_over_a_span_needs_a_daily_candle_of_each_of_its_days() -> None:
+def test_the_totals_of_a_span_need_a_daily_candle_of_each_of_its_days() -> None:
     known = ControlTotals(SPOT, candles((2 * DAY, 1), (3 * DAY, 2), (5 * DAY, 4)))
     assert known.totals_for(2 * DAY, 4 * DAY) == totals_of(3, candle_count=2)
     assert known.totals_for(2 * DAY, 3 * DAY) == totals_of(1)
@@ -72,12 +72,12 @@ def test_the_days_before_the_first_trade_need_no_daily_candle() -> None:
     assert known.totals_for(0, 4 * DAY, includes_first_trade=True) == totals_of(3, candle_count=2)
     assert known.totals_for(0, 4 * DAY, includes_first_trade=False) is None
     assert known.totals_for(3 * DAY, 4 * DAY, includes_first_trade=True) == totals_of(2)
-    assert known.totals_for(0, 2 * DAY, includes_first_trade=True) is None  # it ends with the first trade
+    assert known.totals_for(0, 2 * DAY, includes_first_trade=True) is None  # it ends where trading begins
     assert known.totals_for(0, 5 * DAY, includes_first_trade=True) is None
     assert ControlTotals(SPOT).totals_for(0, DAY, includes_first_trade=True) is None
 
 
-def test_the_first_and_the_last_day_are_known_and_which_lie_between() -> None:
+def test_the_first_the_last_and_the_days_between_are_known() -> None:
     known = ControlTotals(SPOT, candles((2 * DAY, 1), (3 * DAY, 2), (5 * DAY, 4)))
     assert (known.first, known.last) == (2 * DAY, 5 * DAY)
     assert [day for day in range(7) if known.has_day(day * DAY)] == [2, 3, 5]
@@ -93,7 +93,7 @@ def test_without_daily_candles_nothing_is_known() -> None:
     assert unknown.daily.is_empty()
 
 
-def test_newer_daily_candles_take_the_place_of_older_ones() -> None:
+def test_newer_daily_candles_replace_older_ones() -> None:
     older = ControlTotals(COINM, candles((DAY, 1), (2 * DAY, 2), market=COINM))
     merged = older.merged_with(candles((0, 8), (2 * DAY, 16), market=COINM))
     assert merged.daily.equals(candles((0, 8), (DAY, 1), (2 * DAY, 16), market=COINM))
@@ -123,13 +123,13 @@ def test_an_amount_that_differs_is_named(market: Market, column: int, sign: int)
 @pytest.mark.parametrize(
     ("column", "candle_count", "off", "balances"),
     [
-        # A volume is exact to the eighth decimal, however many candles it was added up from.
+        # A volume is exact to the eighth decimal, however many candles add up to it.
         (0, 1, 0.5e-8, True),
         (0, 1, 0.6e-8, False),
         (0, 3, 0.6e-8, False),
         (2, 1, 0.5e-8, True),
         (2, 3, 0.6e-8, False),
-        # Of a turnover each candle is rounded.
+        # The quote volume of each candle is rounded.
         (1, 1, 0.5e-8, True),
         (1, 1, 0.6e-8, False),
         (1, 3, 1.4e-8, True),
@@ -141,7 +141,7 @@ def test_an_amount_that_differs_is_named(market: Market, column: int, sign: int)
         (3, 0, 0.6e-8, False),
     ],
 )
-def test_amounts_may_differ_by_half_of_the_eighth_decimal_and_turnovers_by_as_much_for_each_candle(
+def test_volumes_may_differ_by_half_of_the_eighth_decimal_and_quote_volumes_by_that_much_per_candle(
     market: Market, column: int, candle_count: int, off: float, balances: bool
 ) -> None:
     amounts = [0.0, 0.0, 0.0, 0.0]
@@ -150,7 +150,7 @@ def test_amounts_may_differ_by_half_of_the_eighth_decimal_and_turnovers_by_as_mu
     assert (message(Totals(7, tuple(amounts), candle_count), theirs, market) == "") is balances
 
 
-def test_large_amounts_may_differ_by_a_trillionth_of_themselves() -> None:
+def test_large_amounts_may_differ_by_a_trillionth_of_their_value() -> None:
     theirs = Totals(7, (4e12,) * 4)
     assert message(Totals(7, (4e12 + 3, 4e12 - 3, 4e12 + 4, 4e12 - 4)), theirs) == ""
     assert message(Totals(7, (4e12 + 5, 4e12, 4e12, 4e12)), theirs) != ""

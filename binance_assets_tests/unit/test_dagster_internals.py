@@ -1,4 +1,4 @@
-"""Contracts with Dagster: names, signatures and behavior that it does not document and that this project uses."""
+"""Contract tests: undocumented names, signatures and behavior of Dagster that this project uses."""
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import importlib

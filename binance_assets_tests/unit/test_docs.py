@@ -1,4 +1,4 @@
-"""The documentation agrees with the code: drawn lists, names of modules and functions, links, public words."""
+"""The documentation agrees with the code: the tree of modules, names of modules and functions, links, terms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECTIONS = ["Context", "Decision", "Consequences"]
 
 
 def named_in(page: Path) -> list[str]:
-    """Return what a page names as ``path/module.py`` or ``path/module.py::name``."""
+    """Return the modules and functions that a page names as ``path/module.py`` or ``path/module.py::name``."""
     return re.findall(r"`([a-z_/]+\.py(?:::[\w.]+)?)`", page.read_text())
 
 
@@ -32,8 +32,8 @@ def defines(path: Path, name: str) -> bool:
     """Return whether a module defines a function, class, constant, or ``Class.method``."""
     body = ast.parse(path.read_text()).body
     *classes, last = name.split(".")
-    for wanted in classes:
-        (body,) = [node.body for node in body if isinstance(node, ast.ClassDef) and node.name == wanted]
+    for class_name in classes:
+        (body,) = [node.body for node in body if isinstance(node, ast.ClassDef) and node.name == class_name]
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == last:
             return True

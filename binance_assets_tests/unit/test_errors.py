@@ -56,7 +56,7 @@ def error_body(code: int, message: str = "as documented") -> bytes:
         (503, error_body(-1008), ServerError),
         (503, b'{"timestamp":1638827401078,"path":"/fapi/v1/klines","msg":"Unknown error"}', ServerError),
         (302, b"", RefusedRequest),
-        (200_0, b"[]", ServerError),
+        (2000, b"[]", ServerError),
     ],
 )
 def test_every_response_has_a_named_error(status: int, body: bytes, kind: type[ExchangeError]) -> None:

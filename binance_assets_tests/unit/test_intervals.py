@@ -171,7 +171,7 @@ def test_month_of_3d_closes_by_the_phase_of_the_symbol() -> None:
         ("1w", "2024-03-04 00:00", "2024-03-01"),
     ],
 )
-def test_last_finished_partition(interval: str, now: str, end: str) -> None:
+def test_partitions_are_finished_when_their_last_candle_has_closed(interval: str, now: str, end: str) -> None:
     moment = int(dt.datetime.fromisoformat(now + "+00:00").timestamp() * 1_000)
     assert last_finished_end(moment, parse_interval(interval)).isoformat() == end
 

@@ -1,4 +1,4 @@
-"""File locks: one holder at a time, freed by the end of its process, and an interruptible wait."""
+"""File locks: one holder at a time, released when its process ends, with an interruptible wait."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def holder(lock: Path) -> Iterator[Holder]:
 
 
 def waiting_process(lock: Path) -> Holder:
-    """A process that waits for the lock."""
+    """Return a process that waits for the lock."""
     started = Holder(lock)
     with pytest.raises(subprocess.TimeoutExpired):
         started.process.wait(0.5)
@@ -83,7 +83,7 @@ def test_an_interrupt_ends_the_wait(lock: Path, holder: Holder) -> None:
     assert holder.process.poll() is None
 
 
-def test_an_error_in_the_block_frees_the_lock(lock: Path) -> None:
+def test_an_error_in_the_block_releases_the_lock(lock: Path) -> None:
     with pytest.raises(ValueError, match="in the block"), file_lock(lock):
         raise ValueError("in the block")
     with file_lock(lock):

@@ -75,7 +75,7 @@ def test_the_market_serves_every_page_in_full(request_: tuple[Market, Interval, 
 
 @cache
 def least_weight(rows: int, sizes: tuple[PageSize, ...]) -> tuple[int, int]:
-    """Return the least weight of so many contiguous candles, and the fewest pages that cost it, by brute force."""
+    """Return the least weight of ``rows`` contiguous candles, and the fewest pages of that weight, by brute force."""
     best = (0, 0)
     table = [best]
     for count in range(1, rows + 1):
@@ -128,7 +128,7 @@ def test_scattered_ranges_are_planned_together_at_the_least_weight(
         (USDM, 527_040, 2_113, 1_057),
     ],
 )
-def test_known_weights(market: Market, rows: int, weight: int, requests: int) -> None:
+def test_plans_cost_the_known_weights_and_requests(market: Market, rows: int, weight: int, requests: int) -> None:
     pages = plan_pages(market, MINUTES, [(START, START + rows * MINUTE)])
     assert (sum(page.weight for page in pages), len(pages)) == (weight, requests)
 
@@ -161,4 +161,7 @@ def test_klines_weights_match_the_documentation(limit: int) -> None:
 
 def test_no_ranges_need_no_pages() -> None:
     assert plan_pages(SPOT, parse_interval("1h"), []) == []
+
+
+def test_an_hour_has_3_600_000_milliseconds() -> None:
     assert HOUR == 3_600_000

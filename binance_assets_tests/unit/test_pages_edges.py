@@ -1,4 +1,4 @@
-"""The exact pages at the edges of ranges and slots, and which page sizes are worth sending."""
+"""The exact pages at the edges of ranges and slots, and which page sizes are sent."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_adjacent_ranges_are_planned_as_one(interval: str) -> None:
     ("market", "interval", "sizes"),
     [
         (SPOT, "1m", [(1_000, 2)]),
-        # 1500 rows for 10 are never worth it: three pages of 499 and one of 99 cost 7.
+        # 1500 rows for 10 never save weight: three pages of 499 and one of 99 cost 7.
         (USDM, "1m", [(99, 1), (499, 2), (1_000, 5)]),
         (COINM, "4h", [(99, 1), (499, 2), (1_000, 5)]),
         (COINM, "6h", [(99, 1), (499, 2)]),  # 800 rows in 200 days: 499 and 301 cost 4
@@ -71,7 +71,9 @@ def test_adjacent_ranges_are_planned_as_one(interval: str) -> None:
         (COINM, "3d", [(66, 1)]),
     ],
 )
-def test_page_sizes_worth_sending(market: Market, interval: str, sizes: list[tuple[int, int]]) -> None:
+def test_only_page_sizes_that_save_weight_or_requests_are_sent(
+    market: Market, interval: str, sizes: list[tuple[int, int]]
+) -> None:
     worth = pages.page_sizes(market, parse_interval(interval))
     assert [(size.rows, size.weight) for size in worth] == sizes
 
@@ -86,9 +88,7 @@ def test_page_sizes_worth_sending(market: Market, interval: str, sizes: list[tup
         (PageSize(201, 4), False),
     ],
 )
-def test_a_page_size_is_worth_sending_where_smaller_pages_do_not_bring_its_rows_for_less(
-    larger: PageSize, worth: bool
-) -> None:
+def test_a_page_size_is_sent_only_if_smaller_pages_do_not_cost_less(larger: PageSize, worth: bool) -> None:
     smaller = PageSize(100, 1)
     market = replace(SPOT, page_sizes=(smaller, larger))
     assert pages.page_sizes(market, MINUTES) == ((smaller, larger) if worth else (smaller,))

@@ -30,7 +30,7 @@ COINM_ROW: list[Any] = [1666569600000, "19560.7", "19566.7", "19555.5", "19556.2
 
 
 @pytest.mark.parametrize(("market", "row"), [(SPOT, SPOT_ROW), (USDM, USDM_ROW), (COINM, COINM_ROW)])
-def test_rows_of_each_market(market: Market, row: list[Any]) -> None:
+def test_rows_of_each_market_become_typed_columns(market: Market, row: list[Any]) -> None:
     frame = parse_page(market, body_of([row]))
     assert dict(frame.schema) == columns(market)
     assert frame.equals(expected(market, [row]))
@@ -84,7 +84,7 @@ def test_white_space_does_not_matter(layout: dict[str, Any]) -> None:
     assert parse_page(SPOT, json.dumps(rows, **layout).encode()).equals(expected(SPOT, rows))
 
 
-def test_numbers_as_text_and_text_as_numbers_parse_alike() -> None:
+def test_numbers_may_arrive_as_text_and_text_as_numbers() -> None:
     swapped = [str(field) if isinstance(field, int) else float(field) for field in SPOT_ROW]
     assert parse_page(SPOT, body_of([swapped])).equals(expected(SPOT, [SPOT_ROW]))
 

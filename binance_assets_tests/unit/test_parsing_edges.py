@@ -1,4 +1,4 @@
-"""The exact lines of a klines response, the files of the archive with and without a header, the edges of a window."""
+"""The exact lines of a klines response, archive files with and without a header, and the edges of a window."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_an_archive_file_with_a_bad_line_is_refused(text: bytes, message: str) -
         parsing.parse_archive(SPOT, text)
 
 
-# The window that was requested
+# The requested window
 
 
 def test_a_window_includes_its_start_and_excludes_its_end() -> None:

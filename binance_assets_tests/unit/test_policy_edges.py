@@ -1,4 +1,4 @@
-"""The exact weights that may be spent and claimed, at the edges where one more or one less changes the decision."""
+"""The exact weights that may be spent and claimed, at the edges where a difference of one changes the decision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_without_a_share_the_whole_limit_may_be_spent_and_no_more() -> None:
         (Minute(99, ours=0, seen=0, in_flight=0), 0.5, 49),  # a share is rounded down
     ],
 )
-def test_what_may_be_spent_is_the_smaller_of_the_rest_of_the_limit_and_the_rest_of_the_share(
+def test_spendable_weight_is_bounded_by_the_rest_of_the_limit_and_by_the_rest_of_the_share(
     minute: Minute, share: float, spare: int
 ) -> None:
     assert policy.spendable(minute, share) == spare
@@ -38,13 +38,13 @@ def test_the_last_weight_of_a_minute_is_claimed() -> None:
     ("minute", "claimed"),
     [
         (Minute(100, ours=0, seen=0, in_flight=0), 20),
-        (Minute(100, ours=0, seen=80, in_flight=0), 20),  # it just fits beside other programs
+        (Minute(100, ours=0, seen=80, in_flight=0), 20),  # it just fits, after what other programs used
         (Minute(100, ours=0, seen=81, in_flight=0), 0),
         (Minute(100, ours=1, seen=1, in_flight=0), 0),
         (Minute(100, ours=0, seen=0, in_flight=1), 0),
     ],
 )
-def test_a_call_that_weighs_more_than_the_share_goes_alone_and_first_in_its_minute(
+def test_a_call_heavier_than_the_share_is_claimed_only_as_the_first_and_only_call_of_a_minute(
     minute: Minute, claimed: int
 ) -> None:
     assert policy.claimable(minute, 0.1, 20) == claimed
@@ -55,13 +55,13 @@ def test_a_call_that_weighs_more_than_the_share_goes_alone_and_first_in_its_minu
     [
         (Minute(6_000, ours=0, seen=0, in_flight=0), 200),  # a hundred calls
         (Minute(804, ours=0, seen=0, in_flight=0), 100),  # an eighth of what may be spent, rounded down
-        (Minute(1_001, ours=0, seen=0, in_flight=480), 20),  # then half of what is left is in flight
+        (Minute(1_001, ours=0, seen=0, in_flight=480), 20),  # after that, half of what is left is in flight
         (Minute(1_000, ours=0, seen=0, in_flight=498), 2),
         (Minute(1_000, ours=0, seen=0, in_flight=499), 0),
         (Minute(10, ours=0, seen=0, in_flight=0), 2),  # an eighth would be too little for the call
     ],
 )
-def test_a_lease_is_for_a_hundred_calls_an_eighth_of_the_rest_or_until_half_of_the_rest_is_in_flight(
+def test_a_lease_is_bounded_by_a_hundred_calls_an_eighth_of_the_rest_and_half_of_the_rest_in_flight(
     minute: Minute, claimed: int
 ) -> None:
     assert policy.claimable(minute, 1.0, 2) == claimed
@@ -70,13 +70,13 @@ def test_a_lease_is_for_a_hundred_calls_an_eighth_of_the_rest_or_until_half_of_t
 @pytest.mark.parametrize(
     ("minute", "claimed"),
     [
-        (Minute(1_000, ours=500, seen=880, in_flight=20), 12),  # a tenth of the limit is left besides
+        (Minute(1_000, ours=500, seen=880, in_flight=20), 12),  # a tenth of the limit is left in addition
         (Minute(1_000, ours=500, seen=880, in_flight=21), 0),  # less than a tenth
         (Minute(1_000, ours=860, seen=880, in_flight=21), 12),  # other programs used only 20
         (Minute(1_000, ours=500, seen=901, in_flight=0), 2),  # one call at a time
     ],
 )
-def test_care_begins_where_less_is_left_than_a_tenth_of_the_limit_and_than_others_used(
+def test_calls_go_one_at_a_time_when_less_is_left_than_a_tenth_of_the_limit_and_than_others_used(
     minute: Minute, claimed: int
 ) -> None:
     assert policy.claimable(minute, 1.0, 2) == claimed

@@ -41,7 +41,7 @@ class Recorder:
             yield PartitionResult(partition, "complete", pl.DataFrame(), reason=str(task.series))
 
     def wait_for(self, count: int) -> None:
-        """Wait until ``count`` tasks were started, and a moment more in which no other may start."""
+        """Wait until ``count`` tasks have started, and check that no other task starts within 50 ms."""
         deadline = time.monotonic() + 10
         while len(self.fetched) < count and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -145,7 +145,7 @@ def test_after_close_no_task_starts_and_no_step_waits() -> None:
     fetch.wait_for(16)
 
 
-def test_prefetching_is_for_many_series_of_about_a_month_of_minutes_each() -> None:
+def test_only_several_series_of_at_most_a_month_of_minutes_are_prefetched() -> None:
     minutes = Series(SPOT, "BTCUSDT", parse_interval("1m"))
     hours = Series(SPOT, "BTCUSDT", HOUR)
     month = [partition_for_key(f"2024-01-{day:02}", HOUR) for day in range(1, 32)]

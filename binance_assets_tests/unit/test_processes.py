@@ -30,7 +30,7 @@ def test_this_process_is_alive_with_and_without_its_start_time() -> None:
 
 
 @pytest.mark.parametrize("pid", [-1, 2**22 + 1, 10**12])
-def test_a_number_of_no_process_is_not_alive(pid: int) -> None:
+def test_an_unused_process_number_is_not_alive(pid: int) -> None:
     assert not is_alive(pid)
     assert process_start_time(pid) is None
 

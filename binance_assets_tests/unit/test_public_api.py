@@ -49,12 +49,12 @@ def test_a_star_import_brings_exactly_the_public_names() -> None:
     assert set(names) - {"__builtins__"} == set(ba.__all__)
 
 
-def test_public_names_are_sorted_unique_and_shown_by_dir() -> None:
+def test_public_names_are_unique_and_shown_by_dir() -> None:
     assert len(set(ba.__all__)) == len(ba.__all__)
     assert set(ba.__all__) <= set(dir(ba))
 
 
-def test_an_unknown_attribute_is_an_attribute_error() -> None:
+def test_an_unknown_attribute_raises_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'binance_assets' has no attribute 'candels'"):
         ba.candels  # noqa: B018
     assert not hasattr(ba, "__path_to_nowhere__")

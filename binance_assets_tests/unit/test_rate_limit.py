@@ -1,4 +1,4 @@
-"""The weight budget: never over the limit, nothing lost between minutes, one ledger for all processes."""
+"""The weight budget: never over the limit, no weight lost between minutes, one ledger for all processes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPOT, FUTURES = RateLimitGroup("here", "spot"), RateLimitGroup("here", "futures"
 
 
 class SetClock(ServerClock):
-    """A server clock that shows what a test sets."""
+    """A server clock with a time that a test sets."""
 
     def __init__(self, at_ms: float) -> None:
         super().__init__()
@@ -94,17 +94,17 @@ def test_claimable_weight_is_enough_for_the_call_and_at_most_what_is_spendable(
     if ours or seen or in_flight:  # the very first call of a minute may run, whatever it costs
         assert claimed <= spendable(minute, share)
     if not in_flight and weight <= spendable(minute, share):
-        assert claimed  # otherwise nothing would ever change
+        assert claimed  # otherwise the call would wait forever
 
 
 @given(st.integers(100, 10_000), st.integers(0, 10_000), st.integers(0, 5_000), st.integers(1, 20))
-def test_no_more_is_in_flight_than_is_left_besides(limit: int, seen: int, in_flight: int, weight: int) -> None:
+def test_at_most_half_of_the_remaining_weight_is_in_flight(limit: int, seen: int, in_flight: int, weight: int) -> None:
     claimed = claimable(Minute(limit, seen, seen, in_flight), 1, weight)
     if claimed and in_flight:
         assert in_flight + claimed <= limit - seen - (in_flight + claimed)
 
 
-def test_with_other_programs_the_last_of_a_minute_is_spent_one_call_at_a_time() -> None:
+def test_with_other_programs_the_last_weight_of_a_minute_is_spent_one_call_at_a_time() -> None:
     assert claimable(Minute(1_000, ours=500, seen=930, in_flight=0), 1, 2) == 2
     assert claimable(Minute(1_000, ours=500, seen=930, in_flight=2), 1, 2) == 0
     assert claimable(Minute(1_000, ours=930, seen=930, in_flight=2), 1, 2) > 0
@@ -113,20 +113,20 @@ def test_with_other_programs_the_last_of_a_minute_is_spent_one_call_at_a_time() 
 @given(st.integers(1, 500), st.lists(st.tuples(st.integers(1, 20), st.sampled_from(["respond", "lose", "keep"]))))
 def test_claims_never_exceed_the_limit_whether_calls_succeed_or_fail(limit: int, calls: list[tuple[int, str]]) -> None:
     minute, counted, in_flight = Minute(limit, 0, 0, 0), 0, 0
-    for weight, fate in calls:
+    for weight, outcome in calls:
         if weight > spendable(minute):
             continue
         counted += weight  # the server counts every call that was sent
         ours, seen = minute.ours + weight, minute.seen
-        if fate == "keep":
+        if outcome == "keep":
             in_flight += weight
         else:
-            seen = counted if fate == "respond" else seen + weight
+            seen = counted if outcome == "respond" else seen + weight
         minute = Minute(limit, ours, seen, in_flight)
         assert counted <= limit
 
 
-def test_a_minute_can_be_spent_completely_and_no_further(ledger: Ledger) -> None:
+def test_the_weight_of_a_minute_can_be_spent_completely_and_not_beyond(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=100)
     used = 0
     for _ in range(50):
@@ -247,7 +247,7 @@ def test_a_ban_stops_even_a_process_that_holds_a_lease(ledger: Ledger, tmp_path:
     holder = budget_at(ledger, MIDDLE, limit=6_000)
     holder.acquire(2, NEVER_STOPPED)
     budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE).block(Banned("banned", headers={"Retry-After": "120"}))
-    time.sleep(0.12)  # as long as a lease may be used without a look at the ledger
+    time.sleep(0.12)  # as long as a lease may be used without reading the ledger
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
     with pytest.raises(Cancelled):
@@ -420,11 +420,11 @@ def test_the_clock_follows_the_server_and_not_this_machine() -> None:
     assert clock.error_ms == pytest.approx(51)
 
 
-# -- all of it against a simulated server ---------------------------------------------------------------------------
+# -- budgets against a simulated server -----------------------------------------------------------------------------
 
 
 class SimulatedClock(ServerClock):
-    """A clock that is off by some milliseconds, in a simulation that sets the true time."""
+    """A clock with an error of some milliseconds, in a simulation that sets the true time."""
 
     def __init__(self, off_ms: float, bound_ms: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Resampling: derived candles equal what Binance itself makes of the finer ones, to the last decimal."""
+"""Resampling: derived candles equal Binance's own candles of the coarser interval, to the last decimal."""
 
 from __future__ import annotations
 
@@ -115,10 +115,10 @@ def test_candles_from_recorded_minutes_follow_the_schema_and_are_exact_sums(
     assert opens(derived) == list(slots)
     assert derived["trades"].to_list() == [sum(row[8] for row in within) for within in slots.values()]
     for name, column in zip(market.value_columns, (5, 7, 9, 10), strict=True):
-        for found, within in zip(derived[name], slots.values(), strict=True):
+        for derived_amount, within in zip(derived[name], slots.values(), strict=True):
             amounts = [Decimal(row[column]) for row in within]
             exact = float(sum(amounts))
-            assert abs(found - exact) <= (math.ulp(exact) if max(amounts) > WITH_ALL_DECIMALS else 0)
+            assert abs(derived_amount - exact) <= (math.ulp(exact) if max(amounts) > WITH_ALL_DECIMALS else 0)
 
 
 # -- against the sandbox, which adds whole numbers ------------------------------------------------------------------
@@ -154,7 +154,7 @@ def test_candles_without_trades_count_only_if_there_are_no_others() -> None:
     assert resample(SPOT, table(quiet), parse_interval("5m")).select(prices).rows() == [(9, 9, 9, 9, 0)]
 
 
-def test_candle_closes_with_the_last_one_in_it_and_opens_on_the_grid() -> None:
+def test_derived_candle_closes_with_its_last_candle_and_opens_on_the_grid() -> None:
     derived = resample(SPOT, table([candle(7, (1, 1, 1, 1), 1), candle(8, (1, 1, 1, 1), 1)]), parse_interval("5m"))
     assert opens(derived) == [FIRST + 5 * MINUTE]
     assert derived["close_time"].to_physical().to_list() == [FIRST + 9 * MINUTE - 1]
@@ -190,12 +190,12 @@ def test_every_slot_of_the_grid_has_a_candle(interval: str) -> None:
 
 
 def decimal(amount: float) -> Decimal:
-    """The amount with Binance's eight decimals."""
+    """Return an amount with Binance's eight decimals."""
     return Decimal(amount).quantize(LOT)
 
 
 def drawn_candle(minute: int, close: int, size: int, trades: int) -> tuple[object, ...]:
-    """A valid candle, flat without trades."""
+    """Return a valid candle; without trades it is flat."""
     spread = 0 if trades == 0 else size % 50
     prices = [float(CENT * value) for value in (close - spread // 2, close + spread, close - spread, close)]
     volume = 0.0 if trades == 0 else float(LOT * size)
@@ -229,7 +229,7 @@ def test_derived_candles_follow_the_schema_and_lose_nothing(minutes: pl.DataFram
 
 
 @given(minutes_of_two_days)
-def test_day_is_resampled_alike_alone_and_among_others(minutes: pl.DataFrame) -> None:
+def test_day_is_resampled_to_the_same_candles_alone_and_among_others(minutes: pl.DataFrame) -> None:
     first = pl.col("open_time").dt.date() == dt.date(2024, 1, 1)
     whole = resample(SPOT, minutes, parse_derived_interval("90m"))
     alone = [resample(SPOT, minutes.filter(part), parse_derived_interval("90m")) for part in (first, ~first)]

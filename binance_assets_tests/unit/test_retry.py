@@ -1,4 +1,4 @@
-"""Failed requests are repeated as their error's policy says, with delays that a test can observe and skip."""
+"""Failed requests are retried by the policy of their error, with delays that a test can observe and skip."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from binance_assets.exchange.retry import Retrier
 
 @dataclass
 class SkippedSleep:
-    """Takes the place of waiting: records each delay, and is interrupted as often as a test wants."""
+    """Replaces waiting: records each delay, and reports an interrupt at the delay ``interrupted_at``."""
 
     interrupted_at: int | None = None
     delays: list[float] = field(default_factory=list)
@@ -49,8 +49,8 @@ def test_a_call_that_succeeds_is_made_once_and_without_waiting() -> None:
 def test_a_transient_error_is_retried_with_doubling_jittered_delays() -> None:
     sleep = SkippedSleep()
     assert Retrier(sleep, random.Random(1)).call_with_retries(failing(5, NoConnection("no")), threading.Event()) == 6
-    full = [NoConnection.policy.first_delay * 2**attempt for attempt in range(5)]
-    assert all(most / 2 <= delay <= most for delay, most in zip(sleep.delays, full, strict=True))
+    longest = [NoConnection.policy.first_delay * 2**attempt for attempt in range(5)]
+    assert all(most / 2 <= delay <= most for delay, most in zip(sleep.delays, longest, strict=True))
 
 
 def test_the_same_random_numbers_give_the_same_delays() -> None:
@@ -61,7 +61,7 @@ def test_the_same_random_numbers_give_the_same_delays() -> None:
 
 
 @pytest.mark.parametrize("kind", [NoConnection, TimedOut, RefusedRequest])
-def test_the_last_error_stands_after_as_many_attempts_as_its_policy_allows(kind: type[ExchangeError]) -> None:
+def test_the_last_error_is_raised_after_as_many_attempts_as_its_policy_allows(kind: type[ExchangeError]) -> None:
     sleep, error = SkippedSleep(), kind("no")
     with pytest.raises(kind) as caught:
         Retrier(sleep).call_with_retries(failing(100, error), threading.Event())
@@ -69,7 +69,7 @@ def test_the_last_error_stands_after_as_many_attempts_as_its_policy_allows(kind:
     assert len(sleep.delays) == kind.policy.attempts - 1
 
 
-def test_an_interrupted_wait_cancels_and_names_the_error_it_waited_for() -> None:
+def test_an_interrupted_wait_raises_cancelled_caused_by_the_error() -> None:
     error = NoConnection("no")
     with pytest.raises(Cancelled) as caught:
         Retrier(SkippedSleep(interrupted_at=2)).call_with_retries(failing(100, error), threading.Event())

@@ -1,4 +1,4 @@
-"""Settings: what the environment may hold, and that the README lists the same."""
+"""Settings: which values the environment may have, and that the README lists every variable."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_of_equal_verdicts_the_one_with_less_missing_ranks_first() -> None:
 
 
 @pytest.mark.parametrize("verdict", ["complete", "listing", "delisted", "before_listing", "unproved"])
-def test_conclusive_second_result_wins_and_says_why_it_was_needed(verdict: Verdict) -> None:
+def test_conclusive_second_result_wins_and_its_reason_says_why_it_was_needed(verdict: Verdict) -> None:
     second = pick_better(result_of("lost", 3), result_of(verdict, provenance=ARCHIVE))
     assert (second.verdict, second.provenance) == (verdict, ARCHIVE)
     assert second.reason == "from archive (BTCUSDT-1m-1970-01-01.zip), because of rest: why lost"
@@ -81,7 +81,7 @@ def test_conclusive_merged_result_wins_and_names_both_sources() -> None:
 
 
 @given(results, results, st.none() | results)
-def test_best_of_results_that_are_not_conclusive_wins_unchanged(
+def test_best_inconclusive_result_wins_unchanged(
     first: PartitionResult, second: PartitionResult, merged: PartitionResult | None
 ) -> None:
     candidates = [result for result in (first, second, merged) if result is not None]

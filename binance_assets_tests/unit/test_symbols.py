@@ -1,4 +1,4 @@
-"""What the exchange's responses say of a symbol: whether it exists, when its candles begin and end."""
+"""What the exchange's responses say about a symbol: whether it exists, when its candles begin and end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def response_of(body: object) -> HttpResponse:
 
 
 class Responses:
-    """The responses of an exchange that lists given symbols, and whose candles open at given times."""
+    """The responses of an exchange that lists given symbols and has candles with given open times."""
 
     def __init__(self, symbols: list[dict[str, Any]], open_times: Mapping[str, list[int]]) -> None:
         self._symbols = symbols

@@ -1,4 +1,4 @@
-"""Requests are counted once each, whichever series of a run they were for."""
+"""Each request is counted once, whichever series of a run it was for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from binance_assets.model.series import parse_series
 BTC, ETH = parse_series("spot/BTCUSDT/1m"), parse_series("spot/ETHUSDT/1d")
 
 
-def test_a_series_is_charged_for_its_candles_its_daily_candles_and_what_belongs_to_none() -> None:
+def test_a_series_is_charged_for_its_candles_its_daily_candles_and_requests_of_no_series() -> None:
     recorder = UsageRecorder()
     recorder.record_request(series_owner(BTC), 2)
     recorder.record_request(("BTCUSDT", "1d"), 2)
@@ -21,7 +21,7 @@ def test_a_series_is_charged_for_its_candles_its_daily_candles_and_what_belongs_
     assert recorder.drain(ETH) == Usage(1, 5)
 
 
-def test_metrics_count_what_was_drained_and_what_was_not() -> None:
+def test_metrics_count_drained_and_undrained_requests() -> None:
     recorder = UsageRecorder()
     assert recorder.metrics(workers=1) == Metrics(0, 0, 1, 0, None)
     recorder.record_request(series_owner(BTC), 2)

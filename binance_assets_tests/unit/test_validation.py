@@ -76,7 +76,7 @@ def test_day_without_gaps_and_with_matching_totals_is_complete(
 
 
 def daily_candle_of(candles: pl.DataFrame) -> pl.DataFrame:
-    """The 1d candle of day one if only these candles had been traded."""
+    """Return the 1d candle of day one as if only these candles had been traded."""
     return resample(MINUTES.market, candles, parse_interval("1d"))
 
 
@@ -98,11 +98,11 @@ def test_gap_at_the_start_is_unreachable_while_the_first_candle_is_unknown(day: 
     unknown = ReferenceData(
         LATER,
         ControlTotals(MINUTES.market, daily_candle_of(traded)),
-        TradingSpan(first_unknown_because="it answered 500"),
+        TradingSpan(first_unknown_because="it responded with 500"),
     )
     (result,) = validate_partitions(MINUTES, traded, [DAY_ONE], unknown)
     assert (result.verdict, result.is_accepted) == ("unreachable", False)
-    assert "it answered 500" in result.reason
+    assert "it responded with 500" in result.reason
     known = ReferenceData(
         LATER, ControlTotals(MINUTES.market, daily_candle_of(traded)), TradingSpan(first=DAY_ONE.start + 900 * MINUTE)
     )

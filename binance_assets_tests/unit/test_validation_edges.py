@@ -1,6 +1,4 @@
-"""The verdicts at their edges: first and last candles of partitions and trading spans, gaps at each end, control totals
-that are a day short.
-"""
+"""The verdicts at their edges: first and last candles, gaps at each end, control totals that lack a day."""
 
 from __future__ import annotations
 
@@ -34,19 +32,19 @@ ARCHIVE = Provenance("archive", "BTCUSDT-1h-2024-01-01.zip")
 
 
 def candles(series: Series, opens: Iterable[int], trades: int = 1) -> pl.DataFrame:
-    """Candles of one price, each with so many trades."""
+    """Return candles of one price, each with ``trades`` trades."""
     rows = [[time, "1", "1", "1", "1", str(trades), series.interval.close(time) - 1, str(trades), trades,
              str(trades), str(trades), "0"] for time in opens]  # fmt: skip
     return parse_page(series.market, body_of(rows))
 
 
 def hours(*ranges: tuple[int, int], start: int = START) -> pl.DataFrame:
-    """Candles of 1h with one trade each, by the hours (first, end) since ``start``."""
+    """Return candles of 1h with one trade each, by ranges (first, end) of hours since ``start``."""
     return candles(HOURS, (start + hour * HOUR for first, end in ranges for hour in range(first, end)))
 
 
 def daily(trades_by_day: dict[int, int]) -> ControlTotals:
-    """Control totals by the day since ``START``."""
+    """Return control totals from the number of trades by day since ``START``."""
     tables = [candles(DAYS, [START + day * DAY], trades) for day, trades in sorted(trades_by_day.items())]
     return ControlTotals(SPOT, pl.concat(tables))
 
@@ -60,7 +58,7 @@ def reference(
     now: int = LATER,
     strict: bool = False,
 ) -> ReferenceData:
-    """Reference data; no text means that nothing is unknown and that no error occurred."""
+    """Return reference data; None means that nothing is unknown and that no error occurred."""
     span = TradingSpan(first, end, *([] if unknown_because is None else [unknown_because]))
     return ReferenceData(now, control_totals or ControlTotals(SPOT), span, strict, *([] if error is None else [error]))
 
@@ -85,11 +83,11 @@ ON_BOTH_SIDES = {-1: 24, 0: 24, 1: 24}
 # Which candles belong to which partition
 
 
-@pytest.mark.parametrize("sound", [True, False])
-def test_each_partition_gets_exactly_the_candles_that_open_in_it(sound: bool) -> None:
+@pytest.mark.parametrize("valid", [True, False])
+def test_each_partition_gets_exactly_the_candles_that_open_in_it(valid: bool) -> None:
     days = [Partition(START + day * DAY, START + (day + 1) * DAY) for day in (0, 1, 3)]
     table = hours((-3, 5 * 24))
-    if not sound:  # then the block is validated partition by partition
+    if not valid:  # then the block is validated partition by partition
         table = table.with_columns(low=pl.when(pl.int_range(pl.len()) == 0).then(99.0).otherwise("low"))
     results = validate_block(table, days, reference(daily(dict.fromkeys(range(5), 24))))
     assert [result.partition for result in results] == days
@@ -98,7 +96,7 @@ def test_each_partition_gets_exactly_the_candles_that_open_in_it(sound: bool) ->
         assert result.candles.equals(hours((day * 24, day * 24 + 24)))
 
 
-def test_a_candle_outside_the_only_partition_cannot_make_it_invalid() -> None:
+def test_a_bad_candle_outside_the_only_partition_does_not_make_it_invalid() -> None:
     table = pl.concat([hours((-1, 24)), hours((24, 25)).with_columns(low=pl.lit(99.0))])
     result = validate(table, reference(daily(WHOLE_DAY)))
     assert (result.verdict, result.candles.height) == ("complete", 24)
@@ -151,7 +149,7 @@ def test_a_column_of_another_type_is_invalid_as_a_whole() -> None:
     assert "2024" not in result.reason  # no single row is at fault
 
 
-# Partitions that are not over, and the trading span
+# Unfinished partitions, and the trading span
 
 
 def test_a_partition_is_finished_when_its_last_candle_has_closed() -> None:
@@ -183,7 +181,7 @@ def test_a_partition_outside_the_trading_span_needs_no_request(
 @pytest.mark.parametrize(
     ("first", "end", "verdict"), [(DAY_ONE.end, None, "before_listing"), (None, DAY_ONE.start, "delisted")]
 )
-def test_no_candles_outside_the_trading_span_are_nothing_missing(
+def test_a_partition_outside_the_trading_span_has_no_missing_candles(
     first: int | None, end: int | None, verdict: str
 ) -> None:
     result = validate(hours(), reference(None, first, end))
@@ -220,7 +218,7 @@ def test_a_trading_span_that_begins_and_ends_with_the_day_leaves_it_complete() -
     assert validate(hours((0, 24)), reference(daily(WHOLE_DAY), DAY_ONE.start, DAY_ONE.end)).verdict == "complete"
 
 
-def test_a_missing_candle_is_found_though_an_unexpected_one_makes_up_for_it() -> None:
+def test_a_missing_candle_is_found_even_if_an_unexpected_one_keeps_the_count_right() -> None:
     first = START + 5 * HOUR
     result = validate(hours((4, 8), (9, 24)), reference(daily({0: 19}), first))
     assert result.missing == ((START + 8 * HOUR, START + 9 * HOUR),)
@@ -231,14 +229,14 @@ def test_a_missing_candle_is_found_though_an_unexpected_one_makes_up_for_it() ->
 @pytest.mark.parametrize(
     ("end", "verdict"),
     [
-        (FEBRUARY.start, "delisted"),  # the partition lies behind the end
+        (FEBRUARY.start, "delisted"),  # the partition begins after the end
         (to_ms(dt.date(2024, 2, 2)), "delisted"),  # the candle of 29 January reaches into February
         (to_ms(dt.date(2024, 2, 5)), "delisted"),  # and is the last one: the next would open now
         (to_ms(dt.date(2024, 2, 5)) + 1, "lost"),
         (FEBRUARY.end, "lost"),
     ],
 )
-def test_a_month_of_weeks_without_candles_is_whole_if_trading_ended_before_its_first_monday(
+def test_a_month_of_weeks_without_candles_is_delisted_if_trading_ended_before_its_first_monday(
     end: int, verdict: str
 ) -> None:
     result = validate(hours(), reference(end=end), WEEKS, FEBRUARY)
@@ -248,14 +246,14 @@ def test_a_month_of_weeks_without_candles_is_whole_if_trading_ended_before_its_f
 @pytest.mark.parametrize(
     ("end", "verdict"), [(3 * DAY - 1, "delisted"), (3 * DAY, "lost"), (DAY, "delisted"), (29 * DAY, "lost")]
 )
-def test_a_month_of_3d_without_candles_is_whole_if_trading_ended_within_a_candle_of_its_start(
+def test_a_month_of_3d_without_candles_is_delisted_if_trading_ended_within_a_candle_of_its_start(
     end: int, verdict: str
 ) -> None:
     result = validate(hours(), reference(end=FEBRUARY.start + end), THREE_DAYS, FEBRUARY)
     assert (result.verdict, result.is_accepted) == (verdict, verdict == "delisted")
 
 
-# The candles of 1d, which have no control totals but themselves
+# Candles of 1d, which are their own control totals
 
 
 @pytest.mark.parametrize(
@@ -366,10 +364,10 @@ def test_weeks_need_daily_candles_only_from_the_first_trade_on(first_week: int) 
     assert listed_before.verdict == ("lost" if first_week else "unproved")
 
 
-# Gaps at the edges of a partition, where equal totals prove nothing
+# Gaps at the edges of a partition, where equal totals are no proof
 
 
-def test_a_gap_at_the_end_is_an_outage_only_if_trading_is_seen_to_go_on_or_to_have_ended() -> None:
+def test_a_gap_at_the_end_is_an_outage_only_if_trading_went_on_or_is_known_to_have_ended() -> None:
     until_noon = hours((0, 3), (4, 6), (7, 12))
     stalled = validate(until_noon, reference(daily({0: 10})))
     assert (stalled.verdict, stalled.is_accepted, len(stalled.missing)) == ("unfinished", False, 3)

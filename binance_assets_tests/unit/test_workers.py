@@ -1,4 +1,4 @@
-"""The worker pool: sized once from the measured round trip, ordered, bounded, and ended by close()."""
+"""The worker pool: sized once by the measured round trip, ordered, bounded, and ended by ``close()``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ sustainable = st.floats(1, 50)
         (2, 0, 50, 50),
     ],
 )
-def test_known_sizes(round_trip: float, pages_left: int, rate: float, workers: int) -> None:
+def test_workers_needed_matches_known_sizes(round_trip: float, pages_left: int, rate: float, workers: int) -> None:
     assert workers_needed(round_trip, pages_left, rate, cap=50) == workers
 
 
@@ -41,7 +41,7 @@ def test_there_is_at_least_one_worker_and_never_more_than_the_cap(rtt: float, le
 def test_a_faster_network_never_gets_a_slower_download(first: float, second: float, left: int, rate: float) -> None:
     fast, slow = sorted((first, second))
     per_second = [workers_needed(rtt, left, rate, cap=10**6) / rtt for rtt in (fast, slow)]
-    # Workers are whole numbers: the slower network may round up by the rate of one worker.
+    # Numbers of workers are integers: the slower network may round up by the rate of one worker.
     needed = min(max(left, 2 * rate), min(per_second))
     assert per_second[0] >= needed - 1e-6
 
@@ -90,7 +90,7 @@ def test_the_warm_up_runs_one_task_at_a_time_and_the_workers_are_sized_once() ->
     pool.close()
 
 
-def test_no_more_is_fetched_ahead_than_keeps_the_workers_busy() -> None:
+def test_the_look_ahead_is_bounded() -> None:
     pool, started = WorkerPool(warmup=1), list[int]()
 
     def fetch(task: int) -> int:
