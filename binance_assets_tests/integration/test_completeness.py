@@ -261,7 +261,8 @@ def test_days_within_the_trading_span_request_neither_its_start_nor_its_end(
 ) -> None:
     assert verdicts(days_of(settings, BTC, "2024-01-02", "2024-01-03")) == ["complete"]
     windows = [request.params for request in klines(sandbox, "1m")]
-    assert [window["limit"] for window in windows] != ["1"]
+    assert windows
+    assert "1" not in {window["limit"] for window in windows}
     assert all("startTime" in window and window["startTime"] != "0" for window in windows)
 
 

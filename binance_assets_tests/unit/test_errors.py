@@ -67,9 +67,10 @@ def test_every_response_has_a_named_error(status: int, body: bytes, kind: type[E
 
 
 def test_recorded_error_bodies_have_named_errors(recorded: Path) -> None:
-    for response in json.loads((recorded / "errors" / "real_error_bodies.json").read_text()):
-        if "body" not in response or response["http"] is None:
-            continue
+    recordings = json.loads((recorded / "errors" / "real_error_bodies.json").read_text())
+    responses = [entry for entry in recordings if "body" in entry and entry["http"] is not None]
+    assert responses
+    for response in responses:
         error = error_for_response(response["http"], {}, json.dumps(response["body"]).encode(), SPOT_KLINES)
         assert type(error) is not ExchangeError
         assert response["body"]["msg"] in str(error)

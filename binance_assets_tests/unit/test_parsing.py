@@ -61,7 +61,9 @@ def test_recorded_days_are_bit_equal(recorded_zips: Path, market: Market, file: 
 
 
 def test_recorded_responses_are_bit_equal(recorded: Path) -> None:
-    for path in sorted((recorded / "spot").glob("gct_*.json")):
+    paths = sorted((recorded / "spot").glob("gct_*.json"))
+    assert paths
+    for path in paths:
         rows = json.loads(path.read_text())["body"]
         assert parse_page(SPOT, body_of(rows)).equals(expected(SPOT, rows))
 
