@@ -33,7 +33,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.candles import archive_rows, expected
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import (
-    EVERYWHERE,
+    ALL_SOURCES,
     assert_as_the_exchange_has_them,
     days_of,
     impatient,
@@ -503,7 +503,7 @@ def test_two_sources_that_lack_different_candles_complete_each_other(
 def test_a_candle_that_both_sources_lack_is_lost_and_the_smaller_gap_is_reported(
     sandbox: Sandbox, settings: Settings, source: Source
 ) -> None:
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         remove_candle(sandbox, path)
     remove_candle(sandbox, "klines", NOON + MINUTE)
     days = days_of(settings, BTC, *WEEK, source)

@@ -30,7 +30,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.candles import body_of, parse_page
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import (
-    EVERYWHERE,
+    ALL_SOURCES,
     assert_as_the_exchange_has_them,
     days_of,
     impatient,
@@ -76,7 +76,7 @@ def quiet_minute(sandbox: Sandbox) -> int:
 
 def test_gap_without_trades_is_an_outage_even_if_no_outage_is_known(sandbox: Sandbox, settings: Settings) -> None:
     quiet = quiet_minute(sandbox)
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, path=path, interval="1m"))
     (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
     assert (day.verdict, day.missing) == ("outage", ((quiet, quiet + MINUTE),))
@@ -107,7 +107,7 @@ def test_candle_that_neither_source_has_is_lost_with_its_trades(
 ) -> None:
     series = parse_series(name)
     step = series.interval.step
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         sandbox.faults.add(
             Fault("missing_row", start=NOON, end=NOON + step, path=path, interval=series.interval.api_name)
         )
@@ -151,7 +151,7 @@ def test_without_control_totals_a_day_is_unproved_and_one_with_a_gap_unreachable
 ) -> None:
     sandbox.faults.add(Fault("status", value=500, interval="1d"))
     sandbox.faults.add(Fault("status", value=404, interval="1d", path="archive"))
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, path=path, interval="1m"))
     before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04")
     assert (before.verdict, day.verdict, after.verdict) == ("unproved", "unreachable", "unproved")
@@ -184,7 +184,7 @@ def test_control_totals_that_were_fetched_again_also_prove_the_next_source(
 
 def test_without_a_1d_candle_a_day_is_unproved_and_one_with_a_gap_lost(sandbox: Sandbox, settings: Settings) -> None:
     sandbox.faults.add(Fault("missing_row", interval="1d", start=JAN_2, end=JAN_2 + DAY + 1))
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, path=path, interval="1m"))
     before, gap, no_gap = days_of(settings, BTC, "2024-01-01", "2024-01-04")
     assert (before.verdict, gap.verdict, no_gap.verdict) == ("complete", "lost", "unproved")
@@ -235,7 +235,7 @@ def test_symbol_listed_at_midnight_has_a_complete_first_day(sandbox: Sandbox, se
 
 def test_candle_missing_from_the_day_of_listing_is_lost(sandbox: Sandbox, settings: Settings) -> None:
     late = to_ms(dt.date(2023, 3, 23)) + 20 * HOUR
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         sandbox.faults.add(Fault("missing_row", start=late, end=late + MINUTE, path=path, interval="1m"))
     (day,) = days_of(settings, "spot/ARBUSDT/1m", "2023-03-23", "2023-03-24")
     assert (day.verdict, day.missing) == ("lost", ((late, late + MINUTE),))
@@ -291,7 +291,7 @@ def test_contract_ends_with_its_delivery_and_has_nothing_to_fetch_after(
 
 def test_candle_missing_from_the_last_day_of_a_contract_is_lost(sandbox: Sandbox, settings: Settings) -> None:
     late = to_ms(dt.date(2020, 9, 25)) + 7 * HOUR
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         sandbox.faults.add(Fault("missing_row", start=late - HOUR, end=late, path=path, interval="1h"))
     days = days_of(settings, "coinm/BTCUSD_200925/1h", "2020-09-24", "2020-09-28")
     assert verdicts(days) == ["complete", "lost", "delisted", "delisted"]
@@ -337,7 +337,7 @@ def test_multi_day_candle_that_neither_source_has_is_lost(
     start = to_ms(dt.date(2023, 5, 1))
     name = f"{symbol}/{interval}"
     second = truth(sandbox, name, start, start + 31 * DAY)["open_time"].to_physical()[0 if interval == "1M" else 1]
-    for path in EVERYWHERE:
+    for path in ALL_SOURCES:
         sandbox.faults.add(Fault("missing_row", start=second, end=second + 1, path=path, interval=interval))
     april, may, june = days_of(settings, name, "2023-04-01", "2023-07-01")
     assert (april.verdict, may.verdict, june.verdict) == ("complete", "lost", "complete"), may.reason

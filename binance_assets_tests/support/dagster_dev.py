@@ -47,7 +47,7 @@ class DagsterDev:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Start it without waiting for it."""
+        """Start the process without waiting until it is ready."""
         command = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(self._port)]
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
@@ -61,14 +61,14 @@ class DagsterDev:
         until(_START_SECONDS, self._responds)
 
     def stop(self) -> None:
-        """Stop it as Ctrl-C does. Runs in progress continue."""
+        """Stop the process as Ctrl-C does. Runs in progress continue."""
         process = self._started[-1]
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
 
     def kill(self) -> None:
-        """End everything that it started, runs included."""
+        """Kill the process and everything that it started, runs included."""
         for process in self._started:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -83,11 +83,11 @@ class DagsterDev:
 
 @contextmanager
 def dagster_dev(sandbox: Sandbox, folder: Path) -> Iterator[DagsterDev]:
-    """Start a ``dagster dev`` in ``folder``, without waiting for it, and stop it at the end."""
-    served = DagsterDev(sandbox, folder)
-    served.start()
+    """Start a ``dagster dev`` in ``folder`` without waiting until it is ready, and stop it at the end."""
+    server = DagsterDev(sandbox, folder)
+    server.start()
     try:
-        yield served
-        served.stop()
+        yield server
+        server.stop()
     finally:
-        served.kill()
+        server.kill()

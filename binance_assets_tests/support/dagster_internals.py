@@ -1,7 +1,7 @@
 """The private Dagster names that tests use, and nothing else; each has no public counterpart.
 
-Tests of schedules and sensors need the types of what a tick returns, a run that somebody launched from a code
-location, and an event with a time in the past.
+Tests of schedules and sensors need the types of what a tick returns, a run that is launched from a code location, and
+an event with a time in the past.
 """
 
 from __future__ import annotations

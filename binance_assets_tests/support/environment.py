@@ -1,4 +1,4 @@
-"""The environment variables that point the project to a sandbox, and the types of the fixtures that are functions."""
+"""The environment variables that point the project to a sandbox, and the types of fixtures that are functions."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
 
 
 def cli_environment(sandbox: Sandbox, folder: Path) -> dict[str, str]:
-    """Return the whole environment of a process that works in ``folder`` against ``sandbox``."""
+    """Return the complete environment of a process that works in ``folder`` against ``sandbox``."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
     return inherited | environment_of(sandbox, folder) | {"COLUMNS": "200", "DAGSTER_DISABLE_TELEMETRY": "1"}

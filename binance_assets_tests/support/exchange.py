@@ -1,4 +1,4 @@
-"""Comparison of downloads with what the sandbox exchange has."""
+"""Downloads from the sandbox exchange, and their comparison with the candles that it has."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def assert_the_truth(sandbox: Sandbox, name: str, days: list[PartitionResult]) -
 
 
 ALL_SOURCES = ("klines", "archive")
-"""The paths of a fault that affects REST and the archive alike."""
-
-EVERYWHERE = ALL_SOURCES
+"""The values of ``Fault.path`` for REST and the archive; a fault for each affects both sources."""
 
 
 def days_of(

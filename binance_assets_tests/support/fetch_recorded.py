@@ -1,8 +1,8 @@
 """Fetch the recorded candles that tests replay: ``python -m binance_assets_tests.support.fetch_recorded [FOLDER]``.
 
 The files are zips of Binance's public archive (``BINANCE_ARCHIVE_URL``). A file is kept only if its SHA-256 is the
-pinned one. Binance issues files again from time to time, with other bytes; such a file is refused, because the tests
-hold it against recorded values. A file that is already there is not fetched again, so an interrupted run can be
+pinned one. Binance reissues files from time to time, with other bytes. Such a file is refused, because the tests
+compare it with recorded values. A file that is already there is not fetched again, so an interrupted run can be
 repeated.
 """
 
@@ -72,12 +72,12 @@ def fetch_zips(zips: Sequence[RecordedZip], folder: Path, settings: Settings) ->
     """Fetch the zips that ``folder`` does not have, and print a line for each.
 
     Args:
-        zips: The zips to have.
+        zips: The zips that the folder must contain.
         folder: A folder of recorded candles; created if necessary.
-        settings: The archive's host, timeouts.
+        settings: The host of the archive, and the timeouts.
 
     Returns:
-        A message for each zip that could not be had. Nothing is kept of it.
+        A message for each zip that could not be fetched; no part of that zip is kept.
     """
     client = HttpClient(settings.archive_url, 1, settings.connect_timeout, settings.read_timeout)
     try:
@@ -98,7 +98,7 @@ def _fetch_zip(wanted: RecordedZip, path: Path, client: HttpClient) -> str | Non
     if _sha256(body) != wanted.sha256:
         return f"{path.name}: refused, its SHA-256 is {_sha256(body)} instead of {wanted.sha256}"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_at_once(path, body)
+    _write_atomically(path, body)
     print(f"{path.name}: fetched, {len(body):,} bytes", flush=True)
     return None
 
@@ -107,7 +107,7 @@ def _sha256(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _write_at_once(path: Path, body: bytes) -> None:
+def _write_atomically(path: Path, body: bytes) -> None:
     part = path.with_name(f"{path.name}.part")  # the sandbox does not replay a file with this name
     try:
         part.write_bytes(body)
@@ -117,7 +117,7 @@ def _write_at_once(path: Path, body: bytes) -> None:
 
 
 def main() -> None:
-    """Fetch all zips; exit with 1 if one of them could not be had."""
+    """Fetch all zips; exit with 1 if one of them could not be fetched."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FETCHED
     try:
         problems = fetch_zips(ZIPS, folder, read_settings(os.environ))

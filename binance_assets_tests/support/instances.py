@@ -22,7 +22,7 @@ from binance_assets_tests.support.environment import environment_of
 
 @contextmanager
 def new_instance(folder: Path, prepared: Path | None = None) -> Iterator[dg.DagsterInstance]:
-    """Open a real instance on SQLite files in ``folder``, a copy of a prepared one.
+    """Open a real instance on SQLite files in ``folder``: a copy of a prepared one.
 
     Args:
         folder: Where the copy goes; it must not exist.
@@ -69,7 +69,7 @@ def universe_of(*series: Series, derived: Sequence[Derived] = ()) -> Universe:
 def execute(
     definitions: dg.Definitions, instance: dg.DagsterInstance, request: dg.RunRequest, job: str = ""
 ) -> dg.ExecuteInProcessResult:
-    """Execute what a schedule or a sensor requests; ``job`` is the job of the schedule."""
+    """Execute what a schedule or a sensor requests; ``job`` applies if the request names no job."""
     return definitions.resolve_job_def(request.job_name or job).execute_in_process(
         instance=instance,
         tags=request.tags,

@@ -19,10 +19,10 @@ def main() -> None:
     project = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
     extras = project["optional-dependencies"].values()
     for requirement in [*project["dependencies"], *(text for extra in extras for text in extra)]:
-        found = REQUIREMENT.match(requirement)
-        if found is None:
+        match = REQUIREMENT.match(requirement)
+        if match is None:
             raise SystemExit(f"pyproject.toml: {requirement!r} has no lower bound")
-        print(f"{found['name']}=={found['lowest']}")
+        print(f"{match['name']}=={match['lowest']}")
 
 
 if __name__ == "__main__":

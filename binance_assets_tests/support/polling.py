@@ -17,7 +17,7 @@ def until(seconds: float, check: Callable[[], Result]) -> Result:
         check: Called ten times a second.
 
     Raises:
-        AssertionError: It did not become true in time.
+        AssertionError: No result was true in time.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

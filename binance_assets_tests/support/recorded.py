@@ -21,20 +21,20 @@ _DEFAULT = CHECKOUT.parent / "shared" / "data"
 
 def recorded_folder(environment: Mapping[str, str]) -> Path:
     """Return the folder of recorded candles that ``environment`` selects, whether it exists or not."""
-    if named := environment.get("BINANCE_ASSETS_RECORDED"):
-        return CHECKOUT / Path(named).expanduser()
+    if folder := environment.get("BINANCE_ASSETS_RECORDED"):
+        return CHECKOUT / Path(folder).expanduser()
     return _DEFAULT if _DEFAULT.is_dir() or not FETCHED.is_dir() else FETCHED
 
 
 RECORDED = recorded_folder(os.environ)
-_SHOWN = os.path.relpath(RECORDED, CHECKOUT)
+_DISPLAY_PATH = os.path.relpath(RECORDED, CHECKOUT)
 
 
 def missing_zips() -> str | None:
     """Return why tests that replay only zips of the archive have to be skipped; None if they can run."""
     if RECORDED.is_dir():
         return None
-    return f"there is no folder {_SHOWN}; `make recorded` fetches a part of it, or set BINANCE_ASSETS_RECORDED"
+    return f"there is no folder {_DISPLAY_PATH}; `make recorded` fetches a part of it, or set BINANCE_ASSETS_RECORDED"
 
 
 def missing_recordings() -> str | None:
