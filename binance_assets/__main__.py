@@ -1,4 +1,4 @@
-"""The entry point of the program. An interrupt while it still loads ends it without a traceback, too."""
+"""The entry point of the program. An interrupt while the program loads ends it without a traceback, too."""
 
 from __future__ import annotations
 

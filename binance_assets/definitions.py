@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 
 import dagster as dg
 
@@ -62,31 +61,25 @@ def _assets(settings: Settings, universe: Universe, listener: ProgressListener |
         for tracked in universe.tracked
     }
     with warnings.catch_warnings():
-        # The project is built on single-run backfills; its users can do nothing about the beta label.
+        # The project depends on single-run backfills; its users can do nothing about the beta label.
         warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
         assets = [candles_asset(series, fetched, lake, listener) for series in universe.series]
         assets += [derived_asset(derived, lake) for derived in universe.derived]
     series = [*universe.series, *(derived.series for derived in universe.derived)]
-    series.sort(key=lambda member: (member.symbol, member.interval.step))
+    series.sort(key=lambda member: (member.symbol, member.interval.step))  # the order of the coverage table
     return assets + [coverage_asset(market, members) for market, members in by_market(series).items()]
 
 
-def definitions_for(
-    settings: Settings, series: Sequence[Series], source: Source | None, listener: ProgressListener
-) -> dg.Definitions:
-    """Return a code location over ``series`` only, for a run in this process.
+def definitions_for(settings: Settings, sources: Mapping[Series, Source], listener: ProgressListener) -> dg.Definitions:
+    """Return a code location over some series only, for a run in this process.
 
     Args:
         settings: Hosts, lake, ledger and limits.
-        series: The series, tracked or not.
-        source: Where candles come from; None for the source that the universe or the settings name.
+        sources: The series, tracked or not, each with the source of its candles.
         listener: Receives the progress of the run.
     """
-    tracked = {entry.series: entry for entry in read_universe(settings.universe).tracked}
-    chosen = [tracked.get(member, Tracked(member)) for member in series]
-    if source is not None:
-        chosen = [replace(entry, source=source) for entry in chosen]
-    return build_defs(settings, Universe(tuple(chosen)), listener)
+    tracked = tuple(Tracked(series, source) for series, source in sources.items())
+    return build_defs(settings, Universe(tracked), listener)
 
 
 def candle_definitions() -> dg.Definitions:

@@ -51,4 +51,4 @@ def process_start_time(pid: int) -> str | None:
 
 
 def _ticks_per_second() -> int:
-    return os.sysconf("SC_CLK_TCK")
+    return os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # Windows has no such setting

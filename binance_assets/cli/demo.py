@@ -1,7 +1,7 @@
 """The demo: a month of three series from the sandbox, through Dagster, into ``./demo``.
 
-The sandbox runs in a process of its own, so that the figures are those of the client. Everything that the demo writes
-is in one folder, which can be deleted.
+The sandbox runs in a process of its own, so that its work does not slow down the client. Everything that the demo
+writes is in one folder, which can be deleted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ _SERIES: Final = tuple(
     parse_series(f"{market}/{symbol}/1m")
     for market, symbol in ((SPOT, "BTCUSDT"), (USDM, "ETHUSDT"), (COINM, "BTCUSD_PERP"))
 )
-_START, _END = "2024-01-01", "2024-02-01"
+_START: Final = "2024-01-01"
+_END: Final = "2024-02-01"
 _RTT_MS: Final = 100
 _START_TIMEOUT: Final = 30  # seconds
 _TABLE_WIDTH: Final = 130
@@ -61,7 +62,7 @@ Where to look next:
   the Parquet files                   {FOLDER}/lake
   a market as one table               pl.scan_parquet("{FOLDER}/lake/market=spot/")
 
-These candles are synthetic and say so; a lake of real candles refuses them."""
+These candles are synthetic, and their files record that; a lake of real candles refuses them."""
 
 
 def run_demo(folder: Path, with_ui: bool) -> int:
@@ -69,20 +70,20 @@ def run_demo(folder: Path, with_ui: bool) -> int:
 
     Args:
         folder: The folder in which the demo creates its own.
-        with_ui: Whether to open Dagster on the result afterwards, until interrupted.
+        with_ui: Whether to serve the Dagster UI on the result afterwards, until interrupted.
 
     Returns:
         The exit code: 0 if every requested partition is in the demo's lake, else 1.
 
     Raises:
-        ConfigurationError: The sandbox does not start.
+        ConfigurationError: The sandbox does not start, or a download fails before it has an outcome.
     """
     home = folder / FOLDER
     _write_configuration(home)
     with sandbox_process(home / "sandbox.log", _RTT_MS) as url:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("BINANCE_")}
         environment = inherited | demo_environment(home, url)
-        click.echo(f"The sandbox exchange answers at {url}, with round trips of {_RTT_MS} ms.")
+        click.echo(f"The sandbox exchange runs at {url}, with round trips of {_RTT_MS} ms.")
         click.echo(f"Downloading 1m candles from {_START} to {_END} through Dagster into {FOLDER}/ ...\n")
         outcomes = {series: _download(home, environment, series) for series in _SERIES}
         _print_outcomes(outcomes)
@@ -127,7 +128,7 @@ def sandbox_process(log: Path, rtt_ms: float) -> Iterator[str]:
         rtt_ms: Round-trip time of its responses, ms.
 
     Raises:
-        ConfigurationError: The sandbox does not answer in time.
+        ConfigurationError: The sandbox does not respond in time.
     """
     port = _free_port()
     command = [sys.executable, "-m", "binance_assets", "sandbox", "--port", str(port), "--rtt-ms", str(rtt_ms)]
@@ -135,7 +136,7 @@ def sandbox_process(log: Path, rtt_ms: float) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_until_it_answers(process, f"{url}{SPOT.api}/ping", log)
+        _wait_until_ready(process, f"{url}{SPOT.api}/ping", log)
         yield url
     finally:
         process.terminate()
@@ -148,7 +149,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     session = requests.Session()
     session.trust_env = False  # a proxy would look for the sandbox on its own machine
@@ -158,8 +159,8 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path
             return
         except requests.RequestException:
             time.sleep(0.1)
-    last = log.read_text().strip().splitlines()[-1:] or ["no message"]
-    raise ConfigurationError(f"the sandbox does not answer at {url}: {last[0]}; see {log}")
+    last_line = log.read_text().strip().splitlines()[-1:] or ["no message"]
+    raise ConfigurationError(f"the sandbox does not respond at {url}: {last_line[0]}; see {log}")
 
 
 def _download(home: Path, environment: Mapping[str, str], series: Series) -> dict[str, Any]:
@@ -179,13 +180,13 @@ def _download(home: Path, environment: Mapping[str, str], series: Series) -> dic
 
 
 def _arguments(series: Series) -> Sequence[str]:
-    what = ["download", series.symbol, "--market", series.market.name, "--interval", series.interval.name]
-    return [*what, "--start", _START, "--end", _END, "--refresh", "--json"]
+    request = ["download", series.symbol, "--market", series.market.name, "--interval", series.interval.name]
+    return [*request, "--start", _START, "--end", _END, "--refresh", "--json"]
 
 
 def _print_outcomes(outcomes: Mapping[Series, Mapping[str, Any]]) -> None:
     names = ("warm-up", "workers", "duration", "round trip", "candles", "candles/s", "complete")
-    table = build_table(["market", "symbol", "interval", "period"], names)
+    table = build_table(["market", "symbol", "interval", "month"], names)
     for series, outcome in outcomes.items():
         table.add_row(
             *str(series).split("/"),
@@ -198,4 +199,4 @@ def _print_outcomes(outcomes: Mapping[Series, Mapping[str, Any]]) -> None:
             candles_per_second(outcome),
             f"{outcome['days_present']} of {outcome['days_asked']} days",
         )
-    print_table(table, least_width=_TABLE_WIDTH)
+    print_table(table, min_width=_TABLE_WIDTH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from binance_assets.cli.options import (
     intervals_option,
     json_option,
     market_option,
+    sources_of,
     symbols_argument,
 )
 from binance_assets.model.intervals import Interval
@@ -42,11 +43,17 @@ _NAMED_SERIES: Final = 3
 @symbols_argument
 @market_option
 @intervals_option
-@click.option("--start", type=DateType(), help="First day; for 3d, 1w, 1M the first of a month.  [first candle]")
-@click.option("--end", type=DateType(), help="Day after the last one, UTC.  [today]")
-@click.option("--source", type=click.Choice(["rest", "archive", "auto"]), help="Source of the candles.")
+@click.option(
+    "--start", type=DateType(), help="First day; for 3d, 1w, 1M the first of a month.  [default: first candle]"
+)
+@click.option("--end", type=DateType(), help="Day after the last one, UTC.  [default: up to the last closed partition]")
+@click.option(
+    "--source",
+    type=click.Choice(["rest", "archive", "auto"]),
+    help="Where the candles come from.  [default: from the universe, else from BINANCE_ASSETS_SOURCE]",
+)
 @click.option("--refresh", is_flag=True, help="Fetch again what is already in the lake.")
-@click.option("--dry-run", is_flag=True, help="Print what would be fetched and its weight; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be fetched and its request weight; write nothing.")
 @json_option
 def download_command(
     symbols: tuple[str, ...],
@@ -59,9 +66,10 @@ def download_command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Fetch candles of SYMBOL... into the lake, as a Dagster run that the UI shows.
+    """Fetch candles into the lake, as a Dagster run.
 
-    Partitions that are already in the lake are skipped. A series that is not tracked yet is added to the universe.
+    SYMBOL is Binance's name, such as BTCUSDT. Partitions that are already in the lake are skipped. A series that is not
+    tracked yet is added to the universe. The Dagster UI shows the run.
     """
     from binance_assets.cli.output import print_plans
     from binance_assets.ingest.request import BadRequest, DownloadRequest, check_dates
@@ -86,23 +94,15 @@ def download_command(
         if venue is not None:
             lake.prepare(venue)
         _track(settings, requested)
-        complete = _run(instance, settings, source, lake, plans, refresh, as_json)
+        complete = _run(instance, settings, sources, lake, plans, refresh, as_json)
     if not complete:
         sys.exit(INCOMPLETE)
-
-
-def sources_of(
-    series: Iterable[Series], universe: Universe, settings: Settings, source: Source | None
-) -> dict[Series, Source]:
-    """Return the source of each series: ``source`` if given, else the universe's for it, else the settings'."""
-    named = {tracked.series: tracked.source for tracked in universe.tracked}
-    return {member: source or named.get(member) or settings.source for member in series}
 
 
 def _plan(
     request: DownloadRequest, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
 ) -> tuple[list[DownloadPlan], str | None]:
-    """Return a plan for each series, and the venue of the candles to fetch; None if nothing is missing."""
+    """Return a plan for each series, and the venue of the candles to fetch; no venue if nothing is missing."""
     from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.request import BadRequest, plan_request
@@ -134,20 +134,20 @@ def _track(settings: Settings, requested: Sequence[Series]) -> None:
 def _run(
     instance: dg.DagsterInstance,
     settings: Settings,
-    source: Source | None,
+    sources: Mapping[Series, Source],
     lake: Lake,
     plans: Sequence[DownloadPlan],
     refresh: bool,
     as_json: bool,
 ) -> bool:
-    """Fetch what the plans lack, and print the outcome; return whether every requested partition is in the lake."""
+    """Fetch what is missing, and print the outcome; return whether every requested partition is in the lake."""
     from binance_assets.cli.output import outcome_of, print_outcomes
     from binance_assets.cli.progress import ProgressView
     from binance_assets.definitions import definitions_for
     from binance_assets.orchestration.backfill import fetch_missing
 
     with ProgressView(sum(len(plan.missing) for plan in plans)) as view:
-        definitions = definitions_for(settings, [plan.series for plan in plans], source, view)
+        definitions = definitions_for(settings, sources, view)
         failures = fetch_missing(instance, definitions, plans, refresh, view)
     outcomes, complete = {}, not failures
     for plan in plans:

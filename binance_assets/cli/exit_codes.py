@@ -18,4 +18,4 @@ INTERRUPTED: Final = 130
 
 
 class CommandFailed(Exception):
-    """The command could not do its work although its input is right (exit code 1); the message is one line."""
+    """The command could not do its work although its input is valid (exit code 1); the message is one line."""

@@ -1,7 +1,7 @@
-"""The command line ``binance-assets``: its group of commands, and how each error and each interrupt ends it.
+"""The command line ``binance-assets``: its commands, and how it ends after an error or an interrupt.
 
 Exit codes: 0 every requested partition is in the lake; 1 not all of them; 2 bad input or configuration, with one line
-that names the cause and the way out; 130 interrupted.
+that names the cause and the fix; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CommandGroup(click.Group):
         """
         options["standalone_mode"] = False  # otherwise click prints its errors itself, in several lines
         try:
-            # As Dagster reads the file: it overrides the environment.
+            # The file overrides the environment, as it does when Dagster reads it.
             os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
             return super().main(*arguments, **options)
         except click.exceptions.NoArgsIsHelpError as error:
@@ -92,9 +92,9 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line as a process: with its signals, and with its exit code."""
+    """Run the command line as a process: handle its signals, and exit with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    # Windows has no SIGHUP. Where the signal is ignored already, nohup asks the process to continue.
+    # Windows has no SIGHUP. If the signal is already ignored, `nohup` started the process, which must go on.
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _interrupt)
     cli.main()

@@ -10,7 +10,8 @@ import click
 from binance_assets.model.intervals import Interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.series import Series, parse_any_series
-from binance_assets.settings import ConfigurationError
+from binance_assets.settings import ConfigurationError, Settings, Source
+from binance_assets.storage.universe import Universe
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -60,7 +61,12 @@ class DateType(click.ParamType["dt.date"]):
 symbols_argument = click.argument("symbols", metavar="SYMBOL...", nargs=-1, required=True)
 market_option = click.option("--market", type=MarketType(), required=True, help=f"One of {', '.join(MARKETS)}.")
 intervals_option = click.option(
-    "--interval", "intervals", type=IntervalType(), multiple=True, required=True, help="1s to 1M; may be repeated."
+    "--interval",
+    "intervals",
+    type=IntervalType(),
+    multiple=True,
+    required=True,
+    help="Length of a candle, 1s to 1M; may be repeated.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 
@@ -69,7 +75,7 @@ def combine(symbols: Iterable[str], market: Market, intervals: Iterable[Interval
     """Return the series of every symbol in every interval, each once, in order.
 
     Raises:
-        ConfigurationError: A symbol is not a symbol, or the market lacks an interval.
+        ConfigurationError: A symbol is not valid, or the market lacks an interval.
     """
     try:
         series = [Series(market, symbol.upper(), interval) for symbol in symbols for interval in intervals]
@@ -79,7 +85,7 @@ def combine(symbols: Iterable[str], market: Market, intervals: Iterable[Interval
 
 
 def series_named(name: str) -> Series:
-    """Return the series with the name ``name``, such as ``spot/BTCUSDT/1m``.
+    """Return the series that ``name`` names, such as ``spot/BTCUSDT/1m``.
 
     Raises:
         ConfigurationError: The text is not the name of a series.
@@ -88,3 +94,11 @@ def series_named(name: str) -> Series:
         return parse_any_series(name)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
+
+
+def sources_of(
+    series: Iterable[Series], universe: Universe, settings: Settings, source: Source | None
+) -> dict[Series, Source]:
+    """Return the source of each series: ``source`` if given, else the universe's for it, else the settings'."""
+    named = {tracked.series: tracked.source for tracked in universe.tracked}
+    return {member: source or named.get(member) or settings.source for member in series}

@@ -43,15 +43,15 @@ def build_table(texts: Sequence[str], numbers: Sequence[str] = (), wrapped: Sequ
     return table
 
 
-def print_table(table: Table, least_width: int = 0) -> None:
+def print_table(table: Table, min_width: int = 0) -> None:
     """Print a table on standard output.
 
     Args:
         table: The table.
-        least_width: Width to use at least, also on a narrower terminal. A file or a pipe has room for every table.
+        min_width: Minimum width, also on a narrower terminal. A file or a pipe has room for every table.
     """
     width = Console().width if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    Console(width=max(least_width, width)).print(table)
+    Console(width=max(min_width, width)).print(table)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -64,8 +64,8 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
     if as_json:
         print_json({str(plan.series): _plan_values(plan, sources[plan.series]) for plan in plans})
         return
-    counts = ("asked", "present", "missing", "requests", "weight", "files")
-    table = build_table(["series"], ["first", "end", *counts])
+    counts = ("requested", "present", "missing", "requests", "weight", "files")
+    table = build_table(["series"], ["first", "last", *counts])
     for plan in plans:
         values = _plan_values(plan, sources[plan.series])
         values |= {"days_missing": len(plan.missing)}
@@ -75,7 +75,7 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
 
 
 def _plan_values(plan: DownloadPlan, source: Source) -> dict[str, Any]:
-    """Return a plan in the shape that ``--dry-run --json`` prints."""
+    """Return a plan with the keys that ``--dry-run --json`` prints."""
     forecast = plan.forecast(source)
     return {
         "days_asked": len(plan.requested),
@@ -90,13 +90,13 @@ def _plan_values(plan: DownloadPlan, source: Source) -> dict[str, Any]:
 def outcome_of(
     plan: DownloadPlan, present: int, refused: Sequence[PartitionResult], metrics: RunMetrics | None
 ) -> dict[str, Any]:
-    """Return the outcome of a series in the shape that ``--json`` prints.
+    """Return the outcome of a series with the keys that ``--json`` prints.
 
     Args:
         plan: What was requested of the series.
-        present: Number of requested partitions that are in the lake now.
+        present: Number of requested partitions that are now in the lake.
         refused: The partitions that were refused.
-        metrics: Figures of the run; None if nothing had to be fetched.
+        metrics: Metrics of the run; None if nothing had to be fetched.
     """
     return {
         "days_asked": len(plan.requested),
@@ -127,7 +127,7 @@ def print_outcomes(
     if as_json:
         print_json(outcomes)
         return
-    counts = ("asked", "present", "refused", "candles", "requests", "weight", "workers")
+    counts = ("requested", "present", "refused", "candles", "requests", "weight", "workers")
     table = build_table(["series"], [*counts, "round trip", "seconds", "candles/s"])
     for name, outcome in outcomes.items():
         days = (outcome["days_asked"], outcome["days_present"], len(outcome["refused"]), outcome["rows"])

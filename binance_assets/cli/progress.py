@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from binance_assets.model.results import PartitionResult
     from binance_assets.orchestration.metrics import RunMetrics
 
-# Without a terminal there is no bar, so that a log stays readable; it gets a line each time this long has passed.
+# Without a terminal, a log gets a line at most this often instead of a bar, so that it stays readable.
 _SECONDS_BETWEEN_LINES: Final = 30
 
 
@@ -28,7 +28,7 @@ class ProgressView:
     """The view of a run on the command line: shows its progress, keeps its results, and can end it.
 
     Args:
-        total: Number of partitions that the run will validate.
+        total: Number of partitions that the run is to fetch.
     """
 
     def __init__(self, total: int) -> None:
@@ -82,7 +82,7 @@ class ProgressView:
             self._console.out(f"{series}: {self._done:,} of {self._total:,} done, {self._rows:,} candles")
 
     def finished(self, series: Series, metrics: RunMetrics) -> None:
-        """Keep the figures of a series whose download has ended."""
+        """Keep the metrics of a series whose download has ended."""
         self.metrics[series] = metrics
 
     def stop(self) -> None:
@@ -92,7 +92,7 @@ class ProgressView:
 
 
 def _copy_of_stderr() -> TextIO | None:
-    """Return a stream of our own to standard error; None if it has no descriptor.
+    """Return another stream to standard error; None if standard error has no descriptor.
 
     Dagster redirects the standard streams of a process while a step runs. A copy of the descriptor is not redirected.
     """

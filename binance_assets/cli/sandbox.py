@@ -12,13 +12,20 @@ from binance_assets.settings import ConfigurationError
 
 @click.command("sandbox")
 @click.option("--port", type=click.IntRange(0, 65535), default=8900, show_default=True, help="Port on 127.0.0.1.")
-@click.option("--rtt-ms", type=click.FloatRange(min=0), default=0.0, help="Round-trip time of every response.")
-@click.option("--jitter-ms", type=click.FloatRange(min=0), default=0.0, help="Random time added to it.")
+@click.option("--rtt-ms", type=click.FloatRange(min=0), default=0.0, help="Round-trip time of every response, ms.")
 @click.option(
-    "--replay", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of recorded candles."
+    "--jitter-ms", type=click.FloatRange(min=0), default=0.0, help="Maximum random time added to each response, ms."
+)
+@click.option(
+    "--replay",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of recorded candles, served instead of synthetic ones.",
 )
 def sandbox_command(port: int, rtt_ms: float, jitter_ms: float, replay: Path | None) -> None:
-    """Serve a stand-in for Binance with synthetic candles on this machine, until interrupted."""
+    """Serve a stand-in for Binance on this machine.
+
+    Its candles are synthetic, or recorded ones with --replay. It runs until interrupted.
+    """
     from binance_assets.sandbox import SandboxOptions, serve
 
     try:
@@ -28,9 +35,12 @@ def sandbox_command(port: int, rtt_ms: float, jitter_ms: float, replay: Path | N
 
 
 @click.command("demo")
-@click.option("--ui", is_flag=True, help="Open Dagster on the result afterwards, until interrupted.")
+@click.option("--ui", is_flag=True, help="Serve the Dagster UI on the result afterwards, until interrupted.")
 def demo_command(ui: bool) -> None:
-    """Download a month of three series from the sandbox into ./demo, through Dagster, and show where to look."""
+    """Download a month of three series from the sandbox.
+
+    The downloads are Dagster runs. Everything is written into ./demo, which can be deleted.
+    """
     from binance_assets.cli.demo import run_demo
 
     sys.exit(run_demo(Path.cwd(), with_ui=ui))

@@ -21,7 +21,10 @@ from binance_assets.storage.universe_editor import track, untrack
 @market_option
 @intervals_option
 def track_command(symbols: tuple[str, ...], market: Market, intervals: tuple[Interval, ...]) -> None:
-    """Add series to the universe, so that the UI shows them and the schedules fetch them."""
+    """Add series to the universe.
+
+    The Dagster UI then shows them, and the schedules fetch them.
+    """
     settings = read_settings(os.environ)
     requested = combine(symbols, market, intervals)
     added = track(settings.universe, requested)
@@ -48,7 +51,10 @@ def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[I
 
 @click.command("series")
 def series_command() -> None:
-    """List the series of the universe and how many of their partitions are in the lake."""
+    """List the series of the universe.
+
+    For each series, its partitions in the lake: how many they are, the first, and the last.
+    """
     from binance_assets.storage.lake import Lake
 
     settings = read_settings(os.environ)

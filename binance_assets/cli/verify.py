@@ -1,54 +1,57 @@
-"""The commands that look again at a partition: ``verify`` what the lake has, ``accept`` what was refused."""
+"""The commands that validate partitions again: ``verify`` what the lake has, ``accept`` what was refused."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
-from binance_assets.cli.download import sources_of
 from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
-from binance_assets.cli.options import DateType, series_named
+from binance_assets.cli.options import DateType, series_named, sources_of
 from binance_assets.model.series import Series
-from binance_assets.settings import ConfigurationError, read_settings
+from binance_assets.settings import ConfigurationError, Settings, read_settings
 from binance_assets.storage.universe import read_universe
 
 if TYPE_CHECKING:
     import datetime as dt
 
     from binance_assets.ingest.verify import Finding
+    from binance_assets.model.partitions import Partition
+    from binance_assets.storage.lake import Lake
 
 
 @click.command("verify")
 @click.argument("names", metavar="[SERIES]...", nargs=-1)
-@click.option("--start", type=DateType(), help="First partition.  [the first in the lake]")
-@click.option("--end", type=DateType(), help="Day after the last partition.  [the last in the lake]")
+@click.option("--start", type=DateType(), help="First partition.  [default: the first in the lake]")
+@click.option("--end", type=DateType(), help="Day after the last partition.  [default: up to the last in the lake]")
 @click.option(
-    "--against", type=click.Choice(["rest", "archive"]), help="Compare every candle with this source.  [a sample]"
+    "--against",
+    type=click.Choice(["rest", "archive"]),
+    help="Compare all partitions with this source.  [default: a sample, with the source that it did not come from]",
 )
 def verify_command(
     names: tuple[str, ...], start: dt.date | None, end: dt.date | None, against: Literal["rest", "archive"] | None
 ) -> None:
-    """Validate what is in the lake again: files, schema, grid, control totals, and the other source.
+    """Validate again what is in the lake.
 
-    SERIES is written like spot/BTCUSDT/1m; the default is all series of the universe. A derived series is derived
-    again from its source and compared.
+    That includes the files, the schema, the grid, the control totals, and a comparison with the other source. SERIES is
+    written like spot/BTCUSDT/1m; the default is all series of the universe. A derived series is derived again from its
+    base series and compared.
     """
     from binance_assets.cli.output import print_findings
     from binance_assets.cli.progress import progress_bar
-    from binance_assets.exchange.errors import ExchangeError
-    from binance_assets.exchange.session import Exchange
-    from binance_assets.ingest.verify import verify, verify_derived
+    from binance_assets.ingest.verify import verify_derived
     from binance_assets.storage.lake import Lake
 
     settings = read_settings(os.environ)
     lake = Lake(settings.lake)
     universe = read_universe(settings.universe)
-    derived = {member.series: member for member in universe.derived}
+    derived = {entry.series: entry for entry in universe.derived}
     chosen = [series_named(name) for name in names] or [*universe.series, *derived]
     stored = {series: partitions for series in chosen if (partitions := lake.partitions(series, start, end))}
     total = sum(len(partitions) for partitions in stored.values())
@@ -57,15 +60,8 @@ def verify_command(
         for series, partitions in stored.items():
             if series in derived:
                 findings += verify_derived(lake, derived[series], partitions, advance)
-                continue
-            exchange = Exchange(series.market, settings)
-            try:
-                lake.check_venue(exchange.venue)
-                findings += verify(lake, exchange, series, partitions, against, advance)
-            except ExchangeError as error:
-                raise CommandFailed(f"{series} cannot be verified now: {error}") from None
-            finally:
-                exchange.close()
+            else:
+                findings += _verify_fetched(lake, settings, series, partitions, against, advance)
     absent = [series for series in chosen if series not in stored]
     for series in absent:
         click.echo(f"{series}: no partitions in the lake", err=True)
@@ -77,14 +73,38 @@ def verify_command(
     click.echo(f"{total:,} partitions of {len(stored)} series are as they should be")
 
 
+def _verify_fetched(
+    lake: Lake,
+    settings: Settings,
+    series: Series,
+    partitions: Sequence[Partition],
+    against: Literal["rest", "archive"] | None,
+    advance: Callable[[int], None],
+) -> list[Finding]:
+    """Return the differences between a fetched series and the exchange."""
+    from binance_assets.exchange.errors import ExchangeError
+    from binance_assets.exchange.session import Exchange
+    from binance_assets.ingest.verify import verify
+
+    exchange = Exchange(series.market, settings)
+    try:
+        lake.check_venue(exchange.venue)
+        return list(verify(lake, exchange, series, partitions, against, advance))
+    except ExchangeError as error:
+        raise CommandFailed(f"{series} cannot be verified now: {error}") from None
+    finally:
+        exchange.close()
+
+
 @click.command("accept")
 @click.argument("name", metavar="SERIES")
 @click.argument("day", type=DateType())
-@click.option("--reason", required=True, help="Why the partition is accepted; kept in its file.")
+@click.option("--reason", required=True, help="Why the partition is accepted; recorded in its file.")
 def accept_command(name: str, day: dt.date, reason: str) -> None:
-    """Write the partition DAY of SERIES (like spot/BTCUSDT/1m) although candles are lost.
+    """Write a refused partition although candles are lost.
 
-    The partition is fetched once more first. Its verdict stays, and its file says who accepted it and why.
+    SERIES is written like spot/BTCUSDT/1m, and DAY is the first day of the partition. The partition is first fetched
+    once more. Its verdict stays, and its file records who accepted it and why.
     """
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
@@ -136,5 +156,5 @@ def _check_key(series: Series, day: dt.date) -> None:
 def _user() -> str:
     try:
         return getuser()
-    except (OSError, KeyError):  # a container may run as a number without a name
-        return str(os.getuid())
+    except (ImportError, OSError, KeyError):  # a container may run as a number without a name; Windows lacks both
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

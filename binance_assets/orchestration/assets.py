@@ -41,7 +41,7 @@ from binance_assets.storage.lake import Lake
 
 
 class CandlesConfig(dg.Config):
-    """The configuration of the step of one series."""
+    """Run configuration of a fetched asset's step."""
 
     only_missing: bool = Field(
         default=False, description="Skip partitions that are in the lake; otherwise they are fetched again"
@@ -62,7 +62,7 @@ class FetchedSeries:
 
 
 FetchedByKey = Mapping[dg.AssetKey, FetchedSeries]
-"""The fetched series of a code location by asset key."""
+"""The fetched series of a code location, by asset key."""
 
 CandleEvents = Iterator[dg.AssetMaterialization | dg.MaterializeResult | dg.AssetCheckResult]  # type: ignore[type-arg]
 """What the step of a candles asset yields."""
@@ -100,15 +100,15 @@ def series_asset(
     metadata: Mapping[str, str],
     deps: Sequence[dg.AssetKey] = (),
 ) -> Callable[[Callable[..., CandleEvents]], dg.AssetsDefinition]:
-    """Return the decorator of an asset that holds a series: what fetched and derived ones have in common.
+    """Return the decorator of an asset that holds a series, with what fetched and derived assets have in common.
 
     Args:
         series: The series.
         lake: The lake; only its location is used here, for the asset's page.
-        kinds: What the catalog shows beside its name.
-        description: Markdown for its page.
-        metadata: Further entries for its page.
-        deps: The assets that it is derived from.
+        kinds: The kinds that the catalog shows beside the asset's name.
+        description: Markdown for the asset's page.
+        metadata: Further entries for the asset's page.
+        deps: The assets that the asset is derived from.
     """
     key = asset_key(series)
     return dg.asset(
@@ -149,8 +149,8 @@ def _description(series: Series) -> str:
     return (
         f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, "
         f"one Parquet file per {partition}.\n\n"
-        f"A {partition} is written only if its candles are valid and none is missing; the check `gap_free` lists "
-        f"the refused ones."
+        f"A {partition} is written only if its candles are valid and none with trades is missing. The check "
+        f"`gap_free` names each refused {partition} and the reason."
     )
 
 
@@ -166,13 +166,14 @@ class _Progress:
     rows: int = 0
 
     def metrics(self) -> RunMetrics:
-        now, usage = self.exchange.metrics(), self.exchange.drain_usage(self.series)
+        """Return the numbers of the step until now; the usage of the series starts again from zero."""
+        network, usage = self.exchange.metrics(), self.exchange.drain_usage(self.series)
         return RunMetrics(
             requests=usage.requests,
             weight=usage.weight,
-            workers=now.workers,
-            warmup=now.warmup,
-            rtt_ms=now.rtt_ms,
+            workers=network.workers,
+            warmup=network.warmup,
+            rtt_ms=network.rtt_ms,
             rows=self.rows,
             seconds=time.monotonic() - self.started_at,
         )
@@ -222,7 +223,7 @@ def _same_market_in_run(
 ) -> list[FetchedSeries]:
     """Return the fetched series of the run that share the market of ``series``, in the expected order of their steps.
 
-    Derived series and assets of users are not among them; they send no requests.
+    Derived series and assets of users are left out, because they send no requests.
     """
     keys = expected_step_order(keys_in_run(context) & fetched.keys())
     return [fetched[key] for key in keys if fetched[key].series.market == series.market]

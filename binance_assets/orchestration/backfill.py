@@ -31,12 +31,12 @@ def fetch_missing(
     Args:
         instance: The instance that records the runs.
         definitions: A code location that contains all series.
-        plans: What is requested.
+        plans: A plan for each requested series.
         refresh: Whether to fetch present partitions again.
         controller: Ends the run on an interrupt.
 
     Returns:
-        One line for each step that failed for another reason than refused partitions.
+        One line for each step that failed for a reason other than refused partitions.
 
     Raises:
         KeyboardInterrupt: Interrupted; the run under way is recorded as canceled.
@@ -60,7 +60,8 @@ def _wait(execution: Execution, controller: RunController) -> None:
         execution.wait()
     except KeyboardInterrupt:
         # A second Ctrl-C would leave the run half canceled; the process exits in a moment anyway.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Windows has no SIGHUP.
+        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             signal.signal(number, signal.SIG_IGN)
         execution.report_canceling()
         controller.stop()
@@ -69,18 +70,18 @@ def _wait(execution: Execution, controller: RunController) -> None:
 
 
 def _report_present_again(instance: dg.DagsterInstance, plans: Sequence[DownloadPlan], run: RangeRun) -> None:
-    """Report what was present in the range of a failed run.
+    """Report the present partitions in the range of a failed run.
 
-    Dagster shows every partition of the range as failed that the run did not materialize, present or not.
+    Dagster shows every partition that the run did not materialize as failed, also those that are present.
     """
     for plan in plans:
         if plan.series in run.series:
-            within = [entry for entry in plan.present if run.first <= entry[0] <= run.last]
-            report_present(instance, plan.series, within, again=True)
+            in_range = [entry for entry in plan.present if run.first <= entry[0] <= run.last]
+            report_present(instance, plan.series, in_range, again=True)
 
 
 def runs_for(plans: Sequence[DownloadPlan], only_missing: bool) -> Iterator[RangeRun]:
-    """Yield the runs that fetch what is missing: one for all series of a partition kind with the same range.
+    """Yield the runs that fetch what is missing: one for all series of a partition kind that lack the same range.
 
     A run covers the range from the first missing partition to the last; ``only_missing`` skips those in between that
     are present.

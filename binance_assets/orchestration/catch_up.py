@@ -1,4 +1,4 @@
-"""The schedules ``<market>_catch_up``: they request the recent days again that the lake lacks.
+"""The schedules ``<market>_catch_up``: they request the recent days that the lake lacks.
 
 The lake lacks a day because its run failed, because the day was refused, or because nobody requested it. A day that is
 queued or running is not requested again. A day that was refused too often is left to the user.
@@ -29,7 +29,7 @@ from binance_assets.storage.lake import Lake
 
 CATCH_UP_TAG: Final = "binance_assets/catch_up"
 MAX_ATTEMPTS: Final = 5
-"""How often the catch-up requests a day that is refused before it leaves the day to the user."""
+"""How often the catch-up requests a refused day before it leaves the day to the user."""
 
 _UNDER_WAY: Final = [
     dg.DagsterRunStatus.QUEUED,
@@ -62,8 +62,8 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
         job_name=job,
         cron_schedule="37 * * * *",
         execution_timezone="UTC",
-        description=f"Requests the days of the last {settings.catch_up_days} again that the lake lacks: missing, "
-        f"failed or refused ones. After {MAX_ATTEMPTS} attempts a day is left to the user.",
+        description=f"Requests those of the last {settings.catch_up_days} days that the lake lacks, also after a "
+        f"failure or a refusal. After {MAX_ATTEMPTS} attempts a day is left to the user.",
     )
     def catch_up(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         today = context.scheduled_execution_time.astimezone(dt.UTC).date()
@@ -107,8 +107,8 @@ def _days_under_way(instance: dg.DagsterInstance, market: Market, series: Sequen
 
 def _attempts(instance: dg.DagsterInstance, market: Market, series: Sequence[Series], since: dt.date) -> Counter[Day]:
     """Count how often the catch-up requested each day; attempts while Binance was unreachable do not count."""
-    begin = dt.datetime.combine(since, dt.time(), dt.UTC)
-    runs_filter = dg.RunsFilter(tags={CATCH_UP_TAG: market.name}, created_after=begin)
+    midnight = dt.datetime.combine(since, dt.time(), dt.UTC)
+    runs_filter = dg.RunsFilter(tags={CATCH_UP_TAG: market.name}, created_after=midnight)
     runs = instance.get_runs(runs_filter, limit=_MAX_RUNS)
     if not runs:
         return Counter()
@@ -121,7 +121,7 @@ def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> It
     """Yield the days that a run covers, of those series of ``market`` that it selects."""
     selected = run.asset_selection
     if not selected and run.job_name != job_name(market, "daily"):
-        return  # a whole job, and not this one: its partitions may not even be days
+        return  # a whole job, but another one: its partitions may not even be days
     covered = tagged_range(run.tags)
     if covered is None:
         return
@@ -132,17 +132,17 @@ def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> It
                 yield member, partition.key
 
 
-def _requests(market: Market, wanted: Mapping[Series, Sequence[str]], at: dt.datetime) -> Iterator[dg.RunRequest]:
+def _requests(market: Market, missing: Mapping[Series, Sequence[str]], at: dt.datetime) -> Iterator[dg.RunRequest]:
     """Yield a run for each contiguous range of days, over all series that lack exactly this range.
 
-    That is mostly one run per market. If a run covered more days than a series lacks and failed, Dagster would show
-    the other days as failed, although the lake has them.
+    Usually that is one run per market. A run that covered other days of a series as well could fail, and Dagster would
+    then show those days as failed although the lake has them.
     """
-    missing: defaultdict[tuple[str, str], list[Series]] = defaultdict(list)
-    for series, keys in wanted.items():
-        for days in partition_ranges(keys):
-            missing[days].append(series)
-    for (first, last), members in sorted(missing.items()):
+    series_by_range: defaultdict[tuple[str, str], list[Series]] = defaultdict(list)
+    for series, keys in missing.items():
+        for key_range in partition_ranges(keys):
+            series_by_range[key_range].append(series)
+    for (first, last), members in sorted(series_by_range.items()):
         yield dg.RunRequest(
             run_key=f"{market}:{at.isoformat()}:{first}:{last}",
             asset_selection=[asset_key(member) for member in members],

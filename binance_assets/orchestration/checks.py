@@ -1,7 +1,7 @@
-"""Checks: the asset check ``gap_free``, its spec, its results, and what past results say.
+"""Checks: the asset check ``gap_free``, its spec, its results, and what past results show.
 
-The check is blocking and unpartitioned. A step evaluates it once, at its end: refused partitions are not in the lake
-whatever the check says, and it lists them.
+The check is blocking and unpartitioned. A step evaluates it once, at its end. The check names the refused partitions;
+the step has already left them out of the lake.
 
 Here belongs everything about the check. What does not belong here: the validation itself (``completeness``).
 """
@@ -30,8 +30,8 @@ def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
         CHECK_NAME,
         asset=key,
         blocking=True,
-        description="Every partition of the run is complete: its candles are valid, and none is missing in which "
-        "trades took place, by the exchange's own totals. A partition that is not complete is not written.",
+        description="Every partition of the run is accepted: its candles are valid, and none with trades is missing, "
+        "by the exchange's own totals. A refused partition is not written.",
     )
 
 
@@ -80,16 +80,16 @@ def format_refused(refused: Sequence[PartitionResult]) -> str:
 def unreachable_partitions(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[tuple[str, str]]:
     """Return run id and partition key of recent refusals that say nothing about the candles.
 
-    These are the partitions that could not be fetched, or were not over yet. Nobody validated them.
+    Their verdict is ``unreachable`` or ``unfinished``: a later attempt can succeed without a change of the data.
 
     Args:
         instance: The instance that holds the evaluations.
         key: The asset.
     """
-    found = set()
+    unreachable = set()
     for run_id, evaluation in check_evaluations(instance, dg.AssetCheckKey(key, CHECK_NAME), _MAX_EVALUATIONS):
         refused = evaluation.metadata.get("refused")
         for row in refused.records if isinstance(refused, dg.TableMetadataValue) else ():
             if row.data["verdict"] in ("unreachable", "unfinished"):
-                found.add((run_id, str(row.data["day"])))
-    return found
+                unreachable.add((run_id, str(row.data["day"])))
+    return unreachable

@@ -37,18 +37,18 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         group_name=market.name,
         kinds={"polars", "parquet"},
         description=f"What the lake holds of Binance {market.title}: for each series the first and the last partition, "
-        "partitions by verdict, refused and missing partitions, candles and bytes.\n\nA sensor refreshes it after "
+        "partitions by verdict, refused and missing partitions, candles, and bytes.\n\nA sensor refreshes it after "
         "materializations.",
     )
     def coverage(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         today = dt.datetime.now(dt.UTC).date()
-        found = [coverage_of(lake.lake(), member, today, _failed(context.instance, member)) for member in series]
-        table = coverage_table(found)
+        entries = [coverage_of(lake.lake(), member, today, _failed(context.instance, member)) for member in series]
+        table = coverage_table(entries)
         path = lake.lake().write_coverage(market, table)
-        months = sorted({month for entry in found for month in entry.months})
-        span = f"{months[0]} to {months[-1]}, " if months else ""
-        legend = f"{span}one line per series in the order of the table; green is complete, red lacks many partitions"
-        picture = base64.b64encode(coverage_picture(found)).decode()
+        months = sorted({month for entry in entries for month in entry.months})
+        period = f"{months[0]} to {months[-1]}, " if months else ""
+        legend = f"{period}one line per series in the order of the table; green is complete, red lacks many partitions"
+        picture = base64.b64encode(coverage_picture(entries)).decode()
         return dg.MaterializeResult(
             metadata={
                 "table": dg.MetadataValue.md(coverage_markdown(table)),
@@ -69,7 +69,7 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
 
 
 def _failed(instance: dg.DagsterInstance, series: Series) -> frozenset[str]:
-    """Return the partitions that the last run over them did not materialize."""
+    """Return the keys of the partitions that the last run over them did not materialize."""
     definition = partitions_def_for(series.interval)
     statuses = instance.get_status_by_partition(asset_key(series), definition.get_partition_keys(), definition) or {}
     return frozenset(key for key, status in statuses.items() if status is not None and status.value == "FAILED")

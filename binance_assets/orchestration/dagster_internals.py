@@ -48,7 +48,9 @@ def open_instance_in(state: Path, config: Path) -> dg.DagsterInstance:
 
 
 def keys_in_run(context: dg.AssetExecutionContext) -> Set[dg.AssetKey]:
-    """Return the assets that the run of this step materializes.
+    """Return the assets that were selected for the run of this step.
+
+    A re-execution from failure has the selection of its parent run, although it executes only the failed steps.
 
     ``context.selected_asset_keys``, the public property, covers the step only, and the selection of a
     ``DagsterRun`` is empty for a whole job.
@@ -65,8 +67,8 @@ def has_downstream_in_run(context: dg.AssetExecutionContext) -> bool:
 def expected_step_order(keys: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
     """Return root assets in the order in which the in-process executor runs their steps.
 
-    Dagster documents no order. It sorts steps of the same depth by their key, the name of the op. Rely on it for
-    speed only, never for correctness.
+    Dagster documents no order. It sorts steps of the same depth by their key, the name of the op. Rely on the order
+    for speed only, never for correctness.
     """
     return sorted(keys, key=lambda key: key.to_python_identifier())
 
@@ -81,7 +83,7 @@ def check_evaluations(
     Args:
         instance: The instance.
         check: The check.
-        limit: How many executions to read.
+        limit: Number of evaluations to read.
     """
     for record in instance.event_log_storage.get_asset_check_execution_history(check, limit=limit):
         event = record.event.dagster_event if record.event else None

@@ -1,7 +1,7 @@
 """The Dagster instance of a working folder: the command line and the user interface share it.
 
-Here belongs where the instance keeps its state and which ``dagster.yaml`` applies. What does not belong here: its
-settings (``dagster.yaml``) and the private constructor behind it (``dagster_internals``).
+Here belongs where the instance keeps its state and which ``dagster.yaml`` applies. What does not belong here: the
+settings in that file, and the private constructor of the instance (``dagster_internals``).
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ _MAX_ERROR_LENGTH: Final = 300
 def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterInstance:
     """Return the instance of a working folder, a context manager.
 
-    With ``$DAGSTER_HOME`` it is the instance there. Otherwise its configuration is the ``dagster.yaml`` of the folder,
-    or the project's own if the folder has none, and its state is in ``.dagster`` of the folder.
+    ``$DAGSTER_HOME`` is the folder of both its state and its configuration. Without the variable, the state is in
+    ``.dagster`` of the working folder, and the configuration is the ``dagster.yaml`` of the working folder, or the
+    project's own if the working folder has none.
 
     Args:
         folder: The working folder.
@@ -38,20 +39,23 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
     if home and not (Path(home).is_absolute() and Path(home).is_dir()):
         raise ConfigurationError(f"DAGSTER_HOME={home!r} must be the absolute path of an existing folder")
     state = Path(home) if home else folder / _STATE
-    config = state if home else folder if (folder / _CONFIG).exists() else _own_config().parent
+    config = state if home else _config_folder(folder)
     try:
         with file_lock(state / ".lock"):  # two processes that create the same database at once disturb each other
             return open_instance_in(state, config)
     except Exception as error:  # Dagster passes on whatever its storages raise
-        raise ConfigurationError(f"the Dagster instance in {state} is not usable: {_first_words(error)}") from None
+        raise ConfigurationError(f"the Dagster instance in {state} is not usable: {_short_message(error)}") from None
 
 
-def _first_words(error: Exception) -> str:
+def _short_message(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {' '.join(lines)[:_MAX_ERROR_LENGTH]}"
 
 
-def _own_config() -> Path:
-    """Return the path of the project's dagster.yaml: inside an installed package, beside the package in a checkout."""
+def _config_folder(folder: Path) -> Path:
+    """Return the folder of the ``dagster.yaml`` that applies in a working folder without ``$DAGSTER_HOME``.
+
+    The project's own file is inside an installed package, and beside the package in a checkout.
+    """
     package = Path(__file__).resolve().parents[1]
-    return next(path for path in (package / _CONFIG, package.parent / _CONFIG) if path.exists())
+    return next(parent for parent in (folder, package, package.parent) if (parent / _CONFIG).exists())

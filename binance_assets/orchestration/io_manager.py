@@ -1,8 +1,8 @@
-"""The IO manager ``candles``: it gives assets of users a ``polars.LazyFrame`` over one partition or many.
+"""The IO manager ``candles``: it loads partitions for assets of users, as one ``polars.LazyFrame``.
 
 It only reads. The candles assets write for themselves, partition by partition, which an IO manager cannot do.
 
-Here belongs how an input is loaded. What does not belong here: where files are and how they are read
+Here belongs how an input is loaded. What does not belong here: where files are and what they contain
 (``storage.lake``).
 """
 

@@ -1,7 +1,7 @@
 """Metrics: what a run did for one series, in numbers.
 
-Here belongs what the check's metadata and the command line show of a finished step. What does not belong here:
-progress during the step (``progress``).
+Here belong the numbers of a finished step that the check's metadata and the command line show. What does not belong
+here: progress during the step (``progress``).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class RunMetrics:
         requests: Requests sent, retries included.
         weight: Request weight that they cost.
         workers: How many requests could be in flight at once.
-        warmup: Pages fetched one after another to measure the network.
+        warmup: Pages fetched one after another to measure the round trip.
         rtt_ms: Mean round trip of those pages, ms; None if none was fetched.
         rows: Accepted candles.
-        seconds: Time from the first request to the last result.
+        seconds: Duration of the step, writing included.
     """
 
     requests: int

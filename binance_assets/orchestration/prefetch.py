@@ -1,7 +1,7 @@
 """Fetching for a run: the series of a step, and the next series while one is written.
 
-Dagster executes the steps of a run one after another. With one day of each of two hundred series, a run would spend
-most of its time waiting for one or two pages at a time. So a run over many short series fetches several at once.
+Dagster executes the steps of a run one after another. A run over one day of two hundred series would therefore wait for
+one or two pages at a time, two hundred times. So a run over many short series fetches several at once.
 
 Here belongs what a step fetches, as plain values. What does not belong here: Dagster. Threads outlive the step that
 started them, and a Dagster context is valid only during its own step.
@@ -31,7 +31,7 @@ _SERIES_AT_ONCE: Final = 16
 # The most candles of one series that may be fetched as a whole: about a month of 1m. A longer series keeps the workers
 # busy alone.
 _MAX_ROWS: Final = 45_000
-# How often a waiting step looks whether the prefetcher was closed; on Windows a wait without a timeout ignores Ctrl-C.
+# How often a waiting step checks whether the prefetcher was closed. A wait without a timeout ignores Ctrl-C on Windows.
 _POLL_SECONDS: Final = 0.1
 
 
@@ -53,13 +53,13 @@ class FetchTask:
 
 
 def fetch(task: FetchTask, exchange: Exchange, lake: Lake, strict: bool) -> Iterator[PartitionResult]:
-    """Fetch and validate the partitions of ``task``, and check first that the lake accepts candles of this venue.
+    """Fetch and validate the partitions of ``task``, after a check that the lake accepts candles of this venue.
 
     Args:
         task: What to fetch.
         exchange: The market of the series.
-        lake: Where partitions are looked up and first candles are cached; no partition is written.
-        strict: Whether to refuse partitions whose totals differ from the exchange's own.
+        lake: Where partitions are looked up and first open times are cached; no partition is written.
+        strict: Whether to refuse ``unbalanced`` partitions.
 
     Raises:
         LakeError: The lake holds candles of another venue, or cannot be written.
@@ -91,12 +91,12 @@ class _Prefetched(NamedTuple):
 
 
 class Prefetcher:
-    """Fetches the series of a run before their steps come, a bounded number at a time.
+    """Fetches the series of a run before their steps begin, a bounded number at a time.
 
-    At most ``_SERIES_AT_ONCE`` series are in memory: the one of the current step, and those that are being fetched or
-    wait for their step. The order of the tasks affects speed only: a step that comes early fetches for itself.
+    At most ``_SERIES_AT_ONCE`` series are in memory: the series of the current step, and those that are being fetched
+    or wait for their step. The order of the tasks affects speed only: a step that begins early fetches for itself.
 
-    One thread uses a prefetcher: the thread that executes the steps.
+    Only one thread may use a prefetcher: the thread that executes the steps.
 
     Args:
         tasks: One task per series, in the order in which their steps are expected.
@@ -113,7 +113,7 @@ class Prefetcher:
         """Yield the results for the partitions of ``task``.
 
         They come from the prefetched results if this very task was prefetched. Otherwise they are fetched now: the
-        step came earlier than expected, its configuration differs, or its results were handed out before (a retry).
+        step began earlier than expected, its configuration differs, or its results were already used (a retry).
 
         Raises:
             Cancelled: The run was stopped.
@@ -142,7 +142,7 @@ class Prefetcher:
         def run() -> None:
             try:
                 results.set_result(list(self._fetch(task)))
-            except BaseException as error:  # it belongs to the step of this series
+            except BaseException as error:  # raised again in the step of this series
                 results.set_exception(error)
 
         # A daemon thread: a ThreadPoolExecutor would keep the process alive until a hung socket times out.

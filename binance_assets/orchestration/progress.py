@@ -1,7 +1,7 @@
 """Progress: how another part of the same process follows a run, and how it ends one.
 
 Here belong the protocols that the command line implements. What does not belong here: the implementation
-(``cli.output``) and the numbers of a finished step (``metrics``).
+(``cli.progress``) and the numbers of a finished step (``metrics``).
 """
 
 from __future__ import annotations

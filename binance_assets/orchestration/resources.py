@@ -1,7 +1,7 @@
 """Resources: they carry configuration and return Dagster-free objects, the exchange and the lake.
 
-With the in-process executor, a resource lives as long as a run. So the network is measured and the workers are sized
-once per run and market.
+With the in-process executor, a resource lives as long as a run. So the round trip is measured, and the number of
+workers chosen, once per run and market.
 
 Here belongs what lives as long as a run. What does not belong here: settings and their defaults (``settings``).
 """
@@ -29,14 +29,14 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     usdm_url: str = Field(description="Host of the USD-M futures API, without a path")
     coinm_url: str = Field(description="Host of the COIN-M futures API, without a path")
     archive_url: str = Field(description="Host of the public archive, without a path")
-    max_workers: int = Field(description="Most requests in flight at once")
-    warmup: int = Field(description="Pages fetched one by one to measure the network")
+    max_workers: int = Field(description="Maximum number of requests in flight at once")
+    warmup: int = Field(description="Pages fetched one after another to measure the round trip")
     weight_share: float = Field(description="Share of the request weight of this IP to use, 0 to 1")
-    ledger: str = Field(description="File in which all processes of this host count request weight")
+    ledger: str = Field(description="File in which all processes of this host record request weight")
     ban_patience: float = Field(description="Longest ban to wait out, seconds")
     connect_timeout: float = Field(description="Longest wait for a connection, seconds")
-    read_timeout: float = Field(description="Longest silence of an open connection, seconds")
-    strict: bool = Field(description="Whether to refuse partitions whose totals differ from the exchange's own")
+    read_timeout: float = Field(description="Longest wait for the next bytes of a response, seconds")
+    strict: bool = Field(description="Whether to refuse partitions whose totals differ from the exchange's own )")
 
     _exchanges: dict[str, Exchange] = PrivateAttr(default_factory=dict)
     _prefetchers: dict[str, Prefetcher] = PrivateAttr(default_factory=dict)

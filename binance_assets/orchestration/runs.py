@@ -35,7 +35,7 @@ _UNFINISHED: Final = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _POLL_SECONDS: Final = 0.1
-# An interrupted process exits within two seconds, whatever hangs.
+# How long to wait for an interrupted run. The process has to exit within two seconds, whatever hangs.
 _GRACE_SECONDS: Final = 1.2
 
 
@@ -113,7 +113,7 @@ class Execution:
         return run is not None and run.is_success
 
     def failures(self) -> list[str]:
-        """Return one line for each step that failed for another reason than its check."""
+        """Return one line for each step that failed for a reason other than its check."""
         return self._failures
 
     def report_canceling(self) -> None:
@@ -146,9 +146,9 @@ class Execution:
 
 
 def _failure_message(event: dg.DagsterEvent) -> str | None:
-    """Return why a step failed, in one line.
+    """Return why a step or the run failed, in one line.
 
-    None if it did not fail, or failed by its check, whose result states the reason.
+    None for every other event, and if the step failed by its check, whose result states the reason.
     """
     if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.first_step_failure_event is None:
         return str(event.message)
@@ -165,10 +165,10 @@ def _failure_message(event: dg.DagsterEvent) -> str | None:
 
 
 def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
-    """Report as failed the runs whose command line on this host was killed, because it cannot do so itself.
+    """Report as failed the runs whose process on this host was killed before it could report anything.
 
     Returns:
-        The number of those runs.
+        The number of these runs.
     """
     here = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED, tags={HOST_TAG: socket.gethostname()}))
     # A re-execution in the UI inherits the tags of its parent, but belongs to another process.
@@ -186,16 +186,16 @@ def report_present(
     present: Sequence[tuple[Partition, StoredPartition]],
     again: bool = False,
 ) -> int:
-    """Report partitions that are in the lake, but that Dagster does not know.
+    """Report the materialization of partitions that are in the lake but that Dagster does not know.
 
     Args:
         instance: The instance.
         series: The series.
         present: Partitions with their entries in the lake.
-        again: Whether to report also those that Dagster knows.
+        again: Whether to report those that Dagster knows as well.
 
     Returns:
-        How many partitions were reported.
+        The number of reported partitions.
     """
     if not present:
         return 0

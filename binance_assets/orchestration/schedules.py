@@ -21,7 +21,7 @@ def candle_schedules(jobs: Iterable[AssetJob]) -> list[Schedule]:
 
 
 def _daily(job: AssetJob) -> Schedule:
-    # Not at midnight sharp, when every user of Binance sends requests.
+    # Not exactly at midnight, when many users of Binance send requests.
     return dg.build_schedule_from_partitioned_job(
         job,
         name=f"{job.name}_schedule",

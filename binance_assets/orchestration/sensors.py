@@ -34,7 +34,7 @@ from binance_assets.storage.universe import Derived
 _EVENTS_PER_READ: Final = 1_000
 # The most events of one series that one tick reads; the next tick continues from there.
 _MAX_EVENTS: Final = 5_000
-# Coverage waits until no event has come for this long, but no longer than the second limit during a long backfill.
+# Coverage is refreshed after this long without an event; during a long backfill, after the second limit at the latest.
 _QUIET_SECONDS: Final = 30
 _MAX_WAIT_SECONDS: Final = 600
 _RECENT_PARTITIONS: Final = 60
@@ -64,7 +64,7 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
         deadline = time.monotonic() + _TICK_SECONDS
         for base, targets in by_base.items():
             if time.monotonic() > deadline:
-                break  # the next tick finds the first series up to date and gets further
+                break  # the next tick has nothing to read for the first series, so it gets further
             keys, last = new_partitions(context.instance, asset_key(base), seen.get(str(base), 0))
             seen[str(base)] = last
             for first_key, last_key in partition_ranges(keys):
@@ -109,7 +109,7 @@ def new_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, after: int) -
 
 
 def coverage_sensor(series: Mapping[Market, Sequence[Series]]) -> dg.SensorDefinition:
-    """Return the sensor ``coverage``: it refreshes a market's coverage when no more events of its series come.
+    """Return the sensor ``coverage``: it refreshes a market's coverage once its series have no more events.
 
     The cursor is a JSON object: for each market, the storage id of the last event for which a refresh was requested
     (``seen``), and since when newer events wait (``waits_since``, Unix seconds; 0 if none waits).
@@ -127,11 +127,11 @@ def coverage_sensor(series: Mapping[Market, Sequence[Series]]) -> dg.SensorDefin
         requests, now = [], time.time()
         for market, members in series.items():
             known = state.setdefault(market.name, {"seen": 0, "waits_since": 0})
-            newest, at = _newest_event(context.instance, members)
+            newest, newest_at = _newest_event(context.instance, members)
             if newest <= known["seen"]:
                 continue
             known["waits_since"] = known["waits_since"] or now
-            if now - at < _QUIET_SECONDS and now - known["waits_since"] < _MAX_WAIT_SECONDS:
+            if now - newest_at < _QUIET_SECONDS and now - known["waits_since"] < _MAX_WAIT_SECONDS:
                 continue
             state[market.name] = {"seen": newest, "waits_since": 0}
             requests.append(dg.RunRequest(run_key=f"{market}:{newest}", asset_selection=[coverage_key(market)]))
@@ -145,7 +145,7 @@ def coverage_sensor(series: Mapping[Market, Sequence[Series]]) -> dg.SensorDefin
 
 
 def _newest_event(instance: dg.DagsterInstance, series: Sequence[Series]) -> tuple[int, float]:
-    """Return storage id and time (Unix seconds) of the newest materialization of any of ``series``; zeros if none."""
+    """Return storage id and time (Unix seconds) of the newest materialization of ``series``; zeros without one."""
     records = instance.get_asset_records([asset_key(member) for member in series])
     entries = [record.asset_entry for record in records if record.asset_entry.last_materialization_storage_id]
     newest = max(entries, key=lambda entry: entry.last_materialization_storage_id or 0, default=None)
@@ -172,9 +172,9 @@ def reissued_archives_sensor(
         requests: list[dg.RunRequest] = []
         deadline = time.monotonic() + _TICK_SECONDS
         # If there are too many series for one tick, the next tick continues after the last series of this one.
-        begin = int(context.cursor or 0) % max(1, len(series))
+        start = int(context.cursor or 0) % max(1, len(series))
         checked = 0
-        for member in (*series[begin:], *series[:begin]):
+        for member in (*series[start:], *series[:start]):
             if time.monotonic() > deadline:
                 break
             checked += 1
@@ -185,14 +185,14 @@ def reissued_archives_sensor(
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason("no file was reissued"),
-            cursor=str(begin + checked),
+            cursor=str(start + checked),
         )
 
     return reissued_archives
 
 
 def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.RunRequest]:
-    """Yield runs that fetch the partitions again whose file has a new hash.
+    """Yield runs that fetch again the partitions whose file has a new hash.
 
     Args:
         series: The series.
@@ -210,7 +210,7 @@ def _requests_for(series: Series, changed: Mapping[str, str]) -> Iterator[dg.Run
 
 
 def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
-    """Return the recent partitions whose archive file has another SHA-256 now, with the new one.
+    """Return the recent partitions whose archive file was reissued: the new SHA-256 of the file by partition key.
 
     Raises:
         ExchangeError: The archive could not be reached, or refused the request.
@@ -238,7 +238,7 @@ def _reissued(lake: Lake, settings: Settings, series: Series) -> dict[str, str]:
 
 
 def _stored_hashes(lake: Lake, series: Series) -> dict[ArchiveFile, dict[str, str]]:
-    """Return the archive files behind the recent partitions, each with the SHA-256 stored with its partitions, by key.
+    """Return the archive files of the recent partitions, each with the stored SHA-256 by partition key.
 
     The partitions of one file can have different hashes: the file may have been reissued between two fetches.
     """
@@ -247,7 +247,9 @@ def _stored_hashes(lake: Lake, series: Series) -> dict[ArchiveFile, dict[str, st
     # A monthly file is reissued as a whole, so all partitions of its month are compared.
     since = to_ms(to_date(recent[0].start).replace(day=1)) if recent else 0
     hashes: dict[ArchiveFile, dict[str, str]] = {}
-    for partition in (partition for partition in partitions if partition.start >= since):
+    for partition in partitions:
+        if partition.start < since:
+            continue
         stored = lake.stored(series, partition)
         if stored is not None and stored.archive_file is not None and stored.archive_sha256 is not None:
             file = ArchiveFile.named(series, stored.archive_file)

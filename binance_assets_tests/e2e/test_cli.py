@@ -323,7 +323,7 @@ def test_a_dry_run_weighs_what_the_archive_does_not_have_yet(invoke: Invoke) -> 
         (["BTCUSDT", "--market", "spot", "--interval", "7m"], "no interval '7m'"),
         (["BTCUSDT", "--market", "usdm", "--interval", "1s"], "no candles of 1s"),
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-02-30"], "not a date"),
-        (["BTCUSDT", "--market", "spot", "--interval", "1w", "--start", "2024-01-02"], "first of a month"),
+        (["BTCUSDT", "--market", "spot", "--interval", "1w", "--start", "2024-01-02"], "first day of a month"),
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024-02-01", "--end", "2024-02-01"], "after"),
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2010-01-01"], "2017-07-01"),
         (["BTCUSDT", "--market", "spot", "--interval", "1m", "--start", f"{TODAY}"], "not before today"),

@@ -22,7 +22,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Tracked, Universe
 from binance_assets_tests.support.environment import cli_environment
-from binance_assets_tests.support.exchange import expected_candles
+from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
@@ -32,7 +32,7 @@ NOON_OF_THE_3RD = to_ms(dt.date(2024, 1, 3)) + 12 * HOUR
 
 def lose_two_minutes(sandbox: Sandbox) -> None:
     """Remove the candles of two minutes from noon of the 3rd from both sources."""
-    for path in ("klines", "archive"):
+    for path in ALL_SOURCES:
         sandbox.faults.add(
             Fault("missing_row", start=NOON_OF_THE_3RD, end=NOON_OF_THE_3RD + 2 * MINUTE, path=path, interval="1m")
         )
@@ -66,7 +66,7 @@ def run(
     last: str,
     only_missing: bool = False,
 ) -> dg.ExecuteInProcessResult:
-    """Run a range as the UI does: the implicit asset job with the range in its tags."""
+    """Run a range as the UI does: with the implicit asset job, and the range in the tags of the run."""
     names = [key.to_python_identifier() for key in keys if len(key.path) == 3]
     return definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
@@ -132,7 +132,7 @@ def test_the_metadata_of_a_run(settings: Settings, instance: dg.DagsterInstance)
     definitions = build_defs(settings.model_copy(update={"source": "rest"}), UNIVERSE)
     metadata = check_of(run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-10")).metadata
     assert metadata["rows"].value == 14_400
-    assert metadata["requests"].value == 15 + 3  # and the time, the limit, the totals of the days
+    assert metadata["requests"].value == 15 + 3  # 15 pages; and the time, the limit, the totals of the days
     assert metadata["weight"].value == 30 + 1 + 20 + 2
     assert {"rtt_ms", "workers", "rows_per_second", "seconds"} <= set(metadata)
 

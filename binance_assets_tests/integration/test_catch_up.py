@@ -21,7 +21,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.dagster_internals import ScheduleExecutionData, job_origin
-from binance_assets_tests.support.exchange import expected_candles
+from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import execute, fetch, universe_of
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
@@ -29,7 +29,7 @@ FUTURE = parse_series("usdm/BTCUSDT/1h")
 WEEKS = parse_series("spot/BTCUSDT/1w")
 QUARTERS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interval("4h")), BTC)
 
-# The clock of the schedule: shortly after midnight of the 8th; it looks back one week.
+# The time of the tick: shortly after midnight on the 8th. The catch-up looks back one week.
 NIGHT = dt.datetime(2024, 3, 8, 0, 37, tzinfo=dt.UTC)
 LAST_WEEK = [f"2024-03-0{day}" for day in range(1, 8)]
 
@@ -75,9 +75,9 @@ def catch_up_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 
 def lose(sandbox: Sandbox, symbol: str, day: str) -> None:
-    """Remove the candle at noon of that day from both sources."""
+    """Remove the candle at noon of a day from both sources."""
     noon = to_ms(dt.date.fromisoformat(day)) + 12 * HOUR
-    for path in ("klines", "archive"):
+    for path in ALL_SOURCES:
         lost = Fault("missing_row", market="spot", symbol=symbol, start=noon, end=noon + HOUR, path=path, interval="1h")
         sandbox.faults.add(lost)
 
@@ -159,20 +159,20 @@ def test_a_refused_and_an_unknown_series_do_not_affect_the_other_ten(
 def test_prefetching_writes_the_same_files_as_runs_of_single_series(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    some, days = MINUTES[:3], ["2024-03-01", "2024-03-02"]
-    for path in ("klines", "archive"):
+    members, days = MINUTES[:3], ["2024-03-01", "2024-03-02"]
+    for path in ALL_SOURCES:
         start = to_ms(dt.date(2024, 3, 2))
-        sandbox.faults.add(Fault("missing_row", symbol=some[1].symbol, start=start, interval="1m", path=path))
-    together = build_defs(settings, universe_of(*some))
-    fetch(together, instance, some, days)
+        sandbox.faults.add(Fault("missing_row", symbol=members[1].symbol, start=start, interval="1m", path=path))
+    together = build_defs(settings, universe_of(*members))
+    fetch(together, instance, members, days)
     apart = settings.model_copy(update={"lake": settings.lake.with_name("apart")})
-    for series in some:
+    for series in members:
         fetch(build_defs(apart, universe_of(series)), instance, [series], days)
-    for series in some:
+    for series in members:
         assert lake.keys(series) == Lake(apart.lake).keys(series)
         for partition in lake.partitions(series):
             assert lake.path(series, partition).read_bytes() == Lake(apart.lake).path(series, partition).read_bytes()
-    assert lake.keys(some[1]) == ["2024-03-01"]
+    assert lake.keys(members[1]) == ["2024-03-01"]
 
 
 def test_each_series_of_a_run_is_prefetched_with_its_own_configuration(
@@ -308,7 +308,7 @@ def test_days_that_are_queued_or_running_are_not_requested_again(
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC, ETH))
     begin(definitions, instance, "__ASSET_JOB", range_tags("2024-02-20", "2024-03-04"), status, [BTC])
-    # A whole job: first as a schedule launches it, then as a process records it that executes the job itself.
+    # Two runs of the whole job: as a schedule launches it, and as a process records it that executes the job itself.
     begin(definitions, instance, "spot_daily", {"dagster/partition": "2024-03-07"}, status)
     begin(definitions, instance, "spot_daily", {"dagster/partition": "2024-03-06"}, status, [])
     assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {
@@ -333,8 +333,8 @@ def test_a_queued_catch_up_covers_its_own_days_and_series_only(
     fetch(definitions, instance, [ETH], LAST_WEEK[:3])
     fetch(definitions, instance, [BTC], LAST_WEEK[4:])
     queued = dg.DagsterRunStatus.QUEUED
-    of_one, of_other = evaluate(definitions, instance, "spot_catch_up").run_requests or []
-    for request, series in ((of_one, BTC), (of_other, ETH)):
+    for_btc, for_eth = evaluate(definitions, instance, "spot_catch_up").run_requests or []
+    for request, series in ((for_btc, BTC), (for_eth, ETH)):
         assert request.asset_selection == [asset_key(series)]
         begin(definitions, instance, "spot_daily", request.tags, queued, [series])
     assert not evaluate(definitions, instance, "spot_catch_up").run_requests
@@ -378,7 +378,7 @@ def test_a_refused_day_is_requested_five_times_and_then_left_to_the_user(
     assert f"{BTC} 2024-03-05" in str(data.skip_message)
     assert "binance-assets accept" in str(data.skip_message)
     assert len(catch_up_runs(instance)) == MAX_ATTEMPTS
-    # The next day is requested all the same.
+    # A new day is still requested.
     data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(days=1))
     assert requested_days(data) == {str(BTC): ["2024-03-08"]}
 
@@ -386,20 +386,20 @@ def test_a_refused_day_is_requested_five_times_and_then_left_to_the_user(
 def test_attempts_do_not_count_while_the_exchange_is_unreachable(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
-    nobody = dict.fromkeys(("spot_url", "archive_url"), "http://127.0.0.1:9")  # retried, so one attempt is enough
-    away = build_defs(Settings.model_validate(settings.model_dump() | nobody), universe_of(BTC))
-    back = build_defs(settings, universe_of(BTC))
+    no_server = dict.fromkeys(("spot_url", "archive_url"), "http://127.0.0.1:9")  # retried, so one attempt is enough
+    down = build_defs(Settings.model_validate(settings.model_dump() | no_server), universe_of(BTC))
+    up = build_defs(settings, universe_of(BTC))
     sandbox.faults.add(Fault("status", value=451, market="spot"))  # refuses this location, without a retry
     sandbox.faults.add(Fault("status", value=451, market="spot", path="archive"))
-    for definitions in (away, *[back] * MAX_ATTEMPTS):
+    for definitions in (down, *[up] * MAX_ATTEMPTS):
         (request,) = evaluate(definitions, instance, "spot_catch_up").run_requests or []
         result = execute(definitions, instance, request, "spot_daily")
         assert not result.success
         (check,) = result.get_asset_check_evaluations()
         assert "2024-03-01 unreachable: " in str(check.description)
     sandbox.faults.clear()
-    (request,) = evaluate(back, instance, "spot_catch_up").run_requests or []
-    assert execute(back, instance, request, "spot_daily").success
+    (request,) = evaluate(up, instance, "spot_catch_up").run_requests or []
+    assert execute(up, instance, request, "spot_daily").success
     assert lake.keys(BTC) == LAST_WEEK
 
 

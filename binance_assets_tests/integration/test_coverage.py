@@ -1,4 +1,4 @@
-"""Coverage: what the lake holds of a market, in numbers, as Markdown and as a picture."""
+"""Coverage: what the lake holds of a market, as a table, as Markdown, and as a picture."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from binance_assets.settings import Settings
 from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
+from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))
 COIN, WEEKS = parse_series("coinm/BTCUSD_PERP/1h"), parse_series("spot/BTCUSDT/1w")
 FOUR_HOURS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interval("4h")), BTC)
 
-GREEN, RED, GREY, WHITE = (38, 140, 92), (222, 84, 63), (235, 237, 240), (255, 255, 255)
+GREEN, RED, GRAY, WHITE = (38, 140, 92), (222, 84, 63), (235, 237, 240), (255, 255, 255)
 
 Pixels = list[list[tuple[int, int, int]]]
 
@@ -53,9 +54,9 @@ def march(*days: int) -> list[str]:
 
 
 def lose_noon(sandbox: Sandbox, series: Series, key: str) -> None:
-    """Remove the candle at noon of that day from both sources."""
+    """Remove the candle at noon of a day from both sources."""
     noon = to_ms(dt.date.fromisoformat(key)) + 12 * HOUR
-    for path in ("klines", "archive"):
+    for path in ALL_SOURCES:
         lost = Fault("missing_row", symbol=series.symbol, start=noon, end=noon + HOUR, path=path, interval="1h")
         sandbox.faults.add(lost)
 
@@ -144,9 +145,9 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
     assert before.endswith("](")
     picture = squares(pixels_of(base64.b64decode(encoded.removesuffix(")"))))
     assert len(picture) == 3
-    assert picture[1][0] == GREY  # the months begin with the earliest series, in March 2023
-    assert picture[0][0] != GREY
-    assert picture[1][12] not in (GREY, GREEN, RED)
+    assert picture[1][0] == GRAY  # the months begin with the earliest series, in March 2023
+    assert picture[0][0] != GRAY
+    assert picture[1][12] not in (GRAY, GREEN, RED)
     assert picture[1][13] == RED
 
 
@@ -173,7 +174,7 @@ def test_the_coverage_of_an_empty_lake(settings: Settings, instance: dg.DagsterI
     assert table.select(pl.exclude("series", "first", "last").sum()).row(0) == (0,) * (table.width - 3)
     assert str(metadata["table"].value).splitlines()[2] == "| spot/BTCUSDT/1h |  |  | 0 | 0 | 0 | 0 | 0 |"
     encoded = str(metadata["days by month"].value).partition("base64,")[2].removesuffix(")")
-    assert pixels_of(base64.b64decode(encoded)) == [[GREY]]
+    assert pixels_of(base64.b64decode(encoded)) == [[GRAY]]
     assert lake.venue is None  # the lake can still take candles of any venue
 
 
@@ -256,9 +257,9 @@ def filled(prepared: Path, tmp_path: Path) -> Iterator[Lake]:
 def test_missing_days_are_counted_from_the_first_file_to_the_last_finished_day(filled: Lake) -> None:
     for until, missing in ((dt.date(2024, 3, 4), 1), (dt.date(2024, 3, 7), 4), (dt.date(2024, 3, 1), 0)):
         assert coverage_of(filled, BTC, until, frozenset()).missing == missing
-    found = coverage_of(filled, BTC, dt.date(2024, 3, 7), frozenset(march(4, 5)))
-    assert (found.refused, found.missing) == (2, 2)
-    assert found.months == {"2024-02": (3, 3), "2024-03": (2, 6)}
+    coverage = coverage_of(filled, BTC, dt.date(2024, 3, 7), frozenset(march(4, 5)))
+    assert (coverage.refused, coverage.missing) == (2, 2)
+    assert coverage.months == {"2024-02": (3, 3), "2024-03": (2, 6)}
 
 
 def test_a_month_is_missing_only_when_its_last_week_has_closed(filled: Lake) -> None:
@@ -274,20 +275,20 @@ def test_a_month_is_missing_only_when_its_last_week_has_closed(filled: Lake) -> 
 
 def test_an_unreadable_file_counts_as_missing(filled: Lake) -> None:
     filled.path(BTC, partition_for_key("2024-02-28", BTC.interval)).write_bytes(b"torn")
-    found = coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())
-    assert (found.missing, found.verdicts["complete"], found.rows) == (2, 4, 96)
+    coverage = coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())
+    assert (coverage.missing, coverage.verdicts["complete"], coverage.rows) == (2, 4, 96)
 
 
 def test_a_picture_has_a_square_for_each_month_of_each_series(filled: Lake) -> None:
     until = dt.date(2024, 5, 1)
-    found = [coverage_of(filled, series, until, frozenset()) for series in (BTC, WEEKS, ETH)]
-    pixels = pixels_of(coverage_picture(found))
+    entries = [coverage_of(filled, series, until, frozenset()) for series in (BTC, WEEKS, ETH)]
+    pixels = pixels_of(coverage_picture(entries))
     assert (len(pixels), len(pixels[0])) == (3 * 10, 3 * 10)
     hours, weeks, nothing = squares(pixels)
     assert (hours[0], hours[2]) == (GREEN, RED)
     assert RED[0] > hours[1][0] > GREEN[0]
-    assert weeks == [GREEN, RED, GREY]
-    assert nothing == [GREY] * 3
+    assert weeks == [GREEN, RED, GRAY]
+    assert nothing == [GRAY] * 3
 
 
 def test_a_table_without_series_is_a_table(filled: Lake) -> None:

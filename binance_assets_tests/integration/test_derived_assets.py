@@ -26,7 +26,7 @@ from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandb
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
-from binance_assets_tests.support.exchange import expected_candles
+from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 
 BTC, COIN = parse_series("spot/BTCUSDT/1m"), parse_series("coinm/BTCUSD_PERP/1m")
@@ -85,9 +85,9 @@ def events(instance: dg.DagsterInstance, series: Series) -> list[str | None]:
 
 
 def lose(sandbox: Sandbox, key: str) -> None:
-    """Remove the candles of ten minutes from noon of that day from both sources."""
+    """Remove the first ten candles after noon of a day from both sources."""
     noon = to_ms(dt.date.fromisoformat(key)) + DAY // 2
-    for path in ("klines", "archive"):
+    for path in ALL_SOURCES:
         lost = Fault("missing_row", start=noon, end=noon + 10 * MINUTE, path=path, interval="1m", symbol="BTCUSDT")
         sandbox.faults.add(lost)
 
@@ -213,10 +213,10 @@ def test_an_outage_removes_the_derived_candles_that_it_covers_completely(
         WHOLE_DAY: [],
     }
     for derived, spans in missing.items():
-        found = metadata(lake, derived.series, DAYS[0])
-        assert found["verdict"] == "outage"
-        assert json.loads(found["missing"]) == spans
-        assert "nothing was traded" in found["note"]
+        stored = metadata(lake, derived.series, DAYS[0])
+        assert stored["verdict"] == "outage"
+        assert json.loads(stored["missing"]) == spans
+        assert "nothing was traded" in stored["note"]
     heights = [read(lake, derived.series, DAYS[0]).height for derived in missing]
     assert heights == [288 - 23, 23, 1]
 

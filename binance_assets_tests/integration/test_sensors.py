@@ -1,4 +1,4 @@
-"""The sensors, freshness policies, and what the IO manager loads for downstream assets of users."""
+"""The sensors, the freshness policies, and the IO manager that loads candles for assets of users."""
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import datetime as dt
@@ -26,7 +26,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.dagster_internals import SensorExecutionData, report_materialization_at
-from binance_assets_tests.support.exchange import expected_candles
+from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1h", "spot/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
@@ -77,7 +77,7 @@ def tick(
 
 
 def requested(data: SensorExecutionData) -> list[tuple[str, str, str]]:
-    """Return assets, first and last day of each requested run."""
+    """Return the assets, the first day, and the last day of each requested run."""
     return sorted(
         (
             " ".join(sorted("/".join(key.path) for key in request.asset_selection or [])),
@@ -93,7 +93,8 @@ def days(first: str, last: str) -> list[Partition]:
     return partitions_between(dt.date.fromisoformat(first), end, BTC.interval)
 
 
-OF_BTC, OF_ETH = "spot/BTCUSDT/12h spot/BTCUSDT/4h", "spot/ETHUSDT/1d"
+# The assets that a run derives from each base series, as `requested` names them.
+FROM_BTC, FROM_ETH = "spot/BTCUSDT/12h spot/BTCUSDT/4h", "spot/ETHUSDT/1d"
 
 
 def test_which_sensors_are_on_by_default(definitions: dg.Definitions) -> None:
@@ -139,9 +140,9 @@ def test_no_partition_between_two_ticks_is_lost(
                 filled.report_runless_asset_event(materialization(series, partition, stored))
     data = tick(definitions, filled, "derived_candles", before)
     assert requested(data) == [
-        (OF_BTC, "2022-01-01", "2022-01-31"),
-        (OF_BTC, "2022-03-01", "2022-03-31"),
-        (OF_ETH, "2023-02-01", "2023-02-10"),
+        (FROM_BTC, "2022-01-01", "2022-01-31"),
+        (FROM_BTC, "2022-03-01", "2022-03-31"),
+        (FROM_ETH, "2023-02-01", "2023-02-10"),
     ]
     assert len({request.run_key for request in data.run_requests or []}) == 3
     again = tick(definitions, filled, "derived_candles", data.cursor)
@@ -149,17 +150,17 @@ def test_no_partition_between_two_ticks_is_lost(
     assert again.cursor == data.cursor != before
     assert again.skip_message == "no new days of the base series"
 
-    # The same events, when they are more than one read of the event log and one tick may bring.
+    # The same events again, with lower limits: more events than one read of the event log, and than one tick.
     monkeypatch.setattr(sensors, "_EVENTS_PER_READ", 8)
     monkeypatch.setattr(sensors, "_MAX_EVENTS", 40)
     first = tick(definitions, filled, "derived_candles", before)
     assert requested(first) == [
-        (OF_BTC, "2022-01-01", "2022-01-31"),  # 31 days, and 9
-        (OF_BTC, "2022-03-01", "2022-03-09"),
-        (OF_ETH, "2023-02-01", "2023-02-10"),
+        (FROM_BTC, "2022-01-01", "2022-01-31"),  # 31 days and 9 days are 40 events
+        (FROM_BTC, "2022-03-01", "2022-03-09"),
+        (FROM_ETH, "2023-02-01", "2023-02-10"),
     ]
     second = tick(definitions, filled, "derived_candles", first.cursor)
-    assert requested(second) == [(OF_BTC, "2022-03-10", "2022-03-31")]
+    assert requested(second) == [(FROM_BTC, "2022-03-10", "2022-03-31")]
     third = tick(definitions, filled, "derived_candles", second.cursor)
     assert (requested(third), third.cursor) == ([], data.cursor)
 
@@ -169,7 +170,7 @@ def test_the_first_tick_sees_events_from_before_the_sensor(
 ) -> None:
     assert requested(tick(definitions, instance, "derived_candles")) == []
     fetch(definitions, instance, [ETH], ["2024-01-01", "2024-01-02"])
-    assert requested(tick(definitions, instance, "derived_candles")) == [(OF_ETH, "2024-01-01", "2024-01-02")]
+    assert requested(tick(definitions, instance, "derived_candles")) == [(FROM_ETH, "2024-01-01", "2024-01-02")]
 
 
 def test_a_day_that_is_fetched_again_launches_its_derived_days_again(
@@ -179,7 +180,7 @@ def test_a_day_that_is_fetched_again_launches_its_derived_days_again(
     first = tick(definitions, instance, "derived_candles")
     fetch(definitions, instance, [BTC], ["2024-01-02"])
     second = tick(definitions, instance, "derived_candles", first.cursor)
-    assert requested(second) == [(OF_BTC, "2024-01-02", "2024-01-02")]
+    assert requested(second) == [(FROM_BTC, "2024-01-02", "2024-01-02")]
     keys = [request.run_key for data in (first, second) for request in data.run_requests or []]
     assert len(set(keys)) == len(keys) == 3  # Dagster skips a run key that it has launched
 
@@ -188,13 +189,13 @@ def test_refused_days_and_series_without_derived_series_launch_nothing(
     definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
 ) -> None:
     noon = to_ms(dt.date(2024, 1, 2)) + 12 * HOUR
-    for path in ("klines", "archive"):
+    for path in ALL_SOURCES:
         sandbox.faults.add(Fault("missing_row", start=noon, end=noon + HOUR, path=path, interval="1h"))
     fetch(definitions, instance, [BTC], ["2024-01-01", "2024-01-02", "2024-01-03"])
     fetch(definitions, instance, [COIN], ["2024-01-05"])
     assert requested(tick(definitions, instance, "derived_candles")) == [
-        (OF_BTC, "2024-01-01", "2024-01-01"),
-        (OF_BTC, "2024-01-03", "2024-01-03"),
+        (FROM_BTC, "2024-01-01", "2024-01-01"),
+        (FROM_BTC, "2024-01-03", "2024-01-03"),
     ]
 
 
@@ -204,7 +205,7 @@ def test_a_base_series_that_is_tracked_later_does_not_disturb_the_cursor_of_the_
     before = build_defs(settings, universe_of(BTC, ETH, derived=[FOUR_HOURS]))
     cursor = tick(before, filled, "derived_candles").cursor
     after = build_defs(settings, universe_of(BTC, ETH, derived=[FOUR_HOURS, ETH_DAYS]))
-    assert requested(tick(after, filled, "derived_candles", cursor)) == [(OF_ETH, "2024-01-01", "2024-01-01")]
+    assert requested(tick(after, filled, "derived_candles", cursor)) == [(FROM_ETH, "2024-01-01", "2024-01-01")]
 
 
 def test_partition_ranges_are_the_fewest_and_contain_only_the_given_keys() -> None:
@@ -401,9 +402,9 @@ def test_an_archive_error_is_logged_and_the_other_series_are_checked(
 def test_an_unreachable_archive_is_logged(
     settings: Settings, filled: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens there
-        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))  # no server listens on it
+        address = f"http://127.0.0.1:{reserved.getsockname()[1]}"
         definitions = build_defs(settings.model_copy(update={"archive_url": address}), universe_of(BTC))
         data = tick(definitions, filled, "reissued_archives")
     assert data.skip_message == "no file was reissued"
@@ -454,7 +455,7 @@ def run_asset(
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> str:
-    """Return the messages with which the only step failed."""
+    """Return the messages of the only failed step."""
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     raised, error = failure.step_failure_data.user_failure_data, failure.step_failure_data.error
     messages = [str(raised.description)] if raised else []

@@ -108,22 +108,22 @@ def test_undocumented_methods_take_these_arguments(method: Callable[..., Any], p
     assert [*inspect.signature(method).parameters][1 : len(parameters) + 1] == parameters
 
 
-# What a step knows of its run.
+# What a step knows about its run.
 
 
 def _asset(
-    name: str, found: dict[str, Any], deps: list[str] | None = None, passed: bool | None = None
+    name: str, seen: dict[str, Any], deps: list[str] | None = None, passed: bool | None = None
 ) -> dg.AssetsDefinition:
-    """Return an asset that records what its step sees; with ``passed`` it evaluates a check."""
+    """Return an asset that records what its step sees in ``seen``; with ``passed`` it evaluates a check."""
     checks = None if passed is None else [dg.AssetCheckSpec("check", asset=["group", name])]
 
     @dg.asset(key=["group", name], deps=[["group", dep] for dep in deps or []], check_specs=checks)
-    def made(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        found[name] = (keys_in_run(context), has_downstream_in_run(context))
+    def asset(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        seen[name] = (keys_in_run(context), has_downstream_in_run(context))
         results = [] if passed is None else [dg.AssetCheckResult(passed=passed, metadata={"rows": 3})]
         return dg.MaterializeResult(check_results=results)
 
-    return made
+    return asset
 
 
 def _keys(*names: str) -> list[dg.AssetKey]:
@@ -131,18 +131,18 @@ def _keys(*names: str) -> list[dg.AssetKey]:
 
 
 def test_a_step_knows_the_assets_of_its_run_and_whether_one_depends_on_it() -> None:
-    found: dict[str, Any] = {}
-    assets = [_asset("root", found), _asset("leaf", found, ["root"]), _asset("other", found)]
+    seen: dict[str, Any] = {}
+    assets = [_asset("root", seen), _asset("leaf", seen, ["root"]), _asset("other", seen)]
     definitions = dg.Definitions(assets=assets, executor=dg.in_process_executor)
     job = definitions.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance:
         job.execute_in_process(instance=instance)
         everything = set(_keys("root", "leaf", "other"))
-        assert found == {"root": (everything, True), "leaf": (everything, False), "other": (everything, False)}
-        found.clear()
+        assert seen == {"root": (everything, True), "leaf": (everything, False), "other": (everything, False)}
+        seen.clear()
         job.execute_in_process(instance=instance, asset_selection=_keys("root", "other"))
         part = set(_keys("root", "other"))
-        assert found == {"root": (part, False), "other": (part, False)}
+        assert seen == {"root": (part, False), "other": (part, False)}
 
 
 def test_root_steps_run_in_the_expected_order() -> None:

@@ -1,4 +1,4 @@
-"""The prefetcher of a run: any order of steps, bounded memory, errors per series, a second request."""
+"""The prefetcher of a run: any order of steps, bounded memory, errors per series, a series fetched twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tasks(count: int) -> list[FetchTask]:
 
 
 class Recorder:
-    """Fetches nothing, and records which tasks were fetched in which threads."""
+    """A fetch without an exchange: records which tasks were fetched, and in which threads."""
 
     def __init__(self) -> None:
         self.fetched: list[FetchTask] = []
@@ -80,7 +80,7 @@ def test_while_one_series_is_written_fifteen_others_are_fetched_and_no_more(firs
     next(writing)
     fetch.wait_for(16)
     assert list(writing)
-    fetch.wait_for(16)  # the next ones start with the next step
+    fetch.wait_for(16)  # the next tasks start with the next step
     threads = Counter(fetch.threads.values())
     assert threads["binance-prefetch"] == 15
     prefetcher.close()
@@ -101,12 +101,12 @@ def test_an_error_belongs_to_the_step_of_its_series() -> None:
 
     def fetch(task: FetchTask) -> Iterator[PartitionResult]:
         if task == bad:
-            raise TimeoutError("of this series")
+            raise TimeoutError("no response")
         yield from record(task)
 
     prefetcher = Prefetcher([first, bad, last], fetch)
     assert results(prefetcher, first) == outcome(first)
-    with pytest.raises(TimeoutError, match="of this series"):
+    with pytest.raises(TimeoutError, match="no response"):
         results(prefetcher, bad)
     assert results(prefetcher, last) == outcome(last)
 

@@ -1,6 +1,7 @@
 """A snapshot of everything that the code location declares, so that a review shows every change.
 
-After an intended change: ``UPDATE_SNAPSHOT=1 python -m pytest binance_assets_tests/unit/test_specs.py``.
+After an intended change, write it again:
+``UPDATE_SNAPSHOT=1 python -m pytest binance_assets_tests/unit/test_specs.py``.
 """
 
 from __future__ import annotations
