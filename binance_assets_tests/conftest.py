@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ _TIERS = ("e2e", "integration", "unit")
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_crashes", "test_cli")
 
 _TESTS = Path(__file__).parent
+
+# A test run that `nohup` started ignores SIGHUP, and so would every process that a test starts and hangs up on.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # `deadline=None`: under load an example may take longer than any useful bound. CI tests the same examples in each run,
 # so that a pull request fails only because of its own change.

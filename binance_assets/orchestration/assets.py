@@ -226,7 +226,10 @@ def _same_market_in_run(
     Derived series and assets of users are left out, because they send no requests.
     """
     keys = expected_step_order(keys_in_run(context) & fetched.keys())
-    return [fetched[key] for key in keys if fetched[key].series.market == series.market]
+    members = [fetched[key] for key in keys if fetched[key].series.market == series.market]
+    # A re-execution from failure has the selection of its parent run, but executes the failed steps only.
+    steps = context.run.step_keys_to_execute
+    return [member for member in members if steps is None or op_name(member.series) in steps]
 
 
 def _results(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -17,10 +19,11 @@ from binance_assets.orchestration.catch_up import CATCH_UP_TAG, MAX_ATTEMPTS
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
 from binance_assets.sandbox import Fault, Sandbox
-from binance_assets.settings import Settings
+from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.dagster_internals import ScheduleExecutionData, job_origin
+from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import execute, fetch, universe_of
 
@@ -136,6 +139,37 @@ def test_one_day_of_twelve_series_is_one_run_and_its_metrics_match_the_log_of_th
     assert sum(int(str(check["requests"].value)) for check in checks) == len(sandbox.requests)
     weight = sum(request.weight for request in sandbox.requests)
     assert sum(int(str(check["weight"].value)) for check in checks) == weight
+
+
+def daily_job() -> dg.JobDefinition:
+    """Return the job of the code location that the environment describes, as another process would load it."""
+    return build_defs(read_settings(os.environ), universe_of(*MINUTES[:3])).resolve_job_def("spot_daily")
+
+
+def test_a_re_execution_from_failure_fetches_the_failed_series_only(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (environment_of(sandbox, tmp_path) | {"BINANCE_ASSETS_SOURCE": "rest"}).items():
+        monkeypatch.setenv(name, value)
+    bad, noon = MINUTES[1], to_ms(dt.date(2024, 3, 1)) + 12 * HOUR
+    for path in ALL_SOURCES:
+        sandbox.faults.add(
+            Fault("missing_row", symbol=bad.symbol, start=noon, end=noon + MINUTE, path=path, interval="1m")
+        )
+    tags = range_tags("2024-03-01", "2024-03-01")
+    with dg.execute_job(dg.reconstructable(daily_job), instance, tags=tags, raise_on_error=False) as first:
+        assert not first.success
+    sandbox.faults.clear()
+    sandbox.requests.clear()
+    options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+    with dg.execute_job(dg.reconstructable(daily_job), instance, tags=tags, reexecution_options=options) as second:
+        assert second.success
+    assert {request.params["symbol"] for request in sandbox.requests if "symbol" in request.params} == {bad.symbol}
+    assert Lake(settings.lake).keys(bad) == ["2024-03-01"]
 
 
 def test_a_refused_and_an_unknown_series_do_not_affect_the_other_ten(
