@@ -29,7 +29,7 @@ from binance_assets_tests.support.recorded import RECORDED, missing_recordings, 
 # The order in which the tiers run, and the e2e files that take longest. The slowest files come first, so that at the
 # end no worker is still busy with a long file while the others are idle.
 _TIERS = ("e2e", "integration", "unit")
-_SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_crashes", "test_cli")
+_SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_cli", "test_crashes", "test_examples")
 
 _TESTS = Path(__file__).parent
 
@@ -41,6 +41,11 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 hypothesis.settings.register_profile("default", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.register_profile("slow", parent=hypothesis.settings.get_profile("default"), max_examples=20)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "default")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Use one worker more than there are cores: many tests wait for a server, a browser, or the next minute."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
