@@ -14,7 +14,8 @@ from typing import Final
 
 import dagster as dg
 
-from binance_assets.model.intervals import Interval, parse_interval
+from binance_assets.model.intervals import DAILY as ONE_DAY
+from binance_assets.model.intervals import Interval
 from binance_assets.model.partitions import FIRST_DAY, Partition, merge_ranges, partition_for_key
 from binance_assets.model.timestamps import DAY
 
@@ -26,8 +27,6 @@ MONTHLY: Final = dg.MonthlyPartitionsDefinition(start_date=FIRST_DAY.isoformat()
 PARTITION_TAG: Final = "dagster/partition"
 RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
-
-_ONE_DAY: Final = parse_interval("1d")
 
 BY_KIND: Final[dict[str, dg.TimeWindowPartitionsDefinition]] = {"daily": DAILY, "monthly": MONTHLY}
 """The definitions by the word that stands in the names of jobs."""
@@ -45,7 +44,7 @@ def partitions_def_for(interval: Interval) -> dg.TimeWindowPartitionsDefinition:
 
 def partition_ranges(keys: Sequence[str]) -> list[tuple[str, str]]:
     """Return daily keys as the fewest contiguous ranges, each by its first and last key."""
-    partitions = [partition_for_key(key, _ONE_DAY) for key in sorted(set(keys))]
+    partitions = [partition_for_key(key, ONE_DAY) for key in sorted(set(keys))]
     return [
         (Partition(start, start + DAY).key, Partition(end - DAY, end).key) for start, end in merge_ranges(partitions)
     ]
