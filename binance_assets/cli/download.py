@@ -152,7 +152,7 @@ def _run(
     outcomes, complete = {}, not failures
     for plan in plans:
         refused = view.refused.get(plan.series, [])
-        present = sum(1 for partition in plan.requested if lake.stored(plan.series, partition))
+        present = len(plan.requested) - len(lake.missing(plan.series, plan.requested))
         outcomes[str(plan.series)] = outcome_of(plan, present, refused, view.metrics.get(plan.series))
         complete &= present == len(plan.requested) and not refused
     print_outcomes(outcomes, view.refused, as_json)

@@ -18,6 +18,7 @@ from dotenv import dotenv_values
 from binance_assets import __version__
 from binance_assets.cli.download import download_command
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
+from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
 from binance_assets.cli.universe import series_command, track_command, untrack_command
 from binance_assets.cli.verify import accept_command, verify_command
@@ -85,6 +86,7 @@ for command in (
     series_command,
     verify_command,
     accept_command,
+    migrate_command,
     sandbox_command,
     demo_command,
 ):

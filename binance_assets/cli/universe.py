@@ -62,7 +62,7 @@ def series_command() -> None:
     lake = Lake(settings.lake)
     notes = {derived.series: f"  derived from {derived.base.interval}" for derived in universe.derived}
     for series in (*universe.series, *notes):
-        keys = lake.keys(series)
+        keys = [partition.key for partition in lake.stored_partitions(series)]
         stored = f"{len(keys):>6} partitions, {keys[0]} to {keys[-1]}" if keys else "no partitions yet"
         click.echo(f"{series!s:<32} {stored}{notes.get(series, '')}")
     if not universe.tracked:

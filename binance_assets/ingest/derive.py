@@ -1,6 +1,8 @@
-"""Derived partitions: candles of a coarser interval, computed from the file of the base series."""
+"""Derived partitions: candles of a coarser interval, computed from the stored candles of the base series."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import polars as pl
 
@@ -11,34 +13,40 @@ from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult, Provenance, Verdict
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import from_iso
-from binance_assets.storage.lake import Lake, StoredPartition
+from binance_assets.storage.lake import Lake, PartitionContent, StoredPartition
 from binance_assets.storage.universe import Derived
 
 
-def derive_partition(lake: Lake, derived: Derived, partition: Partition) -> PartitionResult:
-    """Return a partition of a derived series, with the verdict of the base partition.
+def derive_partitions(lake: Lake, derived: Derived, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
+    """Yield partitions of a derived series, each with the verdict of its base partition.
 
     Args:
         lake: The lake that holds the base series.
         derived: The derived series and its base series.
-        partition: The partition.
+        partitions: The partitions, ascending.
+
+    Raises:
+        LakeError: A file of the base series exists but may not be read.
     """
+    for content in lake.read_each(derived.base, partitions):
+        yield _derive(derived, content)
+
+
+def _derive(derived: Derived, content: PartitionContent) -> PartitionResult:
     series, base = derived.series, derived.base
-    stored = lake.stored(base, partition)
-    if stored is None:
-        return _refused(series, partition, "unreachable", f"{base} has no such partition in the lake")
-    try:
-        candles = resample(series.market, lake.read(base, partition), series.interval)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        return _refused(series, partition, "invalid", f"{base} cannot be read: {str(error).splitlines()[0]}")
-    errors = schema_errors(series, candles)
+    partition, stored, candles = content
+    if isinstance(candles, str) or stored is None:
+        verdict: Verdict = "unreachable" if stored is None else "invalid"
+        return _refused(series, partition, verdict, f"{base} {partition}: {candles}")
+    resampled = resample(series.market, candles, series.interval)
+    errors = schema_errors(series, resampled)
     if errors is not None:
         return _refused(series, partition, "invalid", errors)
     return PartitionResult(
         partition=partition,
         verdict=stored.verdict,
-        candles=candles,
-        missing=_missing(series, partition, candles, stored),
+        candles=resampled,
+        missing=_missing(series, partition, resampled, stored),
         reason=stored.note or "",
         provenance=Provenance("derived", base_series=str(base)),
         accepted_by=stored.accepted_by,

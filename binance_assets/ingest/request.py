@@ -84,7 +84,7 @@ class DownloadPlan:
     Attributes:
         series: The series.
         requested: All requested partitions, ascending.
-        present: Those of them that are in the lake, with their files.
+        present: Those of them that are in the lake, with what the lake says of them.
         missing: Those that must be fetched.
     """
 
@@ -165,9 +165,9 @@ def _plan_series(
     if not requested and (request.start or request.end):
         begins = f"begins on {start}" if start else "has no candles"
         raise BadRequest(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
-    stored = [(partition, lake.stored(series, partition)) for partition in requested]
-    present = tuple((partition, file) for partition, file in stored if file is not None)
-    missing = requested if request.refresh else tuple(partition for partition, file in stored if file is None)
+    stored = lake.stored_partitions(series, start, end)
+    present = tuple((partition, stored[partition]) for partition in requested if partition in stored)
+    missing = requested if request.refresh else tuple(partition for partition in requested if partition not in stored)
     return DownloadPlan(series, requested, present, missing)
 
 

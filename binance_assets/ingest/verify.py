@@ -9,11 +9,10 @@ from typing import Final, Literal
 
 import polars as pl
 
-from binance_assets.candles.columns import columns
 from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import validate_partitions
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.derive import derive_partition
+from binance_assets.ingest.derive import derive_partitions
 from binance_assets.ingest.download import SAFETY_MS, download
 from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.reference import load_reference
@@ -74,15 +73,15 @@ def verify(
     now = exchange.now() - SAFETY_MS
     reference = load_reference(exchange, series, partitions, now, DownloadOptions(source="auto"))
     sources: list[tuple[Partition, str]] = []
-    for _, month in groupby(partitions, key=lambda partition: to_date(partition.start).replace(day=1)):
+    contents = lake.read_each(series, partitions)
+    for _, month in groupby(contents, key=lambda content: to_date(content.partition.start).replace(day=1)):
         members = list(month)
         readable: list[tuple[Partition, StoredPartition, pl.DataFrame]] = []
-        for partition in members:
-            content = _read(lake, series, partition)
-            if isinstance(content, str):
-                yield Finding(series, partition, content)
+        for partition, entry, candles in members:
+            if entry is None or isinstance(candles, str):
+                yield Finding(series, partition, str(candles))
             else:
-                readable.append((partition, *content))
+                readable.append((partition, entry, candles))
         yield from _validate_again(series, readable, reference)
         sources += [(partition, stored.source) for partition, stored, _ in readable]
         on_progress(len(members))
@@ -98,42 +97,23 @@ def verify_derived(
     Args:
         lake: The lake.
         derived: The derived series and its base series.
-        partitions: The partitions.
+        partitions: The partitions, ascending.
         on_progress: Called with the number of partitions verified since the last call.
 
     Yields:
         The differences, in order of the partitions.
     """
-    for partition in partitions:
-        content = _read(lake, derived.series, partition)
-        if isinstance(content, str):
-            yield Finding(derived.series, partition, content)
+    contents = lake.read_each(derived.series, partitions)
+    results = derive_partitions(lake, derived, partitions)
+    for (partition, _, candles), result in zip(contents, results, strict=True):
+        if isinstance(candles, str):
+            yield Finding(derived.series, partition, candles)
         else:
-            result = derive_partition(lake, derived, partition)
             message = None if result.is_accepted else f"it cannot be derived again: {result.reason}"
-            message = message or _difference(content[1], result.candles, str(derived.base))
+            message = message or _difference(candles, result.candles, str(derived.base))
             if message:
                 yield Finding(derived.series, partition, message)
         on_progress(1)
-
-
-def _read(lake: Lake, series: Series, partition: Partition) -> tuple[StoredPartition, pl.DataFrame] | str:
-    """Return what the footer of a partition's file says, and its table; or, as text, why the file is not valid."""
-    path = lake.path(series, partition)
-    if not path.exists():
-        return "there is no file"
-    stored = lake.stored(series, partition)
-    if stored is None:
-        return "its metadata is not that of an accepted file of this series"
-    try:
-        candles = lake.read(series, partition)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        return f"it cannot be read: {str(error).splitlines()[0]}"
-    if dict(candles.schema) != columns(series.market):
-        return "its columns are not those of the schema"
-    if candles.height != stored.rows:
-        return f"it has {candles.height:,} candles, and its metadata says {stored.rows:,}"
-    return stored, candles
 
 
 def _validate_again(
@@ -180,7 +160,7 @@ def _compare_sources(
             is_from_source = result.provenance.source == source and result.verdict != "unreachable"
             is_empty = result.candles.is_empty() and result.is_accepted  # e.g. before_listing: no source has candles
             if is_from_source or (is_empty and not is_sample):
-                message = _difference(lake.read(series, result.partition), result.candles, source)
+                message = _difference(lake.read(series, [result.partition]), result.candles, source)
             else:
                 message = None if is_sample else f"it cannot be compared with {source}: {result.reason}"
             if message:

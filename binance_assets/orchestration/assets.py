@@ -1,8 +1,9 @@
 """Assets: the factory that makes one partitioned asset per series, and what its step does.
 
 A run over a range isolates its partitions as well as one run per partition would. Each accepted partition is written
-and reported as soon as it is validated, a refused one affects no other, and a run that is killed keeps what it
-finished. Therefore partitions are reported as ``AssetMaterialization``, and the step's own output is optional.
+and reported once it is validated, at most a few seconds later, together with others of its file. A refused one affects
+no other, and a run that is killed keeps what it wrote. Therefore partitions are reported as ``AssetMaterialization``,
+and the step's own output is optional.
 
 Here belongs what fetched and derived assets have in common, and the step of a fetched asset. What does not belong
 here: the step of a derived asset (``derived``), the check (``checks``), and how candles are fetched (``prefetch``,
@@ -11,7 +12,8 @@ here: the step of a derived asset (``derived``), the check (``checks``), and how
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,9 +28,10 @@ from binance_assets.exchange.session import Exchange
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, ascii_symbol
+from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.orchestration.checks import format_refused, gap_free_result, gap_free_spec
 from binance_assets.orchestration.dagster_internals import expected_step_order, has_downstream_in_run, keys_in_run
-from binance_assets.orchestration.events import materialization
+from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.freshness import freshness_policy_for
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.metrics import RunMetrics
@@ -37,7 +40,8 @@ from binance_assets.orchestration.prefetch import FetchTask, Prefetcher, fetch, 
 from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
 from binance_assets.settings import ConfigurationError, Source
-from binance_assets.storage.lake import Lake
+from binance_assets.storage.lake import Lake, StoredPartition
+from binance_assets.storage.writer import PartitionWriter
 
 
 class CandlesConfig(dg.Config):
@@ -147,8 +151,7 @@ def _column_schema(series: Series) -> dg.TableSchema:
 def _description(series: Series) -> str:
     partition = "month" if series.interval.is_multi_day else "day"
     return (
-        f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, "
-        f"one Parquet file per {partition}.\n\n"
+        f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, in Parquet files.\n\n"
         f"A {partition} is written only if its candles are valid and none with trades is missing. The check "
         f"`gap_free` names each refused {partition} and the reason."
     )
@@ -164,6 +167,14 @@ class _Progress:
     refused: list[PartitionResult] = field(default_factory=list)
     accepted: int = 0
     rows: int = 0
+
+    def count(self, result: PartitionResult) -> None:
+        """Count a result."""
+        if result.is_accepted:
+            self.accepted += 1
+            self.rows += result.candles.height
+        else:
+            self.refused.append(result)
 
     def metrics(self) -> RunMetrics:
         """Return the numbers of the step until now; the usage of the series starts again from zero."""
@@ -194,16 +205,14 @@ def _materialize(
         progress = _Progress(series, exchange)
         if listener:
             listener.started(series, exchange)
-        for result in _results(context, task, members, binance, exchange, lake):
-            if result.is_accepted:
-                stored = lake.write(series, result)
-                yield materialization(series, result.partition, stored)
-                progress.accepted += 1
-                progress.rows += result.candles.height
-            else:
-                progress.refused.append(result)
-            if listener:
-                listener.partition_done(series, result)
+        results = _results(context, task, members, binance, exchange, lake)
+        with closing(_write(lake, series, results)) as writes:
+            for result, written in writes:
+                yield from materializations(series, written)
+                if result is not None:
+                    progress.count(result)
+                    if listener:
+                        listener.partition_done(series, result)
     except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
     except ConfigurationError as error:
@@ -216,6 +225,31 @@ def _materialize(
     if has_downstream_in_run(context) and not progress.refused:
         yield dg.MaterializeResult()
     yield gap_free_result(progress.refused, progress.accepted, metrics)
+
+
+def _write(
+    lake: Lake, series: Series, results: Iterator[PartitionResult]
+) -> Generator[tuple[PartitionResult | None, dict[Partition, StoredPartition]]]:
+    """Write the accepted results; yield each result, and the partitions that were written since the last one.
+
+    A result is written a moment later, together with others of its file. While no result arrives, what was collected
+    is written in time, and the result is None. What has arrived is written whatever ends the iteration.
+    """
+    writer = PartitionWriter(lake, series)
+    with closing(BackgroundIterator(results)) as background:
+        try:
+            for result in background:
+                if result is not None and result.is_accepted:
+                    yield result, writer.add(result)
+                else:
+                    yield result, writer.flush_if_due()
+        except GeneratorExit:
+            writer.flush()
+            raise
+        except BaseException:
+            yield None, writer.flush()
+            raise
+    yield None, writer.flush()
 
 
 def _same_market_in_run(

@@ -87,11 +87,7 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
 
 def _missing_days(lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
     return {
-        member: [
-            partition.key
-            for partition in partitions_between(since, today, member.interval)
-            if lake.stored(member, partition) is None
-        ]
+        member: [partition.key for partition in lake.missing(member, partitions_between(since, today, member.interval))]
         for member in series
     }
 

@@ -1,4 +1,4 @@
-"""Derived assets: candles computed from the files of a fetched series, without a request.
+"""Derived assets: candles computed from the candles of a fetched series, without a request.
 
 Here belongs the step of a derived asset. What does not belong here: the arithmetic (``ingest.derive``) and the sensor
 that starts the runs (``sensors``).
@@ -9,19 +9,20 @@ import time
 
 import dagster as dg
 
-from binance_assets.ingest.derive import derive_partition
+from binance_assets.ingest.derive import derive_partitions
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.orchestration.assets import CandleEvents, series_asset
 from binance_assets.orchestration.checks import format_refused, gap_free_result
 from binance_assets.orchestration.dagster_internals import has_downstream_in_run
-from binance_assets.orchestration.events import materialization
+from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.resources import LakeResource
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
+from binance_assets.storage.writer import PartitionWriter
 
 
 def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
@@ -38,8 +39,7 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
         lake,
         {"polars", "parquet"},
         f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, derived from the "
-        f"{derived.base.interval} candles as Binance itself computes them, one Parquet file per day. "
-        "No request is sent.",
+        f"{derived.base.interval} candles as Binance itself computes them, without a request.",
         {"derived_from": str(derived.base)},
         deps=[asset_key(derived.base)],
     )
@@ -55,14 +55,15 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
     try:
         if lake.venue is not None:
             lake.prepare(lake.venue)
-        for key in context.partition_keys:
-            result = derive_partition(lake, derived, partition_for_key(key, derived.series.interval))
+        partitions = [partition_for_key(key, derived.series.interval) for key in context.partition_keys]
+        writer = PartitionWriter(lake, derived.series)
+        for result in derive_partitions(lake, derived, partitions):
             if result.is_accepted:
-                stored = lake.write(derived.series, result)
-                yield materialization(derived.series, result.partition, stored)
-                accepted, rows = accepted + 1, rows + stored.rows
+                accepted, rows = accepted + 1, rows + result.candles.height
+                yield from materializations(derived.series, writer.add(result))
             else:
                 refused.append(result)
+        yield from materializations(derived.series, writer.flush())
     except ConfigurationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     if refused:

@@ -6,6 +6,8 @@ check (``checks``) and the decision when to report (``assets``, ``runs``).
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import dagster as dg
 
 from binance_assets.model.partitions import Partition
@@ -16,7 +18,7 @@ from binance_assets.storage.lake import StoredPartition
 
 
 def materialization(series: Series, partition: Partition, stored: StoredPartition) -> dg.AssetMaterialization:
-    """Return the event that reports the file of a partition to Dagster.
+    """Return the event that reports a stored partition to Dagster.
 
     Args:
         series: The series.
@@ -38,3 +40,9 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
         if time_ms is not None:
             metadata[name] = dg.MetadataValue.timestamp(time_ms / SECOND)
     return dg.AssetMaterialization(asset_key(series), partition=partition.key, metadata=metadata)
+
+
+def materializations(series: Series, written: Mapping[Partition, StoredPartition]) -> Iterator[dg.AssetMaterialization]:
+    """Yield the events that report stored partitions to Dagster, in the given order."""
+    for partition, stored in written.items():
+        yield materialization(series, partition, stored)

@@ -3,7 +3,7 @@
 It only reads. The candles assets write for themselves, partition by partition, which an IO manager cannot do.
 
 Here belongs how an input is loaded. What does not belong here: where files are and what they contain
-(``storage.lake``).
+(``storage``).
 """
 
 from __future__ import annotations
@@ -42,13 +42,11 @@ class CandlesIOManager(dg.ConfigurableIOManager):
             raise dg.Failure(f"{context.asset_key.to_user_string()} holds no candles", allow_retries=False)
         series, lake = parse_any_series(str(metadata["series"])), Lake(Path(self.root))
         partitions = [partition_for_key(key, series.interval) for key in context.asset_partition_keys]
-        missing = [partition.key for partition in partitions if lake.stored(series, partition) is None]
+        missing = lake.missing(series, partitions)
         if missing:
             message = f"{series} lacks {name_some(missing, _MAX_NAMED)}; materialize them first"
             raise dg.Failure(message, allow_retries=False)
-        return pl.scan_parquet(
-            [lake.path(series, partition) for partition in partitions], hive_partitioning=False, glob=False
-        )
+        return lake.scan(series, partitions)
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> NoReturn:
         """Refuse the output: the candles assets write for themselves.

@@ -67,7 +67,7 @@ def fetch(task: FetchTask, exchange: Exchange, lake: Lake, strict: bool) -> Iter
     """
     partitions = task.partitions
     if task.only_missing:
-        partitions = tuple(partition for partition in partitions if lake.stored(task.series, partition) is None)
+        partitions = lake.missing(task.series, partitions)
     if not partitions:
         return
     try:

@@ -242,18 +242,15 @@ def _stored_hashes(lake: Lake, series: Series) -> dict[ArchiveFile, dict[str, st
 
     The partitions of one file can have different hashes: the file may have been reissued between two fetches.
     """
-    partitions = lake.partitions(series)
-    recent = partitions[-_RECENT_PARTITIONS:]
+    stored = lake.stored_partitions(series)
+    recent = list(stored)[-_RECENT_PARTITIONS:]
     # A monthly file is reissued as a whole, so all partitions of its month are compared.
     since = to_ms(to_date(recent[0].start).replace(day=1)) if recent else 0
     hashes: dict[ArchiveFile, dict[str, str]] = {}
-    for partition in partitions:
-        if partition.start < since:
-            continue
-        stored = lake.stored(series, partition)
-        if stored is not None and stored.archive_file is not None and stored.archive_sha256 is not None:
-            file = ArchiveFile.named(series, stored.archive_file)
-            hashes.setdefault(file, {})[partition.key] = stored.archive_sha256
+    for partition, entry in stored.items():
+        if partition.start >= since and entry.archive_file is not None and entry.archive_sha256 is not None:
+            file = ArchiveFile.named(series, entry.archive_file)
+            hashes.setdefault(file, {})[partition.key] = entry.archive_sha256
     return hashes
 
 

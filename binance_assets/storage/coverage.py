@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from binance_assets.model.partitions import Partition, last_finished_end, partition_for_key, partitions_between
+from binance_assets.model.partitions import Partition, last_finished_end, partitions_between
 from binance_assets.model.results import ACCEPTED
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date, to_ms
@@ -65,8 +65,7 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
         until: The day before which partitions are expected, UTC.
         refused: Keys of the partitions that their last run did not write: refused ones, and those whose run failed.
     """
-    keys = lake.keys(series)
-    stored = {key: file for key in keys if (file := lake.stored(series, partition_for_key(key, series.interval)))}
+    stored = {partition.key: entry for partition, entry in lake.stored_partitions(series).items()}
     expected = _expected(series, list(stored), until)
     absent_refused = refused - stored.keys()  # also those before the first stored partition
     months: dict[str, tuple[int, int]] = {}

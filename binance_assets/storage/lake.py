@@ -1,112 +1,39 @@
-"""The lake: one Parquet file for each accepted partition, in folders that Polars, DuckDB, and Spark read as a table.
+"""The lake: the accepted partitions of every series, in Parquet files that Polars, DuckDB, and Spark read as a table.
 
-    <lake>/market=spot/symbol=BTCUSDT/interval=1m/2024-01-01.parquet
+    <lake>/market=spot/symbol=BTCUSDT/interval=1m/2024-01.parquet
 
-``<lake>/_lake.json`` names the venue that the candles come from: the real exchange or the sandbox.
+A file holds the partitions of a span (:mod:`binance_assets.storage.spans`) and says in its metadata what it knows of
+each (:mod:`binance_assets.storage.metadata`). :class:`Lake` is the only place that knows files: everything else asks
+it for partitions.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-import os
-import re
-import socket
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, cast
 
 import polars as pl
 
-from binance_assets import __version__
+from binance_assets.candles.columns import empty_candles
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import Partition, next_partition_first_day, partitions_between
-from binance_assets.model.results import ACCEPTED, PartitionResult, Verdict
-from binance_assets.model.series import Series
-from binance_assets.model.timestamps import to_iso
-from binance_assets.processes import is_alive
+from binance_assets.model.results import PartitionResult
+from binance_assets.model.series import Series, parse_any_series
+from binance_assets.model.timestamps import to_date
 from binance_assets.settings import ConfigurationError
-from binance_assets.storage.locks import file_lock
+from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entry_of
+from binance_assets.storage.span_folder import PartitionContent, SpanFolder
+from binance_assets.storage.spans import by_span, partitions_of_file, span_name
+from binance_assets.storage.state import LakeState
 
-_MARKER: Final = "_lake.json"
-_COVERAGE: Final = "_coverage"
-_FIRST_CANDLES: Final = "_first_candles.json"
-
-# Files that are still being written stay out of the markets' folders, because a reader of a whole folder would fail on
-# them. The lock file is here for the same reason.
-_INCOMING: Final = ".incoming"
-_INCOMING_NAME: Final = re.compile(r"(?P<pid>\d+)-[0-9a-f]+-(?P<host>.+)")
-_LOCK: Final = ".lock"
-
-_KEY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
-_STALE_SECONDS: Final = 24 * 3600
-
-# Attributes of a stored partition that are text in the file's metadata, where an empty string means None.
-_TEXTS: Final = (
-    "note",
-    "archive_file",
-    "archive_sha256",
-    "archive_modified",
-    "derived_from",
-    "accepted_by",
-    "accepted_because",
-)
+__all__ = ["Lake", "LakeError", "PartitionContent", "StoredPartition"]
 
 
 class LakeError(ConfigurationError):
     """The lake cannot be used; the message is one line that says how to fix it."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPartition:
-    """The file of a partition, as its own metadata describes it.
-
-    Attributes:
-        path: The file.
-        size: Its size in bytes.
-        rows: Number of candles.
-        verdict: The verdict with which the partition was accepted.
-        source: Source of the candles, such as ``rest``, ``archive``, or ``rest+archive``; ``derived`` for a derived
-            series.
-        missing: Spans without candles, each a pair of ISO times in UTC, half-open.
-        first: Open time of the first candle, ms UTC; None if the file has no candles.
-        last: Open time of the last candle, ms UTC; None if the file has no candles.
-        note: A remark in one line, such as the name of an outage or why another source had to help; None if there is
-            nothing to remark.
-        archive_file: Name of the archive's file that the candles come from; None for candles from REST or from a base
-            series.
-        archive_sha256: SHA-256 of that file, in hex; None without a file.
-        archive_modified: When the archive last changed that file, as an ISO time in UTC; None without a file, or if the
-            archive does not say.
-        derived_from: Name of the base series; None for a fetched series.
-        accepted_by: The person who accepted the partition although it was refused; None if nobody did.
-        accepted_because: The reason that this person gave; None if nobody did.
-    """
-
-    path: Path
-    size: int
-    rows: int
-    verdict: Verdict
-    source: str
-    missing: list[list[str]]
-    first: int | None
-    last: int | None
-    note: str | None = None
-    archive_file: str | None = None
-    archive_sha256: str | None = None
-    archive_modified: str | None = None
-    derived_from: str | None = None
-    accepted_by: str | None = None
-    accepted_because: str | None = None
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """The optional attributes that are set, by name, in the order of the file's metadata."""
-        return {name: text for name in _TEXTS if (text := getattr(self, name)) is not None}
 
 
 class Lake:
@@ -118,10 +45,147 @@ class Lake:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._state = LakeState(root)
+
+    # What is stored -----------------------------------------------------------------------------------------------
+
+    def stored(self, series: Series, partition: Partition) -> StoredPartition | None:
+        """Return what the metadata says of a partition; None if the lake does not hold it.
+
+        To look up many partitions, use :meth:`stored_partitions`, which reads each file once.
+
+        Raises:
+            LakeError: A file exists but may not be read, or was written by a later version.
+        """
+        name = span_name(partition.key, series.interval)
+        with self._reading():
+            return self._folder(series).stored([name]).get(partition)
+
+    def stored_partitions(
+        self, series: Series, start: dt.date | None = None, end: dt.date | None = None
+    ) -> dict[Partition, StoredPartition]:
+        """Return the partitions of a series that the lake holds, ascending; read only the footers of the files.
+
+        Files that cannot be read count as absent.
+
+        Args:
+            series: The series.
+            start: First day of the first partition, UTC; None for all from the first on.
+            end: Day after the last partition, UTC; None for all up to the last one.
+
+        Raises:
+            LakeError: A file exists but may not be read, or was written by a later version.
+        """
+        folder = self._folder(series)
+        first, last = (start or dt.date.min).isoformat(), (end or dt.date.max).isoformat()
+        with self._reading():
+            names = [
+                name
+                for name in folder.names()
+                if span_name(first, series.interval) <= name <= span_name(last, series.interval)
+            ]
+            stored = folder.stored(names)
+        return {partition: entry for partition, entry in stored.items() if first <= partition.key < last}
+
+    def missing(self, series: Series, partitions: Sequence[Partition]) -> tuple[Partition, ...]:
+        """Return those of ``partitions`` that the lake does not hold, in the given order.
+
+        Raises:
+            LakeError: A file exists but may not be read, or was written by a later version.
+        """
+        with self._reading():
+            stored = self._folder(series).stored(list(by_span(partitions, series.interval)))
+        return tuple(partition for partition in partitions if partition not in stored)
+
+    def partitions(self, series: Series, start: dt.date | None = None, end: dt.date | None = None) -> list[Partition]:
+        """Return the partitions of a series that has files, including partitions that the lake does not hold.
+
+        Args:
+            series: The series.
+            start: First day of the first partition, UTC; None for the first stored one.
+            end: Day after the last partition, UTC; None for the last stored one.
+
+        Returns:
+            The partitions in ``[start, end)``, ascending; an empty list if the series has no file. All partitions of a
+            damaged file count, because it may have held them.
+
+        Raises:
+            LakeError: A file may not be read, or was written by a later version.
+        """
+        folder = self._folder(series)
+        with self._reading():
+            held = list(folder.stored())
+            for file in folder.damaged():
+                held += partitions_of_file(file.path.stem, series.interval)
+        if not held:
+            return []
+        after_last = next_partition_first_day(to_date(max(held).start), series.interval)
+        return partitions_between(start or to_date(min(held).start), end or after_last, series.interval)
+
+    def damaged(self, series: Series) -> list[str]:
+        """Return, in one line each, the files of a series that cannot be read, and why.
+
+        Raises:
+            LakeError: A file may not be read, or was written by a later version.
+        """
+        with self._reading():
+            return [f"{file.path} {file.reason}" for file in self._folder(series).damaged()]
+
+    def series(self) -> list[Series]:
+        """Return the series that have a folder, by name; folders that are not those of a series are left out."""
+        found = []
+        for path in self.root.glob("market=*/symbol=*/interval=*"):
+            names = (part.split("=", 1)[1] for part in path.parts[-3:])
+            try:
+                found.append(parse_any_series("/".join(names)))
+            except ValueError:
+                continue
+        return sorted(found, key=str)
+
+    # Candles ------------------------------------------------------------------------------------------------------
+
+    def read_each(self, series: Series, partitions: Sequence[Partition]) -> Iterator[PartitionContent]:
+        """Yield the metadata and the candles of partitions (ascending); read each file once.
+
+        Raises:
+            LakeError: A file exists but may not be read, or was written by a later version.
+        """
+        with self._reading():
+            yield from self._folder(series).read_each(partitions)
+
+    def read(self, series: Series, partitions: Sequence[Partition]) -> pl.DataFrame:
+        """Return the candles of stored partitions, sorted by open time.
+
+        Args:
+            series: The series.
+            partitions: Ascending.
+
+        Raises:
+            LakeError: A partition is not stored, or its candles cannot be read.
+        """
+        frames = [empty_candles(series.market)]
+        for partition, _, candles in self.read_each(series, partitions):
+            if isinstance(candles, str):
+                raise LakeError(f"{series} {partition}: {candles}")
+            frames.append(candles)
+        return pl.concat(frames)
+
+    def scan(self, series: Series, partitions: Sequence[Partition]) -> pl.LazyFrame:
+        """Return the candles of stored partitions lazily, sorted by open time.
+
+        Args:
+            series: The series.
+            partitions: Ascending.
+
+        Raises:
+            LakeError: A partition is not stored, or its file may not be read.
+        """
+        with self._reading():
+            return self._folder(series).scan(partitions)
 
     def path(self, series: Series, partition: Partition) -> Path:
-        """Return the path that the file of a partition has, whether it exists or not."""
-        return self.folder(series) / f"{partition.key}.parquet"
+        """Return the path of the file that holds a partition once it is written."""
+        return self._folder(series).span_path(span_name(partition.key, series.interval))
 
     def folder(self, series: Series) -> Path:
         """Return the folder of a series' files, whether it exists or not."""
@@ -129,24 +193,34 @@ class Lake:
             self.root / f"market={series.market.name}" / f"symbol={series.symbol}" / f"interval={series.interval.name}"
         )
 
+    # Writing ------------------------------------------------------------------------------------------------------
+
     @property
     def venue(self) -> str | None:
         """The venue of the lake's candles, ``binance`` or ``sandbox``; None if the lake holds no candles yet.
 
+        The marker beside the lake names it. Without the marker, which a copy of the lake may lack, its files do.
+
         Raises:
-            LakeError: The marker file cannot be read, or the lake is not a folder.
+            LakeError: The marker cannot be read, a later version wrote it, or the lake is not a folder.
         """
+        if self.root.exists() and not self.root.is_dir():
+            raise LakeError(f"the lake {self.root} is not a folder; set BINANCE_ASSETS_LAKE to one")
         try:
-            return str(json.loads((self.root / _MARKER).read_text())["origin"])
-        except FileNotFoundError:
-            return None
-        except NotADirectoryError:
-            raise LakeError(f"the lake {self.root} is not a folder; set BINANCE_ASSETS_LAKE to one") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            marker = self._state.marker()
+            layout = 1 if marker is None else int(str(marker.get("layout", 1)))
+            venue = None if marker is None else str(marker["origin"])
+        except (OSError, ValueError, KeyError) as error:
             raise LakeError(
-                f"{self.root / _MARKER} cannot be read ({error}); restore it or set BINANCE_ASSETS_LAKE to another "
+                f"{self._state.marker_path} cannot be read ({error}); restore it or set BINANCE_ASSETS_LAKE to another "
                 "folder"
             ) from None
+        if layout > LAYOUT:
+            raise LakeError(
+                f"the lake {self.root} has layout {layout}, which this version cannot read; "
+                "install a later binance-assets"
+            )
+        return venue or self._venue_of_files()
 
     def check_venue(self, venue: str) -> None:
         """Refuse to mix candles of two venues, the real exchange and the sandbox.
@@ -171,114 +245,124 @@ class Lake:
             raise ValueError("a lake cannot be prepared for candles of an unknown venue")
         self.check_venue(venue)
         with self._writing():
-            (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
-            self._remove_stale_files()
-            probe = self._incoming()
-            probe.touch()  # fails here, before anything is fetched, if the lake cannot be written
-            probe.unlink()
-            if self.venue is None:
-                text = json.dumps({"origin": venue, "layout": 1}) + "\n"
-                with self._replacing(self.root / _MARKER) as incoming:
-                    incoming.write_text(text)
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._state.create()
+            self._state.check_writable()  # fails here, before anything is fetched
+            self._write_marker(venue)
         self.check_venue(venue)  # another process may have written the marker in the meantime
 
     def write(self, series: Series, result: PartitionResult) -> StoredPartition:
-        """Write an accepted partition atomically.
-
-        Args:
-            series: The series of the partition.
-            result: Its table and verdict.
+        """Write one accepted partition, as :meth:`write_all` does.
 
         Raises:
-            LakeError: The file cannot be written; an earlier file of the partition is unchanged.
-            ValueError: The partition is refused.
+            LakeError, ValueError: As for :meth:`write_all`.
         """
-        if not result.is_accepted:
-            raise ValueError(f"{series} {result.partition} is refused ({result.verdict}) and must not be written")
-        target = self.path(series, result.partition)
-        metadata = _metadata(series, result)
-        with self._writing():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with self._replacing(target) as incoming:
-                result.candles.write_parquet(incoming, compression="zstd", statistics=True, metadata=metadata)
-        return _stored(target, metadata)
+        return self.write_all(series, [result])[result.partition]
 
-    def stored(self, series: Series, partition: Partition) -> StoredPartition | None:
-        """Return what the footer of a partition's file says; None if no readable, accepted file exists."""
-        path = self.path(series, partition)
-        try:
-            metadata = pl.read_parquet_metadata(path)
-            stored = _stored(path, metadata)
-        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
-            return None
-        accepted = stored.verdict in ACCEPTED or stored.accepted_by is not None
-        return stored if accepted and metadata["series"] == str(series) else None
+    def write_all(self, series: Series, results: Iterable[PartitionResult]) -> dict[Partition, StoredPartition]:
+        """Write accepted partitions of a series; those of the same span in one step.
 
-    def keys(self, series: Series) -> list[str]:
-        """Return the keys of the series' partitions that have a file, ascending."""
-        return sorted(path.stem for path in self.folder(series).glob("*.parquet") if _KEY.fullmatch(path.stem))
-
-    def partitions(self, series: Series, start: dt.date | None = None, end: dt.date | None = None) -> list[Partition]:
-        """Return the partitions of a series that has files, including partitions without one.
+        A file is replaced atomically, so at any moment it holds each of its partitions once and whole. Partitions that
+        are not written stay as they are. To write partitions as they arrive, use
+        :class:`~binance_assets.storage.writer.PartitionWriter`, which collects those of a span.
 
         Args:
-            series: The series.
-            start: First day of the first partition, UTC; None for that of the first file.
-            end: Day after the last partition, UTC; None for that of the last file.
+            series: The series of the partitions.
+            results: Their tables and verdicts, at most one for each partition.
 
         Returns:
-            The partitions in ``[start, end)``, ascending; an empty list if the series has no file.
-        """
-        keys = self.keys(series)
-        if not keys:
-            return []
-        first, last = (dt.date.fromisoformat(key) for key in (keys[0], keys[-1]))
-        after_last = next_partition_first_day(last, series.interval)
-        return partitions_between(start or first, end or after_last, series.interval)
-
-    def read(self, series: Series, partition: Partition) -> pl.DataFrame:
-        """Return the table of a partition that has a file.
+            The written partitions.
 
         Raises:
-            OSError, polars.exceptions.PolarsError: There is no file, or it cannot be read.
+            LakeError: A file cannot be written; it is unchanged, and files of other spans may be written.
+            ValueError: A partition is refused; nothing is written.
         """
-        return pl.read_parquet(self.path(series, partition), hive_partitioning=False, glob=False)
+        by_partition = {result.partition: result for result in results}
+        for result in by_partition.values():
+            if not result.is_accepted:
+                raise ValueError(f"{series} {result.partition} is refused ({result.verdict}) and must not be written")
+        if not by_partition:
+            return {}
+        venue = self.venue
+        stored: dict[Partition, StoredPartition] = {}
+        with self._writing():
+            for name, partitions in by_span(sorted(by_partition), series.interval).items():
+                additions = {
+                    partition: (entry_of(by_partition[partition]), by_partition[partition].candles)
+                    for partition in partitions
+                }
+                stored |= self._folder(series).replace(name, additions, venue)
+        return stored
+
+    def layout_1_spans(self, series: Series) -> list[str]:
+        """Return the names of the spans that still have files of layout 1.
+
+        Raises:
+            LakeError: A file may not be read, or was written by a later version.
+        """
+        with self._reading():
+            return self._folder(series).layout_1_names()
+
+    def migrate_state(self) -> None:
+        """Move what is no candle out of the lake, where layout 1 had it.
+
+        Raises:
+            LakeError: The lake cannot be written.
+        """
+        venue = self.venue
+        with self._writing():
+            self._state.create()
+            if venue is not None:
+                self._write_marker(venue)
+
+    def migrate_span(self, series: Series, name: str) -> None:
+        """Bring the files of a span to the current layout; other processes may read and write it meanwhile.
+
+        Raises:
+            LakeError: The lake cannot be written; no partition is lost.
+        """
+        venue = self.venue
+        with self._writing():
+            self._folder(series).replace(name, {}, venue)
+
+    # What belongs to the lake, but is no candle -------------------------------------------------------------------
 
     def write_coverage(self, market: Market, table: pl.DataFrame) -> Path:
-        """Write a market's coverage to ``<lake>/_coverage/<market>.parquet``, outside the folders of the candles.
+        """Write a market's coverage beside the lake; return the path of the file.
 
         Raises:
             LakeError: The file cannot be written.
         """
-        target = self.root / _COVERAGE / f"{market.name}.parquet"
+        target, content = self._state.coverage_path(market), io.BytesIO()
+        table.write_parquet(content, compression="zstd")
         with self._writing():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            (self.root / _INCOMING).mkdir(parents=True, exist_ok=True)
-            with self._replacing(target) as incoming:
-                table.write_parquet(incoming, compression="zstd")
+            self._state.replace(target, content.getvalue())
         return target
 
     def first_open(self, series: Series) -> int | None:
         """Return the cached open time of the first candle of ``series``, ms UTC; None if it is not cached."""
-        return self._first_opens().get(str(series))
+        return self._state.first_opens().get(str(series))
 
     def remember_first_open(self, series: Series, first: int) -> None:
-        """Cache the open time of the first candle of ``series``, ms UTC, in ``<lake>/_first_candles.json``.
+        """Cache the open time of the first candle of ``series``, ms UTC.
 
         Raises:
             LakeError: The file cannot be written.
         """
-        with self._writing(), file_lock(self.root / _INCOMING / _LOCK):
-            text = json.dumps(self._first_opens() | {str(series): first}, indent=1, ensure_ascii=False) + "\n"
-            with self._replacing(self.root / _FIRST_CANDLES) as incoming:
-                incoming.write_text(text, encoding="utf-8")
+        with self._writing():
+            self._state.remember_first_open(str(series), first)
 
-    def _first_opens(self) -> dict[str, int]:
-        try:
-            cached = json.loads((self.root / _FIRST_CANDLES).read_text(encoding="utf-8"))
-            return {str(name): int(first) for name, first in cached.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
-            return {}  # only a cache: the times can be requested again
+    def _write_marker(self, venue: str) -> None:
+        marker: dict[str, object] = {"origin": venue, "layout": LAYOUT}
+        if self._state.marker() != marker:
+            self._state.write_marker(marker)
+
+    def _folder(self, series: Series) -> SpanFolder:
+        return SpanFolder(self.folder(series), series, self._state)
+
+    def _venue_of_files(self) -> str | None:
+        with self._reading():
+            return next((venue for series in self.series() if (venue := self._folder(series).venue())), None)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -286,68 +370,14 @@ class Lake:
             yield
         except (OSError, pl.exceptions.PolarsError) as error:
             raise LakeError(f"the lake {self.root} cannot be written: {error}") from error
+        except LaterLayout as error:
+            raise LakeError(str(error)) from None
 
     @contextmanager
-    def _replacing(self, target: Path) -> Iterator[Path]:
-        """Yield a path to write to; replace ``target`` with it once the content is on the disk."""
-        incoming = self._incoming()
+    def _reading(self) -> Iterator[None]:
         try:
-            yield incoming
-            with incoming.open("rb") as file:
-                os.fsync(file.fileno())
-            incoming.replace(target)
-        finally:
-            with suppress(OSError):
-                incoming.unlink()
-
-    def _incoming(self) -> Path:
-        return self.root / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
-
-    def _remove_stale_files(self) -> None:
-        """Remove temporary files of processes that died, and those that are older than a day."""
-        for path in (self.root / _INCOMING).iterdir():
-            match = _INCOMING_NAME.fullmatch(path.name)
-            if match is None:
-                continue
-            is_orphan = match["host"] == socket.gethostname() and not is_alive(int(match["pid"]))
-            with suppress(FileNotFoundError):  # its writer has just finished
-                if is_orphan or time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
-
-
-def _metadata(series: Series, result: PartitionResult) -> dict[str, str]:
-    """Return the metadata of a partition's file; its keys and the form of its values are public."""
-    provenance = result.provenance
-    opens = result.candles["open_time"].to_physical()
-    return {
-        "series": str(series),
-        "source": provenance.source,
-        "verdict": result.verdict,
-        "missing": json.dumps([[to_iso(start), to_iso(end)] for start, end in result.missing]),
-        "note": result.reason or "",
-        "archive_file": provenance.file or "",
-        "archive_sha256": provenance.sha256 or "",
-        "archive_modified": to_iso(provenance.modified) if provenance.modified is not None else "",
-        "derived_from": provenance.base_series or "",
-        "accepted_by": result.accepted_by or "",
-        "accepted_because": result.accepted_because or "",
-        "rows": str(result.candles.height),
-        "first_open_time": str(opens[0] if len(opens) else ""),
-        "last_open_time": str(opens[-1] if len(opens) else ""),
-        "version": __version__,
-    }
-
-
-def _stored(path: Path, metadata: dict[str, str]) -> StoredPartition:
-    first, last = metadata["first_open_time"], metadata["last_open_time"]
-    return StoredPartition(
-        path=path,
-        size=path.stat().st_size,
-        rows=int(metadata["rows"]),
-        verdict=cast("Verdict", metadata["verdict"]),  # Lake.stored refuses a verdict that this version does not know
-        source=metadata["source"],
-        missing=json.loads(metadata["missing"]),
-        first=int(first) if first else None,
-        last=int(last) if last else None,
-        **{name: metadata.get(name) or None for name in _TEXTS},
-    )
+            yield
+        except OSError as error:
+            raise LakeError(f"the lake {self.root} cannot be read: {error}") from error
+        except LaterLayout as error:
+            raise LakeError(str(error)) from None

@@ -1,0 +1,369 @@
+"""What a file of the lake says about each of its partitions, in its own Parquet key-value metadata.
+
+The format is public. Layout 2 has these keys:
+
+- ``layout``: ``2``.
+- ``series``: the name of the series, such as ``spot/BTCUSDT/1m``.
+- ``version``: the version of the program that last wrote the file.
+- ``venue``: ``binance`` or ``sandbox``; an empty string if it is not known.
+- ``partitions``: JSON, an object with ``keys`` and ``fields``.
+
+``keys`` lists the partitions as ranges of consecutive keys, ``[["2024-01-01", "2024-01-31"]]``, both ends included.
+``fields`` has an object for each field that is set. ``{"default": "complete", "except": {"2024-01-05": "outage"}}``
+gives the value of most partitions and those that differ; ``{"each": [...]}`` gives one value per partition, in the
+order of the keys. A field that is absent is null for all partitions. These are the fields:
+
+- ``verdict``, ``source``, ``note``, ``archive_sha256``, ``derived_from``, ``accepted_by``, ``accepted_because``: as in
+  :class:`StoredPartition`.
+- ``rows``: the number of candles.
+- ``first_open``, ``last_open``: open time of the first and the last candle, ms after the start of the partition.
+- ``missing``: spans without candles, each a pair of ISO times in UTC, half-open.
+- ``archive_file``: the name of the archive file, in which ``{partition}`` stands for the partition's key and
+  ``{month}`` for its first seven characters.
+- ``archive_modified``: when the archive last changed that file, ms UTC.
+- ``version``: the version of the program that wrote the partition.
+
+A program keeps the fields that it does not know. Layout 1 had one partition per file, with the fields as keys.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Final, cast
+
+from binance_assets import __version__
+from binance_assets.model.intervals import Interval
+from binance_assets.model.partitions import (
+    Partition,
+    merge_ranges,
+    next_partition_first_day,
+    partition_for_key,
+    partitions_between,
+)
+from binance_assets.model.results import ACCEPTED, PartitionResult, Verdict
+from binance_assets.model.series import Series
+from binance_assets.model.timestamps import DAY, from_iso, to_date, to_iso
+from binance_assets.storage.spans import KEY, span_name
+
+LAYOUT: Final = 2
+"""The layout that this version writes; it reads layout 1 too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionEntry:
+    """What the metadata of a file says about one of its partitions.
+
+    Attributes:
+        rows: Number of candles.
+        verdict: The verdict with which the partition was accepted.
+        source: Source of the candles, such as ``rest``, ``archive``, or ``rest+archive``; ``derived`` for a derived
+            series.
+        missing: Spans without candles, each a pair of ISO times in UTC, half-open.
+        first: Open time of the first candle, ms UTC; None if the partition has no candles.
+        last: Open time of the last candle, ms UTC; None if the partition has no candles.
+        note: A remark in one line, such as the name of an outage or why another source had to help; None if there is
+            nothing to remark.
+        archive_file: Name of the archive's file that the candles come from; None for candles from REST or from a base
+            series.
+        archive_sha256: SHA-256 of that file, in hex; None without a file.
+        archive_modified: When the archive last changed that file, as an ISO time in UTC; None without a file, or if the
+            archive does not say.
+        derived_from: Name of the base series; None for a fetched series.
+        accepted_by: The person who accepted the partition although it was refused; None if nobody did.
+        accepted_because: The reason that this person gave; None if nobody did.
+        version: The version of the program that wrote the partition.
+        unknown: Fields of a later version, by name; a rewrite of the file keeps them.
+    """
+
+    rows: int
+    verdict: Verdict
+    source: str
+    missing: list[list[str]]
+    first: int | None
+    last: int | None
+    note: str | None = None
+    archive_file: str | None = None
+    archive_sha256: str | None = None
+    archive_modified: str | None = None
+    derived_from: str | None = None
+    accepted_by: str | None = None
+    accepted_because: str | None = None
+    version: str | None = None
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the partition counts as stored: by a verdict that this version knows, or by a person."""
+        return self.verdict in ACCEPTED or self.accepted_by is not None
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The optional attributes that are set, by name, in a fixed order."""
+        return {name: text for name in _TEXTS if (text := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPartition(PartitionEntry):
+    """A partition in the lake: its entry, and where it is.
+
+    Attributes:
+        path: The file that holds it, and the other partitions of its span.
+        size: Its share of the size of that file in bytes, by number of candles; the shares of a file add up to its
+            size.
+    """
+
+    path: Path
+    size: int
+
+
+_TEXTS: Final = (
+    "note",
+    "archive_file",
+    "archive_sha256",
+    "archive_modified",
+    "derived_from",
+    "accepted_by",
+    "accepted_because",
+)
+
+Entries = dict[Partition, PartitionEntry]
+"""The entries of a file by partition, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileMetadata:
+    """The metadata of a file.
+
+    Attributes:
+        series: Name of the series.
+        layout: The layout that the file was written in.
+        venue: The venue of the candles; None if the file does not say.
+        entries: The entries of its partitions, ascending.
+    """
+
+    series: str
+    layout: int
+    venue: str | None
+    entries: Entries
+
+
+class LaterLayout(Exception):
+    """A later version of the program wrote the file in a layout that this version cannot read."""
+
+
+def entry_of(result: PartitionResult) -> PartitionEntry:
+    """Return the entry of a result that is about to be written."""
+    provenance = result.provenance
+    opens = result.candles["open_time"].to_physical()
+    return PartitionEntry(
+        rows=len(opens),
+        verdict=result.verdict,
+        source=provenance.source,
+        missing=[[to_iso(start), to_iso(end)] for start, end in result.missing],
+        first=opens[0] if len(opens) else None,
+        last=opens[-1] if len(opens) else None,
+        note=result.reason or None,
+        archive_file=provenance.file,
+        archive_sha256=provenance.sha256,
+        archive_modified=to_iso(provenance.modified) if provenance.modified is not None else None,
+        derived_from=provenance.base_series,
+        accepted_by=result.accepted_by or None,
+        accepted_because=result.accepted_because or None,
+        version=__version__,
+    )
+
+
+def locate(path: Path, size: int, entries: Entries) -> dict[Partition, StoredPartition]:
+    """Return the stored partitions of the file ``path`` of ``size`` bytes."""
+    weights = [entry.rows for entry in entries.values()]
+    if not any(weights):
+        weights = [1] * len(weights)
+    ends = [size * weight // sum(weights) for weight in accumulate(weights)]
+    stored = {}
+    for (partition, entry), start, end in zip(entries.items(), [0, *ends], ends, strict=False):
+        values = {attribute.name: getattr(entry, attribute.name) for attribute in fields(PartitionEntry)}
+        stored[partition] = StoredPartition(**values, path=path, size=end - start)
+    return stored
+
+
+def encode(series: Series, venue: str | None, entries: Entries) -> dict[str, str]:
+    """Return the metadata of a file with ``entries``, which are ascending."""
+    partitions = list(entries)
+    values = [_values(partition, entry) for partition, entry in entries.items()]
+    names = dict.fromkeys(name for value in values for name in value)
+    document = {
+        "keys": [
+            [to_date(start).isoformat(), _last_key(end, series.interval)] for start, end in merge_ranges(partitions)
+        ],
+        "fields": {name: _column(partitions, [value.get(name) for value in values]) for name in names},
+    }
+    return {
+        "layout": str(LAYOUT),
+        "series": str(series),
+        "version": __version__,
+        "venue": venue or "",
+        "partitions": json.dumps(document, ensure_ascii=False, separators=(",", ":")),
+    }
+
+
+def decode(metadata: Mapping[str, str], name: str, interval: Interval) -> FileMetadata:
+    """Return what the metadata of a file says.
+
+    Args:
+        metadata: The key-value metadata.
+        name: Name of the file without its ending: that of a span, or the key of a partition in layout 1.
+        interval: The interval of the series in whose folder the file is.
+
+    Raises:
+        LaterLayout: The file was written by a later version.
+        ValueError: It is not the metadata of a file of the lake.
+    """
+    try:
+        if "layout" not in metadata:
+            return _decode_layout_1(metadata, name, interval)
+        if (layout := int(metadata["layout"])) > LAYOUT:
+            raise LaterLayout(f"layout {layout}")
+        document = json.loads(metadata["partitions"])
+        partitions = [
+            partition for first, last in document["keys"] for partition in _range_of_keys(first, last, name, interval)
+        ]
+        columns = {field: _values_of(column, partitions) for field, column in document["fields"].items()}
+        entries = {
+            partition: _entry(partition, {field: values[position] for field, values in columns.items()})
+            for position, partition in enumerate(partitions)
+        }
+        return FileMetadata(metadata["series"], layout, metadata["venue"] or None, entries)
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
+def _last_key(end: int, interval: Interval) -> str:
+    """Return the key of the partition that ends at ``end``, ms UTC."""
+    last_day = to_date(end - DAY)
+    return (last_day.replace(day=1) if interval.is_multi_day else last_day).isoformat()
+
+
+def _range_of_keys(first: str, last: str, name: str, interval: Interval) -> list[Partition]:
+    """Return the partitions from ``first`` to ``last``, both in the span ``name``."""
+    if {span_name(first, interval), span_name(last, interval)} != {name}:
+        raise ValueError(f"the partitions {first} to {last} do not belong to {name}")
+    end = next_partition_first_day(dt.date.fromisoformat(last), interval)
+    return partitions_between(dt.date.fromisoformat(first), end, interval)
+
+
+def _column(partitions: Sequence[Partition], values: Sequence[Any]) -> dict[str, Any]:
+    """Return the shortest form of a field: a default with exceptions, or each value."""
+    texts = [json.dumps(value, ensure_ascii=False) for value in values]
+    common = Counter(texts).most_common(1)[0][0]
+    exceptions = {
+        partition.key: value for partition, value, text in zip(partitions, values, texts, strict=True) if text != common
+    }
+    # An exception repeats the key, so from half of the partitions on the list is shorter.
+    if len(exceptions) > len(values) // 2:
+        return {"each": list(values)}
+    return {"default": json.loads(common), **({"except": exceptions} if exceptions else {})}
+
+
+def _values_of(column: Mapping[str, Any], partitions: Sequence[Partition]) -> Sequence[Any]:
+    """Return the values of a field, one for each partition."""
+    if "each" in column:
+        if len(column["each"]) != len(partitions):
+            raise ValueError(f"{len(column['each'])} values for {len(partitions)} partitions")
+        return list(column["each"])
+    exceptions = column.get("except", {})
+    return [exceptions.get(partition.key, column["default"]) for partition in partitions]
+
+
+def _values(partition: Partition, entry: PartitionEntry) -> dict[str, Any]:
+    """Return the fields of an entry that are set, as the file spells them."""
+    values = {
+        "verdict": entry.verdict,
+        "source": entry.source,
+        "rows": entry.rows,
+        "first_open": None if entry.first is None else entry.first - partition.start,
+        "last_open": None if entry.last is None else entry.last - partition.start,
+        "missing": entry.missing or None,
+        "note": entry.note,
+        "archive_file": None if entry.archive_file is None else _template(partition, entry.archive_file),
+        "archive_sha256": entry.archive_sha256,
+        "archive_modified": None if entry.archive_modified is None else from_iso(entry.archive_modified),
+        "derived_from": entry.derived_from,
+        "accepted_by": entry.accepted_by,
+        "accepted_because": entry.accepted_because,
+        "version": entry.version,
+        **entry.unknown,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _template(partition: Partition, file: str) -> str:
+    return file.replace(partition.key, "{partition}").replace(partition.key[:7], "{month}")
+
+
+def _entry(partition: Partition, values: Mapping[str, Any]) -> PartitionEntry:
+    """Return the entry with the fields ``values``.
+
+    Raises:
+        ValueError, TypeError: A field has a value that it cannot have.
+    """
+    rest = dict(values)
+    take = rest.pop
+    first, last, file = take("first_open", None), take("last_open", None), take("archive_file", None)
+    modified = take("archive_modified", None)
+    return PartitionEntry(
+        rows=int(take("rows", 0)),
+        verdict=cast("Verdict", _text(take("verdict"))),  # the caller refuses a verdict that this version does not know
+        source=_text(take("source")),
+        missing=[[_text(start), _text(end)] for start, end in take("missing", None) or []],
+        first=None if first is None else partition.start + int(first),
+        last=None if last is None else partition.start + int(last),
+        archive_file=None
+        if file is None
+        else _text(file).replace("{partition}", partition.key).replace("{month}", partition.key[:7]),
+        archive_modified=None if modified is None else to_iso(int(modified)),
+        **{name: _optional_text(take(name, None)) for name in _PLAIN_TEXTS},
+        unknown={name: value for name, value in rest.items() if value is not None},
+    )
+
+
+_PLAIN_TEXTS: Final = ("note", "archive_sha256", "derived_from", "accepted_by", "accepted_because", "version")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None else _text(value)
+
+
+def _decode_layout_1(metadata: Mapping[str, str], key: str, interval: Interval) -> FileMetadata:
+    """Return what the metadata of a file of layout 1 says: one partition, and an empty string for None."""
+    if not KEY.fullmatch(key):
+        raise ValueError(f"{key} is not the key of a partition")
+    entry = PartitionEntry(
+        rows=int(metadata["rows"]),
+        verdict=cast("Verdict", metadata["verdict"]),
+        source=metadata["source"],
+        missing=[[_text(start), _text(end)] for start, end in json.loads(metadata["missing"])],
+        first=_optional_number(metadata["first_open_time"]),
+        last=_optional_number(metadata["last_open_time"]),
+        **_optional_texts(metadata),
+    )
+    return FileMetadata(metadata["series"], 1, None, {partition_for_key(key, interval): entry})
+
+
+def _optional_texts(metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {name: metadata.get(name) or None for name in (*_TEXTS, "version")}
+
+
+def _optional_number(text: str) -> int | None:
+    return int(text) if text else None

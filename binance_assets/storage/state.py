@@ -1,0 +1,228 @@
+"""The files that belong to a lake but hold no candles: marker, cached first candles, coverage, temporary files.
+
+They lie in ``<lake>.state``, beside the lake. Polars reads every file below a folder that it scans, and DuckDB reads
+every ``**/*.parquet``, hidden folders included. So nothing but candles may lie in the lake.
+
+Where the lake is a mount point or its parent folder cannot be written, they lie in ``<lake>/.state`` instead: a file
+can only be replaced atomically within one file system. The globs of the README then need ``market=*`` in front.
+
+Layout 1 had these files in the lake. They are read there until the first write moves them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from binance_assets.model.markets import Market
+from binance_assets.processes import is_alive
+from binance_assets.storage.locks import file_lock
+
+_INCOMING_NAME: Final = re.compile(r"(?P<pid>\d+)-[0-9a-f]+-(?P<host>.+)")
+_STALE_SECONDS: Final = 24 * 3600
+
+_MARKER: Final = "lake.json"
+_FIRST_CANDLES: Final = "first_candles.json"
+_COVERAGE: Final = "coverage"
+_INCOMING: Final = "incoming"
+_DAMAGED: Final = "damaged"
+
+# Where layout 1 had them, below the lake.
+_LAYOUT_1: Final = {_MARKER: "_lake.json", _FIRST_CANDLES: "_first_candles.json", _COVERAGE: "_coverage"}
+_LAYOUT_1_INCOMING: Final = ".incoming"
+
+
+class LakeState:
+    """The files beside a lake. Nothing is created before the first write.
+
+    Args:
+        root: The folder of the lake.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    @property
+    def folder(self) -> Path:
+        """The folder of these files, whether it exists or not."""
+        inside = self._root / ".state"
+        if os.path.ismount(self._root) or inside.is_dir():
+            return inside
+        real = self._root.resolve()  # the lake may be a symbolic link into another file system
+        return real.with_name(f"{real.name}.state")
+
+    def create(self) -> None:
+        """Create the folder, move the files of layout 1 into it, and remove stale temporary files.
+
+        Raises:
+            OSError: The lake cannot be written.
+        """
+        try:
+            (self.folder / _INCOMING).mkdir(parents=True, exist_ok=True)
+        except PermissionError:
+            (self._root / ".state" / _INCOMING).mkdir(parents=True, exist_ok=True)
+        for name, name_1 in _LAYOUT_1.items():
+            self._move(self._root / name_1, self.folder / name)
+        self._remove_stale_files()
+
+    def marker(self) -> dict[str, object] | None:
+        """Return the content of the marker; None if there is none.
+
+        Raises:
+            OSError, ValueError: It cannot be read, or is not an object.
+        """
+        text = self._read(_MARKER)
+        if text is None:
+            return None
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("it is not an object")
+        return content
+
+    @property
+    def marker_path(self) -> Path:
+        """The path of the marker, whether it exists or not."""
+        new, old = self.folder / _MARKER, self._root / _LAYOUT_1[_MARKER]
+        return old if old.exists() and not new.exists() else new
+
+    def write_marker(self, content: dict[str, object]) -> None:
+        """Write the marker.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self.replace(self.folder / _MARKER, (json.dumps(content) + "\n").encode())
+
+    def first_opens(self) -> dict[str, int]:
+        """Return the cached open times of the first candles, ms UTC, by name of the series."""
+        try:
+            cached = json.loads(self._read(_FIRST_CANDLES) or "{}")
+            return {str(name): int(first) for name, first in cached.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}  # only a cache: the times can be requested again
+
+    def remember_first_open(self, name: str, first: int) -> None:
+        """Cache the open time of the first candle of the series ``name``, ms UTC.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with file_lock(self.folder / _INCOMING / ".lock"):
+            text = json.dumps(self.first_opens() | {name: first}, indent=1, ensure_ascii=False) + "\n"
+            self.replace(self.folder / _FIRST_CANDLES, text.encode())
+
+    def coverage_path(self, market: Market) -> Path:
+        """Return the path of a market's coverage, whether it exists or not."""
+        return self.folder / _COVERAGE / f"{market.name}.parquet"
+
+    def replace(self, target: Path, content: bytes) -> None:
+        """Replace ``target`` with ``content`` atomically; return once both the file and its name are on the disk.
+
+        Raises:
+            OSError: It cannot be written; ``target`` is unchanged.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        incoming = self._incoming()
+        incoming.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with incoming.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            incoming.replace(target)
+        finally:
+            with suppress(OSError):
+                incoming.unlink()
+        sync_folder(target.parent)
+
+    def keep_damaged(self, path: Path) -> Path:
+        """Copy a damaged file of the lake, so that replacing it destroys nothing; return the path of the copy.
+
+        Raises:
+            OSError: It cannot be copied.
+        """
+        copy = self.folder / _DAMAGED / path.relative_to(self._root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, copy)
+        return copy
+
+    def check_writable(self) -> None:
+        """Fail, before anything is fetched, if no file can be written.
+
+        Raises:
+            OSError: A temporary file cannot be written.
+        """
+        probe = self._incoming()
+        probe.touch()
+        probe.unlink()
+
+    def _read(self, name: str) -> str | None:
+        """Return the text of a file, which may still lie where layout 1 had it; None if it does not exist."""
+        for path in (self.folder / name, self._root / _LAYOUT_1[name]):
+            with suppress(FileNotFoundError):
+                return path.read_text(encoding="utf-8")
+        return None
+
+    def _move(self, source: Path, target: Path) -> None:
+        """Move a file or folder of layout 1; where the target exists, it is newer, so only remove the source."""
+        if not source.exists():
+            return
+        if source.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+            for path in source.iterdir():
+                self._move(path, target / path.name)
+            with suppress(OSError):  # another process moves the same files
+                source.rmdir()
+        elif target.exists():
+            source.unlink(missing_ok=True)
+        else:
+            with suppress(FileNotFoundError):
+                os.replace(source, target)
+
+    def _incoming(self) -> Path:
+        return self.folder / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
+
+    def _remove_stale_files(self) -> None:
+        """Remove temporary files of processes that died, and those that are older than a day."""
+        for folder in (self.folder / _INCOMING, self._root / _LAYOUT_1_INCOMING):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if _is_stale(path):
+                    path.unlink(missing_ok=True)
+        with suppress(OSError):  # absent, or a process of an earlier version is writing
+            (self._root / _LAYOUT_1_INCOMING / ".lock").unlink(missing_ok=True)
+            (self._root / _LAYOUT_1_INCOMING).rmdir()
+
+
+def sync_folder(folder: Path) -> None:
+    """Return once the names of the files in ``folder`` are on the disk; Windows does so by itself.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_stale(path: Path) -> bool:
+    match = _INCOMING_NAME.fullmatch(path.name)
+    if match is None:
+        return False
+    if match["host"] == socket.gethostname() and not is_alive(int(match["pid"])):
+        return True
+    try:
+        return time.time() - path.stat().st_mtime > _STALE_SECONDS
+    except FileNotFoundError:  # its writer has just finished
+        return False
