@@ -1,0 +1,26 @@
+"""Questions that tests ask a lake."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from binance_assets.model.partitions import partition_for_key
+from binance_assets.model.series import Series
+from binance_assets.storage.lake import Lake, StoredPartition
+
+
+def keys(lake: Lake, series: Series) -> list[str]:
+    """Return the keys of the partitions of a series that the lake holds, ascending."""
+    return [partition.key for partition in lake.stored_partitions(series)]
+
+
+def stored(lake: Lake, series: Series, key: str) -> StoredPartition:
+    """Return what the lake says of a partition that it holds."""
+    found = lake.stored(series, partition_for_key(key, series.interval))
+    assert found is not None
+    return found
+
+
+def read(lake: Lake, series: Series, key: str) -> pl.DataFrame:
+    """Return the candles of a partition that the lake holds."""
+    return lake.read(series, [partition_for_key(key, series.interval)])
