@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -70,6 +70,9 @@ class BackgroundIterator(Generic[T]):
             self._put(_End())
         except BaseException as error:  # raised again in the thread of the step
             self._put(error)
+        finally:
+            if isinstance(self._items, Generator):
+                self._items.close()
 
     def _put(self, item: T | _End | BaseException) -> bool:
         """Hand over an item; return whether anybody still waits for it."""

@@ -208,7 +208,7 @@ def encode(series: Series, venue: str | None, entries: Entries) -> dict[str, str
         "series": str(series),
         "version": __version__,
         "venue": venue or "",
-        "partitions": json.dumps(document, ensure_ascii=False, separators=(",", ":")),
+        "partitions": _to_json(document),
     }
 
 
@@ -258,16 +258,19 @@ def _range_of_keys(first: str, last: str, name: str, interval: Interval) -> list
 
 
 def _column(partitions: Sequence[Partition], values: Sequence[Any]) -> dict[str, Any]:
-    """Return the shortest form of a field: a default with exceptions, or each value."""
-    texts = [json.dumps(value, ensure_ascii=False) for value in values]
+    """Return the shorter form of a field: a default with exceptions, or each value."""
+    texts = [_to_json(value) for value in values]
     common = Counter(texts).most_common(1)[0][0]
     exceptions = {
         partition.key: value for partition, value, text in zip(partitions, values, texts, strict=True) if text != common
     }
-    # An exception repeats the key, so from half of the partitions on the list is shorter.
-    if len(exceptions) > len(values) // 2:
-        return {"each": list(values)}
-    return {"default": json.loads(common), **({"except": exceptions} if exceptions else {})}
+    each = {"each": list(values)}
+    default = {"default": json.loads(common), **({"except": exceptions} if exceptions else {})}
+    return default if len(_to_json(default)) <= len(_to_json(each)) else each
+
+
+def _to_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _values_of(column: Mapping[str, Any], partitions: Sequence[Partition]) -> Sequence[Any]:
