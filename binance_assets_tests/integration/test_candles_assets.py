@@ -23,6 +23,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Tracked, Universe
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
+from binance_assets_tests.support.instances import with_quick_retries
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
@@ -234,8 +235,9 @@ def test_a_lake_of_real_candles_refuses_the_sandbox_in_one_line(
 
 
 def test_without_a_known_venue_nothing_is_written(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
+    definitions = with_quick_retries(build_defs(settings, UNIVERSE), settings)
     lake.prepare("binance")
     sandbox.faults.add(Fault("status", value=500, path="time", times=6))  # for every retry
     result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-02")
