@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from binance_assets_tests.support.environment import Fetch, Open, Run, cli_envir
 from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import new_instance
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
+from binance_assets_tests.support.warm_python import WarmPython, warm_python_server
 
 # The order in which the tiers run, and the e2e files that take longest. The slowest files come first, so that at the
 # end no worker is still busy with a long file while the others are idle.
@@ -142,18 +142,22 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Starts Python processes that have already imported Dagster."""
+    with warm_python_server() as warm:
+        yield warm
+
+
 @pytest.fixture
-def run_cli(sandbox: Sandbox, tmp_path: Path) -> Run:
+def run_cli(sandbox: Sandbox, tmp_path: Path, warm_python: WarmPython) -> Run:
     """A function that runs ``binance-assets`` against the sandbox, as a process in the test's temporary folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "binance_assets", *arguments],
+        return warm_python.run(
+            ["-m", "binance_assets", *arguments],
             cwd=tmp_path,
             env=cli_environment(sandbox, tmp_path) | environment,
-            capture_output=True,
-            text=True,
-            check=False,
             timeout=120,
         )
 

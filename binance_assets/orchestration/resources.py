@@ -15,6 +15,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.markets import Market
 from binance_assets.orchestration.prefetch import Prefetcher
@@ -71,8 +72,16 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         if market.name not in self._exchanges:
             settings = make_settings({name: getattr(self, name) for name in type(self).model_fields})
-            self._exchanges[market.name] = Exchange(market, settings, series_in_run)
+            self._exchanges[market.name] = Exchange(market, settings, series_in_run, self._retrier())
         return self._exchanges[market.name]
+
+    def _retrier(self) -> Retrier:
+        """Return how to retry failed requests.
+
+        A method and not a field, because Dagster makes the resource of a run anew from the fields, which are its
+        configuration. Tests override it with one that waits less.
+        """
+        return Retrier()
 
     def prefetcher(self, market: Market, create: Callable[[], Prefetcher]) -> Prefetcher:
         """Return the run's prefetcher of ``market``; the first step of the market calls ``create``."""

@@ -10,13 +10,14 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from binance_assets.model.partitions import partition_for_key
@@ -29,11 +30,12 @@ from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets_tests.support.environment import Fetch, Run, cli_environment
 from binance_assets_tests.support.exchange import expected_candles
+from binance_assets_tests.support.warm_python import WarmProcess, WarmPython
 
 NAME = "spot/BTCUSDT/1m"
 SERIES = parse_series(NAME)
 FOLDER = "market=spot/symbol=BTCUSDT/interval=1m"
-START, END = dt.date(2024, 1, 1), dt.date(2024, 5, 1)
+START, END = dt.date(2024, 1, 1), dt.date(2024, 3, 11)
 DAYS = (END - START).days
 
 
@@ -44,14 +46,28 @@ def slow() -> Iterator[Sandbox]:
         yield running
 
 
-def start_download(
-    sandbox: Sandbox, folder: Path, start: dt.date = START, end: dt.date = END, *more: str
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "binance_assets", "download", SERIES.symbol, "--market", "spot", "--interval", "1m",
-         "--start", str(start), "--end", str(end), "--source", "rest", "--json", *more],
-        cwd=folder, env=cli_environment(sandbox, folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+Start = Callable[..., WarmProcess]
+
+
+@pytest.fixture
+def start_download(warm_python: WarmPython) -> Start:
+    """Starts a download from a sandbox into a folder, as a process."""
+
+    def start_process(
+        sandbox: Sandbox,
+        folder: Path,
+        start: dt.date = START,
+        end: dt.date = END,
+        *more: str,
+        **environment: str,
+    ) -> WarmProcess:
+        return warm_python.start(
+            ["-m", "binance_assets", "download", SERIES.symbol, "--market", "spot", "--interval", "1m",
+             "--start", str(start), "--end", str(end), "--source", "rest", "--json", *more],
+            cwd=folder, env=cli_environment(sandbox, folder) | environment,
+        )  # fmt: skip
+
+    return start_process
 
 
 def assert_files_are_exact(sandbox: Sandbox, lake: Lake) -> list[str]:
@@ -59,8 +75,14 @@ def assert_files_are_exact(sandbox: Sandbox, lake: Lake) -> list[str]:
     keys = lake.keys(SERIES)
     for key in keys:
         partition = partition_for_key(key, SERIES.interval)
-        assert lake.read(SERIES, partition).equals(expected_candles(sandbox, NAME, partition.start, partition.end)), key
+        assert lake.read(SERIES, partition).equals(expected_day(sandbox, partition.start, partition.end)), key
     return keys
+
+
+@cache
+def expected_day(sandbox: Sandbox, start: int, end: int) -> pl.DataFrame:
+    """Return the exchange's own candles of a day; the test compares them again after each kill."""
+    return expected_candles(sandbox, NAME, start, end)
 
 
 def wait_until(seconds: float, condition: Callable[[], bool]) -> bool:
@@ -76,7 +98,7 @@ def temporary_files(lake: Lake) -> list[Path]:
 
 
 def test_a_download_that_is_killed_repeatedly_leaves_only_whole_files_and_loses_none(
-    slow: Sandbox, tmp_path: Path
+    start_download: Start, slow: Sandbox, tmp_path: Path
 ) -> None:
     lake, rng, kills = Lake(tmp_path / "lake"), random.Random(), 0
     stored: list[str] = []
@@ -84,8 +106,8 @@ def test_a_download_that_is_killed_repeatedly_leaves_only_whole_files_and_loses_
         slow.requests.clear()
         process = start_download(slow, tmp_path)
         wait_until(60, lambda process=process: process.poll() is not None or bool(slow.requests))  # type: ignore[misc]
-        # Counted from its first request; the whole download takes about two seconds from there.
-        pause = rng.uniform(0, 2.5) if kills else rng.uniform(0, 0.5)
+        # Counted from its first request; the whole download takes more than a second from there.
+        pause = rng.uniform(0, 1.5) if kills else rng.uniform(0, 0.3)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(pause)
         if process.poll() is None:
@@ -108,7 +130,9 @@ def test_a_download_that_is_killed_repeatedly_leaves_only_whole_files_and_loses_
     assert set(statuses) <= {"SUCCESS", "FAILURE"}, statuses
 
 
-def test_the_next_command_fails_a_killed_run_and_names_its_process(slow: Sandbox, tmp_path: Path) -> None:
+def test_the_next_command_fails_a_killed_run_and_names_its_process(
+    start_download: Start, slow: Sandbox, tmp_path: Path
+) -> None:
     process = start_download(slow, tmp_path)
     folder = tmp_path / "lake" / FOLDER
     assert wait_until(60, lambda: any(folder.glob("*.parquet")))
@@ -156,7 +180,9 @@ def candle_job() -> dg.JobDefinition:
     return spot_daily
 
 
-def test_two_writers_of_the_same_partitions_leave_whole_files(slow: Sandbox, tmp_path: Path) -> None:
+def test_two_writers_of_the_same_partitions_leave_whole_files(
+    start_download: Start, slow: Sandbox, tmp_path: Path
+) -> None:
     week = (START, START + dt.timedelta(7), "--refresh")
     processes = [start_download(slow, tmp_path, *week) for _ in range(2)]
     for process in processes:
@@ -214,7 +240,9 @@ def test_a_lake_that_becomes_read_only_is_an_error_in_one_line_and_keeps_its_fil
     assert sorted(path.stem for path in lake.root.rglob("*.parquet")) == ["2024-01-01", "2024-01-02"]
 
 
-def test_three_processes_on_one_small_budget_get_no_429_and_waste_no_weight(tmp_path: Path) -> None:
+def test_three_processes_on_one_small_budget_get_no_429_and_waste_no_weight(
+    start_download: Start, tmp_path: Path
+) -> None:
     offset = 45_000 - int(time.time() * 1_000) % MINUTE
     with running_sandbox(
         SandboxOptions(rtt_ms=20, limits={"spot": 120, "futures": 60}, clock_offset_ms=offset)
@@ -224,16 +252,10 @@ def test_three_processes_on_one_small_budget_get_no_429_and_waste_no_weight(tmp_
         for folder in folders:
             folder.mkdir()
         shared = {"BINANCE_ASSETS_LEDGER": str(tmp_path / "ledger.sqlite")}
-        environments = [cli_environment(limited, folder) | shared for folder in folders]
         running = [
-            subprocess.Popen(
-                [sys.executable, "-m", "binance_assets", "download", "BTCUSDT", "--market", "spot",
-                 "--interval", "1m", "--start", str(start), "--end", str(start + dt.timedelta(18)), "--source", "rest",
-                 "--json"],
-                cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )
-            for folder, environment, start in zip(folders, environments, starts, strict=True)
-        ]  # fmt: skip
+            start_download(limited, folder, start, start + dt.timedelta(18), **shared)
+            for folder, start in zip(folders, starts, strict=True)
+        ]
         for process in running:
             _, errors = process.communicate(timeout=100)
             assert process.returncode == 0, errors

@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +18,7 @@ from binance_assets.sandbox import Sandbox
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe_editor import track
 from binance_assets_tests.support.environment import CHECKOUT, Run, cli_environment, environment_of
+from binance_assets_tests.support.warm_python import WarmPython
 
 EXAMPLES = CHECKOUT / "examples"
 DOWNSTREAM = EXAMPLES / "downstream.py"
@@ -36,9 +37,17 @@ def run_python(sandbox: Sandbox, folder: Path, *arguments: str) -> str:
     return result.stdout
 
 
-def list_assets(sandbox: Sandbox, folder: Path, *target: str) -> list[str]:
-    """Return the asset keys that Dagster's command line lists for a target, such as ``-m module``."""
-    return run_python(sandbox, folder, "-m", "dagster", "asset", "list", *target).split()
+@pytest.fixture
+def list_assets(sandbox: Sandbox, tmp_path: Path, warm_python: WarmPython) -> Callable[..., list[str]]:
+    """Returns the asset keys that Dagster's command line lists for a target, such as ``-m module``."""
+
+    def run(*target: str) -> list[str]:
+        environment = cli_environment(sandbox, tmp_path) | {"PYTHONPATH": str(CHECKOUT)}
+        result = warm_python.run(["-m", "dagster", "asset", "list", *target], tmp_path, environment, timeout=60)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.split()
+
+    return run
 
 
 def load(path: Path) -> ModuleType:
@@ -69,14 +78,18 @@ def downstream(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("option", ["-f", "-m"])
-def test_dagster_lists_the_users_own_asset_beside_the_candles(option: str, sandbox: Sandbox, tmp_path: Path) -> None:
+def test_dagster_lists_the_users_own_asset_beside_the_candles(
+    option: str, list_assets: Callable[..., list[str]], tmp_path: Path
+) -> None:
     track(tmp_path / "universe.yaml", [parse_series(SERIES)])
     shutil.copy(DOWNSTREAM, tmp_path / "my_assets.py")
     target = str(DOWNSTREAM) if option == "-f" else "my_assets"
-    assert list_assets(sandbox, tmp_path, option, target) == ["daily_range", SERIES, "spot/coverage"]
+    assert list_assets(option, target) == ["daily_range", SERIES, "spot/coverage"]
 
 
-def test_a_module_that_imports_defs_by_name_loses_its_own_assets(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_module_that_imports_defs_by_name_loses_its_own_assets(
+    list_assets: Callable[..., list[str]], tmp_path: Path
+) -> None:
     """The reason for ``candle_definitions``: Dagster 1.13 takes a ``LazyDefinitions`` first, imported or not."""
     track(tmp_path / "universe.yaml", [parse_series(SERIES)])
     code = DOWNSTREAM.read_text()
@@ -84,7 +97,7 @@ def test_a_module_that_imports_defs_by_name_loses_its_own_assets(sandbox: Sandbo
     trap = trap.replace("ba.candle_definitions()", "candles()")
     (tmp_path / "trap.py").write_text(trap)
     assert trap != code
-    assert list_assets(sandbox, tmp_path, "-m", "trap") == [SERIES, "spot/coverage"]
+    assert list_assets("-m", "trap") == [SERIES, "spot/coverage"]
 
 
 @pytest.mark.filterwarnings("ignore:Parameter `backfill_policy`")

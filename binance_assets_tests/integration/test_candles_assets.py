@@ -3,8 +3,6 @@
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import datetime as dt
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Tracked, Universe
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
+from binance_assets_tests.support.instances import with_quick_retries
+from binance_assets_tests.support.warm_python import WarmPython
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
@@ -234,8 +234,9 @@ def test_a_lake_of_real_candles_refuses_the_sandbox_in_one_line(
 
 
 def test_without_a_known_venue_nothing_is_written(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
+    definitions = with_quick_retries(build_defs(settings, UNIVERSE), settings)
     lake.prepare("binance")
     sandbox.faults.add(Fault("status", value=500, path="time", times=6))  # for every retry
     result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-02")
@@ -257,14 +258,15 @@ def test_the_schedules_request_the_partition_that_has_just_ended(definitions: dg
         assert request.partition_key == expected
 
 
-def test_the_dagster_command_line_materializes_a_range(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_the_dagster_command_line_materializes_a_range(
+    sandbox: Sandbox, tmp_path: Path, warm_python: WarmPython
+) -> None:
     (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
     (tmp_path / "home").mkdir()
-    result = subprocess.run(
-        [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "binance_assets.definitions",
+    result = warm_python.run(
+        ["-m", "dagster", "asset", "materialize", "-m", "binance_assets.definitions",
          "--select", "spot/BTCUSDT/1m", "--partition-range", "2024-01-01...2024-01-03"],
-        cwd=tmp_path, env=cli_environment(sandbox, tmp_path) | {"DAGSTER_HOME": str(tmp_path / "home")},
-        capture_output=True, text=True, check=False, timeout=120,
+        cwd=tmp_path, env=cli_environment(sandbox, tmp_path) | {"DAGSTER_HOME": str(tmp_path / "home")}, timeout=120,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2_000:]
     assert "BetaWarning" not in result.stderr

@@ -25,7 +25,7 @@ from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.dagster_internals import ScheduleExecutionData, job_origin
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
-from binance_assets_tests.support.instances import execute, fetch, universe_of
+from binance_assets_tests.support.instances import execute, fetch, universe_of, with_quick_retries
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 FUTURE = parse_series("usdm/BTCUSDT/1h")
@@ -421,7 +421,8 @@ def test_attempts_do_not_count_while_the_exchange_is_unreachable(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     no_server = dict.fromkeys(("spot_url", "archive_url"), "http://127.0.0.1:9")  # retried, so one attempt is enough
-    down = build_defs(Settings.model_validate(settings.model_dump() | no_server), universe_of(BTC))
+    unreachable = Settings.model_validate(settings.model_dump() | no_server)
+    down = with_quick_retries(build_defs(unreachable, universe_of(BTC)), unreachable)
     up = build_defs(settings, universe_of(BTC))
     sandbox.faults.add(Fault("status", value=451, market="spot"))  # refuses this location, without a retry
     sandbox.faults.add(Fault("status", value=451, market="spot", path="archive"))

@@ -26,7 +26,7 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.environment import Fetch, Open
-from binance_assets_tests.support.exchange import ALL_SOURCES, assert_complete_and_exact
+from binance_assets_tests.support.exchange import ALL_SOURCES, assert_complete_and_exact, quick_retrier
 
 FIRST = to_ms(dt.date(2024, 1, 1))
 
@@ -229,7 +229,7 @@ def test_permanent_error_is_requested_once_and_reported_in_one_line(
 def test_absent_exchange_makes_all_days_unreachable(settings: Settings) -> None:
     values = settings.model_dump() | {"spot_url": "http://127.0.0.1:9"}
     series = parse_series("spot/BTCUSDT/1d")
-    exchange = Exchange(series.market, Settings.model_validate(values))
+    exchange = Exchange(series.market, Settings.model_validate(values), retrier=quick_retrier())
     days = list(
         download(exchange, series, partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 1), series.interval))
     )
@@ -319,7 +319,7 @@ def test_failing_exchange_info_does_not_stop_a_download(sandbox: Sandbox, settin
     sandbox.faults.add(Fault(kind, path="exchangeInfo"))
     short_timeouts = Settings.model_validate(settings.model_dump() | {"connect_timeout": 0.5, "read_timeout": 1})
     series = parse_series("spot/BTCUSDT/1m")
-    exchange = Exchange(series.market, short_timeouts)
+    exchange = Exchange(series.market, short_timeouts, retrier=quick_retrier())
     results = list(
         download(exchange, series, partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval))
     )

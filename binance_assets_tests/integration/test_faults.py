@@ -15,7 +15,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
-from binance_assets_tests.support.exchange import expected_candles, with_short_timeouts
+from binance_assets_tests.support.exchange import expected_candles, quick_retrier, with_short_timeouts
 
 ROWS = ("missing_row", "empty", "doubled_row", "unordered", "off_grid", "outside", "bad_prices", "negative_volume")
 BODIES = ("broken_json", "truncated_json", "json_object", "nested", "fields_11", "fields_13", "nan", "empty_strings",
@@ -29,7 +29,7 @@ SLOW_FAULTS = ("hang", 403, 429, 418)
 
 def fetch_week(settings: Settings, name: str) -> list[PartitionResult]:
     series = parse_series(name)
-    exchange = Exchange(series.market, with_short_timeouts(settings, seconds=1))
+    exchange = Exchange(series.market, with_short_timeouts(settings, seconds=1), retrier=quick_retrier())
     try:
         days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 8), series.interval)
         return list(download(exchange, series, days))

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import dagster as dg
 
+from binance_assets.exchange.retry import Retrier
 from binance_assets.model.series import Series
+from binance_assets.orchestration.dagster_internals import NO_COMPUTE_LOGS
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_ranges, range_tags
+from binance_assets.orchestration.resources import BinanceResource
 from binance_assets.sandbox import Sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.universe import Derived, Tracked, Universe
 from binance_assets_tests.support.environment import environment_of
+from binance_assets_tests.support.exchange import quick_retrier
 
 
 @contextmanager
@@ -29,7 +33,7 @@ def new_instance(folder: Path, prepared: Path | None = None) -> Iterator[dg.Dags
         prepared: The folder to copy; None for an empty instance. Creating its databases takes more than a second.
     """
     shutil.copytree(prepared or _empty_instance().name, folder)
-    with dg.DagsterInstance.local_temp(str(folder)) as opened:
+    with dg.DagsterInstance.local_temp(str(folder), {"compute_logs": NO_COMPUTE_LOGS}) as opened:
         yield opened
 
 
@@ -64,6 +68,25 @@ def copy_of(prepared: Path, folder: Path) -> Iterator[dg.DagsterInstance]:
 def universe_of(*series: Series, derived: Sequence[Derived] = ()) -> Universe:
     """Return a universe of fetched and derived series."""
     return Universe(tuple(Tracked(member) for member in series), tuple(derived))
+
+
+class _QuickBinanceResource(BinanceResource):
+    """The resource with the same attempts and shorter delays."""
+
+    def _retrier(self) -> Retrier:
+        return quick_retrier()
+
+
+def with_quick_retries(definitions: dg.Definitions, settings: Settings) -> dg.Definitions:
+    """Return the definitions of ``build_defs(settings, …)`` with shorter delays before the retries of runs."""
+    return dg.Definitions(
+        assets=definitions.assets,
+        jobs=definitions.jobs,
+        schedules=definitions.schedules,
+        sensors=definitions.sensors,
+        resources={**(definitions.resources or {}), "binance": _QuickBinanceResource.from_settings(settings)},
+        executor=definitions.executor,
+    )
 
 
 def execute(
