@@ -11,7 +11,7 @@ from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.storage.lake import Lake, StoredPartition
 
-FLUSH_SECONDS: Final = 2.0
+FLUSH_SECONDS: Final = 1.0
 """How long a partition may wait to be written: what a killed process loses."""
 
 # About three months of 1m: a bound for memory, and large enough that most files are written once.

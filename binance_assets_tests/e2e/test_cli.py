@@ -25,11 +25,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from binance_assets.cli.main import cli
+from binance_assets.model.partitions import partition_for_key
+from binance_assets.model.results import PartitionResult
+from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.partitions import DAILY
 from binance_assets.sandbox import Fault, Sandbox
+from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import Run, cli_environment
+from binance_assets_tests.support.lakes import change, keys, read, remove, stored, temporary_files
 from binance_assets_tests.support.warm_python import WarmProcess, WarmPython
 
 Invoke = Callable[..., Result]
@@ -39,7 +44,7 @@ JANUARY = ("--start", "2024-01-01", "--end", "2024-02-01")
 THE_3RD = to_ms(dt.date(2024, 1, 3))
 TODAY = dt.datetime.now(dt.UTC).date()
 BTC = dg.AssetKey(["spot", "BTCUSDT", "1m"])
-FOLDER_OF_BTC = "lake/market=spot/symbol=BTCUSDT/interval=1m"
+SERIES = parse_series("spot/BTCUSDT/1m")
 
 
 @pytest.fixture
@@ -117,19 +122,19 @@ def materialized_in(folder: Path, key: dg.AssetKey = BTC) -> set[str]:
 
 
 def keys_in(folder: Path) -> list[str]:
-    return sorted(path.stem for path in (folder / FOLDER_OF_BTC).glob("*.parquet"))
+    return keys(lake_in(folder), SERIES)
 
 
-def file_of(folder: Path, day: str) -> Path:
-    return folder / FOLDER_OF_BTC / f"2024-01-{day}.parquet"
+def lake_in(folder: Path) -> Lake:
+    return Lake(folder / "lake")
+
+
+def january_file(folder: Path) -> Path:
+    return folder / "lake/market=spot/symbol=BTCUSDT/interval=1m/2024-01.parquet"
 
 
 def parquets(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.parquet"))
-
-
-def temporary_files(folder: Path) -> list[Path]:
-    return [path for path in (folder / "lake" / ".incoming").iterdir() if path.name != ".lock"]
 
 
 def error_line(result: Result, code: int) -> str:
@@ -218,18 +223,28 @@ def test_one_run_over_the_covering_range_fetches_only_what_is_missing(
     invoke: Invoke, january: Download, tmp_path: Path
 ) -> None:
     january.copy_to(tmp_path)
-    for day in ("05", "06", "20"):
-        file_of(tmp_path, day).unlink()
-    file_of(tmp_path, "25").write_bytes(b"torn")
-    untouched = file_of(tmp_path, "10").stat().st_mtime_ns
+    lake = lake_in(tmp_path)
+    before = lake.read(SERIES, list(lake.stored_partitions(SERIES)))
+    remove(lake, SERIES, "2024-01-05", "2024-01-06", "2024-01-20", "2024-01-25")
     result = invoke("download", *MINUTES, *JANUARY, "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["spot/BTCUSDT/1m"]["rows"] == 4 * 1440
-    assert file_of(tmp_path, "10").stat().st_mtime_ns == untouched
+    assert lake.read(SERIES, list(lake.stored_partitions(SERIES))).equals(before)
     run = runs_in(tmp_path)[0]
     assert run.tags["dagster/asset_partition_range_start"] == "2024-01-05"
     assert run.tags["dagster/asset_partition_range_end"] == "2024-01-25"
     assert run.run_config["ops"] == {"spot__BTCUSDT__1m": {"config": {"only_missing": True}}}
+
+
+def test_the_partitions_of_a_torn_file_are_fetched_again(invoke: Invoke, january: Download, tmp_path: Path) -> None:
+    january.copy_to(tmp_path)
+    january_file(tmp_path).write_bytes(b"torn")
+    result = invoke("download", *MINUTES, *JANUARY, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["spot/BTCUSDT/1m"]["rows"] == 31 * 1440
+    assert len(keys_in(tmp_path)) == 31
+    copy = tmp_path / "lake.state" / "damaged" / january_file(tmp_path).relative_to(tmp_path / "lake")
+    assert copy.read_bytes() == b"torn"
 
 
 def test_refresh_fetches_again(invoke: Invoke, january: Download, tmp_path: Path) -> None:
@@ -417,8 +432,7 @@ def test_a_broken_universe_is_an_error_in_one_line(invoke: Invoke, tmp_path: Pat
 
 
 def test_a_lake_of_real_candles_refuses_those_of_the_sandbox(invoke: Invoke, tmp_path: Path) -> None:
-    (tmp_path / "lake").mkdir()
-    (tmp_path / "lake" / "_lake.json").write_text('{"origin": "binance", "layout": 1}')
+    lake_in(tmp_path).prepare("binance")
     result = invoke("download", *MINUTES, *JANUARY)
     assert result.exit_code == 2
     assert "venue 'binance'" in result.stderr
@@ -496,7 +510,7 @@ def test_an_interrupt_ends_a_hanging_download_within_two_seconds_and_the_same_co
     assert run.status == dg.DagsterRunStatus.CANCELED
     assert set(keys_in(tmp_path)) >= set(finished)
     assert materialized_in(tmp_path) >= set(finished)
-    assert temporary_files(tmp_path) == []
+    assert temporary_files(lake_in(tmp_path)) == []
 
     sandbox.faults.clear()
     result = invoke("download", *MINUTES, *LONG_RANGE, "--json")
@@ -540,7 +554,7 @@ def test_tracked_series_are_listed_until_they_are_untracked(invoke: Invoke) -> N
 
 def test_help_lists_every_command(run_cli: Run, invoke: Invoke) -> None:
     printed = run_cli("--help").stdout.partition("Commands:")[2].splitlines()
-    names = {"download", "track", "untrack", "series", "verify", "accept", "sandbox", "demo"}
+    names = {"download", "track", "untrack", "series", "verify", "accept", "migrate", "sandbox", "demo"}
     assert {line.split()[0] for line in printed if line.strip()} == names
     assert "--dry-run" in invoke("download", "--help").stdout
 
@@ -568,18 +582,18 @@ def test_an_accepted_lost_partition_is_stored_with_its_gap_and_its_reason(
     refused = invoke("download", *days)
     assert refused.exit_code == 1
     assert "2024-01-03 is lost" in refused.stderr
-    assert not file_of(tmp_path, "03").exists()
+    assert "2024-01-03" not in keys_in(tmp_path)
 
     accepted = invoke("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "asked the exchange, it is gone")
     assert accepted.exit_code == 0, accepted.stderr
     (line,) = accepted.stdout.strip().splitlines()
     assert line.startswith("spot/BTCUSDT/1m 2024-01-03 is lost, and accepted by ")
-    metadata = pl.read_parquet_metadata(file_of(tmp_path, "03"))
-    assert (metadata["verdict"], metadata["accepted_because"]) == ("lost", "asked the exchange, it is gone")
-    assert metadata["accepted_by"] in line
-    assert metadata["accepted_by"]
-    assert json.loads(metadata["missing"]) == [["2024-01-03T01:00:00Z", "2024-01-03T01:01:00Z"]]
-    assert pl.read_parquet(file_of(tmp_path, "03"), hive_partitioning=False).height == 1_439
+    entry = stored(lake_in(tmp_path), SERIES, "2024-01-03")
+    assert (entry.verdict, entry.accepted_because) == ("lost", "asked the exchange, it is gone")
+    assert entry.accepted_by
+    assert entry.accepted_by in line
+    assert entry.missing == [["2024-01-03T01:00:00Z", "2024-01-03T01:01:00Z"]]
+    assert read(lake_in(tmp_path), SERIES, "2024-01-03").height == 1_439
     assert "2024-01-03" in materialized_in(tmp_path)
     with open_instance(tmp_path, {}) as instance:
         event = instance.get_latest_materialization_event(BTC)
@@ -599,8 +613,8 @@ def test_accepting_a_complete_partition_writes_it_as_usual(run_cli: Run, tmp_pat
     result = run_cli("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "to be sure")
     assert result.returncode == 0, result.stderr
     assert "is complete; it was written, and nothing had to be accepted" in result.stdout
-    metadata = pl.read_parquet_metadata(file_of(tmp_path, "03"))
-    assert (metadata["verdict"], metadata["accepted_by"], metadata["accepted_because"]) == ("complete", "", "")
+    entry = stored(lake_in(tmp_path), SERIES, "2024-01-03")
+    assert (entry.verdict, entry.accepted_by, entry.accepted_because) == ("complete", None, None)
     assert materialized_in(tmp_path) == {"2024-01-03"}
 
 
@@ -641,19 +655,10 @@ def test_what_cannot_be_accepted_is_an_error_in_one_line_and_nothing_is_written(
 def week(january: Download, tmp_path: Path) -> Path:
     """A folder with the first week of January."""
     shutil.copytree(january.folder / "lake", tmp_path / "lake")
+    shutil.copytree(january.folder / "lake.state", tmp_path / "lake.state")
     shutil.copy(january.folder / "universe.yaml", tmp_path)
-    for path in parquets(tmp_path):
-        if path.stem > "2024-01-07":
-            path.unlink()
+    remove(lake_in(tmp_path), SERIES, *(f"2024-01-{day:02}" for day in range(8, 32)))
     return tmp_path
-
-
-def rewrite(path: Path, change: pl.Expr | None = None, **metadata: str) -> None:
-    """Write a file again with other candles or other metadata, as a user may by hand."""
-    kept = {name: text for name, text in pl.read_parquet_metadata(path).items() if name != "ARROW:schema"}
-    candles = pl.read_parquet(path, hive_partitioning=False)
-    changed = candles if change is None else candles.with_columns(change)
-    changed.write_parquet(path, metadata=kept | metadata)
 
 
 def fiftieth(column: str, factor: float) -> pl.Expr:
@@ -674,34 +679,48 @@ def test_a_good_lake_has_no_differences(invoke: Invoke, sandbox: Sandbox, week: 
     assert (len(files), bool(pages)) == ((1, False) if more[1:] == ["archive"] else (0, True))
 
 
-def test_verify_finds_and_names_whatever_is_wrong_with_a_file(run_cli: Run, week: Path) -> None:
-    file_of(week, "02").unlink()
-    whole = file_of(week, "03").read_bytes()
-    file_of(week, "03").write_bytes(whole[: len(whole) // 2])
-    rewrite(file_of(week, "04"), fiftieth("volume", 1.001))
-    rewrite(file_of(week, "05"), series="spot/ETHUSDT/1m")
-    rewrite(file_of(week, "06"), rows="1439")
-    rewrite(file_of(week, "07"), fiftieth("high", 0.5))
+def test_verify_finds_and_names_whatever_is_wrong_with_a_partition(run_cli: Run, week: Path) -> None:
+    lake = lake_in(week)
+    remove(lake, SERIES, "2024-01-02")
+    change(lake, SERIES, "2024-01-04", fiftieth("volume", 1.001))
+    change(lake, SERIES, "2024-01-06", rows=1439)
+    change(lake, SERIES, "2024-01-07", fiftieth("high", 0.5))
     verified = run_cli("verify", "spot/BTCUSDT/1m")
     assert verified.returncode == 1
     header, *lines = verified.stdout.strip().splitlines()
     assert header.split()[:2] == ["series", "partition"]
     findings = {line.split()[1]: " ".join(line.split()[2:]) for line in lines if line.startswith("spot/BTCUSDT/1m")}
-    assert set(findings) == {f"2024-01-0{n}" for n in range(2, 8)}
-    assert findings["2024-01-02"] == "there is no file"
-    assert "metadata" in findings["2024-01-03"] or "cannot be read" in findings["2024-01-03"]
+    assert set(findings) == {"2024-01-02", "2024-01-04", "2024-01-06", "2024-01-07"}
+    assert findings["2024-01-02"] == "it is not in the lake"
     assert "it was complete and is unbalanced" in findings["2024-01-04"]
-    assert "metadata" in findings["2024-01-05"]
     assert "it has 1,440 candles, and its metadata says 1,439" in findings["2024-01-06"]
     assert "it was complete and is invalid" in findings["2024-01-07"]
     assert "Traceback" not in verified.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "message"), [("half", "cannot be read"), ("another series", "holds spot/ETHUSDT/1m")]
+)
+def test_verify_names_every_partition_of_a_damaged_file(invoke: Invoke, week: Path, content: str, message: str) -> None:
+    path = january_file(week)
+    if content == "half":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        metadata = pl.read_parquet_metadata(path) | {"series": "spot/ETHUSDT/1m"}
+        metadata.pop("ARROW:schema")
+        pl.read_parquet(path, hive_partitioning=False).write_parquet(path, metadata=metadata)
+    verified = invoke("verify", "spot/BTCUSDT/1m")
+    assert verified.exit_code == 1
+    lines = [line for line in verified.stdout.splitlines() if line.startswith("spot/BTCUSDT/1m")]
+    assert [line.split()[1] for line in lines] == [f"2024-01-{day:02}" for day in range(1, 32)]
+    assert message in " ".join(verified.stdout.split())
+
+
 @pytest.mark.parametrize("against", ["rest", "archive"])
 def test_a_comparison_of_every_candle_finds_a_changed_price(invoke: Invoke, week: Path, against: str) -> None:
     between = pl.col("close") + (pl.col("high") - pl.col("close")) / 2
-    change = pl.when(pl.int_range(pl.len()) == 50).then(between).otherwise(pl.col("close")).alias("close")
-    rewrite(file_of(week, "05"), change)
+    price = pl.when(pl.int_range(pl.len()) == 50).then(between).otherwise(pl.col("close")).alias("close")
+    change(lake_in(week), SERIES, "2024-01-05", price)
     verified = invoke("verify", "spot/BTCUSDT/1m", "--against", against)
     assert verified.exit_code == 1
     (line,) = verified.stdout.strip().splitlines()[1:]
@@ -710,17 +729,18 @@ def test_a_comparison_of_every_candle_finds_a_changed_price(invoke: Invoke, week
 
 
 def test_verify_finds_a_removed_candle(invoke: Invoke, week: Path) -> None:
-    path = file_of(week, "04")
-    kept = {name: text for name, text in pl.read_parquet_metadata(path).items() if name != "ARROW:schema"}
-    fewer = pl.read_parquet(path, hive_partitioning=False).filter(pl.int_range(pl.len()) != 700)
-    fewer.write_parquet(path, metadata=kept | {"rows": "1439"})
+    lake = lake_in(week)
+    entry = stored(lake, SERIES, "2024-01-04")
+    fewer = read(lake, SERIES, "2024-01-04").filter(pl.int_range(pl.len()) != 700)
+    partition = partition_for_key("2024-01-04", SERIES.interval)
+    lake.write(SERIES, PartitionResult(partition, entry.verdict, fewer))
     verified = invoke("verify")
     assert verified.exit_code == 1
     assert "it was complete and is lost: no candles for 2024-01-04 11:40 to 11:41" in verified.stdout
 
 
 def test_verify_reads_only_the_requested_partitions(invoke: Invoke, week: Path) -> None:
-    file_of(week, "02").unlink()
+    remove(lake_in(week), SERIES, "2024-01-02")
     verified = invoke("verify", "spot/BTCUSDT/1m", "--start", "2024-01-03", "--end", "2024-01-06")
     assert (verified.exit_code, verified.stdout.strip()) == (0, "3 partitions of 1 series are as they should be")
     absent = invoke("verify", "spot/ETHUSDT/1m")

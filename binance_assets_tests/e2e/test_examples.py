@@ -18,6 +18,7 @@ from binance_assets.sandbox import Sandbox
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe_editor import track
 from binance_assets_tests.support.environment import CHECKOUT, Run, cli_environment, environment_of
+from binance_assets_tests.support.lakes import keys
 from binance_assets_tests.support.warm_python import WarmPython
 
 EXAMPLES = CHECKOUT / "examples"
@@ -133,6 +134,6 @@ def test_the_lake_is_read_with_polars_and_duckdb_and_prints_what_the_readme_show
 def test_candles_are_downloaded_without_dagster(sandbox: Sandbox, tmp_path: Path) -> None:
     printed = run_python(sandbox, tmp_path, str(EXAMPLES / "without_dagster.py"))
     series, lake = parse_series(SERIES), Lake(tmp_path / "lake")
-    expected = [f"{key} complete: 1440 candles in {lake.folder(series) / key}.parquet" for key in DAYS]
+    expected = [f"{key} complete: 1440 candles in {lake.folder(series)}/2024-01.parquet" for key in DAYS]
     assert printed.splitlines() == expected
-    assert lake.keys(series) == list(DAYS)
+    assert keys(lake, series) == list(DAYS)

@@ -15,6 +15,7 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
+from binance_assets_tests.support.lakes import keys
 from binance_assets_tests.support.polling import until
 
 # The tests share one Dagster, which the first test starts and restarts.
@@ -126,7 +127,7 @@ class UserInterface:
 
     def stored(self, symbol: str, first: str, last: str) -> list[str]:
         """Return the keys from ``first`` to ``last``, both included, that are in the lake."""
-        return [key for key in self._lake.keys(parse_series(f"spot/{symbol}/1m")) if first <= key <= last]
+        return [key for key in keys(self._lake, parse_series(f"spot/{symbol}/1m")) if first <= key <= last]
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,18 @@
-"""Questions that tests ask a lake."""
+"""Questions that tests ask a lake, and changes that a user may make to its files by hand."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import polars as pl
 
-from binance_assets.model.partitions import partition_for_key
+from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series
 from binance_assets.storage.lake import Lake, StoredPartition
+from binance_assets.storage.metadata import decode, encode
+from binance_assets.storage.span_folder import to_parquet
 
 
 def keys(lake: Lake, series: Series) -> list[str]:
@@ -24,3 +30,37 @@ def stored(lake: Lake, series: Series, key: str) -> StoredPartition:
 def read(lake: Lake, series: Series, key: str) -> pl.DataFrame:
     """Return the candles of a partition that the lake holds."""
     return lake.read(series, [partition_for_key(key, series.interval)])
+
+
+def temporary_files(lake: Lake) -> list[Path]:
+    """Return the files that a write has left behind."""
+    return [path for path in (lake.root.with_name("lake.state") / "incoming").iterdir() if path.name != ".lock"]
+
+
+def remove(lake: Lake, series: Series, *keys: str) -> None:
+    """Take partitions out of their files, as if they had never been written."""
+    for key in keys:
+        partition = partition_for_key(key, series.interval)
+        path = lake.path(series, partition)
+        candles, metadata = pl.read_parquet(path, hive_partitioning=False), pl.read_parquet_metadata(path)
+        entries = decode(metadata, path.stem, series.interval).entries
+        del entries[partition]
+        path.write_bytes(to_parquet(candles.filter(~_opens_in(partition)), encode(series, "sandbox", entries)))
+
+
+def change(lake: Lake, series: Series, key: str, candles: pl.Expr | None = None, **entry: Any) -> None:
+    """Change a column of a partition, or fields of its metadata; its neighbors stay as they are."""
+    partition = partition_for_key(key, series.interval)
+    path = lake.path(series, partition)
+    whole, metadata = pl.read_parquet(path, hive_partitioning=False), pl.read_parquet_metadata(path)
+    entries = decode(metadata, path.stem, series.interval).entries
+    entries[partition] = replace(entries[partition], **entry)
+    if candles is not None:
+        ours = whole.filter(_opens_in(partition)).with_columns(candles)
+        whole = pl.concat([whole.filter(~_opens_in(partition)), ours]).sort("open_time")
+    path.write_bytes(to_parquet(whole, encode(series, "sandbox", entries)))
+
+
+def _opens_in(partition: Partition) -> pl.Expr:
+    time = pl.col("open_time").to_physical()
+    return (time >= partition.start) & (time < partition.end)

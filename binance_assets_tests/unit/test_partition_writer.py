@@ -45,7 +45,7 @@ def empty(day: int) -> PartitionResult:
     return PartitionResult(DAYS[day], "outage", empty_candles(MINUTES.market))
 
 
-def test_partitions_wait_for_others_of_their_file_but_at_most_two_seconds(lake: Lake) -> None:
+def test_partitions_wait_for_others_of_their_file_but_at_most_a_second(lake: Lake) -> None:
     clock = Clock()
     writer = PartitionWriter(lake, MINUTES, clock)
     assert writer.add(empty(0)) == {}
@@ -58,7 +58,7 @@ def test_partitions_wait_for_others_of_their_file_but_at_most_two_seconds(lake: 
     assert list(written) == DAYS[:2]
     assert keys(lake, MINUTES) == ["2024-01-30", "2024-01-31"]
     assert writer.flush_if_due() == {}
-    assert writer.add(empty(2)) == {}  # its own two seconds begin now
+    assert writer.add(empty(2)) == {}  # its own wait begins now
     assert list(writer.flush()) == DAYS[2:3]
     assert writer.flush() == {}
 
