@@ -17,6 +17,8 @@ How it measures:
   the maximum; the ratio is the median of the ratios of the pairs.
 - *Dagster run* is ``binance-assets download`` as a process in an empty folder, from its start to its end.
 
+- The last table compares the files of the lake with those of version 0.1.0; see :mod:`benchmarks.lake`.
+
 ``--sustained`` and ``--memory`` measure these instead, because they take minutes. Sustained: a download that needs
 more weight than two minutes allow; the result is the weight that the sandbox counted in each full minute, that is, in
 all minutes but the last. Memory: the peak (``ru_maxrss``) of a process that runs the engine and nothing else.
@@ -38,7 +40,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,6 +51,7 @@ from requests.adapters import HTTPAdapter
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.lake import LakeRow, lake_rows, print_lake_rows
 from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.pages import Page
 from binance_assets.exchange.session import Exchange
@@ -325,9 +328,10 @@ def run_row(title: str, workloads: Sequence[Workload], max_seconds: float) -> Ro
         began = time.perf_counter()
         outcomes = _download(workloads, sandbox.url, Path(folder))
         seconds = time.perf_counter() - began
-        files = sum(1 for _ in Path(folder).rglob("*.parquet"))
-    if files != sum(len(workload.partitions) for workload in workloads):
-        raise BenchmarkError(f"{title}: {files} files were written")
+        files = sum(1 for _ in (Path(folder) / "lake").rglob("*.parquet"))
+    partitions = sum(outcome["days_present"] for outcome in outcomes)
+    if partitions != sum(len(workload.partitions) for workload in workloads):
+        raise BenchmarkError(f"{title}: {partitions} partitions were written")
     report(f"  {seconds:.2f} s")
     return Row(
         workload=title,
@@ -461,6 +465,8 @@ def main() -> None:
     except BenchmarkError as error:
         sys.exit(f"error: {error}")
     console.print(_table(rows))
+    if not (options.memory or options.sustained):
+        print_lake_rows(console, _lake_rows())
 
 
 def _options() -> argparse.Namespace:
@@ -491,6 +497,15 @@ def _default_rows(runs: int) -> list[Row]:
     report(f"{_SERIES_COUNT} series, one day, as one Dagster run")
     rows.append(run_row(f"{_SERIES_COUNT} spot series, day, Dagster run", _MANY_WORKLOADS, MAX_MANY_SERIES_SECONDS))
     return rows
+
+
+def _lake_rows() -> list[LakeRow]:
+    report("files of a month against files of a day")
+    with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
+        options, series = DownloadOptions(source="archive"), _SPOT_YEAR.series
+        with closing(Exchange(series.market, settings_of(sandbox.url, Path(folder)))) as exchange:
+            results = list(download(exchange, series, _SPOT_YEAR.partitions, options))
+    return lake_rows(sorted(results, key=lambda result: result.partition))
 
 
 def _announced(workload: Workload, measure: Callable[[Workload], Row]) -> Row:

@@ -337,13 +337,15 @@ class SpanFolder:
         if not stored:
             return {}
         content = path.read_bytes()  # at once: another process may replace the file meanwhile
-        frames: dict[Partition, pl.DataFrame | str]
+        expected = columns(self._series.market)
         try:
             whole = pl.read_parquet(io.BytesIO(content), hive_partitioning=False)
-            frames = dict(zip(stored, _split(whole, list(stored)), strict=True))
         except _UNREADABLE:  # the damage may concern some row groups only
             frames = {partition: _read_partition(content, partition) for partition in stored}
-        expected = columns(self._series.market)
+        else:
+            if dict(whole.schema) != expected:
+                return dict.fromkeys(stored, "its columns are not those of the schema")
+            frames = dict(zip(stored, _split(whole, list(stored)), strict=True))
         return {
             partition: frame if isinstance(frame, str) else _checked(frame, stored[partition].rows, expected)
             for partition, frame in frames.items()
@@ -384,7 +386,7 @@ def to_parquet(candles: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
     write_parquet(
         candles,
         buffer,
-        compression="zstd(3)",
+        compression="zstd(1)",  # level 3 takes a fifth more time and saves half a percent of the bytes
         max_row_group_size=_ROW_GROUP,
         # Prices and amounts hardly repeat, and times differ by a constant: dictionaries would cost a third more bytes.
         dictionary_enabled=False,
@@ -443,11 +445,11 @@ def _opens_in(partitions: Sequence[Partition]) -> pl.Expr:
     return pl.any_horizontal(ranges)
 
 
-def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[pl.DataFrame]:
+def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[pl.DataFrame | str]:
     """Return the candles of each partition, given a table that is sorted by open time."""
     opens = candles["open_time"].to_physical()
-    starts = opens.search_sorted([partition.start for partition in partitions])
-    ends = opens.search_sorted([partition.end for partition in partitions])
+    starts = opens.search_sorted(pl.Series([partition.start for partition in partitions], dtype=pl.Int64))
+    ends = opens.search_sorted(pl.Series([partition.end for partition in partitions], dtype=pl.Int64))
     return [candles.slice(start, end - start) for start, end in zip(starts, ends, strict=True)]
 
 

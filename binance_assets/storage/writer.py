@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
-from binance_assets.storage.lake import Lake, StoredPartition
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.metadata import StoredPartition
+from binance_assets.storage.spans import by_span, span_name
 
 FLUSH_SECONDS: Final = 1.0
 """How long a partition may wait to be written: what a killed process loses."""
@@ -34,7 +36,7 @@ class PartitionWriter:
         self._series = series
         self._clock = clock
         self._pending: dict[Partition, PartitionResult] = {}
-        self._due = 0.0
+        self._added_at: dict[Partition, float] = {}
 
     def add(self, result: PartitionResult) -> dict[Partition, StoredPartition]:
         """Collect an accepted partition; return what has been written, which is usually nothing.
@@ -45,20 +47,21 @@ class PartitionWriter:
         """
         if not result.is_accepted:
             raise ValueError(f"{self._series} {result.partition} is refused ({result.verdict}) and must not be written")
-        if not self._pending:
-            self._due = self._clock() + FLUSH_SECONDS
         self._pending[result.partition] = result
+        self._added_at[result.partition] = self._clock()
+        written = self.flush_if_due()
         if sum(pending.candles.height for pending in self._pending.values()) > _MAX_ROWS:
-            return self.flush()
-        return self.flush_if_due()
+            written |= self._flush_other_spans(result.partition)
+        return written
 
     def flush_if_due(self) -> dict[Partition, StoredPartition]:
-        """Write what has waited long enough; return what has been written.
+        """Write everything if a partition has waited long enough; return what has been written.
 
         Raises:
             LakeError: A file cannot be written.
         """
-        return self.flush() if self._pending and self._clock() >= self._due else {}
+        is_due = self._pending and self._clock() >= min(self._added_at.values()) + FLUSH_SECONDS
+        return self.flush() if is_due else {}
 
     def flush(self) -> dict[Partition, StoredPartition]:
         """Write everything collected; return what has been written.
@@ -66,5 +69,16 @@ class PartitionWriter:
         Raises:
             LakeError: A file cannot be written.
         """
-        pending, self._pending = self._pending, {}
-        return self._lake.write_all(self._series, pending.values())
+        return self._write(list(self._pending))
+
+    def _flush_other_spans(self, latest: Partition) -> dict[Partition, StoredPartition]:
+        """Write the spans but that of the latest partition, of which more may follow; that too if it is the only one."""
+        spans = by_span(self._pending, self._series.interval)
+        current = spans.pop(span_name(latest.key, self._series.interval))
+        return self._write([partition for members in spans.values() for partition in members] or current)
+
+    def _write(self, partitions: Sequence[Partition]) -> dict[Partition, StoredPartition]:
+        results = [self._pending.pop(partition) for partition in partitions]
+        for partition in partitions:
+            del self._added_at[partition]
+        return self._lake.write_all(self._series, results)

@@ -63,11 +63,22 @@ def test_partitions_wait_for_others_of_their_file_but_at_most_a_second(lake: Lak
     assert writer.flush() == {}
 
 
-def test_many_candles_are_written_at_once(lake: Lake) -> None:
+def test_of_many_candles_those_of_a_file_that_may_still_grow_wait(lake: Lake) -> None:
+    writer = PartitionWriter(lake, MINUTES, Clock())
+    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 12, 31), MINUTES.interval)
+    written = []
+    for number, day in enumerate(days[:110]):
+        written += writer.add(Spec(day.key, number, rows=1440).result(MINUTES))
+    assert written == days[:91]  # January to March; April ends with the 121st day
+    assert list(writer.flush()) == days[91:110]
+
+
+def test_many_candles_are_written_although_they_have_hardly_waited(lake: Lake) -> None:
     writer = PartitionWriter(lake, SECONDS, Clock())
     first, second = (Spec(key, 1, rows=86_400).result(SECONDS) for key in ("2024-01-01", "2024-01-02"))
     assert writer.add(first) == {}
-    assert list(writer.add(second)) == [first.partition, second.partition]
+    assert list(writer.add(second)) == [first.partition]
+    assert list(writer.flush()) == [second.partition]
 
 
 def test_a_refused_partition_is_not_collected(lake: Lake) -> None:
