@@ -161,9 +161,8 @@ def _market(root: Path) -> pl.LazyFrame:
 
 
 def _between(first: str, last: str) -> pl.Expr:
-    return pl.col("open_time").is_between(
-        *(pl.lit(text).str.to_datetime("%Y-%m-%d", time_zone="UTC") for text in (first, last)), closed="left"
-    )
+    start, end = (pl.lit(text).str.to_datetime("%Y-%m-%d", time_zone="UTC") for text in (first, last))
+    return pl.col("open_time").is_between(start, end, closed="left")
 
 
 _close: Final = pl.col("close").mean()

@@ -1,7 +1,8 @@
-"""Read the lake with Polars and DuckDB."""
+"""Read the lake with Polars, DuckDB, and pyarrow."""
 
 import duckdb
 import polars as pl
+import pyarrow.dataset
 
 candles = pl.scan_parquet("lake/market=spot/")
 print(candles.filter(symbol="BTCUSDT", interval="1m").select("open_time", "close", "volume").head(3).collect())
@@ -10,6 +11,9 @@ print(candles.filter(symbol="BTCUSDT", interval="1m").select("open_time", "close
 print(
     duckdb.sql(
         "SELECT market, symbol, count(*) AS candles "
-        "FROM read_parquet('lake/market=*/**/*.parquet', union_by_name = true) GROUP BY ALL ORDER BY ALL"
+        "FROM read_parquet('lake/**/*.parquet', union_by_name = true) GROUP BY ALL ORDER BY ALL"
     )
 )
+
+dataset = pyarrow.dataset.dataset("lake", partitioning="hive")
+print(f"{dataset.count_rows():,} candles in {len(dataset.files)} files")

@@ -5,6 +5,7 @@ import os
 from contextlib import closing
 
 import binance_assets as ba
+from binance_assets.storage.writer import PartitionWriter
 
 settings = ba.read_settings(os.environ)
 series = ba.parse_series("spot/BTCUSDT/1m")
@@ -14,9 +15,14 @@ lake = ba.Lake(settings.lake)
 
 with closing(ba.Exchange(series.market, settings)) as exchange:
     lake.prepare(exchange.venue)
+    # Partitions of a month share a file. The writer collects them for up to two seconds, so it rarely writes it twice.
+    writer = PartitionWriter(lake, series)
     for result in ba.download(exchange, series, partitions, options):
         if result.is_accepted:
-            stored = lake.write(series, result)
-            print(f"{result.partition} {result.verdict}: {stored.rows} candles in {stored.path}")
+            writer.add(result)
         else:
             print(f"{result.partition} {result.verdict}: {result.reason}")
+    writer.flush()
+
+for partition, stored in lake.stored_partitions(series).items():
+    print(f"{partition} {stored.verdict}: {stored.rows} candles in {stored.path}")

@@ -17,7 +17,7 @@ order of the keys. A field that is absent is null for all partitions. These are 
   :class:`StoredPartition`.
 - ``rows``: the number of candles.
 - ``first_open``, ``last_open``: open time of the first and the last candle, ms after the start of the partition.
-- ``missing``: spans without candles, each a pair of ISO times in UTC, half-open.
+- ``missing``: gaps, each a pair of ISO times in UTC, half-open.
 - ``archive_file``: the name of the archive file, in which ``{partition}`` stands for the partition's key and
   ``{month}`` for its first seven characters.
 - ``archive_modified``: when the archive last changed that file, ms UTC.
@@ -64,7 +64,7 @@ class PartitionEntry:
         verdict: The verdict with which the partition was accepted.
         source: Source of the candles, such as ``rest``, ``archive``, or ``rest+archive``; ``derived`` for a derived
             series.
-        missing: Spans without candles, each a pair of ISO times in UTC, half-open.
+        missing: Gaps, each a pair of ISO times in UTC, half-open.
         first: Open time of the first candle, ms UTC; None if the partition has no candles.
         last: Open time of the last candle, ms UTC; None if the partition has no candles.
         note: A remark in one line, such as the name of an outage or why another source had to help; None if there is

@@ -72,7 +72,7 @@ class PartitionWriter:
         return self._write(list(self._pending))
 
     def _flush_other_spans(self, latest: Partition) -> dict[Partition, StoredPartition]:
-        """Write the spans but that of the latest partition, of which more may follow; that too if it is the only one."""
+        """Write all spans but that of the latest partition, of which more may follow, unless it is the only one."""
         spans = by_span(self._pending, self._series.interval)
         current = spans.pop(span_name(latest.key, self._series.interval))
         return self._write([partition for members in spans.values() for partition in members] or current)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from binance_assets_tests.support.lakes import keys
 from binance_assets_tests.support.warm_python import WarmPython
 
 EXAMPLES = CHECKOUT / "examples"
+README = CHECKOUT / "README.md"
 DOWNSTREAM = EXAMPLES / "downstream.py"
 SERIES = "spot/BTCUSDT/1m"
+ONE_LINERS = re.findall(r"^\| (?:Polars|DuckDB|pyarrow)\b.*\| `(.+)` \|$", README.read_text(), re.MULTILINE)
 DAYS = ("2024-01-01", "2024-01-02", "2024-01-03")
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -121,19 +124,34 @@ def test_the_downstream_asset_reads_the_days_that_its_sensor_finds(
 
 
 @pytest.mark.usefixtures("downloaded")
-def test_the_lake_is_read_with_polars_and_duckdb_and_prints_what_the_readme_shows(
+def test_the_lake_is_read_with_polars_duckdb_and_pyarrow_and_prints_what_the_readme_shows(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
     pytest.importorskip("duckdb")
+    pytest.importorskip("pyarrow")
     printed = run_python(sandbox, tmp_path, str(EXAMPLES / "reading.py"))
     candles = printed[printed.index("┌") : printed.index("┘") + 1]
-    assert candles in (CHECKOUT / "README.md").read_text()
+    assert candles in README.read_text()
     assert f"│ spot    │ BTCUSDT │    {len(DAYS) * 1440} │" in printed
+    assert printed.endswith(f"\n{len(DAYS) * 1440:,} candles in 1 files\n")
+
+
+def test_the_readme_shows_a_line_for_each_reader() -> None:
+    assert len(ONE_LINERS) == 4
+
+
+@pytest.mark.parametrize("line", ONE_LINERS)
+@pytest.mark.usefixtures("downloaded")
+def test_the_lines_of_the_readme_read_the_lake(line: str, sandbox: Sandbox, tmp_path: Path) -> None:
+    for reader in ("duckdb", "pyarrow"):
+        pytest.importorskip(reader)
+    printed = run_python(sandbox, tmp_path, "-c", line)
+    assert re.search(r"\b4[,_]?320\b", printed)
 
 
 def test_candles_are_downloaded_without_dagster(sandbox: Sandbox, tmp_path: Path) -> None:
     printed = run_python(sandbox, tmp_path, str(EXAMPLES / "without_dagster.py"))
     series, lake = parse_series(SERIES), Lake(tmp_path / "lake")
-    expected = [f"{key} complete: 1440 candles in {lake.folder(series)}/2024-01.parquet" for key in DAYS]
-    assert printed.splitlines() == expected
+    file = lake.folder(series) / "2024-01.parquet"
+    assert printed.splitlines() == [f"{key} complete: 1440 candles in {file}" for key in DAYS]
     assert keys(lake, series) == list(DAYS)
