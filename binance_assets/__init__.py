@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpret
     from binance_assets.model.results import PartitionResult, Provenance, Verdict
     from binance_assets.model.series import Series, parse_series
     from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
-    from binance_assets.storage.lake import Lake, StoredPartition
+    from binance_assets.storage.lake import Lake
+    from binance_assets.storage.metadata import StoredPartition
 
 __all__ = [
     "COINM",
@@ -80,7 +81,7 @@ _MODULES = {
     "Series": "model.series",
     "Settings": "settings",
     "Source": "settings",
-    "StoredPartition": "storage.lake",
+    "StoredPartition": "storage.metadata",
     "Verdict": "model.results",
     "candle_definitions": "definitions",
     "download": "ingest.download",

@@ -49,7 +49,8 @@ _MAGIC: Final = b"PAR1"
 _FIRST_READ: Final = 65_536
 _MAX_FOOTER: Final = 16_000_000
 
-# A migration may delete files between the listing and the reading of a folder. The next listing has their successor.
+# Files may be deleted or replaced between the listing and the reading of a folder. The next listing has what succeeds
+# them.
 _MAX_LISTINGS: Final = 10
 
 _UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
@@ -72,12 +73,14 @@ class SpanFile:
         layout: The layout it was written in.
         venue: The venue of its candles; None if the file does not say.
         stored: Its partitions, ascending, without those that another file has in a later layout.
+        footer: The end of the file, which says all this.
     """
 
     path: Path
     layout: int
     venue: str | None
     stored: dict[Partition, StoredPartition]
+    footer: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +203,7 @@ class SpanFolder:
         """
         target = self.span_path(name)
         with file_lock(self.path / ".lock"):
-            files = self._span_files([name])
-            kept = self._kept(files, additions)
+            files, kept = self._stable(lambda: self._open_and_keep(name, additions))
             parts = dict(sorted({**kept, **additions}.items()))
             entries = {partition: entry for partition, (entry, _) in parts.items()}
             frames = [frame for _, frame in parts.values()]
@@ -242,7 +244,7 @@ class SpanFolder:
         return self._stable(lambda: self._open_all(self._paths(names)))
 
     def _stable(self, read: Callable[[], T]) -> T:
-        """Return what ``read`` returns; repeat it while a migration deletes files between listing and reading."""
+        """Return what ``read`` returns; repeat it while other processes delete or replace the files it listed."""
         for _ in range(_MAX_LISTINGS):
             with suppress(FileNotFoundError):
                 return read()
@@ -261,19 +263,20 @@ class SpanFolder:
                 continue
             stored = locate(path, size, metadata.entries)
             unknown = {partition: entry for partition, entry in stored.items() if partition not in known}
-            files.append(SpanFile(path, metadata.layout, metadata.venue, unknown))
+            files.append(SpanFile(path, metadata.layout, metadata.venue, unknown, footer))
             known |= unknown.keys()
         return files
 
     def _decode(self, path: Path, footer: bytes) -> FileMetadata:
-        """Return the metadata of a file.
+        """Return the metadata of a file, given its footer.
 
         Raises:
             LaterLayout: A later version wrote the file.
             ValueError: It cannot be read, or is not that of this series; the message says why in one line.
         """
         try:
-            metadata = decode(pl.read_parquet_metadata(io.BytesIO(footer)), path.stem, self._series.interval)
+            pairs = pl.read_parquet_metadata(io.BytesIO(_MAGIC + footer))
+            metadata = decode(pairs, path.stem, self._series.interval)
         except LaterLayout as error:
             raise LaterLayout(
                 f"{path} has {error}, which this version cannot read; install a later binance-assets, or set "
@@ -294,7 +297,7 @@ class SpanFolder:
                 continue
             wanted = {partition: file.stored[partition] for partition in partitions if partition in file.stored}
             accepted = {partition: stored for partition, stored in wanted.items() if stored.is_accepted}
-            for partition, candles in self._candles(file.path, accepted).items():
+            for partition, candles in self._candles(file, accepted).items():
                 contents[partition] = PartitionContent(partition, accepted[partition], candles)
         return [contents.get(partition, PartitionContent(partition, None, absent)) for partition in partitions]
 
@@ -307,6 +310,12 @@ class SpanFolder:
                 raise FileNotFoundError(f"{self._series} {partition} is not in the lake")
             by_path.setdefault(stored[partition].path, []).append(partition)
         return by_path
+
+    def _open_and_keep(
+        self, name: str, additions: Mapping[Partition, PartitionData]
+    ) -> tuple[list[SpanFile | DamagedFile], dict[Partition, PartitionData]]:
+        files = self._open_all(self._paths([name]))
+        return files, self._kept(files, additions)
 
     def _kept(
         self, files: Sequence[SpanFile | DamagedFile], additions: Mapping[Partition, PartitionData]
@@ -323,7 +332,7 @@ class SpanFolder:
                 continue
             wanted = {partition: stored for partition, stored in file.stored.items() if partition not in additions}
             lost: list[Partition] = []
-            for partition, candles in self._candles(file.path, wanted).items():
+            for partition, candles in self._candles(file, wanted).items():
                 if isinstance(candles, str):
                     lost.append(partition)
                 else:
@@ -332,11 +341,19 @@ class SpanFolder:
                 self._keep_damaged(file.path, f"has no readable candles of {name_some(lost, _MAX_NAMED)}")
         return kept
 
-    def _candles(self, path: Path, stored: Mapping[Partition, PartitionEntry]) -> dict[Partition, pl.DataFrame | str]:
-        """Return the candles of partitions of a file, or in one line why they are not those of the metadata."""
+    def _candles(
+        self, file: SpanFile, stored: Mapping[Partition, PartitionEntry]
+    ) -> dict[Partition, pl.DataFrame | str]:
+        """Return the candles of partitions of a file, or in one line why they are not those of the metadata.
+
+        Raises:
+            FileNotFoundError: Another process has replaced the file; ``stored`` describes the earlier version.
+        """
         if not stored:
             return {}
-        content = path.read_bytes()  # at once: another process may replace the file meanwhile
+        content = file.path.read_bytes()
+        if not content.endswith(file.footer):
+            raise FileNotFoundError(f"{file.path} was replaced")
         expected = columns(self._series.market)
         try:
             whole = pl.read_parquet(io.BytesIO(content), hive_partitioning=False)
@@ -415,7 +432,7 @@ def _checked(candles: pl.DataFrame, rows: int, schema: Mapping[str, pl.DataType]
 
 
 def _read_footer(path: Path) -> tuple[bytes, int]:
-    """Return the footer of a Parquet file, as a file of its own, and the size of the file in bytes.
+    """Return the footer of a Parquet file and the size of the file in bytes.
 
     The file is opened once, so that both belong to the same version of it. What is not Parquet gives an empty footer.
 
@@ -432,7 +449,7 @@ def _read_footer(path: Path) -> tuple[bytes, int]:
         if length > len(end):
             file.seek(size - length)
             end = file.read()
-        return _MAGIC + end[-length:], size
+        return end[-length:], size
 
 
 def _opens_in(partitions: Sequence[Partition]) -> pl.Expr:

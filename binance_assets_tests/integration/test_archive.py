@@ -11,7 +11,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import requests
 from hypothesis import given
@@ -41,6 +40,7 @@ from binance_assets_tests.support.exchange import (
     verdicts,
     with_short_timeouts,
 )
+from binance_assets_tests.support.lakes import stored
 
 BTC = "spot/BTCUSDT/1m"
 JAN_2 = to_ms(dt.date(2024, 1, 2))
@@ -528,27 +528,26 @@ def test_a_candle_that_both_sources_lack_is_lost_and_the_smaller_gap_is_reported
 # -- what is stored ---------------------------------------------------------------------------------------------------
 
 
-def test_a_file_in_the_lake_names_the_zip_it_came_from(sandbox: Sandbox, settings: Settings) -> None:
+def test_a_day_in_the_lake_names_the_zip_it_came_from(sandbox: Sandbox, settings: Settings) -> None:
     series, lake = parse_series(BTC), Lake(settings.lake)
     lake.prepare("sandbox")
     remove_candle(sandbox, "archive/monthly")
     from_archive, from_rest, _ = days_of(settings, BTC, *WEEK, "auto")
-    kept = pl.read_parquet_metadata(lake.write(series, from_archive).path)
+    lake.write_all(series, [from_archive, from_rest])
+    entry = stored(lake, series, from_archive.partition.key)
     path = "/data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip"
     zipped = requests.get(sandbox.url + path, timeout=20)
     checksum = requests.get(f"{sandbox.url}{path}.CHECKSUM", timeout=20).text.split()
-    assert (kept["source"], kept["archive_file"], kept["note"]) == ("archive", "BTCUSDT-1m-2024-01.zip", "")
-    assert kept["archive_sha256"] == hashlib.sha256(zipped.content).hexdigest() == checksum[0]
-    assert kept["archive_modified"] == "2024-02-03T08:30:00Z"
+    assert (entry.source, entry.archive_file, entry.note) == ("archive", "BTCUSDT-1m-2024-01.zip", None)
+    assert entry.archive_sha256 == hashlib.sha256(zipped.content).hexdigest() == checksum[0]
+    assert entry.archive_modified == "2024-02-03T08:30:00Z"
     assert zipped.headers["Last-Modified"] == "Sat, 03 Feb 2024 08:30:00 GMT"
-    stored = lake.stored(series, from_archive.partition)
-    assert stored is not None
-    assert (stored.archive_file, stored.archive_sha256) == (kept["archive_file"], kept["archive_sha256"])
 
-    kept = pl.read_parquet_metadata(lake.write(series, from_rest).path)
-    archived = ("archive_file", "archive_sha256", "archive_modified")
-    assert (kept["source"], *(kept[name] for name in archived)) == ("rest", "", "", "")
-    assert kept["note"].startswith("from rest, because of archive (BTCUSDT-1m-2024-01.zip): no candles for")
+    other = stored(lake, series, from_rest.partition.key)
+    assert other.path == entry.path  # one file holds days of both sources
+    assert other.source == "rest"
+    assert (other.archive_file, other.archive_sha256, other.archive_modified) == (None, None, None)
+    assert str(other.note).startswith("from rest, because of archive (BTCUSDT-1m-2024-01.zip): no candles for")
 
 
 def test_a_reissued_file_has_another_hash_and_date(sandbox: Sandbox, settings: Settings) -> None:

@@ -22,6 +22,7 @@ from binance_assets.storage.universe import Tracked, Universe
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import with_quick_retries
+from binance_assets_tests.support.lakes import keys, stored
 from binance_assets_tests.support.warm_python import WarmPython
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
@@ -104,7 +105,7 @@ def test_a_range_is_one_run_with_an_event_for_every_day(
     result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-06")
     assert result.success
     assert len(materialized(instance, asset_key(BTC))) == 6
-    assert lake.keys(BTC) == materialized(instance, asset_key(BTC))
+    assert keys(lake, BTC) == materialized(instance, asset_key(BTC))
     assert check_of(result).passed
     events = result.asset_materializations_for_node(op_name(BTC))
     assert len(events) == 6
@@ -116,10 +117,11 @@ def test_the_metadata_of_a_day(definitions: dg.Definitions, instance: dg.Dagster
     assert event is not None
     assert event.asset_materialization is not None
     metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    path = lake.path(BTC, partition_for_key("2024-01-02", BTC.interval))
+    path, entry = lake.path(BTC, partition_for_key("2024-01-02", BTC.interval)), stored(lake, BTC, "2024-01-02")
     assert metadata["dagster/partition_row_count"] == 1440
     assert metadata["path"] == str(path)
-    assert metadata["bytes"] == path.stat().st_size
+    assert metadata["bytes"] == entry.size
+    assert path.stat().st_size == sum(stored(lake, BTC, key).size for key in ("2024-01-01", "2024-01-02"))
     assert (metadata["verdict"], metadata["source"]) == ("complete", "archive")
     assert metadata["archive_file"] == "BTCUSDT-1m-2024-01.zip"
     assert re.fullmatch("[0-9a-f]{64}", str(metadata["archive_sha256"]))
@@ -144,7 +146,7 @@ def test_a_refused_day_is_not_written_but_named_and_the_others_are_written(
     result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-05")
     assert not result.success
     good = ["2024-01-01", "2024-01-02", "2024-01-04", "2024-01-05"]
-    assert materialized(instance, asset_key(BTC)) == lake.keys(BTC) == good
+    assert materialized(instance, asset_key(BTC)) == keys(lake, BTC) == good
     check = check_of(result)
     assert not check.passed
     assert check.blocking
@@ -163,7 +165,7 @@ def test_the_next_run_fetches_a_repaired_day(
     sandbox.faults.clear()
     sandbox.requests.clear()
     assert run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-05", only_missing=True).success
-    assert len(lake.keys(BTC)) == 5
+    assert len(keys(lake, BTC)) == 5
     windows = [request.params["startTime"] for request in sandbox.requests if request.params.get("interval") == "1m"]
     assert windows
     assert all(int(start) >= to_ms(dt.date(2024, 1, 3)) for start in windows)
@@ -202,9 +204,9 @@ def test_a_downstream_asset_does_not_run_after_a_range_with_a_refused_day(
 def test_assets_of_different_markets_in_one_run(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
 ) -> None:
-    keys = [asset_key(series) for series in (BTC, ETH, COIN)]
-    assert run(definitions, instance, keys, "2024-01-01", "2024-01-04").success
-    assert [len(lake.keys(series)) for series in (BTC, ETH, COIN)] == [4, 4, 4]
+    assets = [asset_key(series) for series in (BTC, ETH, COIN)]
+    assert run(definitions, instance, assets, "2024-01-01", "2024-01-04").success
+    assert [len(keys(lake, series)) for series in (BTC, ETH, COIN)] == [4, 4, 4]
 
 
 def test_a_failing_asset_does_not_stop_the_other(
@@ -213,12 +215,12 @@ def test_a_failing_asset_does_not_stop_the_other(
     sandbox.faults.add(Fault("status", value=451, market="spot"))
     sandbox.faults.add(Fault("status", value=404, market="spot", path="archive"))
     assert not run(definitions, instance, [asset_key(BTC), asset_key(ETH)], "2024-01-01", "2024-01-02").success
-    assert (lake.keys(BTC), len(lake.keys(ETH))) == ([], 2)
+    assert (keys(lake, BTC), len(keys(lake, ETH))) == ([], 2)
 
 
 def test_monthly_partitions(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> None:
     assert run(definitions, instance, [asset_key(WEEKS)], "2024-01-01", "2024-03-01").success
-    assert lake.keys(WEEKS) == ["2024-01-01", "2024-02-01", "2024-03-01"]
+    assert keys(lake, WEEKS) == ["2024-01-01", "2024-02-01", "2024-03-01"]
 
 
 def test_a_lake_of_real_candles_refuses_the_sandbox_in_one_line(
@@ -230,7 +232,7 @@ def test_a_lake_of_real_candles_refuses_the_sandbox_in_one_line(
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert failure.step_failure_data.user_failure_data is not None
     assert "venue 'binance'" in str(failure.step_failure_data.user_failure_data.description)
-    assert lake.keys(BTC) == []
+    assert keys(lake, BTC) == []
 
 
 def test_without_a_known_venue_nothing_is_written(
@@ -241,7 +243,7 @@ def test_without_a_known_venue_nothing_is_written(
     sandbox.faults.add(Fault("status", value=500, path="time", times=6))  # for every retry
     result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-02")
     assert not result.success
-    assert lake.keys(BTC) == []
+    assert keys(lake, BTC) == []
 
 
 def test_the_schedules_request_the_partition_that_has_just_ended(definitions: dg.Definitions) -> None:
@@ -270,7 +272,8 @@ def test_the_dagster_command_line_materializes_a_range(
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2_000:]
     assert "BetaWarning" not in result.stderr
-    assert len(list((tmp_path / "lake").rglob("*.parquet"))) == 3
+    assert keys(Lake(tmp_path / "lake"), BTC) == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert [path.name for path in (tmp_path / "lake").rglob("*.parquet")] == ["2024-01.parquet"]
 
 
 def test_the_code_location_of_an_empty_universe_loads(settings: Settings) -> None:

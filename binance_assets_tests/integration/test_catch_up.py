@@ -26,6 +26,7 @@ from binance_assets_tests.support.dagster_internals import ScheduleExecutionData
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import execute, fetch, universe_of, with_quick_retries
+from binance_assets_tests.support.lakes import content_of, keys, state_folder
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 FUTURE = parse_series("usdm/BTCUSDT/1h")
@@ -130,9 +131,9 @@ def test_one_day_of_twelve_series_is_one_run_and_its_metrics_match_the_log_of_th
     assert result.success
     start = to_ms(dt.date(2024, 3, 1))
     for series in MINUTES:
-        assert lake.keys(series) == ["2024-03-01"]
-        (partition,) = lake.partitions(series)
-        assert lake.read(series, partition).equals(expected_candles(sandbox, str(series), start, start + DAY))
+        assert keys(lake, series) == ["2024-03-01"]
+        expected = expected_candles(sandbox, str(series), start, start + DAY)
+        assert lake.read(series, lake.partitions(series)).equals(expected)
         assert len(result.asset_materializations_for_node(op_name(series))) == 1
     checks = [check.metadata for check in result.get_asset_check_evaluations()]
     assert len(checks) == 12
@@ -169,7 +170,7 @@ def test_a_re_execution_from_failure_fetches_the_failed_series_only(
     with dg.execute_job(dg.reconstructable(daily_job), instance, tags=tags, reexecution_options=options) as second:
         assert second.success
     assert {request.params["symbol"] for request in sandbox.requests if "symbol" in request.params} == {bad.symbol}
-    assert Lake(settings.lake).keys(bad) == ["2024-03-01"]
+    assert keys(Lake(settings.lake), bad) == ["2024-03-01"]
 
 
 def test_a_refused_and_an_unknown_series_do_not_affect_the_other_ten(
@@ -185,7 +186,7 @@ def test_a_refused_and_an_unknown_series_do_not_affect_the_other_ten(
     (request,) = evaluate(definitions, instance, "spot_daily_schedule", YESTERDAY).run_requests or []
     result = execute(definitions, instance, request, "spot_daily")
     assert not result.success
-    assert [series for series in MINUTES if not lake.keys(series)] == [bad, unknown]
+    assert [series for series in MINUTES if not keys(lake, series)] == [bad, unknown]
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
     assert {check.asset_key for check in failed} == {asset_key(bad), asset_key(unknown)}
 
@@ -203,10 +204,10 @@ def test_prefetching_writes_the_same_files_as_runs_of_single_series(
     for series in members:
         fetch(build_defs(apart, universe_of(series)), instance, [series], days)
     for series in members:
-        assert lake.keys(series) == Lake(apart.lake).keys(series)
-        for partition in lake.partitions(series):
-            assert lake.path(series, partition).read_bytes() == Lake(apart.lake).path(series, partition).read_bytes()
-    assert lake.keys(members[1]) == ["2024-03-01"]
+        assert keys(lake, series) == keys(Lake(apart.lake), series)
+        first = lake.partitions(series)[0]  # its file holds the others too
+        assert content_of(lake.path(series, first)) == content_of(Lake(apart.lake).path(series, first))
+    assert keys(lake, members[1]) == ["2024-03-01"]
 
 
 def test_each_series_of_a_run_is_prefetched_with_its_own_configuration(
@@ -263,13 +264,25 @@ def test_no_day_before_the_first_partition_is_requested(settings: Settings, inst
     assert ranges_of(evaluate(definitions, instance, "spot_catch_up", at)) == [("2017-07-01", "2017-07-02")]
 
 
-def test_the_day_of_an_unreadable_file_is_requested(
+def test_the_days_of_an_unreadable_file_are_requested_and_the_run_replaces_the_file(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake
 ) -> None:
-    definitions = build_defs(settings, universe_of(BTC))
-    fetch(definitions, instance, [BTC], LAST_WEEK)
-    lake.path(BTC, lake.partitions(BTC)[3]).write_bytes(b"torn")
-    assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): ["2024-03-04"]}
+    definitions = build_defs(settings.model_copy(update={"catch_up_days": 5}), universe_of(BTC))
+    days = ["2023-12-30", "2023-12-31", "2024-01-01", "2024-01-02", "2024-01-03"]
+    fetch(definitions, instance, [BTC], days)
+    damaged = lake.path(BTC, lake.partitions(BTC)[-1])
+    intact = content_of(damaged)
+    damaged.write_bytes(b"torn")
+    assert keys(lake, BTC) == days[:2]  # the file of the other year
+    night = dt.datetime(2024, 1, 4, 0, 37, tzinfo=dt.UTC)
+    data = evaluate(definitions, instance, "spot_catch_up", night)
+    assert requested_days(data) == {str(BTC): days[2:]}
+    (request,) = data.run_requests or []
+    assert execute(definitions, instance, request, "spot_daily").success
+    assert keys(lake, BTC) == days
+    assert content_of(damaged) == intact
+    copy = state_folder(lake) / "damaged" / damaged.relative_to(lake.root)
+    assert copy.read_bytes() == b"torn"
 
 
 def test_each_of_two_series_is_requested_for_its_own_missing_days_and_the_runs_fetch_only_those(
@@ -283,7 +296,7 @@ def test_each_of_two_series_is_requested_for_its_own_missing_days_and_the_runs_f
     sandbox.requests.clear()
     for request in data.run_requests or []:
         assert execute(definitions, instance, request, "spot_daily").success
-    assert lake.keys(BTC) == lake.keys(ETH) == LAST_WEEK
+    assert keys(lake, BTC) == keys(lake, ETH) == LAST_WEEK
     windows = {
         (served.params["symbol"], int(served.params["startTime"]) // DAY * DAY)
         for served in sandbox.requests
@@ -372,8 +385,8 @@ def test_a_queued_catch_up_covers_its_own_days_and_series_only(
         assert request.asset_selection == [asset_key(series)]
         begin(definitions, instance, "spot_daily", request.tags, queued, [series])
     assert not evaluate(definitions, instance, "spot_catch_up").run_requests
-    Lake(settings.lake).path(BTC, Lake(settings.lake).partitions(BTC)[0]).unlink()  # no queued run covers it
-    assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): ["2024-03-05"]}
+    Lake(settings.lake).path(BTC, Lake(settings.lake).partitions(BTC)[0]).unlink()  # no queued run covers its days
+    assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): LAST_WEEK[4:]}
 
 
 def test_runs_of_other_jobs_do_not_count_as_runs_of_these_series(
@@ -406,7 +419,7 @@ def test_a_refused_day_is_requested_five_times_and_then_left_to_the_user(
         assert requested_days(data) == {str(BTC): ["2024-03-05"] if attempt else LAST_WEEK}
         (request,) = data.run_requests or []
         assert not execute(definitions, instance, request, "spot_daily").success
-    assert lake.keys(BTC) == [day for day in LAST_WEEK if day != "2024-03-05"]
+    assert keys(lake, BTC) == [day for day in LAST_WEEK if day != "2024-03-05"]
     data = evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(hours=MAX_ATTEMPTS))
     assert not data.run_requests
     assert f"{BTC} 2024-03-05" in str(data.skip_message)
@@ -435,7 +448,7 @@ def test_attempts_do_not_count_while_the_exchange_is_unreachable(
     sandbox.faults.clear()
     (request,) = evaluate(up, instance, "spot_catch_up").run_requests or []
     assert execute(up, instance, request, "spot_daily").success
-    assert lake.keys(BTC) == LAST_WEEK
+    assert keys(lake, BTC) == LAST_WEEK
 
 
 def test_attempts_are_forgotten_once_the_day_is_fetched(
@@ -474,7 +487,7 @@ def test_a_run_with_only_missing_skips_present_days(
     (result,) = fetch(definitions, instance, [BTC], LAST_WEEK[:3], {"only_missing": True})
     assert result.success
     assert len(result.asset_materializations_for_node(op_name(BTC))) == 2
-    assert lake.keys(BTC) == LAST_WEEK[:3]
+    assert keys(lake, BTC) == LAST_WEEK[:3]
     sandbox.requests.clear()
     (result,) = fetch(definitions, instance, [BTC], LAST_WEEK[:3], {"only_missing": True})
     assert result.success

@@ -38,6 +38,7 @@ from binance_assets_tests.support.exchange import (
     verdicts,
     with_short_timeouts,
 )
+from binance_assets_tests.support.lakes import state_folder, stored
 
 BTC = "spot/BTCUSDT/1m"
 JAN_2 = to_ms(dt.date(2024, 1, 2))
@@ -64,9 +65,11 @@ def test_recorded_outage_is_accepted_with_its_gap_and_named_in_the_file(
     assert day.missing == ((first, first + 80 * MINUTE),)
     lake, series = Lake(settings.lake), parse_series(BTC)
     lake.prepare("sandbox")
-    metadata = pl.read_parquet_metadata(lake.write(series, day).path)
-    assert json.loads(metadata["missing"]) == [["2023-03-24T12:40:00Z", "2023-03-24T14:00:00Z"]]
-    assert "nothing was traded (spot outage of 2023-03-24 12:39 to 2023-03-24 14:00)" in metadata["note"]
+    written = lake.write(series, day)
+    entry = stored(lake, series, "2023-03-24")
+    assert entry == written
+    assert entry.missing == [["2023-03-24T12:40:00Z", "2023-03-24T14:00:00Z"]]
+    assert "nothing was traded (spot outage of 2023-03-24 12:39 to 2023-03-24 14:00)" in str(entry.note)
 
 
 def quiet_minute(sandbox: Sandbox) -> int:
@@ -253,7 +256,7 @@ def test_first_candle_is_cached_in_the_lake_and_requested_once(sandbox: Sandbox,
         assert verdicts(days) == ["before_listing"] * 3 + ["listing", "complete"]
         assert lookups() == 1
     listed = to_ms(dt.date(2023, 3, 23)) + 15 * HOUR
-    assert json.loads((settings.lake / "_first_candles.json").read_text()) == {name: listed}
+    assert json.loads((state_folder(lake) / "first_candles.json").read_text()) == {name: listed}
 
 
 def test_days_within_the_trading_span_request_neither_its_start_nor_its_end(

@@ -29,9 +29,11 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
+from binance_assets_tests.support.lakes import state_folder
 
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))
 COIN, WEEKS = parse_series("coinm/BTCUSD_PERP/1h"), parse_series("spot/BTCUSDT/1w")
+MINUTES = parse_series("spot/BTCUSDT/1m")
 FOUR_HOURS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interval("4h")), BTC)
 
 GREEN, RED, GRAY, WHITE = (38, 140, 92), (222, 84, 63), (235, 237, 240), (255, 255, 255)
@@ -114,7 +116,7 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
     fetch(definitions, instance, [ARB], ["2023-03-22", "2023-03-23", "2023-03-24"])
     metadata = refresh(definitions, instance, "spot")
 
-    path = lake.root / "_coverage" / "spot.parquet"
+    path = state_folder(lake) / "coverage" / "spot.parquet"
     assert metadata["path"].value == str(path)
     table = pl.read_parquet(path)
     rows = {row["series"]: row for row in table.iter_rows(named=True)}
@@ -161,15 +163,16 @@ def test_coverage_sends_no_request_and_its_file_is_not_read_as_candles(
     refresh(definitions, instance, "coinm")
     assert sandbox.requests == []
     assert pl.scan_parquet(lake.root / "market=spot").collect().height == 24
+    assert {path.name for path in lake.root.rglob("*") if path.is_file()} == {"2024.parquet", ".lock"}
     for market in ("spot", "coinm"):
-        names = pl.read_parquet(lake.root / "_coverage" / f"{market}.parquet")["series"]
+        names = pl.read_parquet(state_folder(lake) / "coverage" / f"{market}.parquet")["series"]
         assert [name.split("/")[0] for name in names] == [market]
     assert coverage_key(COIN.market) == dg.AssetKey(["coinm", "coverage"])
 
 
 def test_the_coverage_of_an_empty_lake(settings: Settings, instance: dg.DagsterInstance, lake: Lake) -> None:
     metadata = refresh(build_defs(settings, universe_of(BTC, ETH)), instance, "spot")
-    table = pl.read_parquet(lake.root / "_coverage" / "spot.parquet")
+    table = pl.read_parquet(state_folder(lake) / "coverage" / "spot.parquet")
     assert table["first"].to_list() == table["last"].to_list() == [None, None]
     assert table.select(pl.exclude("series", "first", "last").sum()).row(0) == (0,) * (table.width - 3)
     assert str(metadata["table"].value).splitlines()[2] == "| spot/BTCUSDT/1h |  |  | 0 | 0 | 0 | 0 | 0 |"
@@ -227,7 +230,7 @@ def test_an_overridden_day_counts_as_lost(
     exchange.close()
     metadata = refresh(definitions, instance, "spot")
     assert (metadata["refused"].value, metadata["partitions"].value, metadata["candles"].value) == (0, 2, 47)
-    (row,) = pl.read_parquet(lake.root / "_coverage" / "spot.parquet").iter_rows(named=True)
+    (row,) = pl.read_parquet(state_folder(lake) / "coverage" / "spot.parquet").iter_rows(named=True)
     assert (row["complete"], row["lost"]) == (1, 1)
 
 
@@ -236,12 +239,13 @@ def test_an_overridden_day_counts_as_lost(
 
 @pytest.fixture(scope="module")
 def prepared(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with 27 to 29 February, 1 and 3 March of BTC, and February of its weeks."""
+    """A lake with 27 to 29 February, 1 and 3 March of BTC, February of its weeks, and three days of its minutes."""
 
     def fill(settings: Settings, instance: dg.DagsterInstance) -> None:
-        definitions = build_defs(settings.model_copy(update={"source": "rest"}), universe_of(BTC, WEEKS))
+        definitions = build_defs(settings.model_copy(update={"source": "rest"}), universe_of(BTC, WEEKS, MINUTES))
         fetch(definitions, instance, [BTC], ["2024-02-27", "2024-02-28", "2024-02-29", *march(1, 3)])
         fetch(definitions, instance, [WEEKS], ["2024-02-01"])
+        fetch(definitions, instance, [MINUTES], ["2024-02-28", "2024-02-29", *march(1)])
 
     shared_sandbox.faults.clear()
     return prepare(tmp_path_factory.mktemp("prepared"), shared_sandbox, fill)
@@ -254,7 +258,7 @@ def filled(prepared: Path, tmp_path: Path) -> Iterator[Lake]:
         yield Lake(tmp_path / "copy" / "lake")
 
 
-def test_missing_days_are_counted_from_the_first_file_to_the_last_finished_day(filled: Lake) -> None:
+def test_missing_days_are_counted_from_the_first_stored_day_to_the_last_finished_day(filled: Lake) -> None:
     for until, missing in ((dt.date(2024, 3, 4), 1), (dt.date(2024, 3, 7), 4), (dt.date(2024, 3, 1), 0)):
         assert coverage_of(filled, BTC, until, frozenset()).missing == missing
     coverage = coverage_of(filled, BTC, dt.date(2024, 3, 7), frozenset(march(4, 5)))
@@ -273,10 +277,16 @@ def test_a_month_is_missing_only_when_its_last_week_has_closed(filled: Lake) -> 
         assert coverage_of(filled, WEEKS, until, frozenset()).missing == missing
 
 
-def test_an_unreadable_file_counts_as_missing(filled: Lake) -> None:
-    filled.path(BTC, partition_for_key("2024-02-28", BTC.interval)).write_bytes(b"torn")
-    coverage = coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())
-    assert (coverage.missing, coverage.verdicts["complete"], coverage.rows) == (2, 4, 96)
+def test_the_days_of_an_unreadable_file_count_as_missing(filled: Lake) -> None:
+    until = dt.date(2024, 3, 4)
+    coverage = coverage_of(filled, MINUTES, until, frozenset())
+    assert (coverage.missing, coverage.verdicts["complete"], coverage.rows) == (2, 3, 3 * 1_440)
+    filled.path(MINUTES, partition_for_key("2024-03-01", MINUTES.interval)).write_bytes(b"torn")
+    coverage = coverage_of(filled, MINUTES, until, frozenset())
+    assert (coverage.missing, coverage.verdicts["complete"], coverage.rows) == (3, 2, 2 * 1_440)
+    filled.path(MINUTES, partition_for_key("2024-02-28", MINUTES.interval)).write_bytes(b"torn")
+    coverage = coverage_of(filled, MINUTES, until, frozenset())
+    assert (coverage.first, coverage.missing, coverage.rows) == (None, 0, 0)  # as if nothing had been stored
 
 
 def test_a_picture_has_a_square_for_each_month_of_each_series(filled: Lake) -> None:

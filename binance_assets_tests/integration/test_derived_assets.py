@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 
 from binance_assets.definitions import build_defs
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.derive import derive_partition
+from binance_assets.ingest.derive import derive_partitions
 from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.override import override
 from binance_assets.model.intervals import parse_derived_interval, parse_interval
@@ -28,6 +27,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
+from binance_assets_tests.support.lakes import keys, read, stored
 
 BTC, COIN = parse_series("spot/BTCUSDT/1m"), parse_series("coinm/BTCUSD_PERP/1m")
 DAYS = ["2024-03-01", "2024-03-02"]
@@ -70,14 +70,6 @@ def lake(settings: Settings) -> Lake:
     return Lake(settings.lake)
 
 
-def read(lake: Lake, series: Series, key: str) -> pl.DataFrame:
-    return lake.read(series, partition_for_key(key, series.interval))
-
-
-def metadata(lake: Lake, series: Series, key: str) -> dict[str, str]:
-    return pl.read_parquet_metadata(lake.path(series, partition_for_key(key, series.interval)))
-
-
 def events(instance: dg.DagsterInstance, series: Series) -> list[str | None]:
     """Return the partition keys of the materializations of a series, oldest first."""
     result = instance.fetch_materializations(asset_key(series), limit=1_000, ascending=True)
@@ -100,7 +92,7 @@ def test_derived_days_equal_the_candles_of_the_exchange(
     assert result.success
     assert not sandbox.requests
     for series in targets:
-        assert lake.keys(series) == DAYS
+        assert keys(lake, series) == DAYS
         for key in DAYS:
             start = to_ms(dt.date.fromisoformat(key))
             assert read(lake, series, key).equals(expected_candles(sandbox, str(series), start, start + DAY)), (
@@ -126,13 +118,16 @@ def test_a_derived_file_is_stored_like_a_fetched_one(
 ) -> None:
     fetch(definitions, instance, [BTC], DAYS[:1])
     (result,) = fetch(definitions, instance, [UNCOMMON.series], DAYS[:1])
-    path = lake.root / "market=spot" / "symbol=BTCUSDT" / "interval=45m" / "2024-03-01.parquet"
-    assert path.is_file()
+    folder = lake.root / "market=spot" / "symbol=BTCUSDT"
+    files = [folder / "interval=45m" / "2024.parquet", folder / "interval=1m" / "2024-03.parquet"]
+    derived_file, base_file = map(pl.read_parquet_metadata, files)
+    assert derived_file.keys() == base_file.keys()
+    assert (derived_file["series"], derived_file["venue"]) == ("spot/BTCUSDT/45m", base_file["venue"])
     assert read(lake, UNCOMMON.series, DAYS[0]).schema == read(lake, BTC, DAYS[0]).schema
-    derived, base = metadata(lake, UNCOMMON.series, DAYS[0]), metadata(lake, BTC, DAYS[0])
-    assert derived.keys() == base.keys()
-    assert (derived["series"], derived["source"], derived["derived_from"]) == ("spot/BTCUSDT/45m", "derived", str(BTC))
-    assert (derived["verdict"], derived["missing"]) == ("complete", "[]")
+    derived = stored(lake, UNCOMMON.series, DAYS[0])
+    assert (derived.path, derived.size) == (files[0], files[0].stat().st_size)
+    assert (derived.source, derived.derived_from) == ("derived", str(BTC))
+    assert (derived.verdict, derived.missing) == ("complete", [])
     (event,) = result.asset_materializations_for_node("spot__BTCUSDT__45m")
     assert event.metadata["derived_from"].value == str(BTC)
     assert event.metadata["dagster/partition_row_count"].value == 32
@@ -161,17 +156,17 @@ def test_an_overridden_day_is_derived_with_its_missing_candles_and_its_verdict(
     lose(sandbox, "2024-03-02")
     exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
     options = DownloadOptions("rest", listing_cache=lake)
-    result, stored = override(lake, exchange, BTC, partition, options, who="a user", reason="no other source")
+    result, written = override(lake, exchange, BTC, partition, options, who="a user", reason="no other source")
     exchange.close()
-    assert (result.verdict, stored is not None) == ("lost", True)
+    assert (result.verdict, written is not None) == ("lost", True)
     (run,) = fetch(definitions, instance, [FIVE.series, HOUR.series], ["2024-03-02"])
     assert run.success
-    five = metadata(lake, FIVE.series, "2024-03-02")
-    assert (five["verdict"], five["accepted_by"], five["accepted_because"]) == ("lost", "a user", "no other source")
-    assert json.loads(five["missing"]) == [["2024-03-02T12:00:00Z", "2024-03-02T12:10:00Z"]]
+    five = stored(lake, FIVE.series, "2024-03-02")
+    assert (five.verdict, five.accepted_by, five.accepted_because) == ("lost", "a user", "no other source")
+    assert five.missing == [["2024-03-02T12:00:00Z", "2024-03-02T12:10:00Z"]]
     assert read(lake, FIVE.series, "2024-03-02").height == 286
-    hour = metadata(lake, HOUR.series, "2024-03-02")
-    assert (hour["verdict"], hour["missing"]) == ("lost", "[]")  # the other fifty minutes make a candle
+    hour = stored(lake, HOUR.series, "2024-03-02")
+    assert (hour.verdict, hour.missing) == ("lost", [])  # the other fifty minutes make a candle
     assert read(lake, HOUR.series, "2024-03-02").height == 24
 
 
@@ -184,7 +179,7 @@ def test_the_day_before_the_listing_and_the_day_of_the_listing_keep_their_verdic
     days = ["2023-03-22", "2023-03-23"]
     fetch(definitions, instance, [base], days)
     fetch(definitions, instance, [target.series], days)
-    assert [metadata(lake, target.series, key)["verdict"] for key in days] == ["before_listing", "listing"]
+    assert [stored(lake, target.series, key).verdict for key in days] == ["before_listing", "listing"]
     assert read(lake, target.series, days[0]).is_empty()
     start = to_ms(dt.date(2023, 3, 23))
     assert read(lake, target.series, days[1]).equals(expected_candles(sandbox, str(target.series), start, start + DAY))
@@ -213,10 +208,9 @@ def test_an_outage_removes_the_derived_candles_that_it_covers_completely(
         WHOLE_DAY: [],
     }
     for derived, spans in missing.items():
-        stored = metadata(lake, derived.series, DAYS[0])
-        assert stored["verdict"] == "outage"
-        assert json.loads(stored["missing"]) == spans
-        assert "nothing was traded" in stored["note"]
+        entry = stored(lake, derived.series, DAYS[0])
+        assert (entry.verdict, entry.missing) == ("outage", spans)
+        assert "nothing was traded" in str(entry.note)
     heights = [read(lake, derived.series, DAYS[0]).height for derived in missing]
     assert heights == [288 - 23, 23, 1]
 
@@ -230,34 +224,37 @@ def test_a_day_without_its_base_day_is_refused_and_the_others_are_written(
     fetch(definitions, instance, [BTC], ["2024-03-01", "2024-03-03"])
     (result,) = fetch(definitions, instance, [HOUR.series], ["2024-03-01", "2024-03-02", "2024-03-03"])
     assert not result.success
-    assert lake.keys(HOUR.series) == events(instance, HOUR.series) == ["2024-03-01", "2024-03-03"]
+    assert keys(lake, HOUR.series) == events(instance, HOUR.series) == ["2024-03-01", "2024-03-03"]
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert check.blocking
-    assert f"2024-03-02 unreachable: {BTC} has no such partition in the lake" in str(check.description)
+    assert f"2024-03-02 unreachable: {BTC} 2024-03-02: it is not in the lake" in str(check.description)
     assert check.metadata["days_accepted"].value == 2
     refused = check.metadata["refused"]
     assert isinstance(refused, dg.TableMetadataValue)
     assert [record.data["day"] for record in refused.records] == ["2024-03-02"]
 
 
-def test_a_damaged_base_file_derives_nothing_and_the_earlier_derived_file_stays(
+def test_of_a_damaged_base_file_no_day_is_derived_and_the_earlier_derived_file_stays(
     definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
 ) -> None:
-    day = partition_for_key(DAYS[0], HOUR.series.interval)
+    partitions = [partition_for_key(key, HOUR.series.interval) for key in DAYS]
     fetch(definitions, filled, [HOUR.series], DAYS[:1])
-    before = lake.path(HOUR.series, day).read_bytes()
-    base = lake.path(BTC, partition_for_key(DAYS[0], BTC.interval))
-    content = base.read_bytes()
+    derived_file, base_file = lake.path(HOUR.series, partitions[0]), lake.path(BTC, partitions[0])
+    assert lake.path(BTC, partitions[1]) == base_file  # it holds both days
+    before, content = derived_file.read_bytes(), base_file.read_bytes()
     half = len(content) // 2
-    base.write_bytes(content[:half])
-    assert not fetch(definitions, filled, [HOUR.series], DAYS[:1])[0].success
-    base.write_bytes(b"\0" * half + content[half:])  # the footer is readable, the candles are not
-    result = derive_partition(lake, HOUR, day)
-    assert (result.verdict, result.is_accepted) == ("invalid", False)
-    assert result.reason.startswith(f"{BTC} cannot be read: ")
-    assert not fetch(definitions, filled, [HOUR.series], DAYS[:1])[0].success
-    assert lake.path(HOUR.series, day).read_bytes() == before
+    base_file.write_bytes(content[:half])
+    for result in derive_partitions(lake, HOUR, partitions):
+        assert (result.verdict, result.is_accepted) == ("unreachable", False)
+        assert result.reason.startswith(f"{BTC} {result.partition}: {base_file} cannot be read: ")
+    assert not fetch(definitions, filled, [HOUR.series], DAYS)[0].success
+    base_file.write_bytes(b"\0" * half + content[half:])  # the footer is readable, the candles are not
+    for result in derive_partitions(lake, HOUR, partitions):
+        assert (result.verdict, result.is_accepted) == ("invalid", False)
+        assert result.reason.startswith(f"{BTC} {result.partition}: it cannot be read: ")
+    assert not fetch(definitions, filled, [HOUR.series], DAYS)[0].success
+    assert derived_file.read_bytes() == before
 
 
 # Base and derived series in one run.
@@ -273,7 +270,7 @@ def test_base_and_derived_series_in_one_run(
     (result,) = fetch(definitions, instance, [BTC, FIVE.series, UNCOMMON.series], DAYS)
     assert result.success
     for series in (BTC, FIVE.series, UNCOMMON.series):
-        assert lake.keys(series) == DAYS
+        assert keys(lake, series) == DAYS
     assert events(instance, FIVE.series) == DAYS
     start = to_ms(dt.date.fromisoformat(DAYS[0]))
     assert read(lake, FIVE.series, DAYS[0]).equals(expected_candles(sandbox, str(FIVE.series), start, start + DAY))
@@ -285,8 +282,8 @@ def test_with_a_refused_base_day_nothing_is_derived_in_the_same_run(
     lose(sandbox, DAYS[1])
     (result,) = fetch(definitions, instance, [BTC, FIVE.series], DAYS)
     assert not result.success
-    assert lake.keys(BTC) == DAYS[:1]
-    assert lake.keys(FIVE.series) == events(instance, FIVE.series) == []
+    assert keys(lake, BTC) == DAYS[:1]
+    assert keys(lake, FIVE.series) == events(instance, FIVE.series) == []
     started = [event.step_key for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_START]
     assert started == ["spot__BTCUSDT__1m"]
 
@@ -311,7 +308,7 @@ def test_the_runs_of_the_sensor_derive_every_series_of_the_new_days(
     for request in requests:
         assert execute(definitions, filled, request).success
     for derived in (FIVE, UNCOMMON, HOUR, WHOLE_DAY, *FROM_COIN):
-        assert lake.keys(derived.series) == DAYS
+        assert keys(lake, derived.series) == DAYS
     assert not sandbox.requests
     assert tick(definitions, filled, cursor)[0] == []
 
@@ -329,7 +326,7 @@ def test_a_repaired_day_is_derived_again(
     fetch(definitions, instance, [BTC], DAYS[1:])
     (request,), cursor = tick(definitions, instance, cursor)
     execute(definitions, instance, request)
-    assert lake.keys(HOUR.series) == DAYS
+    assert keys(lake, HOUR.series) == DAYS
     assert tick(definitions, instance, cursor)[0] == []
 
 

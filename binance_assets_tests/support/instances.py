@@ -60,7 +60,8 @@ def prepare(folder: Path, sandbox: Sandbox, fill: Callable[[Settings, dg.Dagster
 @contextmanager
 def copy_of(prepared: Path, folder: Path) -> Iterator[dg.DagsterInstance]:
     """Copy the lake and the instance of :func:`prepare` to ``folder``, and open the instance."""
-    shutil.copytree(prepared / "lake", folder / "lake")
+    for name in ("lake", "lake.state"):
+        shutil.copytree(prepared / name, folder / name)
     with new_instance(folder / "dagster", prepared / "dagster") as opened:
         yield opened
 

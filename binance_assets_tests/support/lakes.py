@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,18 @@ from binance_assets.model.series import Series
 from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.metadata import decode, encode
 from binance_assets.storage.span_folder import to_parquet
+
+
+def state_folder(lake: Lake) -> Path:
+    """Return the folder beside a lake in which everything lies that belongs to the lake but is no candle."""
+    return lake.root.with_name(f"{lake.root.name}.state")
+
+
+def content_of(path: Path) -> tuple[int, bytes, dict[str, str]]:
+    """Return the size of a file, its bytes before the footer, and its metadata, which two writes order differently."""
+    content = path.read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little")
+    return len(content), content[: -8 - footer], pl.read_parquet_metadata(io.BytesIO(content))
 
 
 def keys(lake: Lake, series: Series) -> list[str]:

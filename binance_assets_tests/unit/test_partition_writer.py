@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.model.partitions import partitions_between
+from binance_assets.model.partitions import Partition, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
 from binance_assets.orchestration.background import BackgroundIterator
@@ -66,7 +66,7 @@ def test_partitions_wait_for_others_of_their_file_but_at_most_a_second(lake: Lak
 def test_of_many_candles_those_of_a_file_that_may_still_grow_wait(lake: Lake) -> None:
     writer = PartitionWriter(lake, MINUTES, Clock())
     days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 12, 31), MINUTES.interval)
-    written = []
+    written: list[Partition] = []
     for number, day in enumerate(days[:110]):
         written += writer.add(Spec(day.key, number, rows=1440).result(MINUTES))
     assert written == days[:91]  # January to March; April ends with the 121st day
