@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpreter, and a test compares the two.
     from binance_assets.definitions import candle_definitions
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpret
     from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
     from binance_assets.storage.lake import Lake
     from binance_assets.storage.metadata import StoredPartition
+    from binance_assets.storage.writer import PartitionWriter
 
 __all__ = [
     "COINM",
@@ -45,6 +46,7 @@ __all__ = [
     "Market",
     "Partition",
     "PartitionResult",
+    "PartitionWriter",
     "Provenance",
     "Series",
     "Settings",
@@ -77,6 +79,7 @@ _MODULES = {
     "Market": "model.markets",
     "Partition": "model.partitions",
     "PartitionResult": "model.results",
+    "PartitionWriter": "storage.writer",
     "Provenance": "model.results",
     "Series": "model.series",
     "Settings": "settings",

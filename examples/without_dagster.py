@@ -5,7 +5,6 @@ import os
 from contextlib import closing
 
 import binance_assets as ba
-from binance_assets.storage.writer import PartitionWriter
 
 settings = ba.read_settings(os.environ)
 series = ba.parse_series("spot/BTCUSDT/1m")
@@ -15,8 +14,8 @@ lake = ba.Lake(settings.lake)
 
 with closing(ba.Exchange(series.market, settings)) as exchange:
     lake.prepare(exchange.venue)
-    # Partitions of a month share a file. The writer collects them for up to two seconds, so it rarely writes it twice.
-    writer = PartitionWriter(lake, series)
+    # Partitions of a month share a file. The writer collects them for up to a second, so it rarely writes it twice.
+    writer = ba.PartitionWriter(lake, series)
     for result in ba.download(exchange, series, partitions, options):
         if result.is_accepted:
             writer.add(result)

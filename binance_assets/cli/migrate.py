@@ -15,7 +15,7 @@ from binance_assets.settings import ConfigurationError, read_settings
 def migrate_command() -> None:
     """Bring a lake of an earlier version to the current layout.
 
-    Files of one day are merged into files of a month or a year; see the README for what a file spans. No candle is
+    Files of one partition are merged into files of a month or a year; see the README for what a file spans. No candle is
     fetched, and none is lost: the command may be interrupted at any moment, and run again. Downloads may run
     meanwhile. A program that reads all files of a folder may meet the partitions of one span twice while that span is
     brought over, for some milliseconds.
@@ -41,6 +41,6 @@ def migrate_command() -> None:
     for line in damaged:
         click.echo(f"left as it is: {line}", err=True)
     members = len({member for member, _ in spans})
-    click.echo(f"{len(spans):,} files of {members:,} series were written; the lake {lake.root} has layout 2")
+    click.echo(f"{lake.root} has layout 2; files written: {len(spans):,}, series: {members:,}")
     if damaged:
         sys.exit(INCOMPLETE)

@@ -110,7 +110,7 @@ def test_migrate_brings_the_whole_lake_over_and_does_nothing_the_next_time(lake:
     before = {name: read_all(lake, name) for name in HELD}
     result = command("migrate")
     assert result.exit_code == 0, result.output
-    assert result.output == f"13 files of 8 series were written; the lake {lake.root} has layout 2\n"
+    assert result.output == f"{lake.root} has layout 2; files written: 13, series: 8\n"
     assert {name: read_all(lake, name) for name in HELD} == before
     assert paths(lake) == [
         "market=coinm/symbol=BTCUSD_PERP/interval=1d/2024.parquet",
@@ -133,7 +133,7 @@ def test_migrate_brings_the_whole_lake_over_and_does_nothing_the_next_time(lake:
     again = command("migrate")
     assert (again.exit_code, again.output) == (
         0,
-        f"0 files of 0 series were written; the lake {lake.root} has layout 2\n",
+        f"{lake.root} has layout 2; files written: 0, series: 0\n",
     )
 
 
