@@ -36,7 +36,7 @@ from binance_assets.storage.metadata import (
     encode,
     locate,
 )
-from binance_assets.storage.spans import KEY, by_span, is_span_name, span_name
+from binance_assets.storage.spans import KEY, by_span, is_span_name, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState, sync_folder
 
 # Ten days of 1m: a reader of one day of a month decodes a third of the file, and compression hardly suffers. Files of
@@ -290,16 +290,20 @@ class SpanFolder:
 
     def _read_span(self, name: str, partitions: Sequence[Partition]) -> list[PartitionContent]:
         contents: dict[Partition, PartitionContent] = {}
-        absent = "it is not in the lake"
+        damaged: dict[Partition, str] = {}
         for file in self._open_all(self._paths([name])):
             if isinstance(file, DamagedFile):
-                absent = f"{file.path} {file.reason}"
+                may_hold = partitions_of_file(file.path.stem, self._series.interval)
+                damaged |= dict.fromkeys(may_hold, f"{file.path} {file.reason}")
                 continue
             wanted = {partition: file.stored[partition] for partition in partitions if partition in file.stored}
             accepted = {partition: stored for partition, stored in wanted.items() if stored.is_accepted}
             for partition, candles in self._candles(file, accepted).items():
                 contents[partition] = PartitionContent(partition, accepted[partition], candles)
-        return [contents.get(partition, PartitionContent(partition, None, absent)) for partition in partitions]
+        for partition in partitions:
+            absent = PartitionContent(partition, None, damaged.get(partition, "it is not in the lake"))
+            contents.setdefault(partition, absent)
+        return [contents[partition] for partition in partitions]
 
     def _by_path(self, partitions: Sequence[Partition]) -> dict[Path, list[Partition]]:
         """Return the stored partitions by file, both ascending."""
