@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -176,11 +177,14 @@ class SpanFolder:
         """Return the candles of stored partitions (ascending) lazily, sorted by open time.
 
         Raises:
-            FileNotFoundError, OSError, LaterLayout: As for :meth:`read`.
+            FileNotFoundError: A partition is not stored.
+            OSError, LaterLayout: As for :meth:`stored`.
         """
+        paths = self._paths_of(partitions)
+        # The files of a span may alternate: one of layout 2 can lack days that are in files of layout 1.
         frames = [
-            pl.scan_parquet(path, hive_partitioning=False, glob=False).filter(_opens_in(members))
-            for path, members in self._by_path(partitions).items()
+            pl.scan_parquet(path, hive_partitioning=False, glob=False).filter(_opens_in(list(members)))
+            for path, members in groupby(partitions, key=lambda partition: paths[partition])
         ]
         return pl.concat(frames) if frames else empty_candles(self._series.market).lazy()
 
@@ -305,15 +309,17 @@ class SpanFolder:
             contents.setdefault(partition, absent)
         return [contents[partition] for partition in partitions]
 
-    def _by_path(self, partitions: Sequence[Partition]) -> dict[Path, list[Partition]]:
-        """Return the stored partitions by file, both ascending."""
-        stored = self.stored(sorted({span_name(partition.key, self._series.interval) for partition in partitions}))
-        by_path: dict[Path, list[Partition]] = {}
+    def _paths_of(self, partitions: Sequence[Partition]) -> dict[Partition, Path]:
+        """Return the file of each partition.
+
+        Raises:
+            FileNotFoundError: A partition is not stored.
+        """
+        stored = self.stored(list(by_span(partitions, self._series.interval)))
         for partition in partitions:
             if partition not in stored:
                 raise FileNotFoundError(f"{self._series} {partition} is not in the lake")
-            by_path.setdefault(stored[partition].path, []).append(partition)
-        return by_path
+        return {partition: stored[partition].path for partition in partitions}
 
     def _open_and_keep(
         self, name: str, additions: Mapping[Partition, PartitionData]

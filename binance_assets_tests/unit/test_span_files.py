@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from binance_assets.model.partitions import partition_for_key
@@ -30,3 +31,14 @@ def test_a_damaged_file_of_one_day_is_named_for_that_day_only(lake: Lake) -> Non
     messages = [str(candles) for _, stored, candles in lake.read_each(SERIES, PARTITIONS[1:3]) if stored is None]
     assert messages[0].startswith(f"{path} cannot be read: ")
     assert messages[1:] == ["it is not in the lake"]
+
+
+def test_partitions_of_both_layouts_are_read_and_scanned_in_the_order_of_time(lake: Lake) -> None:
+    results = [result_of(SERIES, key) for key in DAYS]
+    lake.write_all(SERIES, results[::2])
+    for result in results[1::2]:
+        write_as_layout_1(lake.root, SERIES, result)
+    whole = pl.concat([result.candles for result in results])
+    assert lake.read(SERIES, PARTITIONS).equals(whole)
+    assert lake.scan(SERIES, PARTITIONS).collect().equals(whole)
+    assert list(lake.stored_partitions(SERIES)) == PARTITIONS
