@@ -209,6 +209,8 @@ class SpanFolder:
         with file_lock(self.path / ".lock"):
             files, kept = self._stable(lambda: self._open_and_keep(name, additions))
             parts = dict(sorted({**kept, **additions}.items()))
+            if not parts:  # a migration of files without readable candles: they stay as they are
+                return {}
             entries = {partition: entry for partition, (entry, _) in parts.items()}
             frames = [frame for _, frame in parts.values()]
             content = self._content(entries, frames, venue)
@@ -278,6 +280,8 @@ class SpanFolder:
             LaterLayout: A later version wrote the file.
             ValueError: It cannot be read, or is not that of this series; the message says why in one line.
         """
+        if not footer:
+            raise ValueError("cannot be read: its end is not that of a Parquet file")
         try:
             pairs = pl.read_parquet_metadata(io.BytesIO(_MAGIC + footer))
             metadata = decode(pairs, path.stem, self._series.interval)

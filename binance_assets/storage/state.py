@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import time
 import uuid
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -146,12 +146,16 @@ class LakeState:
     def keep_damaged(self, path: Path) -> Path:
         """Copy a damaged file of the lake, so that replacing it destroys nothing; return the path of the copy.
 
+        The copy of an earlier damage of the same file is kept too; the number of the copy follows the name.
+
         Raises:
             OSError: It cannot be copied.
         """
-        copy = self.folder / _DAMAGED / path.relative_to(self._root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
+        content, first = path.read_bytes(), self.folder / _DAMAGED / path.relative_to(self._root)
+        copies = (first.with_name(f"{first.name}.{number}") if number > 1 else first for number in count(1))
+        copy = next(copy for copy in copies if not copy.exists() or copy.read_bytes() == content)
+        if not copy.exists():
+            self.replace(copy, content)
         return copy
 
     def check_writable(self) -> None:

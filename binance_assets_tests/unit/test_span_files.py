@@ -10,6 +10,7 @@ import pytest
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_series
 from binance_assets.storage.lake import Lake
+from binance_assets_tests.support.lakes import keys, state_folder
 from binance_assets_tests.support.results import result_of, write_as_layout_1
 
 SERIES = parse_series("spot/BTCUSDT/1h")
@@ -42,3 +43,35 @@ def test_partitions_of_both_layouts_are_read_and_scanned_in_the_order_of_time(la
     assert lake.read(SERIES, PARTITIONS).equals(whole)
     assert lake.scan(SERIES, PARTITIONS).collect().equals(whole)
     assert list(lake.stored_partitions(SERIES)) == PARTITIONS
+
+
+def test_a_migration_of_files_without_readable_candles_leaves_them_as_they_are(lake: Lake) -> None:
+    path = write_as_layout_1(lake.root, SERIES, result_of(SERIES, DAYS[0]))
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(b"\0" * half + content[half:])  # the footer is readable, the candles are not
+    lake.migrate_span(SERIES, "2024")
+    assert list(lake.root.rglob("*.parquet")) == [path]
+
+
+def test_what_is_not_the_end_of_a_parquet_file_is_called_so(lake: Lake) -> None:
+    lake.write(SERIES, result_of(SERIES, DAYS[0]))
+    path = lake.path(SERIES, PARTITIONS[0])
+    intact = path.read_bytes()
+    for content in (b"", b"torn", intact[:-1], intact + b"appended"):
+        path.write_bytes(content)
+        assert lake.damaged(SERIES) == [f"{path} cannot be read: its end is not that of a Parquet file"]
+
+
+def test_each_damaged_version_of_a_file_is_kept_once(lake: Lake) -> None:
+    path = lake.path(SERIES, PARTITIONS[0])
+    for content in (b"torn", b"torn again", b"torn"):
+        lake.write_all(SERIES, [result_of(SERIES, key) for key in DAYS])
+        path.write_bytes(content)
+        lake.write(SERIES, result_of(SERIES, DAYS[0]))
+        assert keys(lake, SERIES) == DAYS[:1]  # the others were in the damaged file
+    copies = state_folder(lake) / "damaged" / path.relative_to(lake.root)
+    assert {copy.name: copy.read_bytes() for copy in copies.parent.iterdir()} == {
+        "2024.parquet": b"torn",
+        "2024.parquet.2": b"torn again",
+    }
