@@ -248,7 +248,7 @@ class Lake:
             self.root.mkdir(parents=True, exist_ok=True)
             self._state.create()
             self._state.check_writable()  # fails here, before anything is fetched
-            self._write_marker(venue)
+            self._state.write_marker(venue, LAYOUT)
         self.check_venue(venue)  # another process may have written the marker in the meantime
 
     def write(self, series: Series, result: PartitionResult) -> StoredPartition:
@@ -313,7 +313,7 @@ class Lake:
         with self._writing():
             self._state.create()
             if venue is not None:
-                self._write_marker(venue)
+                self._state.write_marker(venue, LAYOUT)
 
     def migrate_span(self, series: Series, name: str) -> None:
         """Bring the files of a span to the current layout; other processes may read and write it meanwhile.
@@ -351,11 +351,6 @@ class Lake:
         """
         with self._writing():
             self._state.remember_first_open(str(series), first)
-
-    def _write_marker(self, venue: str) -> None:
-        marker: dict[str, object] = {"origin": venue, "layout": LAYOUT}
-        if self._state.marker() != marker:
-            self._state.write_marker(marker)
 
     def _folder(self, series: Series) -> SpanFolder:
         return SpanFolder(self.folder(series), series, self._state)

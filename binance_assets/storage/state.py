@@ -93,13 +93,20 @@ class LakeState:
         new, old = self.folder / _MARKER, self._root / _LAYOUT_1[_MARKER]
         return old if old.exists() and not new.exists() else new
 
-    def write_marker(self, content: dict[str, object]) -> None:
-        """Write the marker.
+    def write_marker(self, venue: str, layout: int) -> None:
+        """Write the marker, unless there is one of another venue, which another process may have just written.
 
         Raises:
             OSError: It cannot be written.
+            ValueError: There is one that cannot be read.
         """
-        self.replace(self.folder / _MARKER, (json.dumps(content) + "\n").encode())
+        content = {"origin": venue, "layout": layout}
+        if self.marker() == content:
+            return
+        with file_lock(self._lock):
+            existing = self.marker()
+            if existing is None or existing.get("origin") == venue:
+                self.replace(self.folder / _MARKER, (json.dumps(content) + "\n").encode())
 
     def first_opens(self) -> dict[str, int]:
         """Return the cached open times of the first candles, ms UTC, by name of the series."""
@@ -115,7 +122,7 @@ class LakeState:
         Raises:
             OSError: The file cannot be written.
         """
-        with file_lock(self.folder / _INCOMING / ".lock"):
+        with file_lock(self._lock):
             text = json.dumps(self.first_opens() | {name: first}, indent=1, ensure_ascii=False) + "\n"
             self.replace(self.folder / _FIRST_CANDLES, text.encode())
 
@@ -168,9 +175,14 @@ class LakeState:
         probe.touch()
         probe.unlink()
 
+    @property
+    def _lock(self) -> Path:
+        return self.folder / _INCOMING / ".lock"
+
     def _read(self, name: str) -> str | None:
         """Return the text of a file, which may still lie where layout 1 had it; None if it does not exist."""
-        for path in (self.folder / name, self._root / _LAYOUT_1[name]):
+        new, old = self.folder / name, self._root / _LAYOUT_1[name]
+        for path in (new, old, new):  # another process may move it between the first two
             with suppress(FileNotFoundError):
                 return path.read_text(encoding="utf-8")
         return None
