@@ -34,6 +34,7 @@ class PartitionWriter:
         self._series = series
         self._clock = clock
         self._pending: dict[Partition, PartitionResult] = {}
+        self._rows = 0
         self._due = 0.0
 
     def add(self, result: PartitionResult) -> dict[Partition, StoredPartition]:
@@ -48,9 +49,8 @@ class PartitionWriter:
         if not self._pending:
             self._due = self._clock() + FLUSH_SECONDS
         self._pending[result.partition] = result
-        if sum(pending.candles.height for pending in self._pending.values()) > _MAX_ROWS:
-            return self.flush()
-        return self.flush_if_due()
+        self._rows += result.candles.height
+        return self.flush() if self._rows > _MAX_ROWS else self.flush_if_due()
 
     def flush_if_due(self) -> dict[Partition, StoredPartition]:
         """Write what has waited long enough; return what has been written.
@@ -63,8 +63,11 @@ class PartitionWriter:
     def flush(self) -> dict[Partition, StoredPartition]:
         """Write everything collected; return what has been written.
 
+        Call it again if it was interrupted: everything stays collected until all of it is written.
+
         Raises:
             LakeError: A file cannot be written.
         """
-        pending, self._pending = self._pending, {}
-        return self._lake.write_all(self._series, pending.values())
+        written = self._lake.write_all(self._series, self._pending.values())
+        self._pending, self._rows = {}, 0
+        return written
