@@ -250,7 +250,7 @@ class SpanFolder:
         return self._stable(lambda: self._open_all(self._paths(names)))
 
     def _stable(self, read: Callable[[], T]) -> T:
-        """Return what ``read`` returns; repeat it while other processes delete or replace the files that it has listed."""
+        """Return what ``read`` returns; repeat it while other processes delete or replace what it has listed."""
         for _ in range(_MAX_LISTINGS):
             with suppress(FileNotFoundError):
                 return read()
