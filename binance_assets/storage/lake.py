@@ -22,7 +22,7 @@ from binance_assets.model.markets import Market
 from binance_assets.model.partitions import Partition, next_partition_first_day, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_any_series
-from binance_assets.model.timestamps import to_date
+from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entry_of
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
@@ -107,16 +107,17 @@ class Lake:
 
         Returns:
             The partitions in ``[start, end)``, ascending; an empty list if the series has no file. All partitions of a
-            damaged file count, because it may have held them.
+            damaged file that began before today count, because it may have held them.
 
         Raises:
             LakeError: A file may not be read, or was written by a later version.
         """
-        folder = self._folder(series)
+        folder, today = self._folder(series), to_ms(dt.datetime.now(dt.UTC).date())
         with self._reading():
             held = list(folder.stored())
             for file in folder.damaged():
-                held += partitions_of_file(file.path.stem, series.interval)
+                may_hold = partitions_of_file(file.path.stem, series.interval)
+                held += [partition for partition in may_hold if partition.start < today]
         if not held:
             return []
         after_last = next_partition_first_day(to_date(max(held).start), series.interval)
@@ -172,6 +173,8 @@ class Lake:
 
     def scan(self, series: Series, partitions: Sequence[Partition]) -> pl.LazyFrame:
         """Return the candles of stored partitions lazily, sorted by open time.
+
+        The files are read when the frame is collected. A migration that deletes one of them before makes that fail.
 
         Args:
             series: The series.
@@ -304,7 +307,7 @@ class Lake:
             return self._folder(series).layout_1_names()
 
     def migrate_state(self) -> None:
-        """Move what is no candle out of the lake, where layout 1 had it.
+        """Move the files that hold no candles out of the lake, where layout 1 had them.
 
         Raises:
             LakeError: The lake cannot be written.
@@ -325,7 +328,7 @@ class Lake:
         with self._writing():
             self._folder(series).replace(name, {}, venue)
 
-    # What belongs to the lake, but is no candle -------------------------------------------------------------------
+    # Files of the lake that hold no candles -----------------------------------------------------------------------
 
     def write_coverage(self, market: Market, table: pl.DataFrame) -> Path:
         """Write a market's coverage beside the lake; return the path of the file.

@@ -20,9 +20,8 @@ def test_items_arrive_in_order_and_then_the_error_of_the_iterator() -> None:
         yield from range(100)
         raise ZeroDivisionError("after the items")
 
-    with closing(BackgroundIterator(items())) as background:
-        with pytest.raises(ZeroDivisionError, match="after the items"):
-            received.extend(item for item in background if item is not None)
+    with closing(BackgroundIterator(items())) as background, pytest.raises(ZeroDivisionError, match="after the items"):
+        received.extend(item for item in background if item is not None)
     assert received == list(range(100))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from binance_assets.model.partitions import partition_for_key
+from binance_assets.model.partitions import partition_for_key, partitions_between
 from binance_assets.model.series import parse_series
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.lakes import keys, state_folder
@@ -75,3 +76,14 @@ def test_each_damaged_version_of_a_file_is_kept_once(lake: Lake) -> None:
         "2024.parquet": b"torn",
         "2024.parquet.2": b"torn again",
     }
+
+
+def test_a_damaged_file_of_this_year_may_have_held_the_days_until_yesterday(lake: Lake) -> None:
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    first = dt.date(yesterday.year - 1, 12, 30)
+    lake.write(SERIES, result_of(SERIES, first.isoformat()))
+    lake.path(SERIES, partition_for_key(yesterday.isoformat(), SERIES.interval)).write_bytes(b"torn")
+    found = lake.partitions(SERIES)
+    today = dt.datetime.now(dt.UTC).date()  # two days after `yesterday`, if midnight has just passed
+    ends = (yesterday + dt.timedelta(days=1), today)
+    assert found in [partitions_between(first, end, SERIES.interval) for end in ends]
