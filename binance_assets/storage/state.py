@@ -69,9 +69,10 @@ class LakeState:
             (self.folder / _INCOMING).mkdir(parents=True, exist_ok=True)
         except PermissionError:
             (self._root / ".state" / _INCOMING).mkdir(parents=True, exist_ok=True)
-        for name, name_1 in _LAYOUT_1.items():
-            self._move(self._root / name_1, self.folder / name)
-        self._remove_stale_files()
+        _remove_stale_files(self.folder / _INCOMING)
+        if any((self._root / name).exists() for name in (*_LAYOUT_1.values(), _LAYOUT_1_INCOMING)):
+            with file_lock(self._lock):
+                self._move_files_of_layout_1()
 
     def marker(self) -> dict[str, object] | None:
         """Return the content of the marker; None if there is none.
@@ -187,34 +188,17 @@ class LakeState:
                 return path.read_text(encoding="utf-8")
         return None
 
-    def _move(self, source: Path, target: Path) -> None:
-        """Move a file or folder of layout 1; where the target exists, it is newer, so only remove the source."""
-        if not source.exists():
-            return
-        if source.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-            for path in source.iterdir():
-                self._move(path, target / path.name)
-            with suppress(OSError):  # another process moves the same files
-                source.rmdir()
-        elif target.exists():
-            source.unlink(missing_ok=True)
-        else:
-            with suppress(FileNotFoundError):
-                os.replace(source, target)
+    def _move_files_of_layout_1(self) -> None:
+        for name, name_1 in _LAYOUT_1.items():
+            _move(self._root / name_1, self.folder / name)
+        incoming = self._root / _LAYOUT_1_INCOMING
+        _remove_stale_files(incoming)
+        with suppress(OSError):  # absent, or a process of an earlier version is writing
+            (incoming / ".lock").unlink(missing_ok=True)
+            incoming.rmdir()
 
     def _incoming(self) -> Path:
         return self.folder / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
-
-    def _remove_stale_files(self) -> None:
-        """Remove temporary files of processes that died, and those that are older than a day."""
-        for folder in (self.folder / _INCOMING, self._root / _LAYOUT_1_INCOMING):
-            for path in folder.iterdir() if folder.is_dir() else ():
-                if _is_stale(path):
-                    path.unlink(missing_ok=True)
-        with suppress(OSError):  # absent, or a process of an earlier version is writing
-            (self._root / _LAYOUT_1_INCOMING / ".lock").unlink(missing_ok=True)
-            (self._root / _LAYOUT_1_INCOMING).rmdir()
 
 
 def sync_folder(folder: Path) -> None:
@@ -230,6 +214,27 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file or folder of layout 1; where the target exists, it is newer, so only remove the source."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.iterdir():
+            _move(path, target / path.name)
+        with suppress(OSError):  # a process of an earlier version has just written into it
+            source.rmdir()
+    elif target.exists():
+        source.unlink(missing_ok=True)
+    elif source.exists():
+        source.replace(target)
+
+
+def _remove_stale_files(incoming: Path) -> None:
+    """Remove temporary files of processes that died, and those that are older than a day."""
+    for path in incoming.iterdir() if incoming.is_dir() else ():
+        if _is_stale(path):
+            path.unlink(missing_ok=True)
 
 
 def _is_stale(path: Path) -> bool:
