@@ -202,12 +202,15 @@ class Lake:
     def venue(self) -> str | None:
         """The venue of the lake's candles, ``binance`` or ``sandbox``; None if the lake holds no candles yet.
 
-        The marker beside the lake names it. Without the marker, which a copy of the lake may lack, its files do.
+        The marker beside the lake names it, unless the lake was deleted. Without the marker, which a copy of the lake
+        may lack, its files do.
 
         Raises:
             LakeError: The marker cannot be read, a later version wrote it, or the lake is not a folder.
         """
-        if self.root.exists() and not self.root.is_dir():
+        if not self.root.exists():
+            return None
+        if not self.root.is_dir():
             raise LakeError(f"the lake {self.root} is not a folder; set BINANCE_ASSETS_LAKE to one")
         try:
             marker = self._state.marker()
@@ -248,7 +251,7 @@ class Lake:
             raise ValueError("a lake cannot be prepared for candles of an unknown venue")
         self.check_venue(venue)
         with self._writing():
-            self.root.mkdir(parents=True, exist_ok=True)
+            self._state.create_lake()
             self._state.create()
             self._state.check_writable()  # fails here, before anything is fetched
             self._state.write_marker(venue, LAYOUT)

@@ -74,6 +74,20 @@ class LakeState:
             with file_lock(self._lock):
                 self._move_files_of_layout_1()
 
+    def create_lake(self) -> None:
+        """Create the folder of the lake; forget the marker and the first candles of a lake that the user deleted.
+
+        Raises:
+            OSError: The lake cannot be written.
+        """
+        if not os.path.lexists(self._root):
+            with file_lock(self._lock):
+                if not os.path.lexists(self._root):
+                    for name in (_MARKER, _FIRST_CANDLES):
+                        (self.folder / name).unlink(missing_ok=True)
+                    self._root.mkdir(parents=True)
+        self._root.mkdir(exist_ok=True)
+
     def marker(self) -> dict[str, object] | None:
         """Return the content of the marker; None if there is none.
 
