@@ -26,7 +26,7 @@ def derive_partitions(lake: Lake, derived: Derived, partitions: Sequence[Partiti
         partitions: The partitions, ascending.
 
     Raises:
-        LakeError: A file of the base series exists but may not be read.
+        LakeError: A file of the base series exists but may not be read, or was written by a later version.
     """
     for content in lake.read_each(derived.base, partitions):
         yield _derive(derived, content)

@@ -34,8 +34,8 @@ def override(
         reason: Why, in their words.
 
     Returns:
-        The result, and the file. The file is None if the partition cannot be accepted: it is unfinished, invalid or
-        unreachable.
+        The result, and what the lake now says of the partition. The latter is None if the partition cannot be accepted:
+        it is unfinished, invalid or unreachable.
 
     Raises:
         LakeError: The lake cannot be written.

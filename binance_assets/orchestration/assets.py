@@ -206,7 +206,10 @@ def _materialize(
         if listener:
             listener.started(series, exchange)
         results = _results(context, task, members, binance, exchange, lake)
-        with closing(_write(lake, series, results)) as writes:
+        with (
+            closing(BackgroundIterator(results)) as background,
+            closing(write_results(lake, series, iter(background))) as writes,
+        ):
             for result, written in writes:
                 yield from materializations(series, written)
                 if result is not None:
@@ -227,28 +230,36 @@ def _materialize(
     yield gap_free_result(progress.refused, progress.accepted, metrics)
 
 
-def _write(
-    lake: Lake, series: Series, results: Iterator[PartitionResult]
+def write_results(
+    lake: Lake, series: Series, results: Iterator[PartitionResult | None]
 ) -> Generator[tuple[PartitionResult | None, dict[Partition, StoredPartition]]]:
     """Write the accepted results; yield each result, and the partitions that were written since the last one.
 
-    A result is written a moment later, together with others of its file. While no result arrives, what was collected
-    is written in time, and the result is None. What has arrived is written whatever ends the iteration.
+    A result is written a moment later, together with others of its file. What has arrived is written whatever ends the
+    iteration. Close the generator in any case.
+
+    Args:
+        lake: The lake, prepared.
+        series: The series.
+        results: The results; None while waiting for one, so that what was collected is written in time.
+
+    Raises:
+        LakeError: A file cannot be written.
+        BaseException: What ``results`` raised, after the partitions that were written then.
     """
     writer = PartitionWriter(lake, series)
-    with closing(BackgroundIterator(results)) as background:
-        try:
-            for result in background:
-                if result is not None and result.is_accepted:
-                    yield result, writer.add(result)
-                else:
-                    yield result, writer.flush_if_due()
-        except GeneratorExit:
-            writer.flush()
-            raise
-        except BaseException:
-            yield None, writer.flush()
-            raise
+    try:
+        for result in results:
+            if result is not None and result.is_accepted:
+                yield result, writer.add(result)
+            else:
+                yield result, writer.flush_if_due()
+    except GeneratorExit:
+        writer.flush()
+        raise
+    except BaseException:
+        yield None, writer.flush()
+        raise
     yield None, writer.flush()
 
 

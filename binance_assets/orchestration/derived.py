@@ -6,13 +6,14 @@ that starts the runs (``sensors``).
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import time
+from contextlib import closing
 
 import dagster as dg
 
 from binance_assets.ingest.derive import derive_partitions
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult
-from binance_assets.orchestration.assets import CandleEvents, series_asset
+from binance_assets.orchestration.assets import CandleEvents, series_asset, write_results
 from binance_assets.orchestration.checks import format_refused, gap_free_result
 from binance_assets.orchestration.dagster_internals import has_downstream_in_run
 from binance_assets.orchestration.events import materializations
@@ -22,7 +23,6 @@ from binance_assets.orchestration.resources import LakeResource
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
-from binance_assets.storage.writer import PartitionWriter
 
 
 def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
@@ -56,14 +56,14 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
         if lake.venue is not None:
             lake.prepare(lake.venue)
         partitions = [partition_for_key(key, derived.series.interval) for key in context.partition_keys]
-        writer = PartitionWriter(lake, derived.series)
-        for result in derive_partitions(lake, derived, partitions):
-            if result.is_accepted:
-                accepted, rows = accepted + 1, rows + result.candles.height
-                yield from materializations(derived.series, writer.add(result))
-            else:
-                refused.append(result)
-        yield from materializations(derived.series, writer.flush())
+        results = derive_partitions(lake, derived, partitions)
+        with closing(write_results(lake, derived.series, results)) as writes:
+            for result, written in writes:
+                yield from materializations(derived.series, written)
+                if result is not None and result.is_accepted:
+                    accepted, rows = accepted + 1, rows + result.candles.height
+                elif result is not None:
+                    refused.append(result)
     except ConfigurationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     if refused:

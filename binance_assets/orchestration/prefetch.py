@@ -96,7 +96,7 @@ class Prefetcher:
     At most ``_SERIES_AT_ONCE`` series are in memory: the series of the current step, and those that are being fetched
     or wait for their step. The order of the tasks affects speed only: a step that begins early fetches for itself.
 
-    Only one thread may use a prefetcher: the thread that executes the steps.
+    Only one thread at a time may use a prefetcher: the one that iterates over the results of the current step.
 
     Args:
         tasks: One task per series, in the order in which their steps are expected.

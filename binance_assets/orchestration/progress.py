@@ -21,7 +21,7 @@ class ProgressListener(Protocol):
         """Receive the start of a series; closing the exchange ends the run."""
 
     def partition_done(self, series: Series, result: PartitionResult) -> None:
-        """Receive a partition that was written or refused."""
+        """Receive a partition that was refused, or accepted and is written now or a moment later."""
 
     def finished(self, series: Series, metrics: RunMetrics) -> None:
         """Receive the end of a series."""

@@ -22,7 +22,7 @@ from binance_assets.model.markets import Market
 from binance_assets.model.partitions import Partition, next_partition_first_day, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_any_series
-from binance_assets.model.timestamps import to_date
+from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entry_of
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
@@ -107,16 +107,17 @@ class Lake:
 
         Returns:
             The partitions in ``[start, end)``, ascending; an empty list if the series has no file. All partitions of a
-            damaged file count, because it may have held them.
+            damaged file that began before today count, because it may have held them.
 
         Raises:
             LakeError: A file may not be read, or was written by a later version.
         """
-        folder = self._folder(series)
+        folder, today = self._folder(series), to_ms(dt.datetime.now(dt.UTC).date())
         with self._reading():
             held = list(folder.stored())
             for file in folder.damaged():
-                held += partitions_of_file(file.path.stem, series.interval)
+                may_hold = partitions_of_file(file.path.stem, series.interval)
+                held += [partition for partition in may_hold if partition.start < today]
         if not held:
             return []
         after_last = next_partition_first_day(to_date(max(held).start), series.interval)
@@ -173,6 +174,8 @@ class Lake:
     def scan(self, series: Series, partitions: Sequence[Partition]) -> pl.LazyFrame:
         """Return the candles of stored partitions lazily, sorted by open time.
 
+        The files are read when the frame is collected. A migration that deletes one of them before makes that fail.
+
         Args:
             series: The series.
             partitions: Ascending.
@@ -199,12 +202,15 @@ class Lake:
     def venue(self) -> str | None:
         """The venue of the lake's candles, ``binance`` or ``sandbox``; None if the lake holds no candles yet.
 
-        The marker beside the lake names it. Without the marker, which a copy of the lake may lack, its files do.
+        The marker beside the lake names it, unless the lake was deleted. Without the marker, which a copy of the lake
+        may lack, its files do.
 
         Raises:
             LakeError: The marker cannot be read, a later version wrote it, or the lake is not a folder.
         """
-        if self.root.exists() and not self.root.is_dir():
+        if not self.root.exists():
+            return None
+        if not self.root.is_dir():
             raise LakeError(f"the lake {self.root} is not a folder; set BINANCE_ASSETS_LAKE to one")
         try:
             marker = self._state.marker()
@@ -245,10 +251,10 @@ class Lake:
             raise ValueError("a lake cannot be prepared for candles of an unknown venue")
         self.check_venue(venue)
         with self._writing():
-            self.root.mkdir(parents=True, exist_ok=True)
+            self._state.create_lake()
             self._state.create()
             self._state.check_writable()  # fails here, before anything is fetched
-            self._write_marker(venue)
+            self._state.write_marker(venue, LAYOUT)
         self.check_venue(venue)  # another process may have written the marker in the meantime
 
     def write(self, series: Series, result: PartitionResult) -> StoredPartition:
@@ -304,7 +310,7 @@ class Lake:
             return self._folder(series).layout_1_names()
 
     def migrate_state(self) -> None:
-        """Move what is no candle out of the lake, where layout 1 had it.
+        """Move the files that hold no candles out of the lake, where layout 1 had them.
 
         Raises:
             LakeError: The lake cannot be written.
@@ -313,7 +319,7 @@ class Lake:
         with self._writing():
             self._state.create()
             if venue is not None:
-                self._write_marker(venue)
+                self._state.write_marker(venue, LAYOUT)
 
     def migrate_span(self, series: Series, name: str) -> None:
         """Bring the files of a span to the current layout; other processes may read and write it meanwhile.
@@ -325,7 +331,7 @@ class Lake:
         with self._writing():
             self._folder(series).replace(name, {}, venue)
 
-    # What belongs to the lake, but is no candle -------------------------------------------------------------------
+    # Files of the lake that hold no candles -----------------------------------------------------------------------
 
     def write_coverage(self, market: Market, table: pl.DataFrame) -> Path:
         """Write a market's coverage beside the lake; return the path of the file.
@@ -351,11 +357,6 @@ class Lake:
         """
         with self._writing():
             self._state.remember_first_open(str(series), first)
-
-    def _write_marker(self, venue: str) -> None:
-        marker: dict[str, object] = {"origin": venue, "layout": LAYOUT}
-        if self._state.marker() != marker:
-            self._state.write_marker(marker)
 
     def _folder(self, series: Series) -> SpanFolder:
         return SpanFolder(self.folder(series), series, self._state)

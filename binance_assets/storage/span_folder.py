@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
@@ -36,7 +37,7 @@ from binance_assets.storage.metadata import (
     encode,
     locate,
 )
-from binance_assets.storage.spans import KEY, by_span, is_span_name, span_name
+from binance_assets.storage.spans import KEY, by_span, is_span_name, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState, sync_folder
 
 # Ten days of 1m: a reader of one day of a month decodes a third of the file, and compression hardly suffers. Files of
@@ -176,11 +177,14 @@ class SpanFolder:
         """Return the candles of stored partitions (ascending) lazily, sorted by open time.
 
         Raises:
-            FileNotFoundError, OSError, LaterLayout: As for :meth:`read`.
+            FileNotFoundError: A partition is not stored.
+            OSError, LaterLayout: As for :meth:`stored`.
         """
+        paths = self._paths_of(partitions)
+        # The files of a span may alternate: one of layout 2 can lack days that are in files of layout 1.
         frames = [
-            pl.scan_parquet(path, hive_partitioning=False, glob=False).filter(_opens_in(members))
-            for path, members in self._by_path(partitions).items()
+            pl.scan_parquet(path, hive_partitioning=False, glob=False).filter(_opens_in(list(members)))
+            for path, members in groupby(partitions, key=lambda partition: paths[partition])
         ]
         return pl.concat(frames) if frames else empty_candles(self._series.market).lazy()
 
@@ -205,6 +209,8 @@ class SpanFolder:
         with file_lock(self.path / ".lock"):
             files, kept = self._stable(lambda: self._open_and_keep(name, additions))
             parts = dict(sorted({**kept, **additions}.items()))
+            if not parts:  # a migration of files without readable candles: they stay as they are
+                return {}
             entries = {partition: entry for partition, (entry, _) in parts.items()}
             frames = [frame for _, frame in parts.values()]
             content = self._content(entries, frames, venue)
@@ -244,7 +250,7 @@ class SpanFolder:
         return self._stable(lambda: self._open_all(self._paths(names)))
 
     def _stable(self, read: Callable[[], T]) -> T:
-        """Return what ``read`` returns; repeat it while other processes delete or replace the files it listed."""
+        """Return what ``read`` returns; repeat it while other processes delete or replace what it has listed."""
         for _ in range(_MAX_LISTINGS):
             with suppress(FileNotFoundError):
                 return read()
@@ -274,6 +280,8 @@ class SpanFolder:
             LaterLayout: A later version wrote the file.
             ValueError: It cannot be read, or is not that of this series; the message says why in one line.
         """
+        if not footer:
+            raise ValueError("cannot be read: its end is not that of a Parquet file")
         try:
             pairs = pl.read_parquet_metadata(io.BytesIO(_MAGIC + footer))
             metadata = decode(pairs, path.stem, self._series.interval)
@@ -290,26 +298,32 @@ class SpanFolder:
 
     def _read_span(self, name: str, partitions: Sequence[Partition]) -> list[PartitionContent]:
         contents: dict[Partition, PartitionContent] = {}
-        absent = "it is not in the lake"
+        damaged: dict[Partition, str] = {}
         for file in self._open_all(self._paths([name])):
             if isinstance(file, DamagedFile):
-                absent = f"{file.path} {file.reason}"
+                may_hold = partitions_of_file(file.path.stem, self._series.interval)
+                damaged |= dict.fromkeys(may_hold, f"{file.path} {file.reason}")
                 continue
             wanted = {partition: file.stored[partition] for partition in partitions if partition in file.stored}
             accepted = {partition: stored for partition, stored in wanted.items() if stored.is_accepted}
             for partition, candles in self._candles(file, accepted).items():
                 contents[partition] = PartitionContent(partition, accepted[partition], candles)
-        return [contents.get(partition, PartitionContent(partition, None, absent)) for partition in partitions]
+        for partition in partitions:
+            absent = PartitionContent(partition, None, damaged.get(partition, "it is not in the lake"))
+            contents.setdefault(partition, absent)
+        return [contents[partition] for partition in partitions]
 
-    def _by_path(self, partitions: Sequence[Partition]) -> dict[Path, list[Partition]]:
-        """Return the stored partitions by file, both ascending."""
-        stored = self.stored(sorted({span_name(partition.key, self._series.interval) for partition in partitions}))
-        by_path: dict[Path, list[Partition]] = {}
+    def _paths_of(self, partitions: Sequence[Partition]) -> dict[Partition, Path]:
+        """Return the file of each partition.
+
+        Raises:
+            FileNotFoundError: A partition is not stored.
+        """
+        stored = self.stored(list(by_span(partitions, self._series.interval)))
         for partition in partitions:
             if partition not in stored:
                 raise FileNotFoundError(f"{self._series} {partition} is not in the lake")
-            by_path.setdefault(stored[partition].path, []).append(partition)
-        return by_path
+        return {partition: stored[partition].path for partition in partitions}
 
     def _open_and_keep(
         self, name: str, additions: Mapping[Partition, PartitionData]

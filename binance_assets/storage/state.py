@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import time
 import uuid
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -69,9 +69,24 @@ class LakeState:
             (self.folder / _INCOMING).mkdir(parents=True, exist_ok=True)
         except PermissionError:
             (self._root / ".state" / _INCOMING).mkdir(parents=True, exist_ok=True)
-        for name, name_1 in _LAYOUT_1.items():
-            self._move(self._root / name_1, self.folder / name)
-        self._remove_stale_files()
+        _remove_stale_files(self.folder / _INCOMING)
+        if any((self._root / name).exists() for name in (*_LAYOUT_1.values(), _LAYOUT_1_INCOMING)):
+            with file_lock(self._lock):
+                self._move_files_of_layout_1()
+
+    def create_lake(self) -> None:
+        """Create the folder of the lake; forget the marker and the first candles of a lake that the user deleted.
+
+        Raises:
+            OSError: The lake cannot be written.
+        """
+        if not os.path.lexists(self._root):
+            with file_lock(self._lock):
+                if not os.path.lexists(self._root):
+                    for name in (_MARKER, _FIRST_CANDLES):
+                        (self.folder / name).unlink(missing_ok=True)
+                    self._root.mkdir(parents=True)
+        self._root.mkdir(exist_ok=True)
 
     def marker(self) -> dict[str, object] | None:
         """Return the content of the marker; None if there is none.
@@ -93,13 +108,20 @@ class LakeState:
         new, old = self.folder / _MARKER, self._root / _LAYOUT_1[_MARKER]
         return old if old.exists() and not new.exists() else new
 
-    def write_marker(self, content: dict[str, object]) -> None:
-        """Write the marker.
+    def write_marker(self, venue: str, layout: int) -> None:
+        """Write the marker, unless there is one of another venue, which another process may have just written.
 
         Raises:
             OSError: It cannot be written.
+            ValueError: There is one that cannot be read.
         """
-        self.replace(self.folder / _MARKER, (json.dumps(content) + "\n").encode())
+        content = {"origin": venue, "layout": layout}
+        if self.marker() == content:
+            return
+        with file_lock(self._lock):
+            existing = self.marker()
+            if existing is None or existing.get("origin") == venue:
+                self.replace(self.folder / _MARKER, (json.dumps(content) + "\n").encode())
 
     def first_opens(self) -> dict[str, int]:
         """Return the cached open times of the first candles, ms UTC, by name of the series."""
@@ -115,7 +137,7 @@ class LakeState:
         Raises:
             OSError: The file cannot be written.
         """
-        with file_lock(self.folder / _INCOMING / ".lock"):
+        with file_lock(self._lock):
             text = json.dumps(self.first_opens() | {name: first}, indent=1, ensure_ascii=False) + "\n"
             self.replace(self.folder / _FIRST_CANDLES, text.encode())
 
@@ -146,12 +168,16 @@ class LakeState:
     def keep_damaged(self, path: Path) -> Path:
         """Copy a damaged file of the lake, so that replacing it destroys nothing; return the path of the copy.
 
+        The copy of an earlier damage of the same file is kept too; the number of the copy follows the name.
+
         Raises:
             OSError: It cannot be copied.
         """
-        copy = self.folder / _DAMAGED / path.relative_to(self._root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, copy)
+        content, first = path.read_bytes(), self.folder / _DAMAGED / path.relative_to(self._root)
+        copies = (first.with_name(f"{first.name}.{number}") if number > 1 else first for number in count(1))
+        copy = next(copy for copy in copies if not copy.exists() or copy.read_bytes() == content)
+        if not copy.exists():
+            self.replace(copy, content)
         return copy
 
     def check_writable(self) -> None:
@@ -164,41 +190,29 @@ class LakeState:
         probe.touch()
         probe.unlink()
 
+    @property
+    def _lock(self) -> Path:
+        return self.folder / _INCOMING / ".lock"
+
     def _read(self, name: str) -> str | None:
         """Return the text of a file, which may still lie where layout 1 had it; None if it does not exist."""
-        for path in (self.folder / name, self._root / _LAYOUT_1[name]):
+        new, old = self.folder / name, self._root / _LAYOUT_1[name]
+        for path in (new, old, new):  # another process may move it between the first two
             with suppress(FileNotFoundError):
                 return path.read_text(encoding="utf-8")
         return None
 
-    def _move(self, source: Path, target: Path) -> None:
-        """Move a file or folder of layout 1; where the target exists, it is newer, so only remove the source."""
-        if not source.exists():
-            return
-        if source.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-            for path in source.iterdir():
-                self._move(path, target / path.name)
-            with suppress(OSError):  # another process moves the same files
-                source.rmdir()
-        elif target.exists():
-            source.unlink(missing_ok=True)
-        else:
-            with suppress(FileNotFoundError):
-                os.replace(source, target)
+    def _move_files_of_layout_1(self) -> None:
+        for name, name_1 in _LAYOUT_1.items():
+            _move(self._root / name_1, self.folder / name)
+        incoming = self._root / _LAYOUT_1_INCOMING
+        _remove_stale_files(incoming)
+        with suppress(OSError):  # absent, or a process of an earlier version is writing
+            (incoming / ".lock").unlink(missing_ok=True)
+            incoming.rmdir()
 
     def _incoming(self) -> Path:
         return self.folder / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
-
-    def _remove_stale_files(self) -> None:
-        """Remove temporary files of processes that died, and those that are older than a day."""
-        for folder in (self.folder / _INCOMING, self._root / _LAYOUT_1_INCOMING):
-            for path in folder.iterdir() if folder.is_dir() else ():
-                if _is_stale(path):
-                    path.unlink(missing_ok=True)
-        with suppress(OSError):  # absent, or a process of an earlier version is writing
-            (self._root / _LAYOUT_1_INCOMING / ".lock").unlink(missing_ok=True)
-            (self._root / _LAYOUT_1_INCOMING).rmdir()
 
 
 def sync_folder(folder: Path) -> None:
@@ -214,6 +228,27 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move a file or folder of layout 1; where the target exists, it is newer, so only remove the source."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.iterdir():
+            _move(path, target / path.name)
+        with suppress(OSError):  # a process of an earlier version has just written into it
+            source.rmdir()
+    elif target.exists():
+        source.unlink(missing_ok=True)
+    elif source.exists():
+        source.replace(target)
+
+
+def _remove_stale_files(incoming: Path) -> None:
+    """Remove temporary files of processes that died, and those that are older than a day."""
+    for path in incoming.iterdir() if incoming.is_dir() else ():
+        if _is_stale(path):
+            path.unlink(missing_ok=True)
 
 
 def _is_stale(path: Path) -> bool:

@@ -66,6 +66,8 @@ class PartitionWriter:
     def flush(self) -> dict[Partition, StoredPartition]:
         """Write everything collected; return what has been written.
 
+        Call it again if it was interrupted: everything stays collected until all of it is written.
+
         Raises:
             LakeError: A file cannot be written.
         """
@@ -78,7 +80,7 @@ class PartitionWriter:
         return self._write([partition for members in spans.values() for partition in members] or current)
 
     def _write(self, partitions: Sequence[Partition]) -> dict[Partition, StoredPartition]:
-        results = [self._pending.pop(partition) for partition in partitions]
+        written = self._lake.write_all(self._series, [self._pending[partition] for partition in partitions])
         for partition in partitions:
-            del self._added_at[partition]
-        return self._lake.write_all(self._series, results)
+            del self._pending[partition], self._added_at[partition]
+        return written

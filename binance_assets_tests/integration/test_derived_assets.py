@@ -24,6 +24,7 @@ from binance_assets.orchestration.keys import asset_key
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
+from binance_assets.storage.span_folder import to_parquet
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
@@ -255,6 +256,22 @@ def test_of_a_damaged_base_file_no_day_is_derived_and_the_earlier_derived_file_s
         assert result.reason.startswith(f"{BTC} {result.partition}: it cannot be read: ")
     assert not fetch(definitions, filled, [HOUR.series], DAYS)[0].success
     assert derived_file.read_bytes() == before
+
+
+def test_days_that_were_derived_before_an_error_are_written_and_reported(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC, derived=[HOUR]))
+    days = ["2024-02-28", "2024-02-29", "2024-03-01"]
+    fetch(definitions, instance, [BTC], days)
+    march = stored(lake, BTC, "2024-03-01").path
+    metadata = pl.read_parquet_metadata(march) | {"layout": "3"}
+    march.write_bytes(to_parquet(pl.read_parquet(march, hive_partitioning=False), metadata))
+    (result,) = fetch(definitions, instance, [HOUR.series], days)
+    assert not result.success
+    (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    assert "layout 3, which this version cannot read" in str(failure.user_failure_data)
+    assert keys(lake, HOUR.series) == events(instance, HOUR.series) == days[:2]
 
 
 # Base and derived series in one run.

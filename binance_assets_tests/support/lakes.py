@@ -17,7 +17,7 @@ from binance_assets.storage.span_folder import to_parquet
 
 
 def state_folder(lake: Lake) -> Path:
-    """Return the folder beside a lake in which everything lies that belongs to the lake but is no candle."""
+    """Return the folder beside a lake with the files that belong to the lake but hold no candles."""
     return lake.root.with_name(f"{lake.root.name}.state")
 
 

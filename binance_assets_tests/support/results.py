@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import polars as pl
 
 from binance_assets.candles.columns import columns
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult, Verdict
 from binance_assets.model.series import Series
+from binance_assets.model.timestamps import to_iso
+from binance_assets.storage.lake import Lake
 
 
 def result_of(series: Series, key: str, rows: int | None = None, verdict: Verdict = "complete") -> PartitionResult:
@@ -24,3 +29,25 @@ def result_of(series: Series, key: str, rows: int | None = None, verdict: Verdic
     times = {"open_time": opens, "close_time": [time + series.interval.step - 1 for time in opens]}
     table = pl.DataFrame({name: times.get(name, range(len(opens))) for name in columns(series.market)})
     return PartitionResult(partition, verdict, table.cast(dict(columns(series.market))))  # type: ignore[arg-type]
+
+
+def write_as_layout_1(root: Path, series: Series, result: PartitionResult) -> Path:
+    """Write a partition as version 0.1.0 did, in a file of its own, and return the path of the file."""
+    opens = result.candles["open_time"].to_physical()
+    texts = ("note", "archive_file", "archive_sha256", "archive_modified", "derived_from")
+    metadata = {
+        "series": str(series),
+        "source": result.provenance.source,
+        "verdict": result.verdict,
+        "missing": json.dumps([[to_iso(start), to_iso(end)] for start, end in result.missing]),
+        "accepted_by": result.accepted_by or "",
+        "accepted_because": result.accepted_because or "",
+        "rows": str(len(opens)),
+        "first_open_time": str(opens[0]) if len(opens) else "",
+        "last_open_time": str(opens[-1]) if len(opens) else "",
+        "version": "0.1.0",
+    }
+    path = Lake(root).folder(series) / f"{result.partition}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result.candles.write_parquet(path, compression="zstd", metadata=dict.fromkeys(texts, "") | metadata)
+    return path

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import threading
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.model.partitions import Partition, partitions_between
+from binance_assets.model.partitions import Partition, partition_for_key, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
+from binance_assets.orchestration.assets import write_results
 from binance_assets.orchestration.background import BackgroundIterator
-from binance_assets.storage.lake import Lake
+from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.writer import FLUSH_SECONDS, PartitionWriter
 from binance_assets_tests.support.killed_writers import Spec
 from binance_assets_tests.support.lakes import keys
+from binance_assets_tests.support.results import result_of
 
 MINUTES = parse_series("spot/BTCUSDT/1m")
+HOURS = parse_series("spot/BTCUSDT/1h")
+NAMES = [f"2024-01-{day:02}" for day in range(1, 6)]
 SECONDS = parse_series("spot/BTCUSDT/1s")
 DAYS = partitions_between(dt.date(2024, 1, 30), dt.date(2024, 2, 3), MINUTES.interval)
 
@@ -134,3 +140,45 @@ def test_a_closed_iterator_lets_its_thread_end_and_takes_few_items_ahead() -> No
     background.close()
     assert ended.wait(30)
     assert len(taken) < 20
+
+
+def test_what_could_not_be_written_stays_collected(lake: Lake) -> None:
+    writer = PartitionWriter(lake, HOURS, Clock())
+    writer.add(result_of(HOURS, NAMES[0]))
+    folder = lake.folder(HOURS)
+    folder.parent.mkdir(parents=True)
+    folder.write_text("in the way")  # root may write anywhere, so permissions prove nothing
+    with pytest.raises(LakeError, match="cannot be written"):
+        writer.flush()
+    os.unlink(folder)
+    assert [partition.key for partition in writer.flush()] == keys(lake, HOURS) == NAMES[:1]
+
+
+class Stop(BaseException):
+    """What ends the iteration, like an interrupt."""
+
+
+def results_then_stop() -> Iterator[PartitionResult | None]:
+    yield result_of(HOURS, NAMES[0])
+    yield None
+    yield result_of(HOURS, NAMES[1], 20, "lost")
+    yield result_of(HOURS, NAMES[2])
+    raise Stop
+
+
+def test_results_before_an_error_are_written_and_yielded(lake: Lake) -> None:
+    writes = write_results(lake, HOURS, results_then_stop())
+    yielded = list(islice(writes, 5))
+    with pytest.raises(Stop):
+        next(writes)
+    assert [result and result.verdict for result, _ in yielded] == ["complete", None, "lost", "complete", None]
+    written = [partition.key for _, stored in yielded for partition in stored]
+    assert written == keys(lake, HOURS) == [NAMES[0], NAMES[2]]
+
+
+def test_results_are_written_if_nobody_wants_the_next_one(lake: Lake) -> None:
+    writes = write_results(lake, HOURS, results_then_stop())
+    result, stored = next(writes)
+    assert (result and result.partition, stored) == (partition_for_key(NAMES[0], HOURS.interval), {})
+    writes.close()
+    assert keys(lake, HOURS) == NAMES[:1]
