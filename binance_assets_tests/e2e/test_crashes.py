@@ -97,6 +97,7 @@ def temporary_files(lake: Lake) -> list[Path]:
     return [path for path in (lake.root / ".incoming").iterdir() if path.name != ".lock"]
 
 
+@pytest.mark.usefixtures("new_state")
 def test_a_download_that_is_killed_repeatedly_leaves_only_whole_files_and_loses_none(
     start_download: Start, slow: Sandbox, tmp_path: Path
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_download_that_is_killed_repeatedly_leaves_only_whole_files_and_loses_
     assert set(statuses) <= {"SUCCESS", "FAILURE"}, statuses
 
 
+@pytest.mark.usefixtures("new_state")
 def test_the_next_command_fails_a_killed_run_and_names_its_process(
     start_download: Start, slow: Sandbox, tmp_path: Path
 ) -> None:
