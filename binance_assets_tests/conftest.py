@@ -22,7 +22,7 @@ from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
 from binance_assets_tests.support.exchange import quick_retrier
-from binance_assets_tests.support.instances import new_instance
+from binance_assets_tests.support.instances import copy_state_of_working_folder, new_instance
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 from binance_assets_tests.support.warm_python import WarmPython, warm_python_server
 
@@ -44,8 +44,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "defaul
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Use one worker more than there are cores: many tests wait for a server, a browser, or the next minute."""
-    return (os.cpu_count() or 1) + 1
+    """Use two workers more than there are cores: many tests wait for a server, a browser, or the next minute."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -140,6 +140,12 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A real Dagster instance on SQLite files."""
     with new_instance(tmp_path / "dagster") as opened:
         yield opened
+
+
+@pytest.fixture
+def new_state(tmp_path: Path) -> None:
+    """The empty databases of the instance of the test's temporary folder; creating them takes half a second."""
+    copy_state_of_working_folder(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -175,6 +175,7 @@ def test_a_month_lands_in_lake_universe_and_dagster(january: Download) -> None:
     assert "dagster" not in process.stderr.lower().replace(str(january.folder).lower(), "")
 
 
+@pytest.mark.usefixtures("new_state")
 def test_a_month_from_rest_takes_the_fewest_pages(invoke: Invoke) -> None:
     result = invoke("download", *MINUTES, *JANUARY, "--json", "--source", "rest")
     assert result.exit_code == 0, result.stderr
@@ -186,6 +187,7 @@ def test_a_month_from_rest_takes_the_fewest_pages(invoke: Invoke) -> None:
 
 
 @pytest.mark.parametrize("source", [["--source", "archive"], ["--source", "auto"], []])
+@pytest.mark.usefixtures("new_state")
 def test_a_past_month_is_one_file_of_the_archive_and_costs_no_weight(
     invoke: Invoke, sandbox: Sandbox, source: list[str]
 ) -> None:
@@ -200,6 +202,7 @@ def test_a_past_month_is_one_file_of_the_archive_and_costs_no_weight(
     assert outcome["weight"] == 1 + 2  # the time and the control totals
 
 
+@pytest.mark.usefixtures("new_state")
 def test_the_table_has_the_numbers_of_the_json_output(invoke: Invoke) -> None:
     result = invoke("download", *MINUTES, *JANUARY)
     assert result.exit_code == 0
@@ -265,6 +268,7 @@ def test_partitions_that_dagster_does_not_know_are_reported_to_it(
     assert runs_in(tmp_path) == []
 
 
+@pytest.mark.usefixtures("new_state")
 def test_a_refused_partition_is_named_and_the_exit_code_is_1(invoke: Invoke, sandbox: Sandbox, tmp_path: Path) -> None:
     lose_a_minute(sandbox)
     result = invoke("download", *MINUTES, *JANUARY, "--json")
@@ -281,6 +285,7 @@ def test_a_refused_partition_is_named_and_the_exit_code_is_1(invoke: Invoke, san
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.usefixtures("new_state")
 def test_a_stored_partition_stays_materialized_inside_a_failed_run(
     invoke: Invoke, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -294,6 +299,7 @@ def test_a_stored_partition_stays_materialized_inside_a_failed_run(
     assert names == dict.fromkeys(keys, "MATERIALIZED") | {"2024-01-03": "FAILED"}
 
 
+@pytest.mark.usefixtures("new_state")
 def test_one_command_downloads_several_series_and_intervals(invoke: Invoke, tmp_path: Path) -> None:
     result = invoke("download", "btcusdt", "ETHUSDT", "--market", "usdm", "--interval", "1h", "--interval", "1M",
                     "--start", "2024-01-01", "--end", "2024-03-01", "--json")  # fmt: skip
@@ -304,6 +310,7 @@ def test_one_command_downloads_several_series_and_intervals(invoke: Invoke, tmp_
     assert sorted(run.job_name for run in runs_in(tmp_path)) == ["usdm_daily", "usdm_monthly"]
 
 
+@pytest.mark.usefixtures("new_state")
 def test_the_default_range_is_from_the_first_candle_to_the_last_finished_one(invoke: Invoke, sandbox: Sandbox) -> None:
     result = invoke("download", "ARBUSDT", "--market", "spot", "--interval", "1M", "--json")
     assert result.exit_code == 0, result.stderr
@@ -495,6 +502,7 @@ def test_an_interrupt_of_the_whole_process_group_is_reported_in_one_line(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("new_state")
 def test_an_interrupt_ends_a_hanging_download_within_two_seconds_and_the_same_command_continues(
     start_download: Start, sandbox: Sandbox, invoke: Invoke, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -522,6 +530,7 @@ def test_an_interrupt_ends_a_hanging_download_within_two_seconds_and_the_same_co
     assert len(materialized_in(tmp_path)) == 46  # also those that were written, but not yet reported
 
 
+@pytest.mark.usefixtures("new_state")
 def test_an_interrupt_ends_a_download_within_two_seconds_while_the_control_totals_hang(
     start_download: Start, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -576,6 +585,7 @@ def test_help_and_series_import_neither_dagster_nor_pandera(sandbox: Sandbox, tm
 # -- accept ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("new_state")
 def test_an_accepted_lost_partition_is_stored_with_its_gap_and_its_reason(
     invoke: Invoke, sandbox: Sandbox, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def wait_until(seconds: float, condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+@pytest.mark.usefixtures("new_state")
 def test_a_download_that_is_killed_repeatedly_leaves_only_whole_files_and_loses_none(
     start_download: Start, slow: Sandbox, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_download_that_is_killed_repeatedly_leaves_only_whole_files_and_loses_
     assert set(statuses) <= {"SUCCESS", "FAILURE"}, statuses
 
 
+@pytest.mark.usefixtures("new_state")
 def test_the_next_command_fails_a_killed_run_and_names_its_process(
     start_download: Start, slow: Sandbox, tmp_path: Path
 ) -> None:

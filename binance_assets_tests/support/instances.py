@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import dagster as dg
 from binance_assets.exchange.retry import Retrier
 from binance_assets.model.series import Series
 from binance_assets.orchestration.dagster_internals import NO_COMPUTE_LOGS
+from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_ranges, range_tags
 from binance_assets.orchestration.resources import BinanceResource
@@ -41,6 +43,18 @@ def new_instance(folder: Path, prepared: Path | None = None) -> Iterator[dg.Dags
 def _empty_instance() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory()
     with dg.DagsterInstance.local_temp(folder.name):
+        return folder
+
+
+def copy_state_of_working_folder(folder: Path) -> None:
+    """Copy the databases of an empty instance to where ``open_instance`` creates them for a working folder."""
+    shutil.copytree(_empty_working_folder().name, folder, dirs_exist_ok=True)
+
+
+@cache
+def _empty_working_folder() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    with contextlib.chdir(folder.name), open_instance(Path(folder.name), {}):
         return folder
 
 
