@@ -25,7 +25,7 @@ def test_items_arrive_in_order_and_then_the_error_of_the_iterator() -> None:
     assert received == list(range(100))
 
 
-def test_who_waits_for_an_item_gets_a_turn_from_time_to_time() -> None:
+def test_none_is_yielded_from_time_to_time_while_no_item_arrives() -> None:
     proceed = threading.Event()
 
     def items() -> Iterator[str]:

@@ -25,10 +25,10 @@ def lake(tmp_path: Path) -> Lake:
 
 def test_after_a_lake_was_deleted_its_folder_can_hold_candles_of_another_venue(lake: Lake) -> None:
     shutil.rmtree(lake.root)
-    assert Lake(lake.root).venue is None
-    lake.prepare("binance")
-    assert lake.venue == "binance"
-    assert lake.first_open(SERIES) is None  # the first candles were those of the sandbox
+    emptied = Lake(lake.root)
+    assert lake.venue is None
+    emptied.prepare("binance")
+    assert (emptied.venue, emptied.first_open(SERIES)) == ("binance", None)  # the cached one was of the sandbox
 
 
 def test_a_copy_of_a_lake_without_the_files_beside_it_keeps_its_venue(lake: Lake, tmp_path: Path) -> None:
