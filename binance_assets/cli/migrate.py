@@ -38,6 +38,11 @@ def migrate_command() -> None:
             lake.migrate_span(member, name)
             advance(1)
     damaged = [line for member in series for line in lake.damaged(member)]
+    damaged += [
+        f"{lake.folder(member)}: {name} has candles that cannot be read"
+        for member in series
+        for name in lake.layout_1_spans(member)
+    ]
     for line in damaged:
         click.echo(f"left as it is: {line}", err=True)
     members = len({member for member, _ in spans})

@@ -38,7 +38,7 @@ from binance_assets.storage.metadata import (
     locate,
 )
 from binance_assets.storage.spans import KEY, by_span, is_span_name, partitions_of_file, span_name
-from binance_assets.storage.state import LakeState, sync_folder
+from binance_assets.storage.state import LakeState, create_folder, sync_folder
 
 # Ten days of 1m: a reader of one day of a month decodes a third of the file, and compression hardly suffers. Files of
 # 1h and coarser are one group. Measured with a month of 1m: 2.8 ms for a day; 5.6 ms with one group for all.
@@ -206,6 +206,7 @@ class SpanFolder:
             LaterLayout: A later version wrote a file.
         """
         target = self.span_path(name)
+        create_folder(self.path)
         with file_lock(self.path / ".lock"):
             files, kept = self._stable(lambda: self._open_and_keep(name, additions))
             parts = dict(sorted({**kept, **additions}.items()))

@@ -151,7 +151,7 @@ class LakeState:
         Raises:
             OSError: It cannot be written; ``target`` is unchanged.
         """
-        target.parent.mkdir(parents=True, exist_ok=True)
+        create_folder(target.parent)
         incoming = self._incoming()
         incoming.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -213,6 +213,19 @@ class LakeState:
 
     def _incoming(self) -> Path:
         return self.folder / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder where it does not exist; return once its name, and those of its parents, are on the disk.
+
+    Raises:
+        OSError: It cannot be created.
+    """
+    if folder.is_dir():
+        return
+    create_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -269,7 +270,7 @@ def test_a_failed_write_is_an_error_and_keeps_the_files(lake: Lake, fetch: Fetch
     (result, *_) = store(lake, fetch, "spot/BTCUSDT/1h")
     before = lake.path(SPOT, DAY).read_bytes()
     incoming = lake.root.with_name("lake.state") / "incoming"
-    incoming.rmdir()
+    shutil.rmtree(incoming)
     incoming.write_text("in the way")  # root may write anywhere, so permissions prove nothing
     with pytest.raises(LakeError, match="cannot be written"):
         lake.write(SPOT, result)

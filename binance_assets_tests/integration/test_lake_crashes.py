@@ -20,7 +20,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.spans import span_name
 from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.killed_writers import KilledWriters, Spec, killed_writers, write, write_layout_1
-from binance_assets_tests.support.lakes import stored
+from binance_assets_tests.support.lakes import stored, temporary_files
 
 MINUTES = parse_series("spot/BTCUSDT/1m")
 HOURS = parse_series("spot/BTCUSDT/1h")
@@ -148,7 +148,7 @@ def test_a_writer_killed_at_any_step_replaces_a_partition_or_does_not(
     assert step > 5
     assert model["2024-01-01"].seed == 100 + step
     Lake(root).prepare("sandbox")
-    assert list((tmp_path / "lake.state" / "incoming").iterdir()) == []
+    assert temporary_files(Lake(root)) == []
 
 
 def test_a_migration_killed_at_any_step_loses_nothing_and_can_be_run_again(
