@@ -3,24 +3,29 @@
 A gap in which nothing was traded leaves the totals unchanged; candles that were lost take their trades with them. In
 recorded data this holds across outages too: ETHUSDT had 1360 candles of 1m on 2023-03-24, and the sum of their trades
 equals that of its ``1d`` candle exactly.
+
+The prices of the ``1d`` candle prove the prices: the first open, the highest high, the lowest low, and the last close
+of the candles with trades. Binance ignores the prices of candles without trades.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import polars as pl
 
-from binance_assets.candles.columns import empty_candles
-from binance_assets.model.markets import AMOUNT_DECIMALS, Market
+from binance_assets.candles.columns import PRICES, empty_candles
+from binance_assets.model.markets import AMOUNT_DECIMALS, COINM, Market
 from binance_assets.model.timestamps import DAY
 
-_HALF_A_UNIT: Final = 0.5 * 10**-AMOUNT_DECIMALS  # half of the last decimal that Binance reports
-# The rounding error of a sum of floats is far below this.
-_RELATIVE_TOLERANCE: Final = 1e-12
+UNIT: Final = 10**AMOUNT_DECIMALS
+"""Amounts are added up as integers, in units of the last decimal that Binance reports."""
+
+# Float64 holds an amount to one part in 2**53. Of both totals together, and of the multiplication that makes units of
+# them, this is more than what remains. Below 22 million it is less than a unit, so the totals must be equal.
+_FLOAT_ROUNDING: Final = 2**-51
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,15 @@ class Totals:
 
     Attributes:
         trades: Number of trades.
-        amounts: Totals of the market's value columns, in their order.
+        amounts: Totals of the market's value columns, in their order, in :data:`UNIT` parts of the asset.
         candles: Number of candles that were added up.
+        prices: First open, highest high, lowest low, and last close of the candles with trades; None without trades.
     """
 
     trades: int
-    amounts: tuple[float, ...]
+    amounts: tuple[int, ...]
     candles: int = 1
+    prices: tuple[float, float, float, float] | None = None
 
 
 class ControlTotals:
@@ -94,26 +101,47 @@ class ControlTotals:
 def totals_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Totals]:
     """Return the totals of a table of candles (in any order), by the day in which they open, ms UTC."""
     day = pl.col("open_time").to_physical() // DAY * DAY
-    summed = candles.group_by(day.alias("day")).agg(pl.col("trades", *market.value_columns).sum(), pl.len())
-    return {row[0]: Totals(row[1], row[2:-1], row[-1]) for row in summed.iter_rows()}
+    traded = pl.col("trades") > 0
+    # A float that is multiplied by 10**8 and rounded is the decimal number that Binance sent. Int128 holds any sum.
+    units = (pl.col(market.value_columns) * UNIT).round().cast(pl.Int128).sum()
+    prices = [
+        pl.col("open").filter(traded).first(),
+        pl.col("high").filter(traded).max(),
+        pl.col("low").filter(traded).min(),
+        pl.col("close").filter(traded).last(),
+    ]
+    grouped = candles.sort("open_time").group_by(day.alias("day"))
+    summed = grouped.agg(pl.col("trades").sum(), units, pl.len().alias("candles"), *prices)
+    return {row[0]: Totals(row[1], row[2:6], row[6], None if row[7] is None else row[7:]) for row in summed.iter_rows()}
 
 
 def combine(days: Mapping[int, Totals], start: int, end: int) -> Totals:
-    """Return the sum of the days in ``[start, end)``, ms UTC; days without totals add nothing."""
+    """Return the totals of the days in ``[start, end)``, ms UTC; days without totals add nothing."""
     chosen = [days[day] for day in range(start, end, DAY) if day in days]
     if len(chosen) == 1:
         return chosen[0]
     columns = zip(*(totals.amounts for totals in chosen), strict=True)
-    amounts = tuple(map(math.fsum, columns)) or (0.0,) * 4
-    return Totals(sum(totals.trades for totals in chosen), amounts, sum(totals.candles for totals in chosen))
+    amounts = tuple(map(sum, columns)) or (0,) * 4
+    candles = sum(totals.candles for totals in chosen)
+    return Totals(sum(totals.trades for totals in chosen), amounts, candles, _combine_prices(chosen))
+
+
+def _combine_prices(days: Sequence[Totals]) -> tuple[float, float, float, float] | None:
+    prices = [totals.prices for totals in days if totals.prices is not None]
+    if not prices:
+        return None
+    opens, highs, lows, closes = zip(*prices, strict=True)
+    return opens[0], max(highs), min(lows), closes[-1]
 
 
 def discrepancy(market: Market, actual: Totals, control: Totals) -> str | None:
-    """Return how two totals differ, as text; None if they agree.
+    """Return how the trades and amounts of two totals differ, as text; None if they agree.
 
-    Trades must agree exactly, and volumes to half of the eighth decimal, or to 1e-12 of the volume if that is more. A
-    quote or base volume is price times quantity, which the exchange rounds in each candle (in recorded COIN-M candles
-    of a single price by at most half of the eighth decimal), so there the tolerance grows with the number of candles.
+    They must be equal, but for the rounding of Float64. Only the base volumes of COIN-M may drift, by half a unit for
+    each candle, because each candle is rounded.
+
+    Source: 1,855 spot days of 1m, 162,000 spot symbol-days by REST, and 258,553 USD-M days of 4h, as exact decimals. On
+    some days the intervals of USD-M disagree market-wide. No COIN-M days are recorded in two intervals.
 
     Args:
         market: The market.
@@ -122,9 +150,26 @@ def discrepancy(market: Market, actual: Totals, control: Totals) -> str | None:
     """
     if actual.trades != control.trades:
         return f"{actual.trades:,} trades of {control.trades:,}"
-    _, turnover, _, taker_turnover = market.value_columns
     for name, amount, expected in zip(market.value_columns, actual.amounts, control.amounts, strict=True):
-        roundings = max(1, actual.candles) if name in (turnover, taker_turnover) else 1
-        if abs(amount - expected) > max(roundings * _HALF_A_UNIT, _RELATIVE_TOLERANCE * abs(expected)):
-            return f"{name} {amount:,.{AMOUNT_DECIMALS}f} of {expected:,.{AMOUNT_DECIMALS}f}"
+        drift = (actual.candles + 1) // 2 if market is COINM and "base" in name else 0
+        if abs(amount - expected) > max(drift, int(_FLOAT_ROUNDING * abs(expected))):
+            return f"{name} {_decimal(amount)} of {_decimal(expected)}"
     return None
+
+
+def price_discrepancy(actual: Totals, control: Totals) -> str | None:
+    """Return how the prices of two totals differ, as text; None if they agree, or if nothing was traded.
+
+    Source: they are equal without exception on the days for which :func:`discrepancy` names its sources, except that
+    no COIN-M days are recorded in two intervals.
+    """
+    if actual.prices is None or control.prices is None:
+        return None
+    pairs = zip(PRICES, actual.prices, control.prices, strict=True)
+    return next((f"{name} {price} of {expected}" for name, price, expected in pairs if price != expected), None)
+
+
+def _decimal(units: int) -> str:
+    """Return an amount with all its decimals."""
+    whole, part = divmod(abs(units), UNIT)
+    return f"{'-' if units < 0 else ''}{whole:,}.{part:0{AMOUNT_DECIMALS}}"

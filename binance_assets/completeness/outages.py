@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 from binance_assets.model.markets import Market
 from binance_assets.model.timestamps import from_iso, to_text
+
+_SHORT_MINUTE: Final = from_iso("2021-12-24T04:59Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,18 @@ def known_outages() -> tuple[Outage, ...]:
         Outage(row["market"], from_iso(row["stop"]), from_iso(row["resume"]))
         for row in csv.DictReader(text.splitlines())
     )
+
+
+def explains_short_candle(market: Market, start: int, end: int) -> bool:
+    """Return whether Binance is known to have cut short the candles of ``[start, end)`` (ms UTC) of a market.
+
+    It does so when trading stops. On 2021-12-24 the minute of 04:59 closed at 04:59:54.362 for most spot symbols,
+    although trading went on (recorded rows).
+    """
+    stops = any(
+        outage.market == market.name and outage.stop <= end and start <= outage.resume for outage in known_outages()
+    )
+    return stops or (market.name == "spot" and start <= _SHORT_MINUTE < end)
 
 
 def outages_within(market: Market, spans: Sequence[tuple[int, int]]) -> list[Outage]:

@@ -14,9 +14,16 @@ import polars as pl
 
 from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.schema import candle_schema, quick_schema
-from binance_assets.completeness.control_totals import Totals, combine, discrepancy, totals_by_day
-from binance_assets.completeness.outages import outages_within
+from binance_assets.completeness.control_totals import (
+    Totals,
+    combine,
+    discrepancy,
+    price_discrepancy,
+    totals_by_day,
+)
+from binance_assets.completeness.outages import explains_short_candle, outages_within
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
+from binance_assets.model.markets import COINM
 from binance_assets.model.partitions import Partition, closes_at
 from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict, format_spans
 from binance_assets.model.series import Series
@@ -81,13 +88,14 @@ def schema_errors(series: Series, candles: pl.DataFrame) -> str | None:
     """Return which rules of the schema the table breaks, in one line; None if it breaks none."""
     if candles.is_empty():
         return None
+    contract_size = series.market.contract_size(series.symbol)
     try:
-        quick_schema(series.market, series.interval).validate(candles, lazy=True)
+        quick_schema(series.market, series.interval, contract_size).validate(candles, lazy=True)
         return None
     except pandera.errors.SchemaErrors:
         pass
     try:
-        candle_schema(series.market, series.interval).validate(candles, lazy=True)
+        candle_schema(series.market, series.interval, contract_size).validate(candles, lazy=True)
     except pandera.errors.SchemaErrors as errors:
         cases = errors.failure_cases
         broken = cases.group_by("check", maintain_order=True).agg(pl.len(), pl.col("index").drop_nulls().first())
@@ -134,6 +142,10 @@ def _validate_part(
     if candles.is_empty() and _ended_in_earlier_candle(series, partition, expected, reference.trading_span):
         return PartitionResult(partition, "delisted", candles)
     missing = missing_spans(series, opens, expected)
+    short = _unexplained_short_candles(series, candles, missing, reference.trading_span)
+    if short:
+        reason = f"close_time is not the end of the candle ({len(short)} rows, first at {to_text(short[0])})"
+        return PartitionResult(partition, "invalid", candles, (), f"broken rules: {reason}", provenance)
     traded = combine(totals, partition.start, partition.end)
     verdict, reason = _verdict(series, traded, partition, expected, missing, reference)
     return PartitionResult(partition, verdict, candles, missing, reason, provenance, reference.strict)
@@ -185,13 +197,20 @@ def _verdict(
     control = _control_for(series, partition, expected, reference)
     if control is None:
         return _without_control_totals(gaps, reference)
-    difference = discrepancy(series.market, traded, control)
+    difference, price_difference = discrepancy(series.market, traded, control), price_discrepancy(traded, control)
+    note = f"the prices differ from those of the 1d candle: {price_difference}" if price_difference else ""
+    # No COIN-M days are recorded in two intervals, so nothing shows yet that the prices agree there.
+    is_refused = price_difference is not None and series.market is not COINM
+    if not missing and difference is None and not is_refused:
+        return _whole(partition, reference.trading_span), note
     if not missing and difference is None:
-        return _whole(partition, reference.trading_span), ""
+        return "unbalanced", f"no candle is missing, but {note}"
     if not missing:
         return "unbalanced", f"no candle is missing, but the totals differ from the 1d candle: {difference}"
     if difference is not None:
         return "lost", f"{gaps}, and their trades are missing: {difference}"
+    if is_refused:
+        return "unbalanced", f"{gaps}, and nothing was traded, but {note}"
     unproved_edge = _unproved_edge(partition, missing, reference)
     if unproved_edge is not None:
         return unproved_edge
@@ -229,6 +248,29 @@ def _unproved_edge(
         gap = f"no candles for {format_spans(missing[:1])}"
         return "unreachable", f"{gap}, and the first candle of the series is unknown: {unknown_because}"
     return None
+
+
+def _unexplained_short_candles(
+    series: Series, candles: pl.DataFrame, missing: Sequence[tuple[int, int]], trading_span: TradingSpan
+) -> list[int]:
+    """Return the open times, ms UTC, of candles that do not close at their end, although trading did not stop there.
+
+    Where trading stops, Binance cuts the last candle short, or lets it close 1 ms late (recorded spot rows of 2017 to
+    2023). Then the next candles are missing, or the outage is a known one, which may begin at midnight.
+    """
+    interval = series.interval
+    opens, closes = candles["open_time"].to_physical(), candles["close_time"].to_physical()
+    if interval.is_month:
+        ends = pl.Series([interval.close(time) for time in opens], dtype=pl.Int64)
+    else:
+        ends = opens + interval.step
+    short = opens.filter(closes != ends - 1)
+    stops = [start for start, _ in missing] + ([trading_span.end] if trading_span.end is not None else [])
+    return [
+        start
+        for start, end in ((time, interval.close(time)) for time in short)
+        if not any(start <= stop <= end for stop in stops) and not explains_short_candle(series.market, start, end)
+    ]
 
 
 def _whole(partition: Partition, trading_span: TradingSpan) -> Verdict:

@@ -76,6 +76,15 @@ class Market:
                 return size.weight
         return self.page_sizes[-1].weight
 
+    def contract_size(self, symbol: str) -> int | None:
+        """Return the value of a contract of COIN-M, in USD; None on other markets.
+
+        Source: ``contractSize`` in exchangeInfo: 100 for BTC, 10 for all other coins (2026-11).
+        """
+        if self.name != "coinm":
+            return None
+        return 100 if symbol.startswith("BTCUSD_") else 10
+
     @property
     def max_limit(self) -> int:
         """The largest ``limit`` that klines accepts."""

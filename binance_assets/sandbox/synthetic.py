@@ -7,6 +7,8 @@ per day: a base price, an amplitude and a volume multiplier. For a price ``p`` a
     volume = multiplier * v
     quote  = multiplier * (base * sum(v) + amplitude * sum(v * p))
 
+The base volume of COIN-M is the sum over the minutes of volume / mean price.
+
 The pattern is aggregated once per interval, so all intervals agree exactly. The last price of the pattern, times the
 day's amplitude, leads to the base price of the next day, so prices do not jump at midnight. All values are integers:
 prices in ticks, volumes in lots; a month of the most expensive symbol stays below 10**18.
@@ -36,6 +38,7 @@ from binance_assets.model.timestamps import DAY, MINUTE, SECOND
 from binance_assets.sandbox.listings import Listing
 
 _SECONDS_PER_DAY: Final = DAY // SECOND
+_MINUTES_PER_DAY: Final = DAY // MINUTE
 _VARIANTS: Final = 4  # symbols share patterns to bound memory; each has its own integers per day
 _QUIET_MINUTES: Final = 3
 _WALK_SPREAD: Final = 15_300  # of the raw walk at noon: 104 (difference of two random bytes) * sqrt(86400) / 2
@@ -370,15 +373,53 @@ class SyntheticCandles:
             table = table[slots % per_day]
         self._extend((end - 1) // per_day - self._first_day)
         opens = _multiples(interval.step, end - first) + first * interval.step
-        return self._apply_days(table, day, opens, opens + (interval.step - 1))
+        base_volumes = self._base_volumes(interval, first, end) if self._listing.market is COINM else None
+        return self._apply_days(table, day, opens, opens + (interval.step - 1), base_volumes)
 
-    def _apply_days(self, table: pl.DataFrame, day: _Number, opens: pl.Series, closes: pl.Series) -> Columns:
+    def _base_volumes(self, interval: Interval, first: int, end: int) -> tuple[pl.Series, pl.Series]:
+        """Return the base volumes of COIN-M's candles, slots ``[first, end)`` of an interval up to a day."""
+        minutes = max(interval.step // MINUTE, 1)
+        sums = self._minute_base_volumes(first * minutes, end * minutes)
+        grouped = sums.group_by(pl.int_range(pl.len()) // minutes, maintain_order=True).sum()
+        return grouped["value"], grouped["taker_value"]
+
+    def _minute_base_volumes(self, first: int, end: int) -> pl.DataFrame:
+        """Return the base volumes of minutes ``[first, end)`` since the epoch, in 1e-8 of the asset.
+
+        A contract is worth a fixed amount of USD, so a minute's volume is divided by its mean price. This is not a
+        product of a pattern and integers per day, so coarser candles add up the minutes.
+        """
+        table = _pattern(self._variant, self._reach).table(_SECONDS_PER_MINUTE)
+        minutes = _multiples(1, end - first) + first
+        day, minute = minutes // _MINUTES_PER_DAY - self._first_day, minutes % _MINUTES_PER_DAY
+        self._extend((end - 1) // _MINUTES_PER_DAY - self._first_day)
+        return self._valued(table[minute], day)
+
+    def _valued(self, table: pl.DataFrame, day: _Number) -> pl.DataFrame:
+        """Return the base volumes of rows of the pattern, each at the row's mean price."""
+        base, amplitude, multiplier = self._base[day], self._amplitude[day], self._multiplier[day]
+        price = base + amplitude * (table["volume_price"] / table["volume"])
+        contract_value = self._listing.contract_size * 10 ** (8 + self._scale.tick)
+        return pl.DataFrame(
+            {
+                name: (contract_value * (multiplier * table[column]) / price).fill_nan(0).round().cast(pl.Int64)
+                for name, column in (("value", "volume"), ("taker_value", "taker"))
+            }
+        )
+
+    def _apply_days(
+        self,
+        table: pl.DataFrame,
+        day: _Number,
+        opens: pl.Series,
+        closes: pl.Series,
+        base_volumes: tuple[pl.Series, pl.Series] | None,
+    ) -> Columns:
         base, amplitude, multiplier = self._base[day], self._amplitude[day], self._multiplier[day]
         high, low = base + amplitude * table["high"], base + amplitude * table["low"]
         volume, taker = multiplier * table["volume"], multiplier * table["taker"]
-        if self._listing.market is COINM:
-            per_contract = self._per_contract(base)
-            value, taker_value = volume * per_contract, taker * per_contract
+        if base_volumes is not None:
+            value, taker_value = base_volumes
         else:
             swing = multiplier * amplitude
             value = volume * base + swing * table["volume_price"]
@@ -391,11 +432,6 @@ class SyntheticCandles:
             base + amplitude * table["close"],
             volume, value, multiplier * table["trades"], taker, taker_value,
         )  # fmt: skip
-
-    def _per_contract(self, base: _Number) -> _Number:
-        """Return the base volume of a contract, in 1e-8 of the asset; fixed per day so that volumes stay additive."""
-        contract_value = self._listing.contract_size * 10 ** (8 + self._scale.tick)
-        return contract_value // base if isinstance(base, int) else pl.Series([contract_value], dtype=pl.Int64) // base
 
     def _extend(self, day: int) -> None:
         """Generate the integers of the days up to number ``day`` since the listing."""
@@ -448,7 +484,24 @@ class SyntheticCandles:
                 table = pl.DataFrame([pattern.partial_row(first, stop)], schema=pattern.seconds.schema, orient="row")
             self._extend(day - self._first_day)
             time = pl.Series([midnight])
-            yield self._apply_days(table, day - self._first_day, time, time)
+            base_volumes = self._part_base_volumes(day, first, stop) if self._listing.market is COINM else None
+            yield self._apply_days(table, day - self._first_day, time, time, base_volumes)
+
+    def _part_base_volumes(self, day: int, first: int, stop: int) -> tuple[pl.Series, pl.Series]:
+        """Return the base volumes of the seconds ``[first, stop)`` of a day: of whole minutes, and of the rest."""
+        pattern = _pattern(self._variant, self._reach)
+        whole_from, whole_to = -(-first // _SECONDS_PER_MINUTE), stop // _SECONDS_PER_MINUTE
+        parts = [self._minute_base_volumes(day * _MINUTES_PER_DAY + whole_from, day * _MINUTES_PER_DAY + whole_to)]
+        edges = [
+            (first, min(stop, whole_from * _SECONDS_PER_MINUTE)),
+            (max(first, whole_to * _SECONDS_PER_MINUTE), stop),
+        ]
+        for start, end in edges if whole_from <= whole_to else [(first, stop)]:
+            if start < end:
+                row = pl.DataFrame([pattern.partial_row(start, end)], schema=pattern.seconds.schema, orient="row")
+                parts.append(self._valued(row, day - self._first_day))
+        total = pl.concat(parts).sum()
+        return total["value"], total["taker_value"]
 
 
 def _reduced(parts: list[Columns], name: str, reduce: Callable[[Iterable[int]], int]) -> pl.Series:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.candles.columns import empty_candles
+from binance_assets.candles.columns import PRICES, empty_candles
 from binance_assets.completeness.control_totals import ControlTotals, Totals, combine, discrepancy, totals_by_day
 from binance_assets.completeness.outages import known_outages, outages_within
 from binance_assets.completeness.reference_data import ReferenceData
@@ -371,6 +371,7 @@ def candles_with(market: Market, trades: list[int], units: list[int]) -> pl.Data
         {
             "open_time": pl.Series([JAN_2 + step * i for i in range(len(trades))]).cast(pl.Datetime("ms", "UTC")),
             "trades": pl.Series(trades),
+            **dict.fromkeys(PRICES, 1.0),
             **dict.fromkeys(market.value_columns, amounts),
         }
     )
@@ -397,7 +398,7 @@ def test_sum_of_floats_always_agrees_with_the_exact_total(
 ) -> None:
     units = units_of(amount, count, random.Random(seed), kind)
     trades = [unit % 1_000 for unit in units]
-    exact = Totals(sum(trades), (sum(units) / 10**8,) * 4)
+    exact = Totals(sum(trades), (sum(units),) * 4)
     (ours,) = totals_by_day(market, candles_with(market, trades, units)).values()
     assert discrepancy(market, ours, exact) is None
 
@@ -413,30 +414,30 @@ def test_discrepancy_of_one_trade_or_of_the_last_decimal_is_found(
 ) -> None:
     (ours,) = totals_by_day(market, candles_with(market, [trades, *[0] * (len(units) - 1)], units)).values()
     exact = sum(units)
-    amounts = [exact / 10**8] * 4
+    amounts = [exact] * 4
     assert discrepancy(market, ours, Totals(trades, tuple(amounts))) is None
     assert "trades of" in str(discrepancy(market, ours, Totals(trades + 1, tuple(amounts))))
-    # Quote volume is rounded in every candle, so the last decimals of a sum of many are unknown.
-    rounded = len(units) if column in (1, 3) else 1
-    for off in (rounded, -rounded):
-        amounts[column] = (exact + off) / 10**8
+    # COIN-M rounds the base volume of every candle, so the last decimals of a sum of many are unknown.
+    off_by = (len(units) + 1) // 2 + 1 if market is COINM and column in (1, 3) else 1
+    for off in (off_by, -off_by):
+        amounts[column] = exact + off
         assert market.value_columns[column] in str(discrepancy(market, ours, Totals(trades, tuple(amounts))))
 
 
-@given(market=st.sampled_from([SPOT, USDM, COINM]), parts=st.lists(st.floats(0, 100), min_size=1, max_size=1_440))
-def test_quote_volumes_that_the_exchange_rounded_in_every_candle_agree(market: Market, parts: list[float]) -> None:
+@given(parts=st.lists(st.floats(0, 100), min_size=1, max_size=1_440))
+def test_base_volumes_that_coinm_rounded_in_every_candle_agree(parts: list[float]) -> None:
     units = [round(part * 10**8) for part in parts]
-    (ours,) = totals_by_day(market, candles_with(market, [1] * len(units), units)).values()
-    exact = [ours.amounts[0], sum(parts), ours.amounts[2], sum(parts)]
-    assert discrepancy(market, ours, Totals(len(units), tuple(exact))) is None
+    (ours,) = totals_by_day(COINM, candles_with(COINM, [1] * len(units), units)).values()
+    base = round(sum(parts) * 10**8)
+    assert discrepancy(COINM, ours, Totals(len(units), (ours.amounts[0], base, ours.amounts[2], base))) is None
 
 
 @given(days=st.lists(st.lists(st.integers(0, 10**12), min_size=1, max_size=5), min_size=1, max_size=40))
 def test_totals_of_days_are_combined_exactly(days: list[list[int]]) -> None:
-    by_day = {JAN_2 + i * DAY: Totals(len(units), (sum(units) / 10**8,) * 4) for i, units in enumerate(days)}
+    by_day = {JAN_2 + i * DAY: Totals(len(units), (sum(units),) * 4) for i, units in enumerate(days)}
     flat = [unit for units in days for unit in units]
     whole = combine(by_day, JAN_2, JAN_2 + len(days) * DAY)
-    assert discrepancy(SPOT, whole, Totals(len(flat), (sum(flat) / 10**8,) * 4)) is None
+    assert (whole.trades, whole.amounts) == (len(flat), (sum(flat),) * 4)
 
 
 def test_control_totals_cover_only_the_days_that_they_have(shared_sandbox: Sandbox) -> None:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from binance_assets.completeness import control_totals
-from binance_assets.completeness.control_totals import ControlTotals, Totals
+from binance_assets.completeness.control_totals import UNIT, ControlTotals, Totals, price_discrepancy
 from binance_assets.model.markets import COINM, SPOT, USDM, Market
 from binance_assets.model.timestamps import DAY, MINUTE
 from binance_assets_tests.support.candles import body_of, parse_page
@@ -20,7 +20,9 @@ def candles(*opens_and_trades: tuple[int, int], market: Market = SPOT) -> pl.Dat
 
 
 def totals_of(trades: int, candle_count: int = 1) -> Totals:
-    return Totals(trades, (trades * 2.0, trades * 3.0, trades * 1.0, trades * 1.5), candle_count)
+    """Return the totals of such candles: amounts in units of the eighth decimal, and the single price."""
+    amounts = tuple(trades * factor * UNIT // 2 for factor in (4, 6, 2, 3))
+    return Totals(trades, amounts, candle_count, (1.0, 1.0, 1.0, 1.0) if trades else None)
 
 
 def combined(days: dict[int, Totals], start: int, end: int) -> Totals:
@@ -112,52 +114,103 @@ def test_trades_must_agree_exactly_and_the_message_names_both_counts() -> None:
 @pytest.mark.parametrize("column", [0, 1, 2, 3])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_an_amount_that_differs_is_named(market: Market, column: int, sign: int) -> None:
-    amounts = [2.5, 2.5, 2.5, 2.5]
+    amounts = [5 * UNIT // 2] * 4
     theirs = Totals(7, tuple(amounts))
-    amounts[column] += sign
-    expected = f"{market.value_columns[column]} {amounts[column]:.8f} of 2.50000000"
-    assert message(Totals(7, tuple(amounts)), theirs, market) == expected
+    amounts[column] += sign * UNIT
+    shown = {1: "3.50000000", -1: "1.50000000"}[sign]
+    assert message(Totals(7, tuple(amounts)), theirs, market) == (
+        f"{market.value_columns[column]} {shown} of 2.50000000"
+    )
 
 
-@pytest.mark.parametrize("market", [SPOT, COINM])
+@pytest.mark.parametrize("market", [SPOT, USDM])
+@pytest.mark.parametrize("column", [0, 1, 2, 3])
+@pytest.mark.parametrize("candle_count", [1, 1440])
+def test_amounts_of_spot_and_usdm_are_exact_to_the_eighth_decimal(
+    market: Market, column: int, candle_count: int
+) -> None:
+    amounts = [UNIT] * 4
+    theirs = Totals(7, tuple(amounts))
+    assert message(Totals(7, tuple(amounts), candle_count), theirs, market) == ""
+    amounts[column] += 1
+    assert message(Totals(7, tuple(amounts), candle_count), theirs, market) != ""
+
+
 @pytest.mark.parametrize(
     ("column", "candle_count", "off", "balances"),
     [
-        # A volume is exact to the eighth decimal, however many candles add up to it.
-        (0, 1, 0.5e-8, True),
-        (0, 1, 0.6e-8, False),
-        (0, 3, 0.6e-8, False),
-        (2, 1, 0.5e-8, True),
-        (2, 3, 0.6e-8, False),
-        # The quote volume of each candle is rounded.
-        (1, 1, 0.5e-8, True),
-        (1, 1, 0.6e-8, False),
-        (1, 3, 1.4e-8, True),
-        (1, 3, 1.6e-8, False),
-        (3, 1, 0.6e-8, False),
-        (3, 3, 1.4e-8, True),
-        (3, 3, 1.6e-8, False),
-        (3, 0, 0.5e-8, True),
-        (3, 0, 0.6e-8, False),
+        (0, 3, 1, False),  # contracts are whole numbers
+        (2, 3, 1, False),
+        # The base volume of each candle is rounded to half of the eighth decimal, and that of the 1d candle too.
+        (1, 1, 1, True),
+        (1, 1, 2, False),
+        (1, 3, 2, True),
+        (1, 3, 3, False),
+        (3, 1440, 720, True),
+        (3, 1440, 721, False),
     ],
 )
-def test_volumes_may_differ_by_half_of_the_eighth_decimal_and_quote_volumes_by_that_much_per_candle(
-    market: Market, column: int, candle_count: int, off: float, balances: bool
+def test_base_volumes_of_coinm_may_drift_by_half_of_the_eighth_decimal_per_candle(
+    column: int, candle_count: int, off: int, balances: bool
 ) -> None:
-    amounts = [0.0, 0.0, 0.0, 0.0]
+    amounts = [0, 0, 0, 0]
     theirs = Totals(7, tuple(amounts))
     amounts[column] = off
-    assert (message(Totals(7, tuple(amounts), candle_count), theirs, market) == "") is balances
+    assert (message(Totals(7, tuple(amounts), candle_count), theirs, COINM) == "") is balances
 
 
-def test_large_amounts_may_differ_by_a_trillionth_of_their_value() -> None:
-    theirs = Totals(7, (4e12,) * 4)
-    assert message(Totals(7, (4e12 + 3, 4e12 - 3, 4e12 + 4, 4e12 - 4)), theirs) == ""
-    assert message(Totals(7, (4e12 + 5, 4e12, 4e12, 4e12)), theirs) != ""
-    assert message(Totals(7, (4e12, 4e12, 4e12 - 5, 4e12)), theirs) != ""
+def test_large_amounts_may_differ_by_what_float64_cannot_hold() -> None:
+    """Float64 holds an amount to one part in 2**53; from 67 million on, that is more than the eighth decimal."""
+    below = 22_000_000 * UNIT
+    assert message(Totals(7, (below + 1, 0, 0, 0)), Totals(7, (below, 0, 0, 0))) != ""
+    day = 5_000_000_000 * UNIT  # the quote volume of a busy day of BTCUSDT
+    assert message(Totals(7, (0, day + 200, 0, 0)), Totals(7, (0, day, 0, 0))) == ""
+    assert message(Totals(7, (0, day + 300, 0, 0)), Totals(7, (0, day, 0, 0))) != ""
 
 
 def test_a_discrepancy_in_the_eighth_decimal_of_a_large_volume_can_be_read() -> None:
-    ours = control_totals.Totals(1, (1234567.00000001, 0.0, 0.0, 0.0))
-    theirs = control_totals.Totals(1, (1234567.00001234, 0.0, 0.0, 0.0))
-    assert control_totals.discrepancy(SPOT, ours, theirs) == "volume 1,234,567.00000001 of 1,234,567.00001234"
+    ours, theirs = Totals(1, (123_456_700_000_001, 0, 0, 0)), Totals(1, (123_456_700_001_234, 0, 0, 0))
+    assert message(ours, theirs) == "volume 1,234,567.00000001 of 1,234,567.00001234"
+
+
+# -- prices ---------------------------------------------------------------------------------------------------------
+
+
+def priced(*rows: tuple[int, str, str, str, str, int]) -> pl.DataFrame:
+    """Return candles with the given open time, four prices, and trades."""
+    lines = [[time, *prices, "2", time + 1, "3", trades, "1", "1", "0"] for time, *prices, trades in rows]
+    return parse_page(SPOT, body_of(lines))
+
+
+def test_prices_are_those_of_the_candles_with_trades() -> None:
+    table = priced(
+        (0, "9", "9", "9", "9", 0),
+        (MINUTE, "5", "7", "4", "6", 3),
+        (2 * MINUTE, "6", "8", "5", "5", 1),
+        (3 * MINUTE, "1", "1", "1", "1", 0),
+        (DAY, "2", "2", "2", "2", 0),
+    )
+    days = control_totals.totals_by_day(SPOT, table.reverse())
+    assert (days[0].prices, days[DAY].prices) == ((5, 8, 4, 5), None)
+    assert combined(days, 0, 2 * DAY).prices == (5, 8, 4, 5)
+    assert combined(days, DAY, 2 * DAY).prices is None
+
+
+def test_prices_of_days_are_combined_in_order() -> None:
+    table = priced((0, "5", "7", "4", "6", 3), (DAY, "6", "9", "5", "8", 1), (2 * DAY, "8", "8", "3", "7", 1))
+    assert combined(control_totals.totals_by_day(SPOT, table), 0, 3 * DAY).prices == (5, 9, 3, 7)
+
+
+@pytest.mark.parametrize(
+    ("ours", "expected"),
+    [
+        ((5, 8, 4, 5), None),
+        ((5.01, 8, 4, 5), "open 5.01 of 5"),
+        ((5, 12, 4, 5), "high 12 of 8"),
+        ((5, 8, 3.99, 5), "low 3.99 of 4"),
+        ((5, 8, 4, 5.00000001), "close 5.00000001 of 5"),
+        (None, None),  # nothing was traded, which the trades prove
+    ],
+)
+def test_a_price_that_differs_is_named(ours: tuple[float, float, float, float] | None, expected: str | None) -> None:
+    assert price_discrepancy(Totals(1, (0,) * 4, prices=ours), Totals(1, (0,) * 4, prices=(5, 8, 4, 5))) == expected

@@ -195,11 +195,13 @@ def decimal(amount: float) -> Decimal:
 
 
 def drawn_candle(minute: int, close: int, size: int, trades: int) -> tuple[object, ...]:
-    """Return a valid candle; without trades it is flat."""
+    """Return a valid candle; without trades it is flat. The quote volume has no more than eight decimals."""
     spread = 0 if trades == 0 else size % 50
     prices = [float(CENT * value) for value in (close - spread // 2, close + spread, close - spread, close)]
-    volume = 0.0 if trades == 0 else float(LOT * size)
-    return candle(minute, prices, trades, volume)
+    size = size // 10**6 if trades else 0
+    start = FIRST + minute * MINUTE
+    volume, quote = float(LOT * 100 * size), float(LOT * size * close)
+    return (start, *prices, volume, start + MINUTE - 1, quote, trades, volume, quote)
 
 
 minutes_of_two_days = st.lists(

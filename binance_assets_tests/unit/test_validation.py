@@ -189,14 +189,38 @@ def test_repeated_unordered_or_off_grid_rows_are_invalid(day: pl.DataFrame) -> N
     assert validate_day(shifted).verdict == "invalid"
 
 
-def test_close_time_may_be_early_where_the_exchange_stopped(day: pl.DataFrame, control_totals: ControlTotals) -> None:
-    cut = day.with_columns(
-        pl.when(pl.int_range(pl.len()) == 9)
-        .then(pl.col("close_time") - pl.duration(milliseconds=18_353))
+def cut_short(day: pl.DataFrame, row: int, milliseconds: int = 18_353) -> pl.DataFrame:
+    """Let the candle of a row close early."""
+    return day.with_columns(
+        pl.when(pl.int_range(pl.len()) == row)
+        .then(pl.col("close_time") - pl.duration(milliseconds=milliseconds))
         .otherwise(pl.col("close_time"))
         .alias("close_time")
     )
-    assert validate_day(cut, control_totals).verdict == "complete"
+
+
+def without_candle(day: pl.DataFrame, row: int) -> tuple[pl.DataFrame, ControlTotals]:
+    """Remove a candle; return the other ones, and the control totals of a day on which it was not traded."""
+    rest = day.filter(pl.int_range(pl.len()) != row)
+    return rest, ControlTotals(MINUTES.market, daily_candle_of(rest))
+
+
+@pytest.mark.parametrize("milliseconds", [1, 30_000, 59_999, -1])
+def test_close_time_that_is_not_the_end_of_the_candle_is_invalid(
+    day: pl.DataFrame, control_totals: ControlTotals, milliseconds: int
+) -> None:
+    result = validate_day(cut_short(day, 9, milliseconds), control_totals)
+    assert (result.verdict, result.reason) == (
+        "invalid",
+        "broken rules: close_time is not the end of the candle (1 rows, first at 2024-01-01 00:09)",
+    )
+
+
+@pytest.mark.parametrize("milliseconds", [18_353, -1])
+def test_close_time_may_differ_where_the_exchange_stopped(day: pl.DataFrame, milliseconds: int) -> None:
+    rest, totals = without_candle(day, 10)
+    assert validate_day(cut_short(rest, 9, milliseconds), totals).verdict == "outage"
+    assert validate_day(cut_short(rest, 8, milliseconds), totals).verdict == "invalid"
 
 
 def test_invalid_day_does_not_affect_other_days(shared_sandbox: Sandbox, control_totals: ControlTotals) -> None:
