@@ -95,7 +95,9 @@ class Settings(BaseModel):
         description="Past days that the catch-up checks",
     )
     strict: bool = Field(
-        False, alias="BINANCE_ASSETS_STRICT", description="Refuse partitions whose totals differ from the exchange's"
+        True,
+        alias="BINANCE_ASSETS_STRICT",
+        description="Refuse partitions whose totals or prices differ from the exchange's",
     )
 
     def url(self, market: Market) -> str:

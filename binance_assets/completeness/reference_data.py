@@ -39,5 +39,5 @@ class ReferenceData:
     now: int
     control_totals: ControlTotals
     trading_span: TradingSpan = TradingSpan()
-    strict: bool = False
+    strict: bool = True
     control_totals_error: str | None = None

@@ -31,7 +31,7 @@ class DownloadOptions:
     """
 
     source: Source = "rest"
-    strict: bool = False
+    strict: bool = True
     listing_cache: ListingCache | None = None
 
     @property
@@ -41,4 +41,4 @@ class DownloadOptions:
 
 
 DEFAULT_OPTIONS: Final = DownloadOptions()
-"""REST, not strict, without a cache."""
+"""REST, strict, without a cache."""

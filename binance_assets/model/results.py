@@ -86,7 +86,7 @@ class PartitionResult:
     missing: tuple[tuple[int, int], ...] = ()
     reason: str = ""
     provenance: Provenance = REST
-    strict: bool = False
+    strict: bool = True
     accepted_by: str | None = None
     accepted_because: str | None = None
 

@@ -204,12 +204,21 @@ def drawn_candle(minute: int, close: int, size: int, trades: int) -> tuple[objec
     return (start, *prices, volume, start + MINUTE - 1, quote, trades, volume, quote)
 
 
+def drawn_table(drawn: list[tuple[int, int, int, int]]) -> pl.DataFrame:
+    """Return the drawn candles in order of time; one without trades repeats the last close."""
+    candles, last_close = [], drawn[0][1]
+    for minute, close, size, trades in sorted(drawn):
+        last_close = close if trades else last_close
+        candles.append(drawn_candle(minute, last_close, size, trades))
+    return table(candles)
+
+
 minutes_of_two_days = st.lists(
     st.tuples(st.integers(0, 2 * 1440 - 1), st.integers(100, 10**7), st.integers(0, 10**14), st.integers(0, 3)),
     min_size=1,
     max_size=60,
     unique_by=lambda parts: parts[0],
-).map(lambda drawn: table([drawn_candle(*parts) for parts in sorted(drawn)]))
+).map(drawn_table)
 
 chains = st.sampled_from([("5m", "1h"), ("5m", "10m"), ("15m", "45m"), ("45m", "90m"), ("1h", "1d"), ("3m", "1d")])
 

@@ -21,7 +21,7 @@ def test_defaults_point_to_binance() -> None:
     assert (settings.lake, settings.universe) == (Path("lake"), Path("universe.yaml"))
     assert (settings.max_workers, settings.warmup, settings.weight_share) == (50, 3, 1.0)
     assert (settings.ban_patience, settings.connect_timeout, settings.read_timeout) == (900, 5, 15)
-    assert (settings.source, settings.strict) == ("auto", False)
+    assert (settings.source, settings.strict) == ("auto", True)
 
 
 def test_empty_variable_counts_as_not_set_and_unrelated_one_is_ignored() -> None:
