@@ -34,14 +34,23 @@ if TYPE_CHECKING:
     type=click.Choice(["rest", "archive"]),
     help="Compare all partitions with this source.  [default: a sample, with the source that it did not come from]",
 )
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Compare all partitions with the other source, and with the exchange's own coarser candles.",
+)
 def verify_command(
-    names: tuple[str, ...], start: dt.date | None, end: dt.date | None, against: Literal["rest", "archive"] | None
+    names: tuple[str, ...],
+    start: dt.date | None,
+    end: dt.date | None,
+    against: Literal["rest", "archive"] | None,
+    deep: bool,
 ) -> None:
     """Validate again what is in the lake.
 
     That includes the files, the schema, the grid, the control totals, and a comparison with the other source. SERIES is
     written like spot/BTCUSDT/1m; the default is all series of the universe. A derived series is derived again from its
-    base series and compared.
+    base series and compared. docs/verification.md says what each level finds.
     """
     from binance_assets.cli.output import print_findings
     from binance_assets.cli.progress import progress_bar
@@ -61,7 +70,7 @@ def verify_command(
             if series in derived:
                 findings += verify_derived(lake, derived[series], partitions, advance)
             else:
-                findings += _verify_fetched(lake, settings, series, partitions, against, advance)
+                findings += _verify_fetched(lake, settings, series, partitions, against, advance, deep)
     absent = [series for series in chosen if series not in stored]
     for series in absent:
         click.echo(f"{series}: no partitions in the lake", err=True)
@@ -80,6 +89,7 @@ def _verify_fetched(
     partitions: Sequence[Partition],
     against: Literal["rest", "archive"] | None,
     advance: Callable[[int], None],
+    deep: bool,
 ) -> list[Finding]:
     """Return the differences between a fetched series and the exchange."""
     from binance_assets.exchange.errors import ExchangeError
@@ -89,7 +99,7 @@ def _verify_fetched(
     exchange = Exchange(series.market, settings)
     try:
         lake.check_venue(exchange.venue)
-        return list(verify(lake, exchange, series, partitions, against, advance))
+        return list(verify(lake, exchange, series, partitions, against, advance, deep))
     except ExchangeError as error:
         raise CommandFailed(f"{series} cannot be verified now: {error}") from None
     finally:

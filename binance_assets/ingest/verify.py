@@ -12,6 +12,7 @@ import polars as pl
 from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import validate_partitions
 from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.cross_check import cross_check
 from binance_assets.ingest.derive import derive_partitions
 from binance_assets.ingest.download import SAFETY_MS, download
 from binance_assets.ingest.options import DownloadOptions
@@ -51,6 +52,7 @@ def verify(
     partitions: Sequence[Partition],
     against: ComparedSource | None,
     on_progress: Callable[[int], None],
+    deep: bool = False,
 ) -> Iterator[Finding]:
     """Verify partitions of a fetched series; do not change the lake.
 
@@ -62,6 +64,8 @@ def verify(
         against: The source with which every partition is compared; None compares a sample, one partition in thirty,
             with the source that it did not come from.
         on_progress: Called with the number of partitions verified since the last call.
+        deep: Whether to compare every partition with the source that it did not come from, unless ``against`` names
+            one, and with the exchange's own coarser candles.
 
     Yields:
         The differences: first those of files and totals, then those from the other source, each in order of time.
@@ -83,10 +87,13 @@ def verify(
             else:
                 readable.append((partition, entry, candles))
         yield from _validate_again(series, readable, reference)
+        if deep:
+            for partition, message in cross_check(exchange, series, {part: frame for part, _, frame in readable}):
+                yield Finding(series, partition, message)
         sources += [(partition, stored.source) for partition, stored, _ in readable]
         on_progress(len(members))
-    chosen = _choose(sources, against)
-    yield from _compare_sources(lake, exchange, series, chosen, is_sample=against is None)
+    chosen = _choose(sources, against, 1 if deep else _SAMPLED)
+    yield from _compare_sources(lake, exchange, series, chosen, is_sample=against is None and not deep)
 
 
 def verify_derived(
@@ -135,17 +142,20 @@ def _disagrees(result: PartitionResult, stored: StoredPartition) -> bool:
     return result.verdict != "unproved"  # this verdict means that nothing can be proved at the moment
 
 
-def _choose(sources: Sequence[tuple[Partition, str]], against: ComparedSource | None) -> dict[str, list[Partition]]:
+def _choose(
+    sources: Sequence[tuple[Partition, str]], against: ComparedSource | None, every: int
+) -> dict[str, list[Partition]]:
     """Return the partitions to compare with each source.
 
     Args:
         sources: The partitions, each with the source that it came from.
-        against: The source for all of them; None chooses a sample, and the other source for each.
+        against: The source for all of them; None chooses some, and the other source for each.
+        every: Of how many partitions one is chosen.
     """
     if against is not None:
         return {against: [partition for partition, _ in sources]}
     chosen: dict[str, list[Partition]] = {"rest": [], "archive": []}
-    for partition, source in sources[_SAMPLED // 2 :: _SAMPLED] or sources[:1]:
+    for partition, source in sources[every // 2 :: every] or sources[:1]:
         chosen["archive" if source == "rest" else "rest"].append(partition)
     return chosen
 
@@ -176,5 +186,7 @@ def _difference(ours: pl.DataFrame, theirs: pl.DataFrame, source: str) -> str | 
     if only_ours or only_theirs:
         return f"{source} has {only_theirs:,} candles that the lake lacks, and lacks {only_ours:,} that the lake has"
     changed = ours.filter(~pl.struct(ours.columns).is_in(theirs.to_struct().implode()))
+    if changed.is_empty():
+        return f"its candles are those of {source}, but repeated or in another order"
     first = to_text(changed["open_time"].to_physical()[0])
     return f"{changed.height:,} candles differ from those of {source}, the first at {first}"

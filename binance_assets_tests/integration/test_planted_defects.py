@@ -19,9 +19,11 @@ from typing import Literal
 import polars as pl
 import pytest
 
+from binance_assets.candles.columns import TIME, columns
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.ingest.options import DownloadOptions
+from binance_assets.ingest.verify import verify
 from binance_assets.model.markets import SPOT
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
@@ -29,6 +31,7 @@ from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, MINUTE
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, Source, read_settings
+from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import quick_retrier
 
@@ -329,3 +332,45 @@ def test_a_defect_in_one_source_is_healed_from_the_other(
     if archive == "bad" and kind in WITHOUT_FILE:
         expected = "refused"
     assert outcome_of(result) == expected, (result.verdict, result.reason)
+
+
+# -- verify -----------------------------------------------------------------------------------------------------------
+
+STORABLE = [kind for kind in KINDS if kind not in ("no number as close", "no close", "an infinite high")]
+FOUND_BY_OTHER_SOURCE = [kind for kind in STORABLE if KINDS[kind][1] == "written"]
+
+
+def findings(sandboxes: dict[str, Sandbox], folder: Path, kind: str, deep: bool) -> list[str]:
+    """Return what ``verify`` finds in a lake that holds the defect, while the exchange serves the sound candles."""
+    series = Series(SPOT, symbol_of(kind), SPOT.intervals[1])
+    (partition,) = partitions_between(dt.date(2020, 1, 2), dt.date(2020, 1, 3), series.interval)
+    rows = KINDS[kind][0](recorded_rows(DAYS[1]))
+    values = [
+        [int(row[0]), *map(float, row[1:6]), int(row[6]), float(row[7]), int(row[8]), *map(float, row[9:11])]
+        for row in rows
+    ]
+    names = columns(SPOT)
+    raw = pl.DataFrame(
+        values, schema={name: pl.Int64 if dtype == TIME else dtype for name, dtype in names.items()}, orient="row"
+    )
+    candles = raw.cast(dict(names))  # type: ignore[arg-type]
+    lake = Lake(folder / "lake")
+    lake.prepare("sandbox")
+    lake.write(series, PartitionResult(partition, "complete", candles))
+    exchange = Exchange(SPOT, settings_of(sandboxes, "good", "good", folder), retrier=quick_retrier())
+    try:
+        return [finding.message for finding in verify(lake, exchange, series, [partition], None, lambda _: None, deep)]
+    finally:
+        exchange.close()
+
+
+@pytest.mark.parametrize("kind", STORABLE)
+def test_verify_finds_a_defect_in_the_lake_that_the_evidence_shows(
+    sandboxes: dict[str, Sandbox], tmp_path: Path, kind: str
+) -> None:
+    assert findings(sandboxes, tmp_path, kind, deep=False), kind
+
+
+@pytest.mark.parametrize("kind", FOUND_BY_OTHER_SOURCE)
+def test_deep_verification_finds_every_defect(sandboxes: dict[str, Sandbox], tmp_path: Path, kind: str) -> None:
+    assert findings(sandboxes, tmp_path, kind, deep=True), kind
