@@ -110,8 +110,8 @@ def totals_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Totals]:
         pl.col("low").filter(traded).min(),
         pl.col("close").filter(traded).last(),
     ]
-    grouped = candles.sort("open_time").group_by(day.alias("day"))
-    summed = grouped.agg(pl.col("trades").sum(), units, pl.len().alias("candles"), *prices)
+    in_order = candles if candles["open_time"].is_sorted() else candles.sort("open_time")
+    summed = in_order.group_by(day.alias("day")).agg(pl.col("trades").sum(), units, pl.len().alias("candles"), *prices)
     return {row[0]: Totals(row[1], row[2:6], row[6], None if row[7] is None else row[7:]) for row in summed.iter_rows()}
 
 

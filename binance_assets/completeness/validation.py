@@ -57,9 +57,19 @@ def validate_partitions(
         candles = _partition_rows(candles, partitions[0])
     errors = schema_errors(series, candles)
     if errors is None:
-        totals = totals_by_day(series.market, candles)
-        parts = zip(partitions, _split(candles, partitions), strict=True)
-        return [_validate_part(series, part, partition, reference, provenance, totals) for partition, part in parts]
+        totals, short = totals_by_day(series.market, candles), _short_candles(series, candles)
+        return [
+            _validate_part(
+                series,
+                part,
+                partition,
+                reference,
+                provenance,
+                totals,
+                [time for time in short if partition.start <= time < partition.end],
+            )
+            for partition, part in zip(partitions, _split(candles, partitions), strict=True)
+        ]
     if len(partitions) == 1:
         return [PartitionResult(partitions[0], "invalid", candles, (), errors, provenance)]
     return [
@@ -129,8 +139,12 @@ def _validate_part(
     reference: ReferenceData,
     provenance: Provenance,
     totals: Mapping[int, Totals],
+    short: Sequence[int],
 ) -> PartitionResult:
-    """Validate the candles of one partition, which follow the schema, against the grid and the control totals."""
+    """Validate the candles of one partition, which follow the schema, against the grid and the control totals.
+
+    ``short`` are the open times of its candles that do not close at their end.
+    """
     opens = candles["open_time"].to_physical()
     phase = series.interval.phase(opens[0]) if len(opens) else 0
     if closes_at(partition, series.interval, phase) > reference.now:
@@ -142,9 +156,10 @@ def _validate_part(
     if candles.is_empty() and _ended_in_earlier_candle(series, partition, expected, reference.trading_span):
         return PartitionResult(partition, "delisted", candles)
     missing = missing_spans(series, opens, expected)
-    short = _unexplained_short_candles(series, candles, missing, reference.trading_span)
-    if short:
-        reason = f"close_time is not the end of the candle ({len(short)} rows, first at {to_text(short[0])})"
+    if short and (unexplained := _unexplained(series, short, missing, reference.trading_span)):
+        reason = (
+            f"close_time is not the end of the candle ({len(unexplained)} rows, first at {to_text(unexplained[0])})"
+        )
         return PartitionResult(partition, "invalid", candles, (), f"broken rules: {reason}", provenance)
     traded = combine(totals, partition.start, partition.end)
     verdict, reason = _verdict(series, traded, partition, expected, missing, reference)
@@ -250,25 +265,28 @@ def _unproved_edge(
     return None
 
 
-def _unexplained_short_candles(
-    series: Series, candles: pl.DataFrame, missing: Sequence[tuple[int, int]], trading_span: TradingSpan
+def _short_candles(series: Series, candles: pl.DataFrame) -> list[int]:
+    """Return the open times, ms UTC, of the candles that do not close at their end."""
+    opens, closes = candles["open_time"].to_physical(), candles["close_time"].to_physical()
+    if series.interval.is_month:
+        ends = pl.Series([series.interval.close(time) for time in opens], dtype=pl.Int64)
+    else:
+        ends = opens + series.interval.step
+    return opens.filter(closes != ends - 1).to_list()
+
+
+def _unexplained(
+    series: Series, short: Sequence[int], missing: Sequence[tuple[int, int]], trading_span: TradingSpan
 ) -> list[int]:
-    """Return the open times, ms UTC, of candles that do not close at their end, although trading did not stop there.
+    """Return those of the ``short`` candles (open times, ms UTC) at which trading did not stop.
 
     Where trading stops, Binance cuts the last candle short, or lets it close 1 ms late (recorded spot rows of 2017 to
     2023). Then the next candles are missing, or the outage is a known one, which may begin at midnight.
     """
-    interval = series.interval
-    opens, closes = candles["open_time"].to_physical(), candles["close_time"].to_physical()
-    if interval.is_month:
-        ends = pl.Series([interval.close(time) for time in opens], dtype=pl.Int64)
-    else:
-        ends = opens + interval.step
-    short = opens.filter(closes != ends - 1)
     stops = [start for start, _ in missing] + ([trading_span.end] if trading_span.end is not None else [])
     return [
         start
-        for start, end in ((time, interval.close(time)) for time in short)
+        for start, end in ((time, series.interval.close(time)) for time in short)
         if not any(start <= stop <= end for stop in stops) and not explains_short_candle(series.market, start, end)
     ]
 
