@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +40,16 @@ from binance_assets.settings import Settings
 
 Result = TypeVar("Result")
 
-_SIDECAR: Final = re.compile(r"([0-9a-f]{64})  (\S+)\s*")
+# Binance writes two spaces before the name; the asterisk is what sha256sum writes for a file read as binary.
+_SIDECAR: Final = re.compile(r"([0-9A-Fa-f]{64}) [ *]?(\S+)\s*")
+
+# What zipfile and the decompressors raise for bytes that are not a zip, or not one that they can read.
+_UNZIP_ERRORS: Final = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, RuntimeError, ValueError),
+)
+
+_UTF8_NAME: Final = 0x800  # the flag of a member whose name is UTF-8
 
 # A month of 1m is two megabytes as a zip and four as a table: 16 of them fill the network, but take little memory.
 _MOST_WORKERS: Final = 16
@@ -169,8 +180,9 @@ class Archive:
             reason = f"SHA-256 mismatch: {file.name} from the archive does not match its .CHECKSUM file"
             raise ChecksumMismatch(reason, response.request, 200)
         try:
-            return read(file, ArchiveContent(_unzip(response.body), sha256, _modified(response)))
-        except (ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            text = unzip(response.body, file.name.removesuffix(".zip") + ".csv")
+            return read(file, ArchiveContent(text, sha256, _modified(response)))
+        except ValueError as error:
             reason = f"{file.name} from the archive is not valid: {error}"
             raise BadFile(reason, response.request, 200, headers=response.headers) from error
 
@@ -179,8 +191,10 @@ class Archive:
         match = _SIDECAR.fullmatch(response.body.decode("utf-8", "replace"))
         if match is None or match[2] != file.name:
             reason = f"{file.name}.CHECKSUM from the archive does not hold the SHA-256 of that file"
+            if match is not None:
+                reason += f" but that of {match[2]!a}"
             raise UnexpectedResponse(reason, response.request, 200)
-        return match[1]
+        return match[1].lower()
 
     def _get(self, file: ArchiveFile, path: str) -> HttpResponse:
         if self._circuit_open is not None:
@@ -196,12 +210,37 @@ class Archive:
         return response
 
 
-def _unzip(body: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(body)) as zipped:
-        names = zipped.namelist()
-        if len(names) != 1:
-            raise ValueError(f"the zip holds {len(names)} files instead of 1")
-        return zipped.read(names[0])
+def unzip(body: bytes, name: str) -> bytes:
+    """Return the content of a zip that holds the file ``name`` and nothing else.
+
+    Raises:
+        ValueError: The bytes are not such a zip.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as zipped:
+            members = zipped.infolist()
+            names = [_member_name(member) for member in members]
+            if names == [name]:
+                return zipped.read(members[0])
+    except _UNZIP_ERRORS as error:
+        raise ValueError(f"the zip cannot be read: {_one_line(error)}") from error
+    if len(names) != 1:
+        raise ValueError(f"the zip holds {len(names)} files instead of 1")
+    raise ValueError(f"the zip holds {names[0]!a} instead of {name}")
+
+
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """Return the name of a member; one without the UTF-8 flag that is UTF-8 all the same counts as UTF-8."""
+    if member.flag_bits & _UTF8_NAME:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode()
+    except UnicodeError:
+        return member.filename
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _modified(response: HttpResponse) -> int | None:

@@ -10,7 +10,7 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.candles.parsing import check_window, count_rows, csv_rows, parse_archive, parse_rows
+from binance_assets.candles.parsing import check_window, count_rows, csv_rows, drop_repeats, parse_archive, parse_rows
 from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import ArchiveFile
 from binance_assets.exchange.errors import ExchangeError
@@ -130,7 +130,7 @@ def _read_page_by_page(
         elif page not in frames:
             failed.append((page, outcome))
     in_order = [frames[page] for page, _ in responses if page in frames]
-    return pl.concat([empty_candles(series.market), *in_order]), failed
+    return drop_repeats(pl.concat([empty_candles(series.market), *in_order])), failed
 
 
 def read_page(series: Series, page: Page, body: bytes) -> pl.DataFrame:

@@ -137,7 +137,10 @@ def merge_candles(first: PartitionResult, second: PartitionResult) -> tuple[pl.D
 def pick_better(
     first: PartitionResult, second: PartitionResult, merged: PartitionResult | None = None
 ) -> PartitionResult:
-    """Return the best result of a partition; the reason of a conclusive one says why the first was not enough.
+    """Return the best result of a partition.
+
+    The reason of a conclusive one says why the first was not enough. The reason of a refused one also names what is
+    defective in the other source: where one source has no candles, those of the other may exist in an invalid file.
 
     Args:
         first: The earlier result, which is not conclusive.
@@ -148,11 +151,19 @@ def pick_better(
         reason = f"from {second.provenance.label}, because of {first.provenance.label}: {first.reason}"
         return replace(second, reason=reason)
     if merged is None:
-        return min(first, second, key=quality_rank)
+        better = min(first, second, key=quality_rank)
+        return _with_defect(better, second if better is first else first)
     if merged.is_conclusive:
         both = f"{first.provenance.label} and {second.provenance.label}"
         return replace(merged, reason=f"from {both} together, each with candles that the other lacks")
     return min(first, second, merged, key=quality_rank)
+
+
+def _with_defect(better: PartitionResult, other: PartitionResult) -> PartitionResult:
+    """Return the better result of a partition; if it is refused, its reason also says what is invalid in the other."""
+    if better.is_accepted or other.verdict != "invalid" or other.reason in better.reason:
+        return better
+    return replace(better, reason=f"{better.reason}; {other.provenance.label}: {other.reason}")
 
 
 VERDICT_ORDER: Final[tuple[Verdict, ...]] = (

@@ -10,6 +10,9 @@ MINUTE: Final = 60 * SECOND
 HOUR: Final = 60 * MINUTE
 DAY: Final = 24 * HOUR
 
+CANDLE_TIMES: Final = range(1_483_228_800_000, 4_102_444_800_000)
+"""The times that a candle can have, ms UTC: from 2017-01-01, before the first market opened, until 2100-01-01."""
+
 
 def to_ms(day: dt.date) -> int:
     """Return the midnight UTC at which ``day`` begins, in ms."""

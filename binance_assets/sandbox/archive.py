@@ -23,7 +23,7 @@ import re
 import threading
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 
@@ -310,11 +310,16 @@ def _build(file: PublishedFile, pages: Iterable[bytes], closes_at: int, faults: 
     """Build a file from its candles, the last of which closes at ``closes_at`` (ms UTC)."""
     kinds = {fault.kind for fault in faults}
     last_modified = max(file.published_at, closes_at) + (_REISSUE_DELAY if "reissued" in kinds else 0)
-    names = [f"{file.stem}.csv", f"{file.stem}-2.csv"] if "two_members" in kinds else [f"{file.stem}.csv"]
-    body = _zip(names, _csv(file, pages, faults), last_modified)
+    body = _zip(_member_names(file, kinds), _csv(file, pages, faults), last_modified)
     if "truncated_zip" in kinds:
         body = body[: len(body) // 2]
     return BuiltFile(file, body, hashlib.sha256(body).hexdigest(), last_modified)
+
+
+def _member_names(file: PublishedFile, kinds: Collection[str]) -> list[str]:
+    if "other_member" in kinds:
+        return [f"OTHER{file.stem}.csv"]
+    return [f"{file.stem}.csv", f"{file.stem}-2.csv"] if "two_members" in kinds else [f"{file.stem}.csv"]
 
 
 def _zip(names: Iterable[str], text: bytes, modified_at: int) -> bytes:

@@ -268,6 +268,16 @@ def _duplicate_row(rows: Rows, fault: Fault) -> object:
     return rows if target is None else [copy for row in rows for copy in ([row, row] if row is target else [row])]
 
 
+def _contradict_row(rows: Rows, fault: Fault) -> object:
+    """Add a second row with the same times and one trade more."""
+    target = _target_row(rows, fault)
+    return rows if target is None else [copy for row in rows for copy in _contradicted(row, row is target)]
+
+
+def _contradicted(row: list[Any], is_target: bool) -> Rows:
+    return [row, [*row[:8], row[8] + 1, *row[9:]]] if is_target else [row]
+
+
 def _swap_middle_rows(rows: Rows, fault: Fault) -> object:
     middle = len(rows) // 2
     rows[max(middle - 1, 0) : middle + 1] = rows[max(middle - 1, 0) : middle + 1][::-1]
@@ -276,6 +286,15 @@ def _swap_middle_rows(rows: Rows, fault: Fault) -> object:
 
 def _shift_open_time(row: list[Any], fault: Fault) -> None:
     row[0] += int(fault.value or 1)
+
+
+def _count_in_microseconds(row: list[Any], fault: Fault) -> None:
+    row[0] *= 1000
+    row[6] = row[6] * 1000 + 999
+
+
+def _insert_bracket(row: list[Any], fault: Fault) -> None:
+    row[4] = f"{row[4][:2]}[{row[4][2:]}"
 
 
 def _add_row_before(rows: Rows, window_start: int | None, step: int) -> object:
@@ -304,8 +323,11 @@ _ROW_FAULTS: Final[Mapping[str, Callable[[Rows, Fault], object]]] = {
     "missing_row": _remove_covered_rows,
     "empty": lambda rows, fault: [],
     "doubled_row": _duplicate_row,
+    "contradicting_row": _contradict_row,
     "unordered": _swap_middle_rows,
     "off_grid": _on_target_row(_shift_open_time),
+    "microseconds": _on_target_row(_count_in_microseconds),
+    "stray_bracket": _on_target_row(_insert_bracket),
     "outside": lambda rows, fault: rows,  # needs the window: see corrupted_rows
     "json_object": lambda rows, fault: {"data": rows},
     "nested": lambda rows, fault: [rows],
@@ -326,7 +348,16 @@ CONNECTION_FAULTS: Final = frozenset({"truncated_body", "reset", "reset_amid_bod
 """The faults that need access to the connection."""
 
 FILE_FAULTS: Final = frozenset(
-    {"truncated_zip", "truncated_file", "reissued", "header", "no_header", "junk_last_column", "two_members"}
+    {
+        "truncated_zip",
+        "truncated_file",
+        "reissued",
+        "header",
+        "no_header",
+        "junk_last_column",
+        "two_members",
+        "other_member",
+    }
 )
 """Faults of archive files in addition to the row faults.
 
@@ -335,7 +366,8 @@ FILE_FAULTS: Final = frozenset(
 - ``reissued``: the same rows in different bytes with a different hash, one hour later;
 - ``header``, ``no_header``: with, or without, a header row regardless of the file's date;
 - ``junk_last_column``: values other than 0 in the last column;
-- ``two_members``: a second CSV in the zip.
+- ``two_members``: a second CSV in the zip;
+- ``other_member``: the CSV has the name of another symbol's file.
 """
 
 CHECKSUM_FAULTS: Final = frozenset({"checksum_mismatch"})

@@ -216,9 +216,9 @@ def test_every_candle_equals_that_of_klines(
         assert klines(sandbox, parse_series(name).interval.api_name if not name.endswith("/1d") else "") == []
 
 
-@pytest.mark.parametrize("kind", ["header", "no_header", "junk_last_column", "reissued"])
+@pytest.mark.parametrize("kind", ["header", "no_header", "junk_last_column", "reissued", "doubled_row"])
 @pytest.mark.parametrize("name", [BTC, "usdm/ETHUSDT/1m", "coinm/BTCUSD_PERP/1m"])
-def test_headers_junk_columns_and_reissued_files_change_no_candle(
+def test_headers_junk_columns_repeated_rows_and_reissued_files_change_no_candle(
     sandbox: Sandbox, settings: Settings, name: str, kind: str
 ) -> None:
     sandbox.faults.add(Fault(kind, path="archive", interval="1m"))
@@ -275,9 +275,10 @@ WHOLE_FILE: dict[str, dict[str, Any]] = {
     "503": {"kind": "status", "value": 503},
     **{
         kind: {"kind": kind}
-        for kind in ("checksum_mismatch", "truncated_zip", "not_a_zip", "two_members", "reset", "reset_amid_body",
-                     "truncated_body", "hang", "empty", "doubled_row", "unordered", "off_grid", "outside", "fields_11",
-                     "fields_13", "empty_strings", "null")
+        for kind in ("checksum_mismatch", "truncated_zip", "not_a_zip", "two_members", "other_member", "reset",
+                     "reset_amid_body", "truncated_body", "hang", "empty", "contradicting_row", "microseconds",
+                     "stray_bracket", "unordered", "off_grid", "outside", "fields_11", "fields_13", "empty_strings",
+                     "null")
     },
 }  # fmt: skip
 """Faults after which nothing of a file is used."""
@@ -395,9 +396,8 @@ def test_with_all_faults_at_once_partitions_are_correct_or_refused_with_a_reason
 
 
 def test_all_kinds_of_row_faults_of_files_are_covered() -> None:
-    assert set(ARCHIVE_ROW_FAULTS) - {*WHOLE_FILE, *ONE_DAY} == {
-        "strings_as_numbers"
-    }  # which makes no difference in a CSV
+    harmless = {"strings_as_numbers", "doubled_row"}  # no difference in a CSV, and a row that is dropped
+    assert set(ARCHIVE_ROW_FAULTS) - {*WHOLE_FILE, *ONE_DAY} == harmless
 
 
 @pytest.mark.parametrize(

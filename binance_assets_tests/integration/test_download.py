@@ -26,7 +26,7 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.environment import Fetch, Open
-from binance_assets_tests.support.exchange import ALL_SOURCES, assert_complete_and_exact, quick_retrier
+from binance_assets_tests.support.exchange import ALL_SOURCES, assert_complete_and_exact, klines, quick_retrier
 
 FIRST = to_ms(dt.date(2024, 1, 1))
 
@@ -153,7 +153,7 @@ def test_any_partitions_of_any_series_arrive_complete_and_once(
     "kind",
     ["reset", "reset_amid_body", "truncated_body", "truncated_json", "broken_json", "json_object", "nested", "null",
      "fields_11", "fields_13", "nan", "empty_strings", "doubled_row", "unordered", "off_grid", "outside", "bad_prices",
-     "negative_volume", "missing_row", "empty"],
+     "contradicting_row", "microseconds", "stray_bracket", "negative_volume", "missing_row", "empty"],
 )  # fmt: skip
 def test_fault_that_happens_once_is_recovered_from(sandbox: Sandbox, fetch: Fetch, kind: str) -> None:
     sandbox.faults.add(Fault(kind, times=1, start=FIRST + DAY + 77 * MINUTE, end=FIRST + DAY + 78 * MINUTE))
@@ -174,8 +174,9 @@ def test_numbers_may_arrive_as_text_and_text_as_numbers(sandbox: Sandbox, fetch:
 
 @pytest.mark.parametrize(
     ("kind", "verdict"),
-    [("missing_row", "lost"), ("bad_prices", "invalid"), ("negative_volume", "invalid"), ("off_grid", "invalid")],
-)
+    [("missing_row", "lost"), ("bad_prices", "invalid"), ("negative_volume", "invalid"), ("off_grid", "invalid"),
+     ("contradicting_row", "invalid")],
+)  # fmt: skip
 def test_permanent_fault_refuses_its_day_and_no_other(sandbox: Sandbox, fetch: Fetch, kind: str, verdict: str) -> None:
     noon = FIRST + DAY + 12 * HOUR
     for path in ALL_SOURCES:
@@ -333,6 +334,35 @@ def test_bad_row_refuses_its_day_and_not_the_next_one_on_the_same_page(sandbox: 
         sandbox.faults.add(Fault("off_grid", start=late, end=late + MINUTE, interval="1m", path=path))
     days = fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04")
     assert [day.verdict for day in days] == ["invalid", "complete", "complete"], [day.reason for day in days]
+
+
+@pytest.mark.parametrize("name", ["spot/BTCUSDT/1m", "coinm/BTCUSD_PERP/1m"])
+@pytest.mark.parametrize("kind", ["microseconds", "stray_bracket"])
+def test_page_that_cannot_be_parsed_refuses_its_days_and_no_others(
+    sandbox: Sandbox, fetch: Fetch, name: str, kind: str
+) -> None:
+    noon = FIRST + 3 * DAY + 12 * HOUR
+    for path in ALL_SOURCES:
+        for minute in range(5):  # broken rules, so that the schema would have to show the far time as well
+            start = noon + minute * MINUTE
+            sandbox.faults.add(Fault("bad_prices", start=start, end=start + MINUTE, interval="1m", path=path))
+        last = noon + 5 * MINUTE
+        sandbox.faults.add(Fault(kind, start=last, end=last + MINUTE, interval="1m", path=path))
+    days = fetch(name, "2024-01-01", "2024-01-08")
+    assert [days[n].verdict for n in (0, 1, 5, 6)] == ["complete"] * 4, [day.reason for day in days]
+    assert days[3].verdict == "invalid"
+    assert {day.verdict for day in days} == {"complete", "invalid"}
+    for day in days:
+        assert "\n" not in day.reason
+        if day.verdict == "complete":
+            assert_complete_and_exact(sandbox, name, [day])
+
+
+def test_repeated_row_is_used_once_and_its_page_is_not_fetched_again(sandbox: Sandbox, fetch: Fetch) -> None:
+    sandbox.faults.add(Fault("doubled_row", interval="1m"))
+    assert_complete_and_exact(sandbox, "spot/BTCUSDT/1m", fetch("spot/BTCUSDT/1m", "2024-01-01", "2024-01-04"))
+    starts = [request.params["startTime"] for request in klines(sandbox, "1m")]
+    assert len(starts) == len(set(starts)) == 5
 
 
 def test_closing_the_exchange_ends_a_download_even_while_a_socket_hangs(sandbox: Sandbox, open_exchange: Open) -> None:

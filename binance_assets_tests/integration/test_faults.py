@@ -17,7 +17,8 @@ from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandb
 from binance_assets.settings import Settings
 from binance_assets_tests.support.exchange import expected_candles, quick_retrier, with_short_timeouts
 
-ROWS = ("missing_row", "empty", "doubled_row", "unordered", "off_grid", "outside", "bad_prices", "negative_volume")
+ROWS = ("missing_row", "empty", "doubled_row", "contradicting_row", "unordered", "off_grid", "microseconds",
+        "stray_bracket", "outside", "bad_prices", "negative_volume")  # fmt: skip
 BODIES = ("broken_json", "truncated_json", "json_object", "nested", "fields_11", "fields_13", "nan", "empty_strings",
           "null", "numbers_as_strings", "strings_as_numbers")  # fmt: skip
 CONNECTIONS = ("reset", "reset_amid_body", "truncated_body", "hang")

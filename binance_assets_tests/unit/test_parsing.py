@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from binance_assets.candles.columns import columns
-from binance_assets.candles.parsing import check_window
+from binance_assets.candles.parsing import check_window, csv_rows, parse_archive, parse_rows
 from binance_assets.model.intervals import parse_interval
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
+from binance_assets.model.timestamps import CANDLE_TIMES, to_ms
 from binance_assets_tests.support.candles import archive_rows, body_of, expected, parse_page
 
 MINUTES = parse_interval("1m")
@@ -73,11 +76,18 @@ decimals = st.decimals(0, 10**12, places=8, allow_nan=False).map(lambda number: 
 
 @given(
     st.sampled_from(list(MARKETS.values())),
-    st.lists(st.tuples(st.integers(0, 2**41), st.lists(decimals, min_size=9, max_size=9), st.integers(0, 2**40))),
+    st.lists(
+        st.tuples(
+            st.integers(CANDLE_TIMES[0], CANDLE_TIMES[-60_000]),
+            st.lists(decimals, min_size=9, max_size=9),
+            st.integers(0, 2**40),
+        )
+    ),
 )
 def test_any_numbers_are_bit_equal(market: Market, drawn: list[tuple[int, list[str], int]]) -> None:
     rows = [[t, *d[:5], t + 59_999, d[5], n, *d[6:8], "0"] for t, d, n in drawn]
-    assert parse_page(market, body_of(rows)).equals(expected(market, rows))
+    table = expected(market, rows)
+    assert parse_page(market, body_of(rows)).equals(table.unique(maintain_order=True))
 
 
 @pytest.mark.parametrize("layout", [{"indent": 2}, {"separators": (", ", ": ")}])
@@ -131,17 +141,215 @@ def test_any_bytes_are_a_table_or_a_value_error(body: bytes) -> None:
         assert dict(parse_page(SPOT, body).schema) == columns(SPOT)
 
 
-@given(st.integers(0, 600), st.binary(max_size=6), st.integers(0, 6))
-def test_mutated_responses_are_a_table_or_a_value_error(position: int, patch: bytes, cut: int) -> None:
-    body = body_of([SPOT_ROW, [SPOT_ROW[0] + 60_000, *SPOT_ROW[1:]], [SPOT_ROW[0] + 120_000, *SPOT_ROW[1:]]])
-    mutated = body[:position] + patch + body[position + cut :]
-    with contextlib.suppress(ValueError):
-        assert dict(parse_page(SPOT, mutated).schema) == columns(SPOT)
+MINUTE_ROWS = [[SPOT_ROW[0] + minute * 60_000, *SPOT_ROW[1:]] for minute in range(3)]
+patches = st.binary(max_size=6) | st.text('[]",.+-0123456789eE \r\n', max_size=6).map(str.encode)
+
+
+@settings(max_examples=500)
+@given(st.lists(st.tuples(st.integers(0, 500), patches, st.integers(0, 6)), min_size=1, max_size=3))
+def test_mutated_responses_are_the_table_of_their_json_or_a_value_error(changes: list[tuple[int, bytes, int]]) -> None:
+    mutated = mutate(body_of(MINUTE_ROWS), changes)
+    table, reason = table_or_reason(lambda: parse_page(SPOT, mutated))
+    assert "\n" not in reason
+    if table is not None:
+        rows = json.loads(mutated)  # whatever JSON refuses is refused
+        assert table.equals(expected(SPOT, rows).unique(maintain_order=True))
+
+
+@settings(max_examples=500)
+@given(
+    st.sampled_from([1, 1_000]),
+    st.lists(st.tuples(st.integers(0, 400), patches, st.integers(0, 6)), min_size=1, max_size=3),
+)
+def test_mutated_files_are_the_table_of_their_lines_or_a_value_error(
+    unit: int, changes: list[tuple[int, bytes, int]]
+) -> None:
+    lines = [",".join(map(str, [row[0] * unit, *row[1:6], row[6] * unit, *row[7:]])) for row in MINUTE_ROWS]
+    mutated = mutate("\n".join(lines).encode(), changes)
+    table, reason = table_or_reason(lambda: parse_archive(SPOT, mutated))
+    assert "\n" not in reason
+    if table is not None:
+        rows = [line.split(",") for line in mutated.decode("latin-1").split("\n") if line.strip("\r")]
+        in_ms = [[int(row[0]) // unit, *row[1:6], int(row[6]) // unit, *row[7:]] for row in rows if row[0].isdigit()]
+        assert table.equals(expected(SPOT, in_ms).unique(maintain_order=True))
+        assert all(len(row) == 12 for row in rows)
+
+
+def table_or_reason(parse: Callable[[], pl.DataFrame]) -> tuple[pl.DataFrame | None, str]:
+    """Return the table, or None and the text of the ValueError; any other error is a failure."""
+    try:
+        return parse(), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def mutate(text: bytes, changes: list[tuple[int, bytes, int]]) -> bytes:
+    """Return ``text`` after each ``(position, inserted bytes, number of bytes removed)``."""
+    for position, patch, cut in changes:
+        text = text[:position] + patch + text[position + cut :]
+    return text
+
+
+@given(st.binary(max_size=300))
+def test_any_lines_are_a_table_or_a_value_error(text: bytes) -> None:
+    for parse in (parse_rows, parse_archive):
+        with contextlib.suppress(ValueError):
+            assert dict(parse(SPOT, text).schema) == columns(SPOT)
+
+
+BODY = body_of(MINUTE_ROWS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY.replace(b'"8871.92000000"', b'"88[71.92000000"', 1),
+        BODY.replace(b'"8871.92000000"', b'"88]71.92000000"', 1),
+        BODY.replace(b'"8871.92000000"', b'88"71.92000000', 1),
+        BODY.replace(b'"8871.92000000"', b'"8871.92000000', 1),
+        BODY.replace(b'"8871.92000000"', b'8871.92000000"', 1),
+        BODY.replace(b'"8871.92000000"', b'"+8871.92000000"', 1),
+        BODY.replace(b'"8871.92000000"', b"+8871.92000000", 1),
+        BODY.replace(b'"8871.92000000"', b"08871.92000000", 1),
+        BODY.replace(b'"8871.92000000"', b'"8871.92.000000"', 1),
+        BODY.replace(b'"8871.92000000"', b'"8.87192e3"', 1),
+        BODY.replace(b'"8871.92000000"', b'"8_871.92"', 1),
+        BODY.replace(b'"8871.92000000"', b'"0x1p3"', 1),
+        BODY.replace(b'"8871.92000000"', b'"."', 1),
+        BODY.replace(b'"8871.92000000"', b'"-"', 1),
+        BODY.replace(b'"8871.92000000"', b'"--1"', 1),
+        BODY.replace(b'"8871.92000000"', b'"NaN"', 1),
+        BODY.replace(b'"8871.92000000"', b'"inf"', 1),
+        BODY.replace(b'"8871.92000000"', b"NaN", 1),
+        BODY.replace(b'"8871.92000000"', b"-Infinity", 1),
+        BODY.replace(b'"8871.92000000"', b"1e999", 1),
+        BODY.replace(b'"8871.92000000","8888.00000000"', b'"8871.92000000,8888.00000000"', 1),
+        BODY.replace(b'"8871.92000000","8888.00000000"', b'8871.92000000"8888.00000000,', 1),
+        BODY.replace(b'"8871.92000000"', b'"8871.9200000"0', 1),
+        BODY.replace(b'"8871.92000000"', b'88"71.92000000"', 1),
+        BODY.replace(b'"8871.92000000"', b'8"871.920000"00', 1),
+        BODY.replace(b'"8871.92000000"', b'8871.92000000""', 1),
+        BODY.replace(b'"0"]', b'"0"0]', 1),
+        BODY.replace(b'"0"]', b'0"0"]', 1),
+        BODY.replace(b'"0"]', b'"0""]', 1),
+        BODY.replace(b"],[1", b"],1[", 1),
+        BODY.replace(b"[[1", b"[1[", 1),
+        BODY.replace(b"[[1", b"1[[", 1),
+        BODY.replace(b'"]]', b'"]1]', 1),
+        BODY.replace(b'"]]', b'"]]1', 1),
+        BODY.replace(b"],[", b"],", 1),
+        BODY.replace(b"],[", b",[", 1),
+        BODY.replace(b"],[", b"]x,[", 1),
+        BODY.replace(b"],[", b"]1,[", 1),
+        BODY.replace(b"],[", b"],,[", 1),
+        BODY.replace(b"],[", b"][", 1),
+        BODY.replace(b"],[", b"],[],[", 1),
+        BODY[:-1],
+        BODY[:-2] + b",]]",
+        BODY + b",",
+        BODY + BODY,
+        b"[" + BODY,
+        BODY.replace(b"617", b"0617", 1),
+        BODY.replace(b"617", b"00", 1),
+        BODY.replace(b"617", b"617.", 1),
+        BODY.replace(b"617", b"617.0", 1),
+        BODY.replace(b"617", b"", 1),
+        BODY.replace(b"617", b"6171e1", 1),
+        BODY.replace(b"617", b"9223372036854775808", 1),
+        BODY.replace(b"1588636800000", b"01588636800000", 1),
+        BODY.replace(b"1588636859999", b"01588636859999", 1),
+        BODY.replace(b"1588636800000", b"1588636800000.", 1),
+    ],
+)
+def test_page_that_json_refuses_or_with_other_than_plain_numbers_is_refused(body: bytes) -> None:
+    assert body != BODY
+    with pytest.raises(ValueError, match=r"."):
+        parse_page(SPOT, body)
+
+
+def test_refused_field_is_named() -> None:
+    with pytest.raises(ValueError, match=r"a field is not a number of the expected kind: '88\[71\.92'"):
+        parse_page(SPOT, BODY.replace(b"8871.92000000", b"88[71.92", 1))
+
+
+def test_numbers_may_have_a_sign_and_an_exponent_where_json_allows_them() -> None:
+    body = BODY.replace(b'"8871.92000000"', b"-8.87192e3", 1).replace(b'"8888.00000000"', b'"-8888"', 1)
+    assert parse_page(SPOT, body).row(0)[1:3] == (-8871.92, -8888)
+
+
+@pytest.mark.parametrize("field", [0, 6])
+@pytest.mark.parametrize(
+    ("time", "is_time"),
+    [
+        (CANDLE_TIMES[0], True),
+        (CANDLE_TIMES[-1], True),
+        (CANDLE_TIMES[0] - 1, False),
+        (CANDLE_TIMES[-1] + 1, False),
+        (0, False),
+        (-1, False),
+        (SPOT_ROW[0] // 1_000, False),
+        (SPOT_ROW[0] * 1_000, False),
+        (2**63 - 1, False),
+        (2**63, False),
+        (-SPOT_ROW[0] // 10, False),
+    ],
+)
+def test_times_are_from_2017_to_2099(field: int, time: int, is_time: bool) -> None:
+    rows = [MINUTE_ROWS[0], [*MINUTE_ROWS[1][:field], time, *MINUTE_ROWS[1][field + 1 :]]]
+    lines = ",".join(map(str, rows[0])) + "\n" + ",".join(map(str, rows[1]))
+    page_table, page_reason = table_or_reason(lambda: parse_page(SPOT, body_of(rows)))
+    file_table, file_reason = table_or_reason(lambda: parse_archive(SPOT, lines.encode()))
+    assert (page_reason == "", file_reason == "") == (is_time, is_time)
+    if is_time:
+        assert page_table is not None
+        assert file_table is not None
+        assert page_table.equals(expected(SPOT, rows))
+        assert file_table.equals(expected(SPOT, rows))
+
+
+def test_first_and_last_day_of_candle_times() -> None:
+    assert (CANDLE_TIMES.start, CANDLE_TIMES.stop) == (to_ms(dt.date(2017, 1, 1)), to_ms(dt.date(2100, 1, 1)))
+
+
+def test_page_with_one_row_in_microseconds_is_refused_wherever_the_row_is() -> None:
+    for position in range(3):
+        rows = [list(row) for row in MINUTE_ROWS]
+        rows[position][0] *= 1_000
+        rows[position][6] *= 1_000
+        with pytest.raises(ValueError, match="some times are in milliseconds and some in microseconds"):
+            parse_page(SPOT, body_of(rows))
+
+
+def test_page_in_microseconds_is_refused() -> None:
+    rows = [[row[0] * 1_000, *row[1:6], row[6] * 1_000, *row[7:]] for row in MINUTE_ROWS]
+    with pytest.raises(ValueError, match="open_time 1588636800000000 is not a time in ms from 2017 to 2099"):
+        parse_page(SPOT, body_of(rows))
+
+
+@pytest.mark.parametrize("order", [(0, 0, 1), (0, 1, 0, 1), (0, 1, 2, 1), (0, 0, 0, 0)])
+def test_exact_repeats_of_rows_are_dropped(order: tuple[int, ...]) -> None:
+    rows = [MINUTE_ROWS[n] for n in order]
+    kept = [MINUTE_ROWS[n] for n in sorted(set(order))]
+    assert parse_page(SPOT, body_of(rows)).equals(expected(SPOT, kept))
+    pages = [csv_rows(body_of([row])) for row in rows]
+    assert parse_rows(SPOT, b"".join(pages)).equals(expected(SPOT, kept))
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows).encode()
+    assert parse_archive(SPOT, text).equals(expected(SPOT, kept))
+
+
+def test_different_rows_with_the_same_open_time_are_kept_and_refused_by_the_window() -> None:
+    changed = [*SPOT_ROW[:8], SPOT_ROW[8] + 1, *SPOT_ROW[9:]]
+    table = parse_page(SPOT, body_of([SPOT_ROW, changed]))
+    assert table.equals(expected(SPOT, [SPOT_ROW, changed]))
+    with pytest.raises(ValueError, match="repeated"):
+        check_window(table, MINUTES, SPOT_ROW[0], SPOT_ROW[0] + 180_000)
 
 
 def page(*minutes: int, shift: int = 0) -> pl.DataFrame:
+    """Return candles that open in ``minutes`` and differ in their number of trades."""
     start = SPOT_ROW[0]
-    return parse_page(SPOT, body_of([[start + m * 60_000 + shift, *SPOT_ROW[1:]] for m in minutes]))
+    rows = [[start + m * 60_000 + shift, *SPOT_ROW[1:8], n, *SPOT_ROW[9:]] for n, m in enumerate(minutes)]
+    return parse_page(SPOT, body_of(rows))
 
 
 def test_page_with_the_requested_candles_passes() -> None:

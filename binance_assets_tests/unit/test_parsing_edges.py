@@ -12,7 +12,7 @@ from binance_assets.candles import parsing
 from binance_assets.candles.columns import columns
 from binance_assets.model.intervals import parse_interval
 from binance_assets.model.markets import COINM, SPOT, USDM, Market
-from binance_assets.model.timestamps import DAY, HOUR, MINUTE
+from binance_assets.model.timestamps import CANDLE_TIMES, DAY, HOUR, MINUTE
 from binance_assets_tests.support.candles import body_of, expected
 
 MINUTES = parse_interval("1m")
@@ -29,22 +29,25 @@ def row_at(time: int) -> list[Any]:
 
 
 def frame(*opens: int) -> pl.DataFrame:
-    return parsing.parse_rows(SPOT, parsing.csv_rows(body_of([row_at(time) for time in opens])))
+    """Return candles that open at ``opens`` and differ in their number of trades."""
+    rows = [[*row_at(time)[:8], n, *ROW[9:]] for n, time in enumerate(opens)]
+    return parsing.parse_rows(SPOT, parsing.csv_rows(body_of(rows)))
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (",\n", ":")])
-def test_rows_become_lines_with_an_empty_first_field_however_they_are_laid_out(separators: tuple[str, str]) -> None:
+def test_rows_become_lines_with_two_empty_fields_first_however_they_are_laid_out(separators: tuple[str, str]) -> None:
     body = json.dumps([ROW, ROW], separators=separators).encode()
     lines = parsing.csv_rows(body)
-    assert lines == b"," + LINE + b"\n," + LINE + b"\n"
+    assert lines.replace(b'"', b"") == b",," + LINE + b"\n,," + LINE + b"\n"
     assert parsing.count_rows(lines) == 2
 
 
 def test_a_compact_response_keeps_its_digits_as_they_were_sent() -> None:
-    first, second = LINE.replace(b"1.5", b"1.500"), LINE.replace(b"1.5", b"1.500000000000000000001")
+    line = body_of([ROW])[2:-2]
+    first, second = line.replace(b"1.5", b"1.500"), line.replace(b"1.5", b"1.500000000000000000001")
     lines = parsing.csv_rows(b"[[" + first + b"],[" + second + b"]]")
-    assert lines == b"," + first + b"\n," + second + b"\n"
-    assert parsing.parse_rows(SPOT, lines).equals(expected(SPOT, [ROW, ROW]))
+    assert lines == b",," + first + b"\n,," + second + b"\n"
+    assert parsing.parse_rows(SPOT, lines).equals(expected(SPOT, [ROW]))
 
 
 @pytest.mark.parametrize("body", [b"[]", b"[ ]", b"[]\n"])
@@ -117,12 +120,13 @@ def test_a_field_that_is_not_a_plain_number_is_refused(odd: Any) -> None:
 
 @pytest.mark.parametrize("position", range(11))
 def test_no_column_may_be_empty_but_the_unused_last_field_may_be_anything(position: int) -> None:
-    lines = [b"", *LINE.split(b",")]
-    lines[position + 1] = b""
+    lines = [b"", b"", *LINE.split(b",")]
+    lines[position + 2] = b""
     with pytest.raises(ValueError, match="empty"):
         parsing.parse_rows(SPOT, b",".join(lines) + b"\n")
-    unused = b"," + LINE[:-1] + b"anything\n"
-    assert parsing.parse_rows(SPOT, unused).equals(expected(SPOT, [ROW]))
+    for unused in ("anything", "", None, 1.5, True, [1]):
+        lines_of_row = parsing.csv_rows(body_of([[*ROW[:11], unused]]))
+        assert parsing.parse_rows(SPOT, lines_of_row).equals(expected(SPOT, [ROW])), unused
 
 
 # Files of the archive
@@ -150,12 +154,63 @@ def test_microseconds_of_an_archive_file_become_milliseconds() -> None:
     assert parsing.parse_archive(SPOT, text).equals(expected(SPOT, [ROW]))
 
 
-@pytest.mark.parametrize(("time", "read_as"), [(10**15 - 1, 10**15 - 1), (10**15, 10**12)])
+@pytest.mark.parametrize(
+    ("time", "read_as"),
+    [
+        (CANDLE_TIMES[0], CANDLE_TIMES[0]),
+        (CANDLE_TIMES[-1], CANDLE_TIMES[-1]),
+        (CANDLE_TIMES[0] * 1_000, CANDLE_TIMES[0]),
+        (CANDLE_TIMES[-1] * 1_000 + 999, CANDLE_TIMES[-1]),
+    ],
+)
 def test_a_time_of_sixteen_digits_counts_microseconds(time: int, read_as: int) -> None:
-    text = ",".join(map(str, [time, *ROW[1:6], time, *ROW[7:]])).encode()
-    table = parsing.parse_archive(SPOT, text)
+    table = parsing.parse_archive(SPOT, line_of(time))
     assert table["open_time"].to_physical().to_list() == [read_as]
     assert table["close_time"].to_physical().to_list() == [read_as]
+
+
+@pytest.mark.parametrize(
+    "time", [CANDLE_TIMES[0] * 1_000 - 1, CANDLE_TIMES.stop * 1_000, 10**14, 10**15 - 1, 10**15, OPEN_TIME * 10**6]
+)
+def test_a_time_that_is_in_range_in_neither_unit_is_refused(time: int) -> None:
+    with pytest.raises(ValueError, match=r"open_time .* is not a time in ms from 2017 to 2099"):
+        parsing.parse_archive(SPOT, line_of(time))
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2])
+def test_a_file_with_times_in_mixed_units_is_refused(odd: int) -> None:
+    lines = [line_of((OPEN_TIME + n * MINUTE) * (1_000 if n == odd else 1)) for n in range(3)]
+    with pytest.raises(ValueError, match="some times are in milliseconds and some in microseconds"):
+        parsing.parse_archive(SPOT, b"\n".join(lines))
+
+
+def line_of(time: int) -> bytes:
+    return ",".join(map(str, [time, *ROW[1:6], time, *ROW[7:]])).encode()
+
+
+@pytest.mark.parametrize("header", [b"", HEADER + b"\r\n"])
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n\r\n", b"\n\r\n"])
+def test_an_archive_file_may_have_windows_line_ends(header: bytes, end: bytes) -> None:
+    following = row_at(OPEN_TIME + MINUTE)
+    text = header + LINE + b"\r\n" + ",".join(map(str, following)).encode() + end
+    assert parsing.parse_archive(SPOT, text).equals(expected(SPOT, [ROW, following]))
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\n\n\n"])
+def test_blank_lines_at_the_end_of_an_archive_file_are_no_rows(end: bytes) -> None:
+    assert parsing.parse_archive(SPOT, LINE + end).equals(expected(SPOT, [ROW]))
+    assert parsing.parse_archive(SPOT, HEADER + end).height == 0
+
+
+@pytest.mark.parametrize("unused", [b"", b"junk", b"-7961.72", b"[1]", b"\xff", b'"0"', b"1e5", b"\x85"])
+def test_the_unused_last_field_of_an_archive_file_may_be_anything(unused: bytes) -> None:
+    text = LINE + b"\n" + LINE.replace(b"%d" % OPEN_TIME, b"%d" % (OPEN_TIME + MINUTE)).removesuffix(b"0") + unused
+    assert parsing.parse_archive(SPOT, text)["trades"].to_list() == [7, 7]
+
+
+def test_a_file_with_nan_is_a_table_so_that_the_schema_refuses_only_its_day() -> None:
+    table = parsing.parse_archive(SPOT, LINE.replace(b"1.5", b"NaN", 1))
+    assert table["open"].is_nan().to_list() == [True]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +221,44 @@ def test_a_time_of_sixteen_digits_counts_microseconds(time: int, read_as: int) -
         (LINE.replace(b"1.5", b'"1.5"', 1), "line"),
         (LINE.replace(b"1.5", b"", 1), "empty"),
         (LINE[:-2], "line"),  # too few fields
-        (LINE + b"\n" + LINE[:-2], "empty"),
-        (HEADER + b"\n" + HEADER, "line"),
+        (LINE + b"\n" + LINE[:-2], "line 2 is not a candle: it has 11 fields instead of 12"),
+        (LINE + b",0\n" + LINE[:-2], "line 1 is not a candle: it has 13 fields instead of 12"),
+        (HEADER + b"\n" + HEADER, "line 1 is not a candle: 'open_time' is not a number"),
+        (LINE + b"\n\n" + LINE, "line 2"),
+        (b"\n" + LINE, "line 1"),
+        (b'"' + LINE + b'"', "line 1"),
+        (b" " + LINE, "line 1"),
+        (LINE + b"\r" + LINE, "line 1"),
+        (b"<html><body>Please sign in.</body></html>", "line 1"),
+        (b"Not Found", "line 1"),
+        (HEADER.replace(b"count", b"trades,count") + b"\n" + LINE, "line"),
+        (LINE.replace(b",7,", b",07,"), "line"),
+        (LINE.replace(b",7,", b",7.0,"), "line"),
+        (LINE.replace(b",7,", b",9223372036854775808,"), "line"),
+        (LINE.replace(b"%d," % OPEN_TIME, b"0%d," % OPEN_TIME), "line"),
+        *[
+            (LINE.replace(b"1.5", odd, 1), "line 1 is not a candle: .* is not a number")
+            for odd in (
+                b"+1.5",
+                b"1e5",
+                b"1.5e0",
+                b"inf",
+                b"-inf",
+                b"nan",
+                b"Infinity",
+                b" 1.5",
+                b"1.5 ",
+                b"1[5",
+                b"0x1",
+                b"1_5",
+                b"-",
+                b"--1",
+                b"1.5;",
+                b"\xb2",
+                b"\x001",
+            )
+        ],
+        *[(LINE.replace(b"1.5", odd, 1), "line") for odd in (b".", b"1.5.0", b"..", b"1..5")],
     ],
 )
 def test_an_archive_file_with_a_bad_line_is_refused(text: bytes, message: str) -> None:

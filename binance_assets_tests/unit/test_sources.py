@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import polars as pl
@@ -81,7 +82,7 @@ def test_conclusive_merged_result_wins_and_names_both_sources() -> None:
 
 
 @given(results, results, st.none() | results)
-def test_best_inconclusive_result_wins_unchanged(
+def test_best_inconclusive_result_wins_and_its_reason_comes_first(
     first: PartitionResult, second: PartitionResult, merged: PartitionResult | None
 ) -> None:
     candidates = [result for result in (first, second, merged) if result is not None]
@@ -89,8 +90,26 @@ def test_best_inconclusive_result_wins_unchanged(
     if any(result.is_conclusive for result in candidates[1:]):
         assert better.is_conclusive
     else:
-        assert any(better is candidate for candidate in candidates)
+        assert any(
+            replace(better, reason=candidate.reason) == candidate and better.reason.startswith(candidate.reason)
+            for candidate in candidates
+        )
         assert quality_rank(better) == min(map(quality_rank, candidates))
+        if better.is_accepted or all(candidate.verdict != "invalid" for candidate in candidates):
+            assert any(better is candidate for candidate in candidates)
+
+
+@pytest.mark.parametrize("verdict", ["lost", "unreachable", "unfinished"])
+def test_reason_of_a_refused_result_names_what_is_invalid_in_the_other_source(verdict: Verdict) -> None:
+    empty, defective = result_of("lost", 3), result_of("invalid", provenance=ARCHIVE)
+    for first, second in ((empty, defective), (defective, empty)):
+        better = pick_better(first, second)
+        assert better.verdict == "lost"
+        assert better.reason == "why lost; archive (BTCUSDT-1m-1970-01-01.zip): why invalid"
+        assert pick_better(better, defective).reason == better.reason, "each reason is there once"
+        assert pick_better(better, result_of(verdict, 3, 4)) is better
+    assert pick_better(result_of("outage", 3), defective).reason == "why outage"
+    assert pick_better(defective, result_of("complete")).reason.startswith("from rest, because of archive")
 
 
 def test_first_of_equal_results_wins() -> None:
