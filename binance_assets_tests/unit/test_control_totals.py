@@ -9,14 +9,14 @@ from binance_assets.completeness import control_totals
 from binance_assets.completeness.control_totals import ControlTotals, Totals
 from binance_assets.model.markets import COINM, SPOT, USDM, Market
 from binance_assets.model.timestamps import DAY, MINUTE
-from binance_assets_tests.support.candles import body_of, parse_page
+from binance_assets_tests.support.candles import expected as table_of
 
 
 def candles(*opens_and_trades: tuple[int, int], market: Market = SPOT) -> pl.DataFrame:
     """Return candles of one price, with amounts that follow from the number of trades."""
     rows = [[time, "1", "1", "1", "1", str(n * 2), time + 1, str(n * 3), n, str(n), str(n * 1.5), "0"]
             for time, n in opens_and_trades]  # fmt: skip
-    return parse_page(market, body_of(rows))
+    return table_of(market, rows)
 
 
 def totals_of(trades: int, candle_count: int = 1) -> Totals:
