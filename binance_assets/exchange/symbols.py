@@ -12,7 +12,7 @@ from binance_assets.exchange.pages import klines_parameters, plan_pages
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import NO_DELIVERY, ROW_FIELDS, TRADED_ON, Market
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import DAY, to_ms
+from binance_assets.model.timestamps import CANDLE_TIMES, DAY, to_ms
 
 Result = TypeVar("Result")
 
@@ -145,4 +145,9 @@ def read_first_open_time(response: HttpResponse) -> int | None:
     rows = json.loads(response.body)
     if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != ROW_FIELDS for row in rows):
         raise ValueError("not a list of candles")
-    return int(rows[0][0]) if rows else None
+    if not rows:
+        return None
+    time = int(str(rows[0][0]))
+    if time not in CANDLE_TIMES:
+        raise ValueError(f"{time} is not a time of a candle in ms")
+    return time

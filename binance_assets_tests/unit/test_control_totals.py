@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import Any
-
 import polars as pl
 import pytest
 
 from binance_assets.completeness import control_totals
 from binance_assets.completeness.control_totals import UNIT, ControlTotals, Totals, price_discrepancy
 from binance_assets.model.markets import COINM, SPOT, USDM, Market
-from binance_assets.model.timestamps import DAY, MINUTE, to_ms
-from binance_assets_tests.support.candles import body_of, parse_page
-
-IN_2024 = to_ms(dt.date(2024, 1, 1))
+from binance_assets.model.timestamps import DAY, MINUTE
+from binance_assets_tests.support.candles import expected as table_of
 
 
 def candles(*opens_and_trades: tuple[int, int], market: Market = SPOT) -> pl.DataFrame:
     """Return candles of one price, with amounts that follow from the number of trades."""
     rows = [[time, "1", "1", "1", "1", str(n * 2), time + 1, str(n * 3), n, str(n), str(n * 1.5), "0"]
             for time, n in opens_and_trades]  # fmt: skip
-    return parse(market, rows)
-
-
-def parse(market: Market, rows: list[list[Any]]) -> pl.DataFrame:
-    """Parse rows whose times count from 2024, because no page of 1970 is accepted; the table's times are as given."""
-    since_1970 = [[row[0] + IN_2024, *row[1:6], row[6] + IN_2024, *row[7:]] for row in rows]
-    times = pl.col("open_time", "close_time") - pl.duration(milliseconds=IN_2024)
-    return parse_page(market, body_of(since_1970)).with_columns(times)
+    return table_of(market, rows)
 
 
 def totals_of(trades: int, candle_count: int = 1) -> Totals:
@@ -191,7 +179,7 @@ def test_a_discrepancy_in_the_eighth_decimal_of_a_large_volume_can_be_read() -> 
 def priced(*rows: tuple[int, str, str, str, str, int]) -> pl.DataFrame:
     """Return candles with the given open time, four prices, and trades."""
     lines = [[time, *prices, "2", time + 1, "3", trades, "1", "1", "0"] for time, *prices, trades in rows]
-    return parse(SPOT, lines)
+    return table_of(SPOT, lines)
 
 
 def test_prices_are_those_of_the_candles_with_trades() -> None:

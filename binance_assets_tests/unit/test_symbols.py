@@ -13,7 +13,7 @@ from binance_assets.exchange.http import HttpResponse
 from binance_assets.exchange.symbols import SymbolInfo, Symbols, read_first_open_time, read_symbols
 from binance_assets.model.markets import COINM, NO_DELIVERY, SPOT, USDM, Market
 from binance_assets.model.series import parse_series
-from binance_assets.model.timestamps import DAY, MINUTE, to_ms
+from binance_assets.model.timestamps import CANDLE_TIMES, DAY, MINUTE, to_ms
 
 Result = TypeVar("Result")
 
@@ -123,3 +123,15 @@ def test_status_and_delivery_are_read_on_every_market() -> None:
 def test_a_body_that_is_not_a_list_of_candles_is_not_read_as_one(body: object) -> None:
     with pytest.raises(ValueError, match="not a list of candles"):
         read_first_open_time(response_of(body))
+
+
+@pytest.mark.parametrize("time", [0, -1, CANDLE_TIMES[0] - 1, CANDLE_TIMES.stop, NOW * 1_000, 10**30, 1e400, 1.5, "x"])
+def test_a_first_candle_outside_2017_to_2099_is_not_a_time(time: object) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        read_first_open_time(response_of([[time, *["1"] * 11]]))
+
+
+@pytest.mark.parametrize("time", [CANDLE_TIMES[0], NOW, CANDLE_TIMES[-1]])
+def test_the_first_candle_opens_at_a_number_or_a_number_as_text(time: int) -> None:
+    for value in (time, str(time)):
+        assert read_first_open_time(response_of([[value, *["1"] * 11]])) == time
