@@ -184,7 +184,7 @@ def _verdict(
         return ("lost", gaps) if missing else (_whole(partition, reference.trading_span), "")
     control = _control_for(series, partition, expected, reference)
     if control is None:
-        return _without_control_totals(gaps, reference)
+        return _without_control_totals(gaps, partition, reference)
     difference = discrepancy(series.market, traded, control)
     if not missing and difference is None:
         return _whole(partition, reference.trading_span), ""
@@ -238,9 +238,10 @@ def _whole(partition: Partition, trading_span: TradingSpan) -> Verdict:
     return "delisted" if _ends_in(trading_span, partition) else "complete"
 
 
-def _without_control_totals(gaps: str, reference: ReferenceData) -> tuple[Verdict, str]:
+def _without_control_totals(gaps: str, partition: Partition, reference: ReferenceData) -> tuple[Verdict, str]:
     """Return verdict and reason where the exchange has no totals to compare the candles with."""
-    error, unknown_because = reference.control_totals_error, reference.trading_span.first_unknown_because
+    error = reference.error_for(partition.start, partition.end)
+    unknown_because = reference.trading_span.first_unknown_because
     if not gaps:
         return "unproved", error or "there is no 1d candle to compare its totals with"
     if unknown_because is not None:
