@@ -43,8 +43,6 @@ class ReferenceData:
         control_totals_error: Why the control totals are not available; None if they are.
         daily_errors: Why the ``1d`` candle of a single day is not known, by the day, ms UTC.
         archived_days: The days whose ``1d`` candle comes from the archive rather than from the API, ms UTC.
-        suspended_days: The days on which trading was suspended, ms UTC: neither source has a candle of them, and the
-            symbol was traded before and after.
         rest_error: Why the API does not serve this series at all, although it can be reached; None if it does.
     """
 
@@ -53,10 +51,9 @@ class ReferenceData:
     trading_span: TradingSpan = TradingSpan()
     strict: bool = False
     control_totals_error: str | None = None
-    daily_errors: Mapping[int, str] = field(default_factory=dict)
-    archived_days: frozenset[int] = frozenset()
-    suspended_days: frozenset[int] = frozenset()
-    rest_error: str | None = None
+    daily_errors: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+    archived_days: frozenset[int] = field(default=frozenset(), kw_only=True)
+    rest_error: str | None = field(default=None, kw_only=True)
 
     def error_for(self, start: int, end: int) -> str | None:
         """Return why a ``1d`` candle of the days in ``[start, end)`` (ms UTC) is not known; None without an error."""
@@ -65,7 +62,8 @@ class ReferenceData:
 
     def is_suspended(self, partition: Partition) -> bool:
         """Return whether trading was suspended throughout ``partition``."""
-        return bool(self.suspended_days) and self.suspended_days.issuperset(range(partition.start, partition.end, DAY))
+        suspended = self.control_totals.suspended
+        return bool(suspended) and suspended.issuperset(range(partition.start, partition.end, DAY))
 
     def origins(self, partition: Partition) -> set[Origin]:
         """Return the sources of the ``1d`` candles of ``partition``."""

@@ -114,6 +114,14 @@ def outside_trading_span(series: Series, partition: Partition, trading_span: Tra
     return None
 
 
+def suspended_result(series: Series, partition: Partition, reference: ReferenceData) -> PartitionResult | None:
+    """Return the result ``suspended`` of a partition throughout which trading was suspended; None if it was not."""
+    if not reference.is_suspended(partition):
+        return None
+    reason = "no source has a candle of it, and the symbol was traded before and after"
+    return PartitionResult(partition, "suspended", empty_candles(series.market), (), reason)
+
+
 def _validate_part(
     series: Series,
     candles: pl.DataFrame,
@@ -130,6 +138,9 @@ def _validate_part(
     outside = outside_trading_span(series, partition, reference.trading_span)
     if outside is not None and candles.is_empty():
         return outside
+    suspended = suspended_result(series, partition, reference)
+    if suspended is not None and candles.is_empty():
+        return suspended
     expected = _expected_open_times(series, partition, phase, reference.trading_span)
     if candles.is_empty() and _ended_in_earlier_candle(series, partition, expected, reference.trading_span):
         return PartitionResult(partition, "delisted", candles)

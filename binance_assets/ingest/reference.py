@@ -12,6 +12,7 @@ from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.daily import DailyCandles, daily_from_archive, daily_from_rest
 from binance_assets.ingest.options import DownloadOptions, ListingCache
+from binance_assets.ingest.suspensions import with_suspensions
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_ms
@@ -56,7 +57,7 @@ def load_reference(
         daily_errors=daily.errors,
         archived_days=archived_days,
     )
-    return _with_missing_days(exchange, series, days, reference)
+    return _with_missing_days(exchange, series, days, reference, options.listing_cache)
 
 
 def _load_daily(
@@ -93,17 +94,32 @@ def merge_days(days: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def _with_missing_days(
-    exchange: Exchange, series: Series, days: Sequence[tuple[int, int]], reference: ReferenceData
+    exchange: Exchange,
+    series: Series,
+    days: Sequence[tuple[int, int]],
+    reference: ReferenceData,
+    listing_cache: ListingCache | None,
 ) -> ReferenceData:
-    """Return the reference data with the days of trading that it lacks, as far as another request has them."""
+    """Return the reference data with the days of trading that it lacks, as far as another request explains them."""
     missing = _missing_days(reference, days)
     if missing:
         reference = _updated(reference, daily_from_rest(exchange, series, merge_days(missing)), is_archive=False)
         missing = _missing_days(reference, days)
-    if missing:
-        archived = daily_from_archive(exchange, series, merge_days(missing), reference.now)
-        reference = _updated(reference, archived, is_archive=True)
-    return reference
+    if not missing:
+        return reference
+    archived = daily_from_archive(exchange, series, merge_days(missing), reference.now)
+    unknown = archived.days | reference.daily_errors.keys() | (archived.errors.keys() - archived.absent)
+    reference = _updated(reference, archived, is_archive=True)
+    empty = [day for day in missing if day not in unknown and day >= to_ms(series.market.archived)]
+    if not empty or not exchange.archive_matches_api:
+        return reference
+    return with_suspensions(
+        exchange,
+        series,
+        empty,
+        reference,
+        lambda: _first_open(exchange, series, reference.control_totals, listing_cache),
+    )
 
 
 def _missing_days(reference: ReferenceData, days: Sequence[tuple[int, int]]) -> list[int]:
