@@ -66,10 +66,15 @@ def candle_schema(market: Market, interval: Interval, contract_size: int | None 
 @cache
 def quick_schema(market: Market, interval: Interval, contract_size: int | None = None) -> pa.DataFrameSchema:
     """Return a schema with the same rules as one check: ten times as fast, but without the name of the broken rule."""
-    is_filled = [pl.col(name).is_not_null() for name in columns(market)]
-    every_rule = pl.all_horizontal([*is_filled, *(rule.holds for rule in _rules(market, interval, contract_size))])
-    check = pa.Check(_all_true(every_rule), name="every rule holds", ignore_na=False)
+    check = pa.Check(_all_true(every_rule(market, interval, contract_size)), name="every rule holds", ignore_na=False)
     return _schema(market, interval, [check], nullable=True)
+
+
+@cache
+def every_rule(market: Market, interval: Interval, contract_size: int | None = None) -> pl.Expr:
+    """Return an expression that is true in the rows that follow every rule, of a table that is sorted by open time."""
+    is_filled = [pl.col(name).is_not_null() for name in columns(market)]
+    return pl.all_horizontal([*is_filled, *(rule.holds for rule in _rules(market, interval, contract_size))])
 
 
 def _schema(market: Market, interval: Interval, checks: list[pa.Check], nullable: bool) -> pa.DataFrameSchema:

@@ -10,7 +10,7 @@ of the candles with trades. Binance ignores the prices of candles without trades
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,10 +51,15 @@ class ControlTotals:
     Args:
         market: The market.
         daily: Candles of ``1d``, ascending, with the columns of the market; None for no candles.
+        suspended: The days on which trading was suspended, ms UTC: neither source has a candle of them, and the symbol
+            was traded before and after. They add nothing to a total.
     """
 
-    def __init__(self, market: Market, daily: pl.DataFrame | None = None) -> None:
+    def __init__(
+        self, market: Market, daily: pl.DataFrame | None = None, suspended: frozenset[int] = frozenset()
+    ) -> None:
         self.market = market
+        self.suspended = suspended
         self.daily = empty_candles(market) if daily is None else daily
         self._days = totals_by_day(market, self.daily)
 
@@ -63,8 +68,8 @@ class ControlTotals:
         return day in self._days
 
     def covers(self, start: int, end: int) -> bool:
-        """Return whether a candle opens on every day in ``[start, end)``, ms UTC."""
-        return all(day in self._days for day in range(start, end, DAY))
+        """Return whether a candle opens on every day in ``[start, end)`` (ms UTC) on which trading went on."""
+        return all(day in self._days or day in self.suspended for day in range(start, end, DAY))
 
     def extends_to(self, day: int) -> bool:
         """Return whether a candle opens at ``day`` (ms UTC) or later."""
@@ -95,7 +100,11 @@ class ControlTotals:
     def merged_with(self, daily: pl.DataFrame) -> ControlTotals:
         """Return these control totals with newer ``1d`` candles in place of older ones."""
         both = pl.concat([self.daily, daily]).unique("open_time", keep="last").sort("open_time")
-        return ControlTotals(self.market, both)
+        return ControlTotals(self.market, both, self.suspended - frozenset(daily["open_time"].to_physical()))
+
+    def with_suspended(self, days: Iterable[int]) -> ControlTotals:
+        """Return these control totals with ``days`` (ms UTC) on which trading was suspended."""
+        return ControlTotals(self.market, self.daily, self.suspended.union(days))
 
 
 def totals_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Totals]:

@@ -132,6 +132,14 @@ def outside_trading_span(series: Series, partition: Partition, trading_span: Tra
     return None
 
 
+def suspended_result(series: Series, partition: Partition, reference: ReferenceData) -> PartitionResult | None:
+    """Return the result ``suspended`` of a partition throughout which trading was suspended; None if it was not."""
+    if not reference.is_suspended(partition):
+        return None
+    reason = "no source has a candle of it, and the symbol was traded before and after"
+    return PartitionResult(partition, "suspended", empty_candles(series.market), (), reason)
+
+
 def _validate_part(
     series: Series,
     candles: pl.DataFrame,
@@ -152,6 +160,9 @@ def _validate_part(
     outside = outside_trading_span(series, partition, reference.trading_span)
     if outside is not None and candles.is_empty():
         return outside
+    suspended = suspended_result(series, partition, reference)
+    if suspended is not None and candles.is_empty():
+        return suspended
     expected = _expected_open_times(series, partition, phase, reference.trading_span)
     if candles.is_empty() and _ended_in_earlier_candle(series, partition, expected, reference.trading_span):
         return PartitionResult(partition, "delisted", candles)
@@ -211,7 +222,7 @@ def _verdict(
         return ("lost", gaps) if missing else (_whole(partition, reference.trading_span), "")
     control = _control_for(series, partition, expected, reference)
     if control is None:
-        return _without_control_totals(gaps, reference)
+        return _without_control_totals(gaps, partition, reference)
     difference, price_difference = discrepancy(series.market, traded, control), price_discrepancy(traded, control)
     note = f"the prices differ from those of the 1d candle: {price_difference}" if price_difference else ""
     # No COIN-M days are recorded in two intervals, so nothing shows yet that the prices agree there.
@@ -298,9 +309,10 @@ def _whole(partition: Partition, trading_span: TradingSpan) -> Verdict:
     return "delisted" if _ends_in(trading_span, partition) else "complete"
 
 
-def _without_control_totals(gaps: str, reference: ReferenceData) -> tuple[Verdict, str]:
+def _without_control_totals(gaps: str, partition: Partition, reference: ReferenceData) -> tuple[Verdict, str]:
     """Return verdict and reason where the exchange has no totals to compare the candles with."""
-    error, unknown_because = reference.control_totals_error, reference.trading_span.first_unknown_because
+    error = reference.error_for(partition.start, partition.end)
+    unknown_because = reference.trading_span.first_unknown_because
     if not gaps:
         return "unproved", error or "there is no 1d candle to compare its totals with"
     if unknown_because is not None:

@@ -84,6 +84,22 @@ class Symbols:
         lead = 31 * DAY if series.interval.is_multi_day else 0
         return self._first_in(series, first_day - lead, first_day + DAY)
 
+    def open_time_between(self, series: Series, start: int, end: int) -> int | None:
+        """Return when some candle of ``series`` opens in ``[start, end)``, ms UTC; None if none does.
+
+        One request; on a market with a longest window, one for each such window.
+
+        Raises:
+            ExchangeError: A request failed.
+        """
+        step = self._market.max_window or end - start
+        for first in range(start, end, step):
+            window = {"startTime": first, "endTime": min(first + step, end) - 1, "limit": 1}
+            found = self._first_row(series, window, self._market.klines_weight(1))
+            if found is not None:
+                return found
+        return None
+
     def final_close_time(self, series: Series) -> int | None:
         """Return when trading of ``series`` ended, ms UTC; None if the symbol may trade again or has no candles.
 

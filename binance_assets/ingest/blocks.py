@@ -150,8 +150,17 @@ def read_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) ->
     Raises:
         ValueError: They are not candles of the file's series and range, or they are from another venue than the API.
     """
-    if exchange.cached_venue not in (None, exchange.archive.venue):
-        raise ValueError("it is from another venue than the API; set BINANCE_ARCHIVE_URL")
+    check_venue(exchange)
     candles = parse_archive(file.series.market, content.text)
     check_window(candles, file.series.interval, file.start, file.end)
     return candles
+
+
+def check_venue(exchange: Exchange) -> None:
+    """Check that the files of the archive are from the same venue as the API, as far as the API has named it.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if exchange.cached_venue not in (None, exchange.archive.venue):
+        raise ValueError("it is from another venue than the API; set BINANCE_ARCHIVE_URL")

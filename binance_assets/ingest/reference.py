@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-import polars as pl
-
-from binance_assets.candles.columns import empty_candles
 from binance_assets.completeness.control_totals import ControlTotals
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
-from binance_assets.exchange.archive_files import all_files
-from binance_assets.exchange.errors import ExchangeError, NoFile, UnknownSymbol
-from binance_assets.exchange.pages import plan_pages
+from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import read_file, read_page
+from binance_assets.ingest.daily import DailyCandles, daily_from_archive, daily_from_rest
 from binance_assets.ingest.options import DownloadOptions, ListingCache
-from binance_assets.model.intervals import DAILY
-from binance_assets.model.partitions import Partition, merge_ranges, partitions_between
+from binance_assets.ingest.suspensions import with_suspensions
+from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import DAY, to_date, to_ms
+from binance_assets.model.timestamps import DAY, to_ms
 
 
 def load_reference(
@@ -30,6 +25,9 @@ def load_reference(
 
     The control totals cover one day before the first partition. If that day has a candle, the symbol was traded before,
     and the first candle is not requested. In the same way, the end is requested only if the last day has no candle.
+
+    Days of trading whose ``1d`` candle the response lacks, or has in a row that breaks a rule, are requested once more,
+    and then taken from the archive.
 
     Args:
         exchange: The market.
@@ -45,43 +43,118 @@ def load_reference(
     if not partitions:
         return ReferenceData(now, ControlTotals(series.market), strict=options.strict)
     days = _days(series, partitions, now)
-    try:
-        control_totals = ControlTotals(series.market, _daily_candles(exchange, series, days))
-    except ExchangeError as error:
-        if isinstance(error, UnknownSymbol) or (error.policy.ends_run and not options.uses_archive):
-            raise
-        try:
-            control_totals = ControlTotals(series.market, _archived_daily_candles(exchange, series, days, now))
-        except ExchangeError:
-            if error.policy.ends_run:
-                raise error from None
-            return ReferenceData(
-                now, ControlTotals(series.market), strict=options.strict, control_totals_error=str(error)
-            )
+    daily, archived_days = _load_daily(exchange, series, days, now, options)
+    if daily.failure is not None and daily.candles.is_empty():
+        error = str(daily.failure)
+        return ReferenceData(now, ControlTotals(series.market), strict=options.strict, control_totals_error=error)
+    control_totals = ControlTotals(series.market, daily.candles)
     trading_span = _trading_span(exchange, series, partitions, days, control_totals, options.listing_cache)
-    reference = ReferenceData(now, control_totals, trading_span, options.strict)
-    if not _covers_trading(reference, days):
-        return reload_control_totals(exchange, series, partitions, reference)
-    return reference
+    reference = ReferenceData(
+        now,
+        control_totals,
+        trading_span,
+        options.strict,
+        daily_errors=daily.errors,
+        archived_days=archived_days,
+    )
+    return _with_missing_days(exchange, series, days, reference, options.listing_cache)
 
 
-def _covers_trading(reference: ReferenceData, days: Sequence[tuple[int, int]]) -> bool:
-    """Return whether the control totals have every one of ``days`` on which the series was traded."""
-    trading_span = reference.trading_span
+def _load_daily(
+    exchange: Exchange, series: Series, days: Sequence[tuple[int, int]], now: int, options: DownloadOptions
+) -> tuple[DailyCandles, frozenset[int]]:
+    """Return the ``1d`` candles of ``days``, and those of the days that come from the archive because the API failed.
+
+    Raises:
+        ExchangeError: The API's error, if it ends the run and the archive cannot replace the API.
+    """
+    daily = daily_from_rest(exchange, series, days)
+    error = daily.failure
+    if error is None:
+        return daily, frozenset()
+    if isinstance(error, UnknownSymbol) or (error.policy.ends_run and not options.uses_archive):
+        raise error
+    archived = daily_from_archive(exchange, series, merge_days(daily.errors), now)
+    if archived.candles.is_empty() and error.policy.ends_run and not _has_damaged_file(archived):
+        raise error
+    if archived.candles.is_empty() and daily.candles.is_empty() and not _has_damaged_file(archived):
+        return daily, frozenset()
+    merged = daily.updated(archived)
+    return replace(merged, failure=None), archived.days
+
+
+def _has_damaged_file(archived: DailyCandles) -> bool:
+    """Return whether the archive responded with files that cannot be read, so that the symbol exists there."""
+    return archived.failure is not None and archived.failure.policy.verdict == "invalid"
+
+
+def merge_days(days: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the ranges of contiguous ``days`` (ms UTC), ascending and half-open."""
+    return merge_ranges(Partition(day, day + DAY) for day in sorted(days))
+
+
+def _with_missing_days(
+    exchange: Exchange,
+    series: Series,
+    days: Sequence[tuple[int, int]],
+    reference: ReferenceData,
+    listing_cache: ListingCache | None,
+) -> ReferenceData:
+    """Return the reference data with the days of trading that it lacks, as far as another request explains them."""
+    missing = _missing_days(reference, days)
+    if missing:
+        reference = _updated(reference, daily_from_rest(exchange, series, merge_days(missing)), is_archive=False)
+        missing = _missing_days(reference, days)
+    if not missing:
+        return reference
+    archived = daily_from_archive(exchange, series, merge_days(missing), reference.now)
+    unknown = archived.days | reference.daily_errors.keys() | (archived.errors.keys() - archived.absent)
+    reference = _updated(reference, archived, is_archive=True)
+    empty = [day for day in missing if day not in unknown and day >= to_ms(series.market.archived)]
+    if not empty or not exchange.archive_matches_api:
+        return reference
+    return with_suspensions(
+        exchange,
+        series,
+        empty,
+        reference,
+        lambda: _first_open(exchange, series, reference.control_totals, listing_cache),
+    )
+
+
+def _missing_days(reference: ReferenceData, days: Sequence[tuple[int, int]]) -> list[int]:
+    """Return those of ``days`` on which the series was traded, as far as known, and that have no ``1d`` candle."""
+    trading_span, has_day = reference.trading_span, reference.control_totals.has_day
     first = max(days[0][0] + DAY, trading_span.first or 0) // DAY * DAY
-    end = min(days[-1][1], trading_span.end or reference.now)
-    return all(reference.control_totals.covers(max(start + DAY, first), min(stop, end)) for start, stop in days)
+    last_end = min(days[-1][1], trading_span.end or reference.now)
+    return [
+        day
+        for start, stop in days
+        for day in range(max(start + DAY, first), min(stop, last_end), DAY)
+        if not has_day(day)
+    ]
+
+
+def _updated(reference: ReferenceData, daily: DailyCandles, is_archive: bool) -> ReferenceData:
+    """Return the reference data with newer ``1d`` candles."""
+    known, received = reference.control_totals, daily.days
+    errors = {day: error for day, error in {**reference.daily_errors, **daily.errors}.items() if day not in received}
+    archived = reference.archived_days | received if is_archive else reference.archived_days - received
+    return replace(
+        reference,
+        control_totals=known.merged_with(daily.candles) if received else known,
+        control_totals_error=None if received else reference.control_totals_error,
+        daily_errors={day: error for day, error in errors.items() if not known.has_day(day)},
+        archived_days=archived,
+    )
 
 
 def reload_control_totals(
     exchange: Exchange, series: Series, partitions: Sequence[Partition], reference: ReferenceData
 ) -> ReferenceData:
     """Return the reference data with control totals that were fetched again for ``partitions``."""
-    try:
-        daily = _daily_candles(exchange, series, _days(series, partitions, reference.now))
-    except ExchangeError:
-        return reference
-    return replace(reference, control_totals=reference.control_totals.merged_with(daily), control_totals_error=None)
+    daily = daily_from_rest(exchange, series, _days(series, partitions, reference.now))
+    return _updated(reference, daily, is_archive=False)
 
 
 def _days(series: Series, partitions: Sequence[Partition], now: int) -> list[tuple[int, int]]:
@@ -97,36 +170,6 @@ def _days(series: Series, partitions: Sequence[Partition], now: int) -> list[tup
             start = ranges.pop()[0]
         ranges.append((start, end))
     return ranges
-
-
-def _daily_candles(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]]) -> pl.DataFrame:
-    """Return the ``1d`` candles of the symbol that open in ``days``, ascending, by REST."""
-    daily = Series(series.market, series.symbol, DAILY)
-    pages = plan_pages(series.market, DAILY, days)
-    frames = (exchange.klines(daily, page, lambda page, body: read_page(daily, page, body)) for page in pages)
-    return pl.concat([empty_candles(series.market), *frames])
-
-
-def _archived_daily_candles(
-    exchange: Exchange, series: Series, days: Sequence[tuple[int, int]], now: int
-) -> pl.DataFrame:
-    """Return the same candles from the archive, for locations that the API does not serve."""
-    if not exchange.archive_matches_api:
-        return empty_candles(series.market)
-    daily = Series(series.market, series.symbol, DAILY)
-    first = max(to_date(days[0][0]), series.market.archived)
-    files = all_files(daily, partitions_between(first, to_date(days[-1][1]), DAILY), now)
-    frames, no_file = [empty_candles(series.market)], None
-    for _, outcome in exchange.archive.stream(files, lambda file, content: read_file(exchange, file, content)):
-        if isinstance(outcome, NoFile):
-            no_file = outcome  # a month before the listing, or a day whose file is late
-        elif isinstance(outcome, ExchangeError):
-            raise outcome
-        else:
-            frames.append(outcome)
-    if no_file is not None and len(frames) == 1:
-        raise no_file
-    return pl.concat(frames)
 
 
 def _trading_span(

@@ -11,7 +11,7 @@ import polars as pl
 
 from binance_assets.candles.columns import empty_candles
 from binance_assets.completeness.reference_data import ReferenceData
-from binance_assets.completeness.validation import outside_trading_span, validate_partitions
+from binance_assets.completeness.validation import outside_trading_span, suspended_result, validate_partitions
 from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheaper_files, daily_files_only
 from binance_assets.exchange.errors import ExchangeError
@@ -84,11 +84,13 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
     """
     pending = []
     for partition in partitions:
-        outside = outside_trading_span(task.series, partition, task.reference.trading_span)
-        if outside is None:
+        empty = outside_trading_span(task.series, partition, task.reference.trading_span)
+        if empty is None and not task.series.interval.is_multi_day:  # a longer candle may hold trades of other days
+            empty = suspended_result(task.series, partition, task.reference)
+        if empty is None:
             pending.append(partition)
         else:
-            yield outside
+            yield empty
     best: dict[Partition, PartitionResult] = {}
     for link in SOURCE_CHAINS[source]:
         wanted = [partition for partition in pending if partition not in best or link.applies_to(best[partition])]
@@ -171,6 +173,7 @@ VERDICT_ORDER: Final[tuple[Verdict, ...]] = (
     "listing",
     "delisted",
     "before_listing",
+    "suspended",
     "unproved",
     "outage",
     "unbalanced",

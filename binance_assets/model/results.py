@@ -18,6 +18,7 @@ Verdict = Literal[
     "listing",
     "before_listing",
     "delisted",
+    "suspended",
     "unbalanced",
     "unproved",
     "lost",
@@ -27,7 +28,7 @@ Verdict = Literal[
 ]
 
 ACCEPTED: Final[frozenset[Verdict]] = frozenset(
-    {"complete", "outage", "listing", "before_listing", "delisted", "unbalanced", "unproved"}
+    {"complete", "outage", "listing", "before_listing", "delisted", "suspended", "unbalanced", "unproved"}
 )
 """Verdicts with which a partition is written; every other verdict refuses it."""
 

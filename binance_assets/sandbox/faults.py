@@ -27,6 +27,8 @@ from typing import Any, Final, TypeAlias
 
 Rows: TypeAlias = list[list[Any]]
 
+_AMOUNT_FIELDS: Final = (5, 7, 9, 10)
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -315,6 +317,25 @@ def _negate_volume(row: list[Any], fault: Fault) -> None:
     row[5] = "-" + row[5] if Decimal(row[5]) else "-1"
 
 
+def _change_covered_rows(change: Callable[[list[Any]], None]) -> Callable[[Rows, Fault], object]:
+    def corrupt(rows: Rows, fault: Fault) -> object:
+        for row in rows:
+            if fault.covers(row[0]):
+                change(row)
+        return rows
+
+    return corrupt
+
+
+def _add_trade(row: list[Any]) -> None:
+    row[8] += 1
+
+
+def _double_amounts(row: list[Any]) -> None:
+    for field in _AMOUNT_FIELDS:
+        row[field] = str(Decimal(row[field]) * 2)
+
+
 def _convert_type(kind: type, convert: Callable[[Any], Any]) -> Callable[[Rows, Fault], object]:
     return lambda rows, fault: [[convert(value) if isinstance(value, kind) else value for value in row] for row in rows]
 
@@ -340,7 +361,15 @@ _ROW_FAULTS: Final[Mapping[str, Callable[[Rows, Fault], object]]] = {
     "null": _set_field(4, None),
     "bad_prices": _on_target_row(_swap_high_and_low),
     "negative_volume": _on_target_row(_negate_volume),
+    "one_trade_more": _change_covered_rows(_add_trade),
+    "doubled_amounts": _change_covered_rows(_double_amounts),
 }
+"""The faults that change rows. Most change one of the rows that they cover, but these change or remove all of them:
+
+- ``missing_row``, and ``empty`` whatever the fault covers;
+- ``one_trade_more``, ``doubled_amounts``: rows that follow every rule but show other totals, such as a ``1d`` candle
+  that differs from its hours.
+"""
 _TEXT_FAULTS: Final = frozenset({"broken_json", "truncated_json"})
 _STATUS_FAULTS: Final = frozenset({"status", "invalid_symbol"})
 _JSON_FAULTS: Final = _TEXT_FAULTS | {"json_object", "nested", "numbers_as_strings", "invalid_symbol"}

@@ -1,8 +1,9 @@
 """The symbols with synthetic candles.
 
-Names and listing times are those of well-known pairs; the times are approximate. Price levels are round numbers of the
-right order of magnitude. ``S001USDT`` to ``S300USDT`` (spot and USD-M) exist for benchmarks with many
-series.
+Names and listing times are those of well-known pairs; the times are approximate. After the name of a symbol come its
+listing, its price level, the end of its trading (``-`` for none), and ``removed``, or ``suspended`` with two days.
+Price levels are round numbers of the right order of magnitude. ``S001USDT`` to ``S300USDT`` (spot and USD-M) exist for
+benchmarks with many series.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ ICPUSDT 2021-05-11T01:00 10
 OPUSDT 2022-06-01T11:00 2
 APTUSDT 2022-10-19T01:00 8
 ARBUSDT 2023-03-23T15:00 1
+SRMUSDT 2020-08-11T12:00 1 2022-11-28T03:00 removed
 SUIUSDT 2023-05-03T12:00 2
+USDCUSDT 2018-12-15T03:00 1 - suspended 2022-09-29 2023-03-12
 PEPEUSDT 2023-05-05T16:00 0.00001
 WLDUSDT 2023-07-24T09:00 2
 SEIUSDT 2023-08-15T12:00 0.4
@@ -83,6 +86,7 @@ ARBUSDT 2023-03-23T15:30 20
 SUIUSDT 2023-05-03T12:30 20
 1000PEPEUSDT 2023-05-05T16:30 20
 币安人生USDT 2025-10-07T10:00 20
+BTCUSDT_210326 2020-12-25T08:00 60000 2021-03-26T08:00 removed
 BTCUSDT_260327 2025-09-26T08:00 60000 2026-03-27T08:00
 BTCUSDT_270326 2026-06-26T08:00 60000 2027-03-26T08:00
 """
@@ -113,8 +117,11 @@ class Listing:
         market: The market.
         symbol: The symbol, as Binance writes it.
         listed_at: Start of trading, ms UTC.
-        delivered_at: Delivery of the contract, which ends trading, ms UTC; None for a symbol without delivery.
+        delivered_at: Delivery of the contract, or delisting, which ends trading, ms UTC; None for a symbol without an
+            end.
         price_level: The price around which the synthetic candles move, in the quote asset.
+        suspended: The time without trading, ``(start, end)``, both midnight UTC in ms; None without such a time.
+        removed: Whether klines no longer knows the symbol after the end of trading; its archive files stay.
     """
 
     market: Market
@@ -122,6 +129,12 @@ class Listing:
     listed_at: int
     delivered_at: int | None = None
     price_level: Decimal = Decimal(100)
+    suspended: tuple[int, int] | None = None
+    removed: bool = False
+
+    def is_served(self, now: int) -> bool:
+        """Return whether klines knows it at ``now`` (ms UTC)."""
+        return not self.removed or self.is_trading(now)
 
     def is_trading(self, now: int) -> bool:
         """Return whether exchangeInfo lists it at ``now`` (ms UTC)."""
@@ -190,9 +203,12 @@ def _all_listings() -> Iterator[Listing]:
 
 
 def _parse_listing(market: Market, fields: list[str]) -> Listing:
-    symbol, listed_at, price_level, *delivered_at = fields
-    delivery = _parse_time(delivered_at[0]) if delivered_at else None
-    return Listing(market, symbol, _parse_time(listed_at), delivery, Decimal(price_level))
+    symbol, listed_at, price_level, *rest = fields
+    delivery = _parse_time(rest[0]) if rest and rest[0] != "-" else None
+    suspended = (_parse_time(rest[2]), _parse_time(rest[3])) if "suspended" in rest else None
+    return Listing(
+        market, symbol, _parse_time(listed_at), delivery, Decimal(price_level), suspended, removed="removed" in rest
+    )
 
 
 def _parse_time(moment: str) -> int:

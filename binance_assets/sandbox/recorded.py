@@ -147,10 +147,11 @@ def _days_from(rows: dict[int, Row]) -> dict[int, Row]:
     by_day: dict[int, list[Row]] = defaultdict(list)
     for time in sorted(rows):
         by_day[time // DAY * DAY].append(rows[time])
-    return {day: _day_row(day, members) for day, members in by_day.items()}
+    return {day: day_row(day, members, day + DAY - 1) for day, members in by_day.items()}
 
 
-def _day_row(day: int, rows: list[Row]) -> Row:
+def day_row(open_time: int, rows: list[Row], close_time: int) -> Row:
+    """Return the row that finer ``rows`` add up to; its times are ms UTC."""
     # As Binance does: rows without a trade carry only the price of the trade before them.
     traded = [row for row in rows if row[8]] or rows
 
@@ -161,6 +162,6 @@ def _day_row(day: int, rows: list[Row]) -> Row:
     low = min((row[3] for row in traded), key=Decimal)
     trades = sum(row[8] for row in rows)
     return [
-        day, traded[0][1], high, low, traded[-1][4], column_sum(5),
-        day + DAY - 1, column_sum(7), trades, column_sum(9), column_sum(10), "0",
+        open_time, traded[0][1], high, low, traded[-1][4], column_sum(5),
+        close_time, column_sum(7), trades, column_sum(9), column_sum(10), "0",
     ]  # fmt: skip

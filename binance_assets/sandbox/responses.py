@@ -203,7 +203,7 @@ def _klines_body(exchange: SandboxExchange, market: Market, params: Mapping[str,
     parsed_interval = find_interval(market, interval)
     if parsed_interval is None:
         raise BadRequestError(-1120, "Invalid interval.")
-    if not exchange.has_symbol(market, symbol):
+    if not exchange.serves_symbol(market, symbol):
         raise BadRequestError(-1121, "Invalid symbol.")
     limit = _limit(market, params)
     start, end = requested_window(params)

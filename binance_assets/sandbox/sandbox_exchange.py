@@ -16,6 +16,7 @@ from binance_assets.sandbox.faults import Faults
 from binance_assets.sandbox.limits import WeightLimits
 from binance_assets.sandbox.listings import Listing, synthetic_listings
 from binance_assets.sandbox.recorded import RecordedCandles, load_recorded_candles
+from binance_assets.sandbox.suspended import SuspendedCandles
 from binance_assets.sandbox.synthetic import BlockCache, SyntheticCandles
 
 _MAX_LOGGED_REQUESTS: Final = 200_000
@@ -104,8 +105,13 @@ class SandboxExchange:
         return time.time_ns() // 1_000_000 + self.options.clock_offset_ms
 
     def has_symbol(self, market: Market, symbol: str) -> bool:
-        """Return whether klines knows ``symbol``, delivered contracts included."""
+        """Return whether ``symbol`` has candles, delivered contracts and removed symbols included."""
         return (market.name, symbol) in self._listings
+
+    def serves_symbol(self, market: Market, symbol: str) -> bool:
+        """Return whether klines knows ``symbol``, delivered contracts included."""
+        listing = self._listings.get((market.name, symbol))
+        return listing is not None and listing.is_served(self.now_ms())
 
     def trading_listings(self, market: Market, now: int) -> list[Listing]:
         """Return the symbols that exchangeInfo lists at ``now`` (ms UTC)."""
@@ -135,7 +141,9 @@ class SandboxExchange:
     def _candles_of(self, market: str, symbol: str) -> Candles:
         key = (market, symbol)
         if key not in self._candles:
-            self._candles[key] = SyntheticCandles(self._listings[key], self._blocks)
+            listing = self._listings[key]
+            candles = SyntheticCandles(listing, self._blocks)
+            self._candles[key] = candles if listing.suspended is None else SuspendedCandles(candles, listing.suspended)
         return self._candles[key]
 
     def log_request(self, request: ServedRequest, group: str | None) -> None:

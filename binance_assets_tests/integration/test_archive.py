@@ -282,7 +282,7 @@ WHOLE_FILE: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Faults after which nothing of a file is used."""
-ONE_DAY = ("missing_row", "bad_prices", "negative_volume", "nan")
+ONE_DAY = ("missing_row", "bad_prices", "negative_volume", "nan", "one_trade_more", "doubled_amounts")
 """Faults of one row, after which the other days of the file are still used."""
 FIRST, END = dt.date(2024, 1, 30), dt.date(2024, 2, 3)
 CASES = [(fault, kind) for fault in (*WHOLE_FILE, *ONE_DAY, "truncated_file") for kind in ("monthly", "daily")]

@@ -127,7 +127,7 @@ def test_candle_that_neither_source_has_is_lost_with_its_trades(
 def test_totals_that_differ_are_accepted_with_a_reason_or_refused_if_strict(
     sandbox: Sandbox, settings: Settings
 ) -> None:
-    sandbox.faults.add(Fault("negative_volume", interval="1d", start=JAN_2, end=JAN_2 + 1))
+    sandbox.faults.add(Fault("doubled_amounts", interval="1d", start=JAN_2, end=JAN_2 + 1))
     for strict in (False, True):
         before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04", strict=strict)
         assert (before.verdict, day.verdict, after.verdict) == ("complete", "unbalanced", "complete")
@@ -178,7 +178,7 @@ def test_daily_candle_that_one_response_lacked_is_requested_again(sandbox: Sandb
 def test_control_totals_that_were_fetched_again_also_prove_the_next_source(
     sandbox: Sandbox, settings: Settings
 ) -> None:
-    sandbox.faults.add(Fault("negative_volume", interval="1d", start=JAN_2, end=JAN_2 + 1, times=1))
+    sandbox.faults.add(Fault("doubled_amounts", interval="1d", start=JAN_2, end=JAN_2 + 1, times=1))
     sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, interval="1m"))
     (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
     assert (day.verdict, day.provenance.source) == ("complete", "archive")
@@ -186,8 +186,8 @@ def test_control_totals_that_were_fetched_again_also_prove_the_next_source(
 
 
 def test_without_a_1d_candle_a_day_is_unproved_and_one_with_a_gap_lost(sandbox: Sandbox, settings: Settings) -> None:
-    sandbox.faults.add(Fault("missing_row", interval="1d", start=JAN_2, end=JAN_2 + DAY + 1))
     for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("missing_row", interval="1d", start=JAN_2, end=JAN_2 + DAY + 1, path=path))
         sandbox.faults.add(Fault("missing_row", start=NOON, end=NOON + MINUTE, path=path, interval="1m"))
     before, gap, no_gap = days_of(settings, BTC, "2024-01-01", "2024-01-04")
     assert (before.verdict, gap.verdict, no_gap.verdict) == ("complete", "lost", "unproved")
@@ -355,7 +355,7 @@ def test_multi_day_candle_that_differs_from_its_days_is_unbalanced(
     sandbox: Sandbox, settings: Settings, interval: str
 ) -> None:
     day = to_ms(dt.date(2023, 5, 17))
-    sandbox.faults.add(Fault("negative_volume", start=day, end=day + 1, interval="1d"))
+    sandbox.faults.add(Fault("doubled_amounts", start=day, end=day + 1, interval="1d"))
     months = days_of(settings, f"spot/ETHUSDT/{interval}", "2023-04-01", "2023-07-01")
     assert verdicts(months) == ["complete", "unbalanced", "complete"], [month.reason for month in months]
 

@@ -1,0 +1,261 @@
+"""Loading of ``1d`` candles as evidence: row by row, from the API or from the archive.
+
+A row that breaks a rule is no evidence for its own day, and leaves the other days as they are. The same holds for a
+request or a file that fails: it costs its own days only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import polars as pl
+
+from binance_assets.candles.columns import empty_candles
+from binance_assets.candles.parsing import csv_rows, parse_archive, parse_rows
+from binance_assets.candles.schema import every_rule
+from binance_assets.exchange.archive import ArchiveContent
+from binance_assets.exchange.archive_files import ArchiveFile, all_files, daily_files
+from binance_assets.exchange.errors import ExchangeError, NoConnection, NoFile, NotSent
+from binance_assets.exchange.pages import Page, plan_pages
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.blocks import check_venue
+from binance_assets.model.intervals import DAILY
+from binance_assets.model.markets import Market
+from binance_assets.model.partitions import Partition, merge_ranges, partitions_between
+from binance_assets.model.series import Series
+from binance_assets.model.timestamps import DAY, to_date, to_ms
+
+_PROBED_DAYS: Final = (0, 14, -1)
+"""The days of a month whose daily files show whether the month has any."""
+
+
+@dataclass(frozen=True, slots=True)
+class DailyCandles:
+    """The ``1d`` candles of some days.
+
+    Attributes:
+        candles: The candles that follow the rules, ascending, with the columns of the market.
+        errors: Why the candle of a day is not known, by the day, ms UTC. A day without a candle and without an error is
+            one for which the source has none.
+        absent: The days among ``errors`` whose file does not exist in the archive, ms UTC.
+        failure: The first error by which a request or a file failed, other than a missing file; None if there was no
+            such error.
+    """
+
+    candles: pl.DataFrame
+    errors: Mapping[int, str] = field(default_factory=dict)
+    absent: frozenset[int] = frozenset()
+    failure: ExchangeError | None = None
+
+    @property
+    def days(self) -> frozenset[int]:
+        """The days that have a candle, ms UTC."""
+        return frozenset(self.candles["open_time"].to_physical())
+
+    def lacks(self, day: int) -> bool:
+        """Return whether the source shows that it has no candle of ``day``, ms UTC."""
+        return day not in self.days and (day not in self.errors or day in self.absent)
+
+    def updated(self, other: DailyCandles) -> DailyCandles:
+        """Return these candles with those of ``other`` in place of older ones; a known candle ends the day's error."""
+        candles = pl.concat([self.candles, other.candles]).unique("open_time", keep="last").sort("open_time")
+        known = frozenset(candles["open_time"].to_physical())
+        errors = {day: error for day, error in {**self.errors, **other.errors}.items() if day not in known}
+        absent = (self.absent - other.errors.keys()) | other.absent
+        return DailyCandles(candles, errors, absent - known, self.failure or other.failure)
+
+
+def daily_series(series: Series) -> Series:
+    """Return the ``1d`` series of the symbol."""
+    return Series(series.market, series.symbol, DAILY)
+
+
+def daily_from_rest(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]]) -> DailyCandles:
+    """Return the ``1d`` candles that open in ``days`` (ms UTC, ascending and disjoint), by REST.
+
+    After an error that ends the run, the remaining requests are not sent.
+
+    Raises:
+        Cancelled: The exchange was closed.
+    """
+    daily, result = daily_series(series), DailyCandles(empty_candles(series.market))
+    for page in plan_pages(series.market, DAILY, days):
+        if result.failure is not None and result.failure.policy.ends_run:
+            part = _failed(series.market, [(page.start, page.end)], result.failure)
+        else:
+            try:
+                part = exchange.klines(daily, page, lambda page, body: read_daily_page(daily, page, body))
+            except ExchangeError as error:
+                part = _failed(series.market, [(page.start, page.end)], error)
+        result = result.updated(part)
+    return result
+
+
+def daily_from_archive(exchange: Exchange, series: Series, days: Sequence[tuple[int, int]], now: int) -> DailyCandles:
+    """Return the same candles from the archive, which serves every location.
+
+    Days whose monthly file is missing or damaged come from their daily files.
+
+    Args:
+        exchange: The market.
+        series: The series.
+        days: The days, ms UTC, ascending and disjoint.
+        now: The server's time, ms UTC.
+
+    Raises:
+        Cancelled: The exchange was closed.
+    """
+    result = DailyCandles(empty_candles(series.market))
+    if not exchange.archive_matches_api:
+        return result
+    daily, archived = daily_series(series), to_ms(series.market.archived)
+    wanted = [partition for partition in _day_partitions(days) if partition.start >= archived]
+    months = _read_files(exchange, all_files(daily, wanted, now))
+    for _, part in months:
+        result = result.updated(part)
+    if isinstance(result.failure, (NoConnection, NotSent)):
+        return result
+    single = {day for file, part in months if file.monthly for day in part.errors.keys() - part.absent}
+    single |= _days_of_missing_months(exchange, months, result)
+    for _, part in _read_files(exchange, daily_files(daily, [day for day in wanted if day.start in single], now)):
+        result = result.updated(part)
+    return result
+
+
+def _day_partitions(days: Iterable[tuple[int, int]]) -> list[Partition]:
+    return [partition for start, end in days for partition in partitions_between(to_date(start), to_date(end), DAILY)]
+
+
+def _days_of_missing_months(
+    exchange: Exchange, months: Sequence[tuple[ArchiveFile, DailyCandles]], found: DailyCandles
+) -> set[int]:
+    """Return the wanted days of those months that lack their file although some of their daily files exist.
+
+    Only months within the trading of the symbol are probed, as far as the candles that were ``found`` show it, or that
+    touch it: not one month before a listing in the middle of a month. Three daily files of each month are looked up, so
+    that a long suspension does not cost a request for each of its days.
+    """
+    days = found.days
+    if not days:
+        return set()
+    first, end = min(days), max(days) + DAY
+    probes = {
+        partition: file
+        for file, part in months
+        if file.monthly and part.absent and file.end >= first and file.start <= end
+        for partition in (file.partitions[min(n, len(file.partitions) - 1)] for n in _PROBED_DAYS)
+    }
+    daily = [
+        ArchiveFile(file.series, partition.start, partition.end, (partition,)) for partition, file in probes.items()
+    ]
+    exists = exchange.archive.checksums(daily)
+    alive = {probes[probe.partitions[0]] for probe, outcome in exists if not isinstance(outcome, NoFile)}
+    return {partition.start for file in alive for partition in file.partitions}
+
+
+def _read_files(exchange: Exchange, files: Sequence[ArchiveFile]) -> list[tuple[ArchiveFile, DailyCandles]]:
+    read = []
+    for file, outcome in exchange.archive.stream(files, lambda file, content: read_daily_file(exchange, file, content)):
+        if isinstance(outcome, ExchangeError):
+            outcome = _failed(file.series.market, merge_ranges(file.partitions), outcome)
+        read.append((file, outcome))
+    return read
+
+
+def _failed(market: Market, ranges: Iterable[tuple[int, int]], error: ExchangeError) -> DailyCandles:
+    """Return the result of days that could not be fetched because of ``error``."""
+    errors = {day: str(error) for start, end in ranges for day in range(start // DAY * DAY, end, DAY)}
+    if isinstance(error, NoFile):
+        return DailyCandles(empty_candles(market), errors, frozenset(errors))
+    return DailyCandles(empty_candles(market), errors, failure=error)
+
+
+def read_daily_page(daily: Series, page: Page, body: bytes) -> DailyCandles:
+    """Return the candles of a klines response of ``1d``, as far as they follow the rules.
+
+    Raises:
+        ValueError: The response is not a list of rows.
+    """
+    try:
+        candles = parse_rows(daily.market, csv_rows(body))
+        return _valid_days(daily.market, candles, (page.start, page.end), "the API")
+    except ValueError:
+        rows = json.loads(body)
+        if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+            raise
+    frames = [_parse_row(daily.market, row) for row in rows]
+    candles = pl.concat([empty_candles(daily.market), *(frame for frame in frames if frame is not None)])
+    unread = {_day_of(row) for row, frame in zip(rows, frames, strict=True) if frame is None}
+    return _valid_days(daily.market, candles, (page.start, page.end), "the API", unread)
+
+
+def _parse_row(market: Market, row: object) -> pl.DataFrame | None:
+    try:
+        return parse_rows(market, csv_rows(json.dumps([row], separators=(",", ":")).encode()))
+    except ValueError:
+        return None
+
+
+def _day_of(row: list[object]) -> int | None:
+    """Return the day of a row that could not be parsed, ms UTC; None if its open time cannot be read either."""
+    return row[0] // DAY * DAY if row and isinstance(row[0], int) and not isinstance(row[0], bool) else None
+
+
+def read_daily_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) -> DailyCandles:
+    """Return the candles of a file of ``1d``, as far as they follow the rules.
+
+    Raises:
+        ValueError: The file is from another venue than the API.
+    """
+    check_venue(exchange)
+    market, window, unread = file.series.market, (file.start, file.end), set[int | None]()
+    try:
+        candles = parse_archive(market, content.text)
+    except ValueError:
+        lines = [line for line in content.text.splitlines(keepends=True) if line[:1].isdigit()]
+        frames = [_parse_line(market, line) for line in lines]
+        candles = pl.concat([empty_candles(market), *(frame for frame in frames if frame is not None)])
+        unread = {None for frame in frames if frame is None} or {None}
+    part = _valid_days(market, candles, window, file.name, unread)
+    wanted = {partition.start for partition in file.partitions}
+    errors = {day: error for day, error in part.errors.items() if day in wanted}
+    return DailyCandles(part.candles.filter(pl.col("open_time").to_physical().is_in(list(wanted))), errors)
+
+
+def _parse_line(market: Market, line: bytes) -> pl.DataFrame | None:
+    try:
+        return parse_archive(market, line)
+    except ValueError:
+        return None
+
+
+def _valid_days(
+    market: Market, candles: pl.DataFrame, window: tuple[int, int], source: str, unread: Iterable[int | None] = ()
+) -> DailyCandles:
+    """Return those of ``candles`` that can be evidence, and why the days of the others have none.
+
+    Exact repeats count once. If two different rows claim the same day, neither of them counts.
+
+    Args:
+        market: The market.
+        candles: Rows in any order.
+        window: The requested time, ``(start, end)`` in ms UTC.
+        source: Where they come from, for the errors.
+        unread: The days of rows that could not be parsed, ms UTC; None stands for a day that is not known, and then
+            every day of the window without a candle gets an error.
+    """
+    candles = candles.unique(maintain_order=True)
+    opens = pl.col("open_time").to_physical()
+    is_valid = every_rule(market, DAILY) & (opens >= window[0]) & (opens < window[1]) & pl.col("open_time").is_unique()
+    checked = candles.sort("open_time").with_columns(is_valid.fill_null(False).alias("is_valid"))
+    valid = checked.filter("is_valid").drop("is_valid")
+    known = frozenset(valid["open_time"].to_physical())
+    bad = {time // DAY * DAY for time in checked.filter(~pl.col("is_valid"))["open_time"].to_physical()}
+    bad |= {day for day in unread if day is not None}
+    if None in unread:
+        bad |= set(range(window[0] // DAY * DAY, window[1], DAY))
+    error = f"the row of this day among the 1d candles of {source} breaks the rules for rows"
+    return DailyCandles(valid, dict.fromkeys(sorted(bad - known), error))
