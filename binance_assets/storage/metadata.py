@@ -16,6 +16,7 @@ order of the keys. A field that is absent is null for all partitions. These are 
 - ``verdict``, ``source``, ``note``, ``archive_sha256``, ``derived_from``, ``accepted_by``, ``accepted_because``: as in
   :class:`StoredPartition`.
 - ``rows``: the number of candles.
+- ``content_hash``: the hash of the candles, see :mod:`binance_assets.candles.content_hash`.
 - ``first_open``, ``last_open``: open time of the first and the last candle, ms after the start of the partition.
 - ``missing``: gaps, each a pair of ISO times in UTC, half-open.
 - ``archive_file``: the name of the archive file, in which ``{partition}`` stands for the partition's key and
@@ -38,6 +39,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from binance_assets import __version__
+from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.intervals import Interval
 from binance_assets.model.partitions import (
     Partition,
@@ -67,6 +69,7 @@ class PartitionEntry:
         missing: Gaps, each a pair of ISO times in UTC, half-open.
         first: Open time of the first candle, ms UTC; None if the partition has no candles.
         last: Open time of the last candle, ms UTC; None if the partition has no candles.
+        content_hash: Hash of the candles; None if the program that wrote the partition did not store it.
         note: A remark in one line, such as the name of an outage or why another source had to help; None if there is
             nothing to remark.
         archive_file: Name of the archive's file that the candles come from; None for candles from REST or from a base
@@ -87,6 +90,7 @@ class PartitionEntry:
     missing: list[list[str]]
     first: int | None
     last: int | None
+    content_hash: str | None = None
     note: str | None = None
     archive_file: str | None = None
     archive_sha256: str | None = None
@@ -168,6 +172,7 @@ def entry_of(result: PartitionResult) -> PartitionEntry:
         missing=[[to_iso(start), to_iso(end)] for start, end in result.missing],
         first=opens[0] if len(opens) else None,
         last=opens[-1] if len(opens) else None,
+        content_hash=content_hash(result.candles),
         note=result.reason or None,
         archive_file=provenance.file,
         archive_sha256=provenance.sha256,
@@ -291,6 +296,7 @@ def _values(partition: Partition, entry: PartitionEntry) -> dict[str, Any]:
         "rows": entry.rows,
         "first_open": None if entry.first is None else entry.first - partition.start,
         "last_open": None if entry.last is None else entry.last - partition.start,
+        "content_hash": entry.content_hash,
         "missing": entry.missing or None,
         "note": entry.note,
         "archive_file": None if entry.archive_file is None else _template(partition, entry.archive_file),
@@ -335,7 +341,15 @@ def _entry(partition: Partition, values: Mapping[str, Any]) -> PartitionEntry:
     )
 
 
-_PLAIN_TEXTS: Final = ("note", "archive_sha256", "derived_from", "accepted_by", "accepted_because", "version")
+_PLAIN_TEXTS: Final = (
+    "content_hash",
+    "note",
+    "archive_sha256",
+    "derived_from",
+    "accepted_by",
+    "accepted_because",
+    "version",
+)
 
 
 def _text(value: object) -> str:

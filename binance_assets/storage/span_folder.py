@@ -14,14 +14,15 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import polars as pl
 
 from binance_assets.candles.columns import TIME, columns, empty_candles
+from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
@@ -82,6 +83,11 @@ class SpanFile:
     venue: str | None
     stored: dict[Partition, StoredPartition]
     footer: bytes
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether an earlier version wrote it: in layout 1, or without a hash of each partition."""
+        return self.layout < LAYOUT or any(entry.content_hash is None for entry in self.stored.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,14 +226,16 @@ class SpanFolder:
         stored = locate(target, len(content), entries)
         return {partition: stored[partition] for partition in additions}
 
-    def layout_1_names(self) -> list[str]:
-        """Return the names of the spans that have readable files of layout 1, ascending.
+    def outdated_names(self) -> list[str]:
+        """Return the names of the spans that a migration writes again, ascending.
+
+        They have readable files of layout 1, or partitions without a content hash.
 
         Raises:
             OSError, LaterLayout: As for :meth:`stored`.
         """
-        files = (file for file in self._span_files(None) if isinstance(file, SpanFile) and file.layout < LAYOUT)
-        return sorted({span_name(file.path.stem, self._series.interval) for file in files})
+        files = (file for file in self._span_files(None) if isinstance(file, SpanFile))
+        return sorted({span_name(file.path.stem, self._series.interval) for file in files if file.is_outdated})
 
     def _files(self) -> Iterator[Path]:
         """Yield the files of spans and those of layout 1; other names are not of the lake."""
@@ -351,7 +359,7 @@ class SpanFolder:
                 if isinstance(candles, str):
                     lost.append(partition)
                 else:
-                    kept[partition] = (wanted[partition], candles)
+                    kept[partition] = (_with_hash(wanted[partition], candles), candles)
             if lost:
                 self._keep_damaged(file.path, f"has no readable candles of {name_some(lost, _MAX_NAMED)}")
         return kept
@@ -377,9 +385,11 @@ class SpanFolder:
         else:
             if dict(whole.schema) != expected:
                 return dict.fromkeys(stored, "its columns are not those of the schema")
-            frames = dict(zip(stored, _split(whole, list(stored)), strict=True))
+            parts = zip(stored.items(), _split(whole, list(stored)), strict=True)
+            checked = {partition: _checked(part, entry, expected) for (partition, entry), part in parts}
+            return checked | _found_by_position(file, whole, stored, checked)
         return {
-            partition: frame if isinstance(frame, str) else _checked(frame, stored[partition].rows, expected)
+            partition: frame if isinstance(frame, str) else _checked(frame, stored[partition], expected)
             for partition, frame in frames.items()
         }
 
@@ -437,13 +447,47 @@ def _read_partition(content: bytes, partition: Partition) -> pl.DataFrame | str:
         return f"it cannot be read: {_first_line(error)}"
 
 
-def _checked(candles: pl.DataFrame, rows: int, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | str:
-    """Return the candles if they have the columns ``schema`` and the given number of rows; otherwise what differs."""
+def _checked(candles: pl.DataFrame, entry: PartitionEntry, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | str:
+    """Return the candles if they have the columns ``schema`` and are those of the entry; otherwise what differs."""
     if dict(candles.schema) != schema:
         return "its columns are not those of the schema"
-    if candles.height != rows:
-        return f"it has {candles.height:,} candles, and its metadata says {rows:,}"
+    if candles.height != entry.rows:
+        return f"it has {candles.height:,} candles, and its metadata says {entry.rows:,}"
+    if entry.content_hash is not None and content_hash(candles) != entry.content_hash:
+        return "its candles are not those that were written: their hash is not that of the metadata"
     return candles
+
+
+def _found_by_position(
+    file: SpanFile,
+    whole: pl.DataFrame,
+    stored: Mapping[Partition, PartitionEntry],
+    checked: Mapping[Partition, pl.DataFrame | str],
+) -> dict[Partition, pl.DataFrame | str]:
+    """Return the partitions of a file that were not found by time, but whose rows have the hash of the metadata.
+
+    A changed open time moves a row into another partition, or disturbs the order. Then the rows of the other partitions
+    are still where the metadata says: one partition after the other.
+    """
+    failed = [partition for partition in stored if isinstance(checked[partition], str)]
+    ends = list(accumulate(entry.rows for entry in file.stored.values()))
+    if not failed or not ends or ends[-1] != whole.height:
+        return {}
+    slices = {
+        partition: whole.slice(end - entry.rows, entry.rows)
+        for (partition, entry), end in zip(file.stored.items(), ends, strict=True)
+    }
+    return {
+        partition: slices[partition]
+        for partition in failed
+        if stored[partition].content_hash is not None
+        and content_hash(slices[partition]) == stored[partition].content_hash
+    }
+
+
+def _with_hash(entry: PartitionEntry, candles: pl.DataFrame) -> PartitionEntry:
+    """Return the entry with the hash of its candles, which an earlier version did not store."""
+    return entry if entry.content_hash is not None else replace(entry, content_hash=content_hash(candles))
 
 
 def _read_footer(path: Path) -> tuple[bytes, int]:
@@ -477,7 +521,7 @@ def _opens_in(partitions: Sequence[Partition]) -> pl.Expr:
     return pl.any_horizontal(ranges)
 
 
-def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[pl.DataFrame | str]:
+def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[pl.DataFrame]:
     """Return the candles of each partition, given a table that is sorted by open time."""
     opens = candles["open_time"].to_physical()
     starts = opens.search_sorted(pl.Series([partition.start for partition in partitions], dtype=pl.Int64))
