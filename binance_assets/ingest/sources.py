@@ -19,7 +19,7 @@ from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import BLOCK_ROWS, fetch_blocks, read_file
 from binance_assets.ingest.reference import reload_control_totals
 from binance_assets.model.partitions import Partition
-from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict
+from binance_assets.model.results import REST, PartitionResult, Provenance, quality_rank
 from binance_assets.model.series import Series
 from binance_assets.settings import Source
 
@@ -153,26 +153,6 @@ def pick_better(
         both = f"{first.provenance.label} and {second.provenance.label}"
         return replace(merged, reason=f"from {both} together, each with candles that the other lacks")
     return min(first, second, merged, key=quality_rank)
-
-
-VERDICT_ORDER: Final[tuple[Verdict, ...]] = (
-    "complete",
-    "listing",
-    "delisted",
-    "before_listing",
-    "unproved",
-    "outage",
-    "unbalanced",
-    "lost",
-    "invalid",
-)
-"""The verdicts from best to worst: the closer to the exchange's own totals, the better. All others come after them."""
-
-
-def quality_rank(result: PartitionResult) -> tuple[int, int]:
-    """Return the rank of a result, lower is better: by its verdict, then by how much is missing, ms."""
-    rank = VERDICT_ORDER.index(result.verdict) if result.verdict in VERDICT_ORDER else len(VERDICT_ORDER)
-    return rank, sum(end - start for start, end in result.missing)
 
 
 def _rest(task: SourceTask, partitions: Sequence[Partition]) -> StepOutcome:

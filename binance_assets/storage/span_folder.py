@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
@@ -25,6 +26,7 @@ from binance_assets.candles.columns import TIME, columns, empty_candles
 from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
+from binance_assets.model.timestamps import to_iso
 from binance_assets.model.wording import name_some
 from binance_assets.storage.locks import file_lock
 from binance_assets.storage.metadata import (
@@ -199,13 +201,17 @@ class SpanFolder:
     ) -> dict[Partition, StoredPartition]:
         """Replace partitions of a span and keep its others; bring the span to the current layout.
 
+        A stored partition that is better than its addition stays, see :meth:`PartitionEntry.may_replace`. This is
+        decided under the lock of the series, so no other process can write a better one in between.
+
         Args:
             name: The span.
             additions: Its new partitions: entry and candles. Nothing only rewrites files of layout 1.
             venue: The venue of the candles.
 
         Returns:
-            The added partitions as they are stored.
+            The given partitions as they are stored now. Where the stored one stayed, it names the addition as
+            ``declined``.
 
         Raises:
             OSError, polars.exceptions.PolarsError: The file cannot be written; what was there is unchanged.
@@ -214,17 +220,26 @@ class SpanFolder:
         target = self.span_path(name)
         create_folder(self.path)
         with file_lock(self.path / ".lock"):
-            files, kept = self._stable(lambda: self._open_and_keep(name, additions))
-            parts = dict(sorted({**kept, **additions}.items()))
-            if not parts:  # a migration of files without readable candles: they stay as they are
-                return {}
+            files, kept, replaced = self._stable(lambda: self._open_and_keep(name, additions))
+            located = _stored_in(files)
+            declined = {partition: entry for partition, (entry, _) in additions.items() if partition in kept}
+            now = to_iso(time.time_ns() // 1_000_000)
+            added = {
+                partition: (entry.replacing(replaced[partition], now) if partition in replaced else entry, candles)
+                for partition, (entry, candles) in additions.items()
+                if partition not in declined
+            }
+            if not added and (additions or not kept):
+                # Only worse partitions, or a migration of files without readable candles: everything stays as it is.
+                return {partition: replace(located[partition], declined=entry) for partition, entry in declined.items()}
+            parts = dict(sorted({**kept, **added}.items()))
             entries = {partition: entry for partition, (entry, _) in parts.items()}
             frames = [frame for _, frame in parts.values()]
             content = self._content(entries, frames, venue)
             self._state.replace(target, content)
             self._remove_layout_1(files, target, parts)
         stored = locate(target, len(content), entries)
-        return {partition: stored[partition] for partition in additions}
+        return {partition: replace(stored[partition], declined=declined.get(partition)) for partition in additions}
 
     def outdated_names(self) -> list[str]:
         """Return the names of the spans that a migration writes again, ascending.
@@ -336,14 +351,31 @@ class SpanFolder:
 
     def _open_and_keep(
         self, name: str, additions: Mapping[Partition, PartitionData]
-    ) -> tuple[list[SpanFile | DamagedFile], dict[Partition, PartitionData]]:
+    ) -> tuple[list[SpanFile | DamagedFile], dict[Partition, PartitionData], Entries]:
+        """Return the files of a span, the partitions that stay, and those that additions replace."""
         files = self._open_all(self._paths([name]))
-        return files, self._kept(files, additions)
+        stored = self._with_hashes(files, additions.keys())
+        better = {partition for partition, entry in stored.items() if not additions[partition][0].may_replace(entry)}
+        kept = self._kept(files, additions.keys() - better)
+        return files, kept, {partition: entry for partition, entry in stored.items() if partition not in better}
+
+    def _with_hashes(self, files: Sequence[SpanFile | DamagedFile], partitions: Set[Partition]) -> Entries:
+        """Return the entries of accepted ``partitions`` in ``files``, with a hash also where it was not stored."""
+        entries: Entries = {}
+        for file in files:
+            if isinstance(file, SpanFile):
+                stored = {key: entry for key, entry in file.stored.items() if key in partitions and entry.is_accepted}
+                candles = self._candles(file, {key: entry for key, entry in stored.items() if not entry.content_hash})
+                hashed = {
+                    key: _with_hash(stored[key], part) for key, part in candles.items() if not isinstance(part, str)
+                }
+                entries |= stored | hashed
+        return entries
 
     def _kept(
-        self, files: Sequence[SpanFile | DamagedFile], additions: Mapping[Partition, PartitionData]
+        self, files: Sequence[SpanFile | DamagedFile], replaced: Set[Partition]
     ) -> dict[Partition, PartitionData]:
-        """Return the partitions of ``files`` that are not replaced by ``additions``.
+        """Return the partitions of ``files`` that are not ``replaced``.
 
         What cannot be read anymore is dropped, so that it is fetched again; a copy of the damaged file is kept.
         """
@@ -353,7 +385,7 @@ class SpanFolder:
                 if file.path.stem == span_name(file.path.stem, self._series.interval):
                     self._keep_damaged(file.path, file.reason)
                 continue
-            wanted = {partition: stored for partition, stored in file.stored.items() if partition not in additions}
+            wanted = {partition: stored for partition, stored in file.stored.items() if partition not in replaced}
             lost: list[Partition] = []
             for partition, candles in self._candles(file, wanted).items():
                 if isinstance(candles, str):
@@ -483,6 +515,10 @@ def _found_by_position(
         if stored[partition].content_hash is not None
         and content_hash(slices[partition]) == stored[partition].content_hash
     }
+
+
+def _stored_in(files: Sequence[SpanFile | DamagedFile]) -> dict[Partition, StoredPartition]:
+    return {key: entry for file in files if isinstance(file, SpanFile) for key, entry in file.stored.items()}
 
 
 def _with_hash(entry: PartitionEntry, candles: pl.DataFrame) -> PartitionEntry:

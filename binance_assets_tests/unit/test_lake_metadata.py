@@ -21,6 +21,7 @@ from binance_assets.storage.metadata import (
     Entries,
     LaterLayout,
     PartitionEntry,
+    Replaced,
     decode,
     encode,
     locate,
@@ -61,6 +62,12 @@ def entry_in(draw: st.DrawFn, partition: Partition) -> PartitionEntry:
         derived_from=draw(texts),
         accepted_by=draw(texts),
         accepted_because=draw(texts),
+        replaced=draw(
+            st.none()
+            | st.builds(
+                Replaced, verdict=st.just("unproved"), at=times.map(to_iso), content_hash=texts, archive_sha256=texts
+            )
+        ),
         version=draw(texts),
         content_hash=draw(texts),
         unknown=draw(st.sampled_from([{}, {"proof": "ab12", "witnesses": [1, 2]}])),

@@ -12,15 +12,20 @@ from hypothesis import strategies as st
 from binance_assets.candles.columns import columns
 from binance_assets.ingest.sources import (
     SOURCE_CHAINS,
-    VERDICT_ORDER,
     lack_different_candles,
     merge_candles,
     pick_better,
-    quality_rank,
 )
 from binance_assets.model.markets import SPOT
 from binance_assets.model.partitions import Partition
-from binance_assets.model.results import ACCEPTED, PartitionResult, Provenance, Verdict
+from binance_assets.model.results import (
+    ACCEPTED,
+    VERDICT_ORDER,
+    PartitionResult,
+    Provenance,
+    Verdict,
+    quality_rank,
+)
 from binance_assets.model.timestamps import DAY, MINUTE
 from binance_assets.settings import Source
 
