@@ -14,7 +14,7 @@ from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import outside_trading_span, validate_partitions
 from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheaper_files, daily_files_only
-from binance_assets.exchange.errors import ExchangeError
+from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import BLOCK_ROWS, fetch_blocks, read_file
 from binance_assets.ingest.reference import reload_control_totals
@@ -144,6 +144,8 @@ def pick_better(
         second: The later result.
         merged: The result of their merged candles; None if they were not merged.
     """
+    if second.is_conclusive and first.has_no_file:
+        return second  # nothing to remark: the archive often lacks a month, or a recent day
     if second.is_conclusive:
         reason = f"from {second.provenance.label}, because of {first.provenance.label}: {first.reason}"
         return replace(second, reason=reason)
@@ -203,7 +205,8 @@ def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator
         if isinstance(outcome, ExchangeError):
             provenance = Provenance("archive", file.name)
             for partition in file.partitions:
-                yield replace(unavailable(task.series, partition, outcome), provenance=provenance)
+                result = unavailable(task.series, partition, outcome)
+                yield replace(result, provenance=provenance, has_no_file=isinstance(outcome, NoFile))
             continue
         held.append((file, *outcome))
         if sum(candles.height for _, _, candles in held) >= BLOCK_ROWS:

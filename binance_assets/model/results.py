@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -98,6 +98,7 @@ class PartitionResult:
         strict: Whether a partition whose control totals differ is refused.
         accepted_by: Who accepted a refused partition; None if nobody did.
         accepted_because: The reason they gave; None if nobody did.
+        has_no_file: Whether it was not fetched because the archive has no such file, which is not a defect.
     """
 
     partition: Partition
@@ -109,6 +110,7 @@ class PartitionResult:
     strict: bool = False
     accepted_by: str | None = None
     accepted_because: str | None = None
+    has_no_file: bool = False
 
     @property
     def is_accepted(self) -> bool:
@@ -153,6 +155,16 @@ def quality(verdict: Verdict, missing: Iterable[tuple[int, int]], is_empty: bool
 def quality_rank(result: PartitionResult) -> Quality:
     """Return how good a result is, lower is better."""
     return quality(result.verdict, result.missing, result.candles.is_empty())
+
+
+def other_verdicts(verdicts: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts of the verdicts other than ``complete``, by name."""
+    return {verdict: count for verdict, count in sorted(verdicts.items()) if verdict != "complete" and count}
+
+
+def format_verdicts(verdicts: Mapping[str, int]) -> str:
+    """Return the counts of the verdicts other than ``complete`` for people; an empty string if there are none."""
+    return ", ".join(f"{count:,} {verdict}" for verdict, count in other_verdicts(verdicts).items())
 
 
 def format_spans(spans: Sequence[tuple[int, int]]) -> str:

@@ -87,14 +87,23 @@ class Lake:
             stored = folder.stored(names)
         return {partition: entry for partition, entry in stored.items() if first <= partition.key < last}
 
-    def missing(self, series: Series, partitions: Sequence[Partition]) -> tuple[Partition, ...]:
-        """Return those of ``partitions`` that the lake does not hold, in the given order.
+    def stored_among(self, series: Series, partitions: Sequence[Partition]) -> dict[Partition, StoredPartition]:
+        """Return those of ``partitions`` that the lake holds, in the given order; read only footers of their files.
 
         Raises:
             LakeError: A file exists but may not be read, or was written by a later version.
         """
         with self._reading():
             stored = self._folder(series).stored(list(by_span(partitions, series.interval)))
+        return {partition: stored[partition] for partition in partitions if partition in stored}
+
+    def missing(self, series: Series, partitions: Sequence[Partition]) -> tuple[Partition, ...]:
+        """Return those of ``partitions`` that the lake does not hold, in the given order.
+
+        Raises:
+            LakeError: A file exists but may not be read, or was written by a later version.
+        """
+        stored = self.stored_among(series, partitions)
         return tuple(partition for partition in partitions if partition not in stored)
 
     def partitions(self, series: Series, start: dt.date | None = None, end: dt.date | None = None) -> list[Partition]:

@@ -257,6 +257,42 @@ def test_refresh_fetches_again(invoke: Invoke, january: Download, tmp_path: Path
     assert len(runs_in(tmp_path)) == 2
 
 
+def lose_totals_of_the_3rd(sandbox: Sandbox) -> None:
+    for path in ("klines", "archive"):
+        sandbox.faults.add(Fault("missing_row", start=THE_3RD, end=THE_3RD + 1, path=path, interval="1d"))
+
+
+@pytest.mark.usefixtures("new_state")
+def test_verdicts_other_than_complete_are_counted(invoke: Invoke, sandbox: Sandbox) -> None:
+    lose_totals_of_the_3rd(sandbox)
+    days = ("--start", "2024-01-02", "--end", "2024-01-05", "--refresh")
+    result = invoke("download", *MINUTES, *days, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["spot/BTCUSDT/1m"]["verdicts"]) == (0, {"unproved": 1})
+    header, row = invoke("download", *MINUTES, *days).stdout.strip().splitlines()
+    assert header.endswith("not complete")
+    assert row.endswith("1 unproved")
+    sandbox.faults.clear()
+    result = invoke("download", *MINUTES, *days, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["spot/BTCUSDT/1m"]["verdicts"]) == (0, {})
+
+
+def test_a_refresh_with_a_worse_result_keeps_the_lake_and_the_exit_code_is_1(
+    invoke: Invoke, january: Download, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    january.copy_to(tmp_path)
+    before = read(lake_in(tmp_path), SERIES, "2024-01-03")
+    lose_totals_of_the_3rd(sandbox)
+    result = invoke("download", *MINUTES, "--start", "2024-01-02", "--end", "2024-01-05", "--refresh", "--json")
+    assert result.exit_code == 1
+    outcome = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    (refused,) = outcome["refused"]
+    assert (refused["day"], refused["verdict"]) == ("2024-01-03", "unproved")
+    assert "the stored partition is better and is kept, it is complete" in refused["reason"]
+    assert (outcome["days_present"], outcome["verdicts"]) == (3, {})
+    assert stored(lake_in(tmp_path), SERIES, "2024-01-03").verdict == "complete"
+    assert read(lake_in(tmp_path), SERIES, "2024-01-03").equals(before)
+
+
 def test_partitions_that_dagster_does_not_know_are_reported_to_it(
     invoke: Invoke, january: Download, tmp_path: Path
 ) -> None:

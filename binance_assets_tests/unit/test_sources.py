@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import polars as pl
@@ -76,6 +77,13 @@ def test_conclusive_second_result_wins_and_its_reason_says_why_it_was_needed(ver
     second = pick_better(result_of("lost", 3), result_of(verdict, provenance=ARCHIVE))
     assert (second.verdict, second.provenance) == (verdict, ARCHIVE)
     assert second.reason == "from archive (BTCUSDT-1m-1970-01-01.zip), because of rest: why lost"
+
+
+def test_a_file_that_the_archive_does_not_have_is_nothing_to_remark() -> None:
+    absent = replace(result_of("unreachable", provenance=ARCHIVE), has_no_file=True)
+    second = result_of("complete")
+    assert pick_better(absent, second) is second
+    assert pick_better(replace(absent, has_no_file=False), second).reason.endswith(": why unreachable")
 
 
 def test_conclusive_merged_result_wins_and_names_both_sources() -> None:
