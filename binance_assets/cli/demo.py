@@ -197,6 +197,6 @@ def _print_outcomes(outcomes: Mapping[Series, Mapping[str, Any]]) -> None:
             f"{outcome['rtt_ms'] or 0:.0f} ms",
             f"{outcome['rows']:,}",
             candles_per_second(outcome),
-            f"{outcome['days_present']} of {outcome['days_asked']} days",
+            f"{outcome['days_present'] - sum(outcome['verdicts'].values())} of {outcome['days_asked']} days",
         )
     print_table(table, min_width=_TABLE_WIDTH)

@@ -152,9 +152,9 @@ def _run(
     outcomes, complete = {}, not failures
     for plan in plans:
         refused = view.refused.get(plan.series, [])
-        present = len(plan.requested) - len(lake.missing(plan.series, plan.requested))
+        present = list(lake.stored_among(plan.series, plan.requested).values())
         outcomes[str(plan.series)] = outcome_of(plan, present, refused, view.metrics.get(plan.series))
-        complete &= present == len(plan.requested) and not refused
+        complete &= len(present) == len(plan.requested) and not refused
     print_outcomes(outcomes, view.refused, as_json)
     for failure in failures:
         click.echo(f"error: {failure}", err=True)

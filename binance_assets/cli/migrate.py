@@ -31,7 +31,7 @@ def migrate_command() -> None:
     with progress_bar("looking for files", len(series)) as advance:
         spans = []
         for member in series:
-            spans += [(member, name) for name in lake.layout_1_spans(member)]
+            spans += [(member, name) for name in lake.outdated_spans(member)]
             advance(1)
     with progress_bar("migrating", len(spans)) as advance:
         for member, name in spans:
@@ -41,7 +41,7 @@ def migrate_command() -> None:
     damaged += [
         f"{lake.folder(member)}: {name} has candles that cannot be read"
         for member in series
-        for name in lake.layout_1_spans(member)
+        for name in lake.outdated_spans(member)
     ]
     for line in damaged:
         click.echo(f"left as it is: {line}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from binance_assets.model.results import PartitionResult, format_spans
+from binance_assets.model.results import PartitionResult, format_spans, format_verdicts, other_verdicts
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
 from binance_assets.settings import Source
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from binance_assets.ingest.request import DownloadPlan
     from binance_assets.ingest.verify import Finding
     from binance_assets.orchestration.metrics import RunMetrics
+    from binance_assets.storage.lake import StoredPartition
 
 _NAMED_PARTITIONS: Final = 10
 _WIDTH_WITHOUT_TERMINAL: Final = 160
@@ -88,19 +90,23 @@ def _plan_values(plan: DownloadPlan, source: Source) -> dict[str, Any]:
 
 
 def outcome_of(
-    plan: DownloadPlan, present: int, refused: Sequence[PartitionResult], metrics: RunMetrics | None
+    plan: DownloadPlan,
+    present: Sequence[StoredPartition],
+    refused: Sequence[PartitionResult],
+    metrics: RunMetrics | None,
 ) -> dict[str, Any]:
     """Return the outcome of a series with the keys that ``--json`` prints.
 
     Args:
         plan: What was requested of the series.
-        present: Number of requested partitions that are now in the lake.
-        refused: The partitions that were refused.
+        present: The requested partitions that are now in the lake.
+        refused: The partitions that were not written: refused ones, and those that are worse than what is stored.
         metrics: Metrics of the run; None if nothing had to be fetched.
     """
     return {
         "days_asked": len(plan.requested),
-        "days_present": present,
+        "days_present": len(present),
+        "verdicts": other_verdicts(Counter(stored.verdict for stored in present)),
         "refused": [
             {
                 "day": result.partition.key,
@@ -123,18 +129,24 @@ def outcome_of(
 def print_outcomes(
     outcomes: Mapping[str, dict[str, Any]], refused: Mapping[Series, Sequence[PartitionResult]], as_json: bool
 ) -> None:
-    """Print the outcome of each series: as JSON, or as a table and a line for each refused partition."""
+    """Print the outcome of each series: as JSON, or as a table and a line for each refused partition.
+
+    The table counts verdicts other than ``complete``, if there are any.
+    """
     if as_json:
         print_json(outcomes)
         return
     counts = ("requested", "present", "refused", "candles", "requests", "weight", "workers")
-    table = build_table(["series"], [*counts, "round trip", "seconds", "candles/s"])
+    others = {name: format_verdicts(outcome["verdicts"]) for name, outcome in outcomes.items()}
+    wrapped = ["not complete"] if any(others.values()) else []
+    table = build_table(["series"], [*counts, "round trip", "seconds", "candles/s"], wrapped)
     for name, outcome in outcomes.items():
         days = (outcome["days_asked"], outcome["days_present"], len(outcome["refused"]), outcome["rows"])
         usage = (outcome["requests"], outcome["weight"], outcome["workers"])
         rtt = f"{outcome['rtt_ms']:.1f} ms" if outcome["rtt_ms"] is not None else "-"
         seconds = f"{outcome['seconds']:.1f}"
-        table.add_row(name, *(f"{count:,}" for count in (*days, *usage)), rtt, seconds, candles_per_second(outcome))
+        speed = (rtt, seconds, candles_per_second(outcome))
+        table.add_row(name, *(f"{count:,}" for count in (*days, *usage)), *speed, *([others[name]] if wrapped else []))
     print_table(table)
     for series, results in refused.items():
         _print_refused(series, results)

@@ -81,6 +81,10 @@ class ProgressView:
             self._last_line = time.monotonic()
             self._console.out(f"{series}: {self._done:,} of {self._total:,} done, {self._rows:,} candles")
 
+    def partition_declined(self, series: Series, result: PartitionResult) -> None:
+        """Keep a partition that was not written because the stored one is better."""
+        self.refused.setdefault(series, []).append(result)
+
     def finished(self, series: Series, metrics: RunMetrics) -> None:
         """Keep the metrics of a series whose download has ended."""
         self.metrics[series] = metrics

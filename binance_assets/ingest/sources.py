@@ -14,12 +14,12 @@ from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import outside_trading_span, suspended_result, validate_partitions
 from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheaper_files, daily_files_only
-from binance_assets.exchange.errors import ExchangeError
+from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import BLOCK_ROWS, fetch_blocks, read_file
 from binance_assets.ingest.reference import reload_control_totals
 from binance_assets.model.partitions import Partition
-from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict
+from binance_assets.model.results import REST, PartitionResult, Provenance, quality_rank
 from binance_assets.model.series import Series
 from binance_assets.settings import Source
 
@@ -149,6 +149,8 @@ def pick_better(
         second: The later result.
         merged: The result of their merged candles; None if they were not merged.
     """
+    if second.is_conclusive and first.has_no_file:
+        return second  # nothing to remark: the archive often lacks a month, or a recent day
     if second.is_conclusive:
         reason = f"from {second.provenance.label}, because of {first.provenance.label}: {first.reason}"
         return replace(second, reason=reason)
@@ -166,27 +168,6 @@ def _with_defect(better: PartitionResult, other: PartitionResult) -> PartitionRe
     if better.is_accepted or other.verdict != "invalid" or other.reason in better.reason:
         return better
     return replace(better, reason=f"{better.reason}; {other.provenance.label}: {other.reason}")
-
-
-VERDICT_ORDER: Final[tuple[Verdict, ...]] = (
-    "complete",
-    "listing",
-    "delisted",
-    "before_listing",
-    "suspended",
-    "unproved",
-    "outage",
-    "unbalanced",
-    "lost",
-    "invalid",
-)
-"""The verdicts from best to worst: the closer to the exchange's own totals, the better. All others come after them."""
-
-
-def quality_rank(result: PartitionResult) -> tuple[int, int]:
-    """Return the rank of a result, lower is better: by its verdict, then by how much is missing, ms."""
-    rank = VERDICT_ORDER.index(result.verdict) if result.verdict in VERDICT_ORDER else len(VERDICT_ORDER)
-    return rank, sum(end - start for start, end in result.missing)
 
 
 def _rest(task: SourceTask, partitions: Sequence[Partition]) -> StepOutcome:
@@ -237,7 +218,8 @@ def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator
         if isinstance(outcome, ExchangeError):
             provenance = Provenance("archive", file.name)
             for partition in file.partitions:
-                yield replace(unavailable(task.series, partition, outcome), provenance=provenance)
+                result = unavailable(task.series, partition, outcome)
+                yield replace(result, provenance=provenance, has_no_file=isinstance(outcome, NoFile))
             continue
         held.append((file, *outcome))
         if sum(candles.height for _, _, candles in held) >= BLOCK_ROWS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -31,6 +31,27 @@ ACCEPTED: Final[frozenset[Verdict]] = frozenset(
     {"complete", "outage", "listing", "before_listing", "delisted", "suspended", "unbalanced", "unproved"}
 )
 """Verdicts with which a partition is written; every other verdict refuses it."""
+
+VERDICT_ORDER: Final[tuple[Verdict, ...]] = (
+    "complete",
+    "listing",
+    "delisted",
+    "before_listing",
+    "suspended",
+    "outage",
+    "unproved",
+    "unbalanced",
+    "lost",
+    "invalid",
+)
+"""The verdicts from best to worst. All others come after them.
+
+First come those that the exchange's own totals prove: without gaps, then with gaps. Then one that nothing proves, then
+those that the totals contradict: without gaps, then with gaps. A partition that breaks a rule is the last.
+"""
+
+Quality = tuple[int, int, bool]
+"""How good a partition is, lower is better; see :func:`quality`."""
 
 _NAMED_SPANS: Final = 5
 
@@ -79,6 +100,7 @@ class PartitionResult:
         strict: Whether a partition whose control totals differ is refused.
         accepted_by: Who accepted a refused partition; None if nobody did.
         accepted_because: The reason they gave; None if nobody did.
+        has_no_file: Whether it was not fetched because the archive has no such file, which is not a defect.
     """
 
     partition: Partition
@@ -90,6 +112,7 @@ class PartitionResult:
     strict: bool = True
     accepted_by: str | None = None
     accepted_because: str | None = None
+    has_no_file: bool = False
 
     @property
     def is_accepted(self) -> bool:
@@ -115,6 +138,35 @@ class PartitionResult:
     def is_conclusive(self) -> bool:
         """Whether it is accepted and no other source can improve it."""
         return self.is_accepted and not self.needs_second_source
+
+
+def quality(verdict: Verdict, missing: Iterable[tuple[int, int]], is_empty: bool) -> Quality:
+    """Return how good a partition is, lower is better.
+
+    This is the only rule by which two results of a partition are compared, in a download and with what is stored.
+
+    Args:
+        verdict: Its verdict, which counts first, in the order of :data:`VERDICT_ORDER`.
+        missing: The spans in which candles are missing, half-open, ms; their total length counts next.
+        is_empty: Whether it has no candles at all: a ``delisted`` partition may have some, or none.
+    """
+    rank = VERDICT_ORDER.index(verdict) if verdict in VERDICT_ORDER else len(VERDICT_ORDER)
+    return rank, sum(end - start for start, end in missing), is_empty
+
+
+def quality_rank(result: PartitionResult) -> Quality:
+    """Return how good a result is, lower is better."""
+    return quality(result.verdict, result.missing, result.candles.is_empty())
+
+
+def other_verdicts(verdicts: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts of the verdicts other than ``complete``, by name."""
+    return {verdict: count for verdict, count in sorted(verdicts.items()) if verdict != "complete" and count}
+
+
+def format_verdicts(verdicts: Mapping[str, int]) -> str:
+    """Return the counts of the verdicts other than ``complete`` for people; an empty string if there are none."""
+    return ", ".join(f"{count:,} {verdict}" for verdict, count in other_verdicts(verdicts).items())
 
 
 def format_spans(spans: Sequence[tuple[int, int]]) -> str:

@@ -14,7 +14,7 @@ here: the step of a derived asset (``derived``), the check (``checks``), and how
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,7 @@ from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.orchestration.prefetch import FetchTask, Prefetcher, fetch, should_prefetch
 from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource, LakeResource
+from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Source
 from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.writer import PartitionWriter
@@ -157,37 +158,18 @@ def _description(series: Series) -> str:
     )
 
 
-@dataclass
-class _Progress:
-    """What a step has done so far."""
-
-    series: Series
-    exchange: Exchange
-    started_at: float = field(default_factory=time.monotonic)
-    refused: list[PartitionResult] = field(default_factory=list)
-    accepted: int = 0
-    rows: int = 0
-
-    def count(self, result: PartitionResult) -> None:
-        """Count a result."""
-        if result.is_accepted:
-            self.accepted += 1
-            self.rows += result.candles.height
-        else:
-            self.refused.append(result)
-
-    def metrics(self) -> RunMetrics:
-        """Return the numbers of the step until now; the usage of the series starts again from zero."""
-        network, usage = self.exchange.metrics(), self.exchange.drain_usage(self.series)
-        return RunMetrics(
-            requests=usage.requests,
-            weight=usage.weight,
-            workers=network.workers,
-            warmup=network.warmup,
-            rtt_ms=network.rtt_ms,
-            rows=self.rows,
-            seconds=time.monotonic() - self.started_at,
-        )
+def _metrics(series: Series, exchange: Exchange, rows: int, started_at: float) -> RunMetrics:
+    """Return the numbers of a step until now; the usage of the series starts again from zero."""
+    network, usage = exchange.metrics(), exchange.drain_usage(series)
+    return RunMetrics(
+        requests=usage.requests,
+        weight=usage.weight,
+        workers=network.workers,
+        warmup=network.warmup,
+        rtt_ms=network.rtt_ms,
+        rows=rows,
+        seconds=time.monotonic() - started_at,
+    )
 
 
 def _materialize(
@@ -202,7 +184,7 @@ def _materialize(
     try:
         members = _same_market_in_run(context, series, fetched)
         exchange = binance.exchange(series.market, len(members))
-        progress = _Progress(series, exchange)
+        tally, started_at = Tally(lake, series), time.monotonic()
         if listener:
             listener.started(series, exchange)
         results = _results(context, task, members, binance, exchange, lake)
@@ -211,23 +193,27 @@ def _materialize(
             closing(write_results(lake, series, iter(background))) as writes,
         ):
             for result, written in writes:
-                yield from materializations(series, written)
-                if result is not None:
-                    progress.count(result)
+                stored, declined = tally.count_written(written)
+                yield from materializations(series, stored)
+                if result is not None and not result.is_accepted:
+                    result = tally.count_refused(result)
+                if listener and result is not None:
+                    listener.partition_done(series, result)
+                for worse in declined:
                     if listener:
-                        listener.partition_done(series, result)
+                        listener.partition_declined(series, worse)
     except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
     except ConfigurationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    metrics = progress.metrics()
+    metrics = _metrics(series, exchange, tally.rows, started_at)
     if listener:
         listener.finished(series, metrics)
-    _log_outcome(context, progress, metrics)
+    _log_outcome(context, series, tally, metrics)
     # Downstream steps of the same run start only after an output, which marks all partitions of the run.
-    if has_downstream_in_run(context) and not progress.refused:
+    if has_downstream_in_run(context) and not tally.refused:
         yield dg.MaterializeResult()
-    yield gap_free_result(progress.refused, progress.accepted, metrics)
+    yield gap_free_result(tally.refused, tally.verdicts, metrics)
 
 
 def write_results(
@@ -308,11 +294,11 @@ def _tasks(
     ]
 
 
-def _log_outcome(context: dg.AssetExecutionContext, progress: _Progress, metrics: RunMetrics) -> None:
+def _log_outcome(context: dg.AssetExecutionContext, series: Series, tally: Tally, metrics: RunMetrics) -> None:
     context.log.info(
-        f"{progress.series}: {progress.accepted} written, {metrics.rows} candles in {metrics.seconds:.1f} s "
+        f"{series}: {tally.message}, {metrics.rows} candles in {metrics.seconds:.1f} s "
         f"({metrics.rows_per_second} per second), {metrics.requests} requests, weight {metrics.weight}, "
         f"{metrics.workers} workers, round trip {metrics.rtt_ms} ms"
     )
-    if progress.refused:
-        context.log.error(f"{progress.series}: {format_refused(progress.refused)}")
+    if tally.refused:
+        context.log.error(f"{series}: {format_refused(tally.refused)}")

@@ -8,12 +8,12 @@ Here belongs everything about the check. What does not belong here: the validati
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import dagster as dg
 
-from binance_assets.model.results import PartitionResult, format_spans
+from binance_assets.model.results import PartitionResult, format_spans, other_verdicts
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.dagster_internals import check_evaluations
 from binance_assets.orchestration.metrics import RunMetrics
@@ -31,21 +31,25 @@ def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
         asset=key,
         blocking=True,
         description="Every partition of the run is accepted: its candles are valid, and none with trades is missing, "
-        "by the exchange's own totals. A refused partition is not written.",
+        "by the exchange's own totals. A refused partition is not written, and a stored one is not replaced by a "
+        "worse one.",
     )
 
 
-def gap_free_result(refused: Sequence[PartitionResult], accepted: int, metrics: RunMetrics) -> dg.AssetCheckResult:
+def gap_free_result(
+    refused: Sequence[PartitionResult], verdicts: Mapping[str, int], metrics: RunMetrics
+) -> dg.AssetCheckResult:
     """Return the result of the check for a step.
 
     Args:
         refused: The partitions that were not written.
-        accepted: How many partitions were written.
+        verdicts: How many partitions were written, by verdict.
         metrics: What the step did.
     """
     metadata: dict[str, dg.MetadataValue] = {
-        "days_accepted": dg.MetadataValue.int(accepted),
+        "days_accepted": dg.MetadataValue.int(sum(verdicts.values())),
         "days_refused": dg.MetadataValue.int(len(refused)),
+        "verdicts": dg.MetadataValue.json(other_verdicts(verdicts)),
         **metrics.metadata(),
     }
     if not refused:

@@ -12,7 +12,6 @@ import dagster as dg
 
 from binance_assets.ingest.derive import derive_partitions
 from binance_assets.model.partitions import partition_for_key
-from binance_assets.model.results import PartitionResult
 from binance_assets.orchestration.assets import CandleEvents, series_asset, write_results
 from binance_assets.orchestration.checks import format_refused, gap_free_result
 from binance_assets.orchestration.dagster_internals import has_downstream_in_run
@@ -20,6 +19,7 @@ from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.resources import LakeResource
+from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
@@ -50,8 +50,7 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
 
 
 def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
-    started_at, rows, accepted = time.monotonic(), 0, 0
-    refused: list[PartitionResult] = []
+    started_at, tally = time.monotonic(), Tally(lake, derived.series)
     try:
         if lake.venue is not None:
             lake.prepare(lake.venue)
@@ -59,16 +58,16 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
         results = derive_partitions(lake, derived, partitions)
         with closing(write_results(lake, derived.series, results)) as writes:
             for result, written in writes:
-                yield from materializations(derived.series, written)
-                if result is not None and result.is_accepted:
-                    accepted, rows = accepted + 1, rows + result.candles.height
-                elif result is not None:
-                    refused.append(result)
+                stored, _ = tally.count_written(written)
+                yield from materializations(derived.series, stored)
+                if result is not None and not result.is_accepted:
+                    tally.count_refused(result)
     except ConfigurationError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
-    if refused:
-        context.log.error(f"{derived.series}: {format_refused(refused)}")
+    context.log.info(f"{derived.series}: {tally.message}, {tally.rows} candles")
+    if tally.refused:
+        context.log.error(f"{derived.series}: {format_refused(tally.refused)}")
     elif has_downstream_in_run(context):
         yield dg.MaterializeResult()
     seconds = time.monotonic() - started_at
-    yield gap_free_result(refused, accepted, RunMetrics(0, 0, 0, 0, None, rows, seconds))
+    yield gap_free_result(tally.refused, tally.verdicts, RunMetrics(0, 0, 0, 0, None, tally.rows, seconds))

@@ -7,6 +7,7 @@ check (``checks``) and the decision when to report (``assets``, ``runs``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 
 import dagster as dg
 
@@ -32,6 +33,10 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
         "verdict": dg.MetadataValue.text(stored.verdict),
         "source": dg.MetadataValue.text(stored.source),
     }
+    if stored.content_hash is not None:
+        metadata["content_hash"] = dg.MetadataValue.text(stored.content_hash)
+    if stored.replaced is not None:
+        metadata["replaced"] = dg.MetadataValue.json(asdict(stored.replaced))
     if stored.missing:
         metadata["missing"] = dg.MetadataValue.json(stored.missing)
     for name, text in stored.texts.items():

@@ -18,7 +18,7 @@ from pydantic import Field
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_any_series
 from binance_assets.model.wording import name_some
-from binance_assets.storage.lake import Lake
+from binance_assets.storage.lake import Lake, LakeError
 
 _MAX_NAMED: Final = 5
 
@@ -35,7 +35,8 @@ class CandlesIOManager(dg.ConfigurableIOManager):
         """Return the candles of the partitions that the input maps to, sorted by open time.
 
         Raises:
-            Failure: The upstream asset holds no candles, or the lake lacks one of the partitions.
+            Failure: The upstream asset holds no candles, or the lake lacks one of the partitions, or holds candles that
+                do not have the hash with which they were written.
         """
         metadata = context.upstream_output.definition_metadata if context.upstream_output else {}
         if "series" not in metadata:
@@ -46,7 +47,10 @@ class CandlesIOManager(dg.ConfigurableIOManager):
         if missing:
             message = f"{series} lacks {name_some(missing, _MAX_NAMED)}; materialize them first"
             raise dg.Failure(message, allow_retries=False)
-        return lake.scan(series, partitions)
+        try:
+            return lake.scan(series, partitions)
+        except LakeError as error:
+            raise dg.Failure(str(error), allow_retries=False) from None
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> NoReturn:
         """Refuse the output: the candles assets write for themselves.

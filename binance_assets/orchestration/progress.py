@@ -23,6 +23,9 @@ class ProgressListener(Protocol):
     def partition_done(self, series: Series, result: PartitionResult) -> None:
         """Receive a partition that was refused, or accepted and is written now or a moment later."""
 
+    def partition_declined(self, series: Series, result: PartitionResult) -> None:
+        """Receive a partition, done before, that was not written because the stored one is better."""
+
     def finished(self, series: Series, metrics: RunMetrics) -> None:
         """Receive the end of a series."""
 

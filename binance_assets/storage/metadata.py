@@ -16,11 +16,14 @@ order of the keys. A field that is absent is null for all partitions. These are 
 - ``verdict``, ``source``, ``note``, ``archive_sha256``, ``derived_from``, ``accepted_by``, ``accepted_because``: as in
   :class:`StoredPartition`.
 - ``rows``: the number of candles.
+- ``content_hash``: the hash of the candles, see :mod:`binance_assets.candles.content_hash`.
 - ``first_open``, ``last_open``: open time of the first and the last candle, ms after the start of the partition.
 - ``missing``: gaps, each a pair of ISO times in UTC, half-open.
 - ``archive_file``: the name of the archive file, in which ``{partition}`` stands for the partition's key and
   ``{month}`` for its first seven characters.
 - ``archive_modified``: when the archive last changed that file, ms UTC.
+- ``replaced``: what the partition replaced, an object with ``verdict``, ``content_hash``, ``archive_sha256``, and
+  ``at``, the time of the replacement, ms UTC; what is null is absent.
 - ``version``: the version of the program that wrote the partition.
 
 A program keeps the fields that it does not know. Layout 1 had one partition per file, with the fields as keys.
@@ -32,12 +35,13 @@ import datetime as dt
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, cast
 
 from binance_assets import __version__
+from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.intervals import Interval
 from binance_assets.model.partitions import (
     Partition,
@@ -46,13 +50,30 @@ from binance_assets.model.partitions import (
     partition_for_key,
     partitions_between,
 )
-from binance_assets.model.results import ACCEPTED, PartitionResult, Verdict
+from binance_assets.model.results import ACCEPTED, PartitionResult, Quality, Verdict, quality
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, from_iso, to_date, to_iso
 from binance_assets.storage.spans import KEY, span_name
 
 LAYOUT: Final = 2
 """The layout that this version writes; it reads layout 1 too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced:
+    """What a partition was before it was replaced.
+
+    Attributes:
+        verdict: Its verdict.
+        content_hash: Hash of its candles; None if it was not stored.
+        archive_sha256: SHA-256 of the archive's file that its candles came from; None without a file.
+        at: When it was replaced, as an ISO time in UTC.
+    """
+
+    verdict: str
+    at: str
+    content_hash: str | None = None
+    archive_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +88,7 @@ class PartitionEntry:
         missing: Gaps, each a pair of ISO times in UTC, half-open.
         first: Open time of the first candle, ms UTC; None if the partition has no candles.
         last: Open time of the last candle, ms UTC; None if the partition has no candles.
+        content_hash: Hash of the candles; None if the program that wrote the partition did not store it.
         note: A remark in one line, such as the name of an outage or why another source had to help; None if there is
             nothing to remark.
         archive_file: Name of the archive's file that the candles come from; None for candles from REST or from a base
@@ -77,6 +99,8 @@ class PartitionEntry:
         derived_from: Name of the base series; None for a fetched series.
         accepted_by: The person who accepted the partition although it was refused; None if nobody did.
         accepted_because: The reason that this person gave; None if nobody did.
+        replaced: What the partition replaced the last time that its candles or its verdict changed; None if they never
+            did.
         version: The version of the program that wrote the partition.
         unknown: Fields of a later version, by name; a rewrite of the file keeps them.
     """
@@ -87,6 +111,7 @@ class PartitionEntry:
     missing: list[list[str]]
     first: int | None
     last: int | None
+    content_hash: str | None = None
     note: str | None = None
     archive_file: str | None = None
     archive_sha256: str | None = None
@@ -94,6 +119,7 @@ class PartitionEntry:
     derived_from: str | None = None
     accepted_by: str | None = None
     accepted_because: str | None = None
+    replaced: Replaced | None = None
     version: str | None = None
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,6 +127,38 @@ class PartitionEntry:
     def is_accepted(self) -> bool:
         """Whether the partition counts as stored: by a verdict that this version knows, or by a person."""
         return self.verdict in ACCEPTED or self.accepted_by is not None
+
+    @property
+    def quality(self) -> Quality:
+        """How good the partition is, lower is better."""
+        missing = [(from_iso(start), from_iso(end)) for start, end in self.missing]
+        return quality(self.verdict, missing, self.rows == 0)
+
+    def may_replace(self, stored: PartitionEntry) -> bool:
+        """Return whether this entry may replace a stored one: it is not worse, or a person accepted it.
+
+        For the same candles, every verdict says more than ``unproved``, which only means that there was no evidence.
+        """
+        if self.accepted_by is not None:
+            return True
+        is_same = stored.content_hash == self.content_hash is not None
+        if is_same and "unproved" in (stored.verdict, self.verdict):
+            return stored.verdict == "unproved"
+        return self.quality <= stored.quality
+
+    def replacing(self, stored: PartitionEntry, at: str) -> PartitionEntry:
+        """Return this entry with what it replaces; the same candles with the same verdict replace nothing.
+
+        Args:
+            stored: The replaced entry.
+            at: The time, in ISO format.
+        """
+        if (stored.verdict, stored.content_hash) == (self.verdict, self.content_hash):
+            return replace(self, replaced=stored.replaced)
+        before = Replaced(
+            verdict=stored.verdict, at=at, content_hash=stored.content_hash, archive_sha256=stored.archive_sha256
+        )
+        return replace(self, replaced=before)
 
     @property
     def texts(self) -> dict[str, str]:
@@ -116,10 +174,13 @@ class StoredPartition(PartitionEntry):
         path: The file that holds it, and the other partitions of its span.
         size: Its share of the size of that file in bytes, by number of candles; the shares of a file add up to its
             size.
+        declined: A result that a write did not store, because this partition is better; None otherwise. It is not in
+            the file.
     """
 
     path: Path
     size: int
+    declined: PartitionEntry | None = None
 
 
 _TEXTS: Final = (
@@ -168,6 +229,7 @@ def entry_of(result: PartitionResult) -> PartitionEntry:
         missing=[[to_iso(start), to_iso(end)] for start, end in result.missing],
         first=opens[0] if len(opens) else None,
         last=opens[-1] if len(opens) else None,
+        content_hash=content_hash(result.candles),
         note=result.reason or None,
         archive_file=provenance.file,
         archive_sha256=provenance.sha256,
@@ -291,6 +353,7 @@ def _values(partition: Partition, entry: PartitionEntry) -> dict[str, Any]:
         "rows": entry.rows,
         "first_open": None if entry.first is None else entry.first - partition.start,
         "last_open": None if entry.last is None else entry.last - partition.start,
+        "content_hash": entry.content_hash,
         "missing": entry.missing or None,
         "note": entry.note,
         "archive_file": None if entry.archive_file is None else _template(partition, entry.archive_file),
@@ -299,10 +362,27 @@ def _values(partition: Partition, entry: PartitionEntry) -> dict[str, Any]:
         "derived_from": entry.derived_from,
         "accepted_by": entry.accepted_by,
         "accepted_because": entry.accepted_because,
+        "replaced": None if entry.replaced is None else _replaced_fields(entry.replaced),
         "version": entry.version,
         **entry.unknown,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _replaced_fields(replaced: Replaced) -> dict[str, Any]:
+    values = asdict(replaced) | {"at": from_iso(replaced.at)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _replaced(value: Mapping[str, Any] | None) -> Replaced | None:
+    if value is None:
+        return None
+    return Replaced(
+        verdict=_text(value["verdict"]),
+        at=to_iso(int(value["at"])),
+        content_hash=_optional_text(value.get("content_hash")),
+        archive_sha256=_optional_text(value.get("archive_sha256")),
+    )
 
 
 def _template(partition: Partition, file: str) -> str:
@@ -330,12 +410,21 @@ def _entry(partition: Partition, values: Mapping[str, Any]) -> PartitionEntry:
         if file is None
         else _text(file).replace("{partition}", partition.key).replace("{month}", partition.key[:7]),
         archive_modified=None if modified is None else to_iso(int(modified)),
+        replaced=_replaced(take("replaced", None)),
         **{name: _optional_text(take(name, None)) for name in _PLAIN_TEXTS},
         unknown={name: value for name, value in rest.items() if value is not None},
     )
 
 
-_PLAIN_TEXTS: Final = ("note", "archive_sha256", "derived_from", "accepted_by", "accepted_because", "version")
+_PLAIN_TEXTS: Final = (
+    "content_hash",
+    "note",
+    "archive_sha256",
+    "derived_from",
+    "accepted_by",
+    "accepted_because",
+    "version",
+)
 
 
 def _text(value: object) -> str:

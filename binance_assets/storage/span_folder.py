@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import polars as pl
 
 from binance_assets.candles.columns import TIME, columns, empty_candles
+from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
+from binance_assets.model.timestamps import to_iso
 from binance_assets.model.wording import name_some
 from binance_assets.storage.locks import file_lock
 from binance_assets.storage.metadata import (
@@ -82,6 +85,11 @@ class SpanFile:
     venue: str | None
     stored: dict[Partition, StoredPartition]
     footer: bytes
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether an earlier version wrote it: in layout 1, or without a hash of each partition."""
+        return self.layout < LAYOUT or any(entry.content_hash is None for entry in self.stored.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,13 +201,17 @@ class SpanFolder:
     ) -> dict[Partition, StoredPartition]:
         """Replace partitions of a span and keep its others; bring the span to the current layout.
 
+        A stored partition that is better than its addition stays, see :meth:`PartitionEntry.may_replace`. This is
+        decided under the lock of the series, so no other process can write a better one in between.
+
         Args:
             name: The span.
             additions: Its new partitions: entry and candles. Nothing only rewrites files of layout 1.
             venue: The venue of the candles.
 
         Returns:
-            The added partitions as they are stored.
+            The given partitions as they are stored now. Where the stored one stayed, it names the addition as
+            ``declined``.
 
         Raises:
             OSError, polars.exceptions.PolarsError: The file cannot be written; what was there is unchanged.
@@ -208,26 +220,37 @@ class SpanFolder:
         target = self.span_path(name)
         create_folder(self.path)
         with file_lock(self.path / ".lock"):
-            files, kept = self._stable(lambda: self._open_and_keep(name, additions))
-            parts = dict(sorted({**kept, **additions}.items()))
-            if not parts:  # a migration of files without readable candles: they stay as they are
-                return {}
+            files, kept, replaced = self._stable(lambda: self._open_and_keep(name, additions))
+            located = _stored_in(files)
+            declined = {partition: entry for partition, (entry, _) in additions.items() if partition in kept}
+            now = to_iso(time.time_ns() // 1_000_000)
+            added = {
+                partition: (entry.replacing(replaced[partition], now) if partition in replaced else entry, candles)
+                for partition, (entry, candles) in additions.items()
+                if partition not in declined
+            }
+            if not added and (additions or not kept):
+                # Only worse partitions, or a migration of files without readable candles: everything stays as it is.
+                return {partition: replace(located[partition], declined=entry) for partition, entry in declined.items()}
+            parts = dict(sorted({**kept, **added}.items()))
             entries = {partition: entry for partition, (entry, _) in parts.items()}
             frames = [frame for _, frame in parts.values()]
             content = self._content(entries, frames, venue)
             self._state.replace(target, content)
             self._remove_layout_1(files, target, parts)
         stored = locate(target, len(content), entries)
-        return {partition: stored[partition] for partition in additions}
+        return {partition: replace(stored[partition], declined=declined.get(partition)) for partition in additions}
 
-    def layout_1_names(self) -> list[str]:
-        """Return the names of the spans that have readable files of layout 1, ascending.
+    def outdated_names(self) -> list[str]:
+        """Return the names of the spans that a migration writes again, ascending.
+
+        They have readable files of layout 1, or partitions without a content hash.
 
         Raises:
             OSError, LaterLayout: As for :meth:`stored`.
         """
-        files = (file for file in self._span_files(None) if isinstance(file, SpanFile) and file.layout < LAYOUT)
-        return sorted({span_name(file.path.stem, self._series.interval) for file in files})
+        files = (file for file in self._span_files(None) if isinstance(file, SpanFile))
+        return sorted({span_name(file.path.stem, self._series.interval) for file in files if file.is_outdated})
 
     def _files(self) -> Iterator[Path]:
         """Yield the files of spans and those of layout 1; other names are not of the lake."""
@@ -328,14 +351,31 @@ class SpanFolder:
 
     def _open_and_keep(
         self, name: str, additions: Mapping[Partition, PartitionData]
-    ) -> tuple[list[SpanFile | DamagedFile], dict[Partition, PartitionData]]:
+    ) -> tuple[list[SpanFile | DamagedFile], dict[Partition, PartitionData], Entries]:
+        """Return the files of a span, the partitions that stay, and those that additions replace."""
         files = self._open_all(self._paths([name]))
-        return files, self._kept(files, additions)
+        stored = self._with_hashes(files, additions.keys())
+        better = {partition for partition, entry in stored.items() if not additions[partition][0].may_replace(entry)}
+        kept = self._kept(files, additions.keys() - better)
+        return files, kept, {partition: entry for partition, entry in stored.items() if partition not in better}
+
+    def _with_hashes(self, files: Sequence[SpanFile | DamagedFile], partitions: Set[Partition]) -> Entries:
+        """Return the entries of accepted ``partitions`` in ``files``, with a hash also where it was not stored."""
+        entries: Entries = {}
+        for file in files:
+            if isinstance(file, SpanFile):
+                stored = {key: entry for key, entry in file.stored.items() if key in partitions and entry.is_accepted}
+                candles = self._candles(file, {key: entry for key, entry in stored.items() if not entry.content_hash})
+                hashed = {
+                    key: _with_hash(stored[key], part) for key, part in candles.items() if not isinstance(part, str)
+                }
+                entries |= stored | hashed
+        return entries
 
     def _kept(
-        self, files: Sequence[SpanFile | DamagedFile], additions: Mapping[Partition, PartitionData]
+        self, files: Sequence[SpanFile | DamagedFile], replaced: Set[Partition]
     ) -> dict[Partition, PartitionData]:
-        """Return the partitions of ``files`` that are not replaced by ``additions``.
+        """Return the partitions of ``files`` that are not ``replaced``.
 
         What cannot be read anymore is dropped, so that it is fetched again; a copy of the damaged file is kept.
         """
@@ -345,13 +385,13 @@ class SpanFolder:
                 if file.path.stem == span_name(file.path.stem, self._series.interval):
                     self._keep_damaged(file.path, file.reason)
                 continue
-            wanted = {partition: stored for partition, stored in file.stored.items() if partition not in additions}
+            wanted = {partition: stored for partition, stored in file.stored.items() if partition not in replaced}
             lost: list[Partition] = []
             for partition, candles in self._candles(file, wanted).items():
                 if isinstance(candles, str):
                     lost.append(partition)
                 else:
-                    kept[partition] = (wanted[partition], candles)
+                    kept[partition] = (_with_hash(wanted[partition], candles), candles)
             if lost:
                 self._keep_damaged(file.path, f"has no readable candles of {name_some(lost, _MAX_NAMED)}")
         return kept
@@ -377,9 +417,11 @@ class SpanFolder:
         else:
             if dict(whole.schema) != expected:
                 return dict.fromkeys(stored, "its columns are not those of the schema")
-            frames = dict(zip(stored, _split(whole, list(stored)), strict=True))
+            parts = zip(stored.items(), _split(whole, list(stored)), strict=True)
+            checked = {partition: _checked(part, entry, expected) for (partition, entry), part in parts}
+            return checked | _found_by_position(file, whole, stored, checked)
         return {
-            partition: frame if isinstance(frame, str) else _checked(frame, stored[partition].rows, expected)
+            partition: frame if isinstance(frame, str) else _checked(frame, stored[partition], expected)
             for partition, frame in frames.items()
         }
 
@@ -437,13 +479,51 @@ def _read_partition(content: bytes, partition: Partition) -> pl.DataFrame | str:
         return f"it cannot be read: {_first_line(error)}"
 
 
-def _checked(candles: pl.DataFrame, rows: int, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | str:
-    """Return the candles if they have the columns ``schema`` and the given number of rows; otherwise what differs."""
+def _checked(candles: pl.DataFrame, entry: PartitionEntry, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | str:
+    """Return the candles if they have the columns ``schema`` and are those of the entry; otherwise what differs."""
     if dict(candles.schema) != schema:
         return "its columns are not those of the schema"
-    if candles.height != rows:
-        return f"it has {candles.height:,} candles, and its metadata says {rows:,}"
+    if candles.height != entry.rows:
+        return f"it has {candles.height:,} candles, and its metadata says {entry.rows:,}"
+    if entry.content_hash is not None and content_hash(candles) != entry.content_hash:
+        return "its candles are not those that were written: their hash is not that of the metadata"
     return candles
+
+
+def _found_by_position(
+    file: SpanFile,
+    whole: pl.DataFrame,
+    stored: Mapping[Partition, PartitionEntry],
+    checked: Mapping[Partition, pl.DataFrame | str],
+) -> dict[Partition, pl.DataFrame | str]:
+    """Return the partitions of a file that were not found by time, but whose rows have the hash of the metadata.
+
+    A changed open time moves a row into another partition, or disturbs the order. Then the rows of the other partitions
+    are still where the metadata says: one partition after the other.
+    """
+    failed = [partition for partition in stored if isinstance(checked[partition], str)]
+    ends = list(accumulate(entry.rows for entry in file.stored.values()))
+    if not failed or not ends or ends[-1] != whole.height:
+        return {}
+    slices = {
+        partition: whole.slice(end - entry.rows, entry.rows)
+        for (partition, entry), end in zip(file.stored.items(), ends, strict=True)
+    }
+    return {
+        partition: slices[partition]
+        for partition in failed
+        if stored[partition].content_hash is not None
+        and content_hash(slices[partition]) == stored[partition].content_hash
+    }
+
+
+def _stored_in(files: Sequence[SpanFile | DamagedFile]) -> dict[Partition, StoredPartition]:
+    return {key: entry for file in files if isinstance(file, SpanFile) for key, entry in file.stored.items()}
+
+
+def _with_hash(entry: PartitionEntry, candles: pl.DataFrame) -> PartitionEntry:
+    """Return the entry with the hash of its candles, which an earlier version did not store."""
+    return entry if entry.content_hash is not None else replace(entry, content_hash=content_hash(candles))
 
 
 def _read_footer(path: Path) -> tuple[bytes, int]:
@@ -477,7 +557,7 @@ def _opens_in(partitions: Sequence[Partition]) -> pl.Expr:
     return pl.any_horizontal(ranges)
 
 
-def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[pl.DataFrame | str]:
+def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[pl.DataFrame]:
     """Return the candles of each partition, given a table that is sorted by open time."""
     opens = candles["open_time"].to_physical()
     starts = opens.search_sorted(pl.Series([partition.start for partition in partitions], dtype=pl.Int64))

@@ -257,6 +257,42 @@ def test_refresh_fetches_again(invoke: Invoke, january: Download, tmp_path: Path
     assert len(runs_in(tmp_path)) == 2
 
 
+def lose_totals_of_the_3rd(sandbox: Sandbox) -> None:
+    for path in ("klines", "archive"):
+        sandbox.faults.add(Fault("missing_row", start=THE_3RD, end=THE_3RD + 1, path=path, interval="1d"))
+
+
+@pytest.mark.usefixtures("new_state")
+def test_verdicts_other_than_complete_are_counted(invoke: Invoke, sandbox: Sandbox) -> None:
+    lose_totals_of_the_3rd(sandbox)
+    days = ("--start", "2024-01-02", "--end", "2024-01-05", "--refresh")
+    result = invoke("download", *MINUTES, *days, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["spot/BTCUSDT/1m"]["verdicts"]) == (0, {"unproved": 1})
+    header, row = invoke("download", *MINUTES, *days).stdout.strip().splitlines()
+    assert header.endswith("not complete")
+    assert row.endswith("1 unproved")
+    sandbox.faults.clear()
+    result = invoke("download", *MINUTES, *days, "--json")
+    assert (result.exit_code, json.loads(result.stdout)["spot/BTCUSDT/1m"]["verdicts"]) == (0, {})
+
+
+def test_a_refresh_with_a_worse_result_keeps_the_lake_and_the_exit_code_is_1(
+    invoke: Invoke, january: Download, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    january.copy_to(tmp_path)
+    before = read(lake_in(tmp_path), SERIES, "2024-01-03")
+    lose_totals_of_the_3rd(sandbox)
+    result = invoke("download", *MINUTES, "--start", "2024-01-02", "--end", "2024-01-05", "--refresh", "--json")
+    assert result.exit_code == 1
+    outcome = json.loads(result.stdout)["spot/BTCUSDT/1m"]
+    (refused,) = outcome["refused"]
+    assert (refused["day"], refused["verdict"]) == ("2024-01-03", "unproved")
+    assert "the stored partition is better and is kept, it is complete" in refused["reason"]
+    assert (outcome["days_present"], outcome["verdicts"]) == (3, {})
+    assert stored(lake_in(tmp_path), SERIES, "2024-01-03").verdict == "complete"
+    assert read(lake_in(tmp_path), SERIES, "2024-01-03").equals(before)
+
+
 def test_partitions_that_dagster_does_not_know_are_reported_to_it(
     invoke: Invoke, january: Download, tmp_path: Path
 ) -> None:
@@ -738,6 +774,24 @@ def test_a_comparison_of_every_candle_finds_a_changed_price(invoke: Invoke, week
     (line,) = verified.stdout.strip().splitlines()[1:]
     assert line.split()[:2] == ["spot/BTCUSDT/1m", "2024-01-05"]
     assert f"1 candles differ from those of {against}, the first at 2024-01-05 00:50" in line
+
+
+def test_verify_finds_a_flipped_byte_that_polars_reads_as_other_prices(invoke: Invoke, week: Path) -> None:
+    path = january_file(week)
+    intact, content = pl.read_parquet(path), path.read_bytes()
+    changed = intact
+    for position in range(len(content) // 3, len(content), 97):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
+        with contextlib.suppress(pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            changed = pl.read_parquet(path)
+        if not changed.equals(intact):
+            break
+    assert changed.height == intact.height
+    verified = invoke("verify", "spot/BTCUSDT/1m")
+    assert verified.exit_code == 1
+    lines = [line for line in verified.stdout.splitlines() if line.startswith("spot/BTCUSDT/1m")]
+    assert 0 < len(lines) < 7
+    assert "are not those that were written: their hash" in " ".join(verified.stdout.split())
 
 
 def test_verify_finds_a_removed_candle(invoke: Invoke, week: Path) -> None:

@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from binance_assets.candles.content_hash import content_hash
 from binance_assets.definitions import build_defs
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_series
@@ -22,7 +23,7 @@ from binance_assets.storage.universe import Tracked, Universe
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import with_quick_retries
-from binance_assets_tests.support.lakes import keys, stored
+from binance_assets_tests.support.lakes import keys, read, stored
 from binance_assets_tests.support.warm_python import WarmPython
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
@@ -125,6 +126,7 @@ def test_the_metadata_of_a_day(definitions: dg.Definitions, instance: dg.Dagster
     assert (metadata["verdict"], metadata["source"]) == ("complete", "archive")
     assert metadata["archive_file"] == "BTCUSDT-1m-2024-01.zip"
     assert re.fullmatch("[0-9a-f]{64}", str(metadata["archive_sha256"]))
+    assert metadata["content_hash"] == entry.content_hash == content_hash(read(lake, BTC, "2024-01-02"))
     assert metadata["archive_modified"] == "2024-02-03T08:30:00Z"
     assert metadata["first_open_time"] == dt.datetime(2024, 1, 2, tzinfo=dt.UTC).timestamp()
     assert metadata["last_open_time"] == dt.datetime(2024, 1, 2, 23, 59, tzinfo=dt.UTC).timestamp()
@@ -181,6 +183,56 @@ def test_a_refused_refresh_keeps_the_earlier_file(
     lose_two_minutes(sandbox)
     assert not run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03").success
     assert path.read_bytes() == before
+
+
+def lose_the_totals_of_the_3rd(sandbox: Sandbox) -> None:
+    """Remove the 1d candle of the 3rd from both sources, so that nothing proves the day."""
+    start = NOON_OF_THE_3RD - 12 * HOUR
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("missing_row", start=start, end=start + 1, path=path, interval="1d"))
+
+
+def test_the_check_of_a_refused_refresh_says_that_the_stored_day_is_kept(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
+) -> None:
+    run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03")
+    lose_two_minutes(sandbox)
+    check = check_of(run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-04"))
+    assert str(check.description).startswith("1 refused: 2024-01-03 lost: no candles for 2024-01-03 12:00 to 12:02")
+    assert str(check.description).endswith("; the stored partition is kept, it is complete")
+    assert check.metadata["days_accepted"].value == 1
+
+
+def test_a_worse_day_does_not_replace_a_better_one_and_the_check_names_both_verdicts(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03")
+    before = read(lake, BTC, "2024-01-03")
+    lose_the_totals_of_the_3rd(sandbox)
+    result = run(definitions, instance, [asset_key(BTC)], "2024-01-02", "2024-01-04")
+    assert not result.success
+    assert [stored(lake, BTC, f"2024-01-0{day}").verdict for day in (2, 3, 4)] == ["complete"] * 3
+    assert read(lake, BTC, "2024-01-03").equals(before)
+    assert len(result.asset_materializations_for_node(op_name(BTC))) == 2
+    check = check_of(result)
+    assert not check.passed
+    assert "2024-01-03 unproved: the stored partition is better and is kept, it is complete" in str(check.description)
+    assert (check.metadata["days_accepted"].value, check.metadata["days_refused"].value) == (2, 1)
+    assert check.metadata["rows"].value == 2 * 1440
+
+
+def test_verdicts_other_than_complete_are_counted_in_the_check_and_in_the_log(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, sandbox: Sandbox
+) -> None:
+    lose_the_totals_of_the_3rd(sandbox)
+    result = run(definitions, instance, [asset_key(BTC)], "2024-01-02", "2024-01-04")
+    check = check_of(result)
+    assert (check.passed, check.metadata["days_accepted"].value) == (True, 3)
+    assert check.metadata["verdicts"].value == {"unproved": 1}
+    messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert any(message.startswith("spot/BTCUSDT/1m: 3 written (1 unproved), 4320 candles") for message in messages)
+    again = check_of(run(definitions, instance, [asset_key(BTC)], "2024-01-02", "2024-01-02"))
+    assert again.metadata["verdicts"].value == {}
 
 
 def test_a_downstream_asset_runs_in_the_same_run_after_an_accepted_range(

@@ -121,7 +121,7 @@ def test_a_day_of_a_month_of_minutes_is_found_in_one_of_several_row_groups(lake:
 def test_a_replaced_partition_leaves_its_neighbors_as_they_were(lake: Lake, fetch: Fetch) -> None:
     results = store(lake, fetch, "spot/BTCUSDT/1h")
     before = {key: (stored(lake, SPOT, key), read(lake, SPOT, key)) for key in keys(lake, SPOT)}
-    replacement = PartitionResult(results[1].partition, "outage", results[1].candles.slice(2), reason="shorter")
+    replacement = PartitionResult(results[1].partition, "complete", results[1].candles.slice(2), reason="shorter")
     lake.write(SPOT, replacement)
     assert read(lake, SPOT, "2024-01-02").equals(results[1].candles.slice(2))
     assert stored(lake, SPOT, "2024-01-02").note == "shorter"

@@ -181,6 +181,6 @@ def test_a_file_of_layout_1_beside_the_file_that_replaced_it_does_not_count(lake
     old.write_bytes(content)
     assert keys(lake, HOURS) == HELD["spot/BTCUSDT/1h"]
     assert stored(lake, HOURS, "2024-01-01").path == lake.folder(HOURS) / "2024.parquet"
-    assert lake.layout_1_spans(HOURS) == ["2023", "2024"]
+    assert lake.outdated_spans(HOURS) == ["2023", "2024"]
     lake.migrate_span(HOURS, "2024")
     assert not old.exists()

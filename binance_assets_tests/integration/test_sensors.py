@@ -28,6 +28,7 @@ from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.dagster_internals import SensorExecutionData, report_materialization_at
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
+from binance_assets_tests.support.lakes import change
 
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1h", "spot/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
@@ -507,6 +508,16 @@ def test_a_missing_day_fails_the_downstream_step_and_is_named(
     assert "spot/BTCUSDT/1h lacks 2024-01-02; materialize them first" in failure_of(result)
     result = run_asset(with_assets(definitions, closes), instance, closes, "2024-02-01", "2024-02-29")
     assert "2024-02-04, 2024-02-05 and 24 more" in failure_of(result)
+
+
+def test_candles_without_their_hash_fail_the_downstream_step(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    fetch(definitions, instance, [BTC], ["2024-01-01", "2024-01-02"])
+    change(lake, BTC, "2024-01-02", content_hash="AAAAAAAAAAAAAAAA")
+    assert run_asset(with_assets(definitions, closes), instance, closes, "2024-01-01", "2024-01-01").success
+    result = run_asset(with_assets(definitions, closes), instance, closes, "2024-01-01", "2024-01-02")
+    assert "spot/BTCUSDT/1h 2024-01-02: its candles are not those that were written" in failure_of(result)
 
 
 def test_an_upstream_asset_without_candles_is_refused(

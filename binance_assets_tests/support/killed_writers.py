@@ -74,7 +74,7 @@ def migrate(root: Path) -> None:
     lake = Lake(root)
     lake.migrate_state()
     for series in lake.series():
-        for name in lake.layout_1_spans(series):
+        for name in lake.outdated_spans(series):
             lake.migrate_span(series, name)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series
 from binance_assets.storage.lake import Lake, StoredPartition
@@ -62,7 +63,10 @@ def remove(lake: Lake, series: Series, *keys: str) -> None:
 
 
 def change(lake: Lake, series: Series, key: str, candles: pl.Expr | None = None, **entry: Any) -> None:
-    """Change a column of a partition, or fields of its metadata; its neighbors stay as they are."""
+    """Change a column of a partition, or fields of its metadata; its neighbors stay as they are.
+
+    The hash follows the changed candles, as if they had been written like that.
+    """
     partition = partition_for_key(key, series.interval)
     path = lake.path(series, partition)
     whole, metadata = pl.read_parquet(path, hive_partitioning=False), pl.read_parquet_metadata(path)
@@ -70,6 +74,7 @@ def change(lake: Lake, series: Series, key: str, candles: pl.Expr | None = None,
     entries[partition] = replace(entries[partition], **entry)
     if candles is not None:
         ours = whole.filter(_opens_in(partition)).with_columns(candles)
+        entries[partition] = replace(entries[partition], **{"content_hash": content_hash(ours), **entry})
         whole = pl.concat([whole.filter(~_opens_in(partition)), ours]).sort("open_time")
     path.write_bytes(to_parquet(whole, encode(series, "sandbox", entries)))
 

@@ -58,7 +58,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 def test_a_partition_that_is_replaced_while_it_is_read_has_metadata_and_candles_of_one_version(lake: Lake) -> None:
-    lake.write(SERIES, result_of(SERIES, KEY))
+    lake.write(SERIES, result_of(SERIES, KEY, verdict="outage"))
     shorter = result_of(SERIES, KEY, 20, "outage")
     InterruptedPath.meanwhile.append(lambda: lake.write(SERIES, shorter))
     (content,) = Lake(InterruptedPath(lake.root)).read_each(SERIES, [shorter.partition])

@@ -21,6 +21,7 @@ from binance_assets.storage.metadata import (
     Entries,
     LaterLayout,
     PartitionEntry,
+    Replaced,
     decode,
     encode,
     locate,
@@ -61,8 +62,15 @@ def entry_in(draw: st.DrawFn, partition: Partition) -> PartitionEntry:
         derived_from=draw(texts),
         accepted_by=draw(texts),
         accepted_because=draw(texts),
+        replaced=draw(
+            st.none()
+            | st.builds(
+                Replaced, verdict=st.just("unproved"), at=times.map(to_iso), content_hash=texts, archive_sha256=texts
+            )
+        ),
         version=draw(texts),
-        unknown=draw(st.sampled_from([{}, {"content_hash": "ab12", "witnesses": [1, 2]}])),
+        content_hash=draw(texts),
+        unknown=draw(st.sampled_from([{}, {"proof": "ab12", "witnesses": [1, 2]}])),
     )
 
 
@@ -111,14 +119,14 @@ def test_a_plain_month_says_everything_once() -> None:
 
 
 def test_a_year_of_days_that_differ_in_every_hash_takes_less_than_40_kb() -> None:
-    """Each day has an archive file of its own, and a content hash that a later version adds."""
+    """Each day has an archive file of its own, and a content hash of 16 characters."""
     entries: Entries = {
         day: PartitionEntry(
             rows=24 - number % 2, verdict="complete" if number % 30 else "outage", source="archive",
             missing=[] if number % 30 else [[to_iso(day.start), to_iso(day.start + 3_600_000)]],
             first=day.start, last=day.end - 3_600_000, archive_file=f"BTCUSDT-1h-{day.key}.zip",
             archive_sha256=f"{number:064x}", archive_modified=to_iso(day.end + 1000 * number),
-            unknown={"content_hash": f"{number:016x}"}, version="0.1.0",
+            content_hash=f"{number:016x}", version="0.1.0",
         )
         for number, day in enumerate(YEAR)
     }  # fmt: skip

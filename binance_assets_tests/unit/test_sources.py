@@ -13,15 +13,20 @@ from hypothesis import strategies as st
 from binance_assets.candles.columns import columns
 from binance_assets.ingest.sources import (
     SOURCE_CHAINS,
-    VERDICT_ORDER,
     lack_different_candles,
     merge_candles,
     pick_better,
-    quality_rank,
 )
 from binance_assets.model.markets import SPOT
 from binance_assets.model.partitions import Partition
-from binance_assets.model.results import ACCEPTED, PartitionResult, Provenance, Verdict
+from binance_assets.model.results import (
+    ACCEPTED,
+    VERDICT_ORDER,
+    PartitionResult,
+    Provenance,
+    Verdict,
+    quality_rank,
+)
 from binance_assets.model.timestamps import DAY, MINUTE
 from binance_assets.settings import Source
 
@@ -72,6 +77,13 @@ def test_conclusive_second_result_wins_and_its_reason_says_why_it_was_needed(ver
     second = pick_better(result_of("lost", 3), result_of(verdict, provenance=ARCHIVE))
     assert (second.verdict, second.provenance) == (verdict, ARCHIVE)
     assert second.reason == "from archive (BTCUSDT-1m-1970-01-01.zip), because of rest: why lost"
+
+
+def test_a_file_that_the_archive_does_not_have_is_nothing_to_remark() -> None:
+    absent = replace(result_of("unreachable", provenance=ARCHIVE), has_no_file=True)
+    second = result_of("complete")
+    assert pick_better(absent, second) is second
+    assert pick_better(replace(absent, has_no_file=False), second).reason.endswith(": why unreachable")
 
 
 def test_conclusive_merged_result_wins_and_names_both_sources() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.partitions import partition_for_key, partitions_between
 from binance_assets.model.series import parse_series
-from binance_assets.storage.lake import Lake
-from binance_assets_tests.support.lakes import keys, state_folder
+from binance_assets.storage.lake import Lake, LakeError
+from binance_assets_tests.support.lakes import change, keys, state_folder
 from binance_assets_tests.support.results import result_of, write_as_layout_1
 
 SERIES = parse_series("spot/BTCUSDT/1h")
@@ -87,3 +90,74 @@ def test_a_damaged_file_of_this_year_may_have_held_the_days_until_yesterday(lake
     today = dt.datetime.now(dt.UTC).date()  # two days after `yesterday`, if midnight has just passed
     ends = (yesterday + dt.timedelta(days=1), today)
     assert found in [partitions_between(first, end, SERIES.interval) for end in ends]
+
+
+def flipped(content: bytes, bit: int) -> bytes:
+    return content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :]
+
+
+def silent_changes(content: bytes, bits: Iterable[int]) -> Iterator[tuple[bytes, pl.DataFrame]]:
+    """Yield versions of a file with one flipped bit that Polars reads without an error, with other values."""
+    intact = pl.read_parquet(io.BytesIO(content))
+    for bit in bits:
+        changed = flipped(content, bit)
+        try:
+            table = pl.read_parquet(io.BytesIO(changed))
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+            continue
+        if not table.equals(intact):
+            yield changed, table
+
+
+def test_every_flipped_bit_that_changes_a_value_is_found_and_names_its_partitions_only(lake: Lake) -> None:
+    lake.write_all(SERIES, [result_of(SERIES, key) for key in DAYS])
+    path = lake.path(SERIES, PARTITIONS[0])
+    content, intact = path.read_bytes(), lake.read(SERIES, PARTITIONS)
+    body = 8 * (len(content) - 8 - int.from_bytes(content[-8:-4], "little"))
+    found, unreadable = 0, set()
+    for changed, table in silent_changes(content, range(32, body, 7)):
+        path.write_bytes(changed)
+        for (partition, stored, candles), rows in zip(
+            lake.read_each(SERIES, PARTITIONS), range(0, 120, 24), strict=True
+        ):
+            assert stored is not None
+            is_intact = table[rows : rows + 24].equals(intact[rows : rows + 24])
+            assert is_intact == isinstance(candles, pl.DataFrame), partition
+            if isinstance(candles, str):
+                unreadable.add(candles.split(":")[0])
+                with pytest.raises(LakeError, match=str(partition)):
+                    lake.read(SERIES, [partition])
+                with pytest.raises(LakeError, match=str(partition)):
+                    lake.scan(SERIES, [partition])
+        found += 1
+    assert found > 20
+    assert "its candles are not those that were written" in unreadable
+
+
+def test_a_write_drops_candles_without_their_hash_and_keeps_the_damaged_file(lake: Lake) -> None:
+    lake.write_all(SERIES, [result_of(SERIES, key) for key in DAYS])
+    path = lake.path(SERIES, PARTITIONS[0])
+    content = path.read_bytes()
+    for damaged, _ in silent_changes(content, range(32, 8 * len(content), 5)):
+        path.write_bytes(damaged)
+        lost = [
+            content.partition.key for content in lake.read_each(SERIES, PARTITIONS) if isinstance(content.candles, str)
+        ]
+        if DAYS[4] not in lost:
+            break
+    lake.write(SERIES, result_of(SERIES, DAYS[4]))
+    assert keys(lake, SERIES) == [key for key in DAYS if key not in lost]
+    assert (state_folder(lake) / "damaged" / path.relative_to(lake.root)).read_bytes() == damaged
+
+
+def test_partitions_without_a_hash_are_readable_and_a_migration_adds_it(lake: Lake) -> None:
+    results = [result_of(SERIES, key) for key in DAYS]
+    lake.write_all(SERIES, results)
+    for key in DAYS[1:3]:
+        change(lake, SERIES, key, content_hash=None)
+    assert lake.outdated_spans(SERIES) == ["2024"]
+    assert lake.read(SERIES, PARTITIONS).equals(pl.concat([result.candles for result in results]))
+    lake.migrate_span(SERIES, "2024")
+    assert lake.outdated_spans(SERIES) == []
+    hashes = [stored.content_hash for stored in lake.stored_partitions(SERIES).values()]
+    assert hashes == [content_hash(result.candles) for result in results]
