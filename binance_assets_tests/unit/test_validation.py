@@ -320,3 +320,60 @@ def test_day_of_seconds_has_86400_candles(shared_sandbox: Sandbox) -> None:
     reference = ReferenceData(LATER, control_totals_of(shared_sandbox, series, day.start, day.end))
     (result,) = validate_partitions(series, parse_page(series.market, body_of(rows)), [day], reference)
     assert (result.verdict, result.candles.height) == ("complete", 86_400)
+
+
+# -- prices -----------------------------------------------------------------------------------------------------------
+
+
+def day_of(sandbox: Sandbox, name: str) -> tuple[Series, pl.DataFrame, pl.DataFrame]:
+    """Return a series, its candles of day one, and the 1d candle of that day."""
+    series = parse_series(name)
+    market, symbol, interval = name.split("/")
+    frames = [
+        parse_page(series.market, body_of(sandbox.rows(market, symbol, each, DAY_ONE.start, DAY_ONE.end)))
+        for each in (interval, "1d")
+    ]
+    return series, frames[0], frames[1]
+
+
+def validate_against(series: Series, candles: pl.DataFrame, daily: pl.DataFrame) -> PartitionResult:
+    reference = ReferenceData(LATER, ControlTotals(series.market, daily))
+    (result,) = validate_partitions(series, candles, [DAY_ONE], reference)
+    return result
+
+
+@pytest.mark.parametrize("name", ["spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "spot/BTCUSDT/12h"])
+@pytest.mark.parametrize(("column", "factor"), [("open", 1.001), ("high", 1.1), ("low", 0.9), ("close", 0.999)])
+def test_a_day_whose_price_is_not_that_of_the_1d_candle_is_refused(
+    shared_sandbox: Sandbox, name: str, column: str, factor: float
+) -> None:
+    series, candles, daily = day_of(shared_sandbox, name)
+    assert validate_against(series, candles, daily).verdict == "complete"
+    result = validate_against(series, candles, set_row(daily, 0, column, daily[column][0] * factor))
+    assert (result.verdict, result.is_accepted) == ("unbalanced", False)
+    prefix = f"no candle is missing, but the prices differ from those of the 1d candle: {column} {daily[column][0]} of "
+    assert result.reason.startswith(prefix)
+
+
+def test_prices_of_coinm_that_differ_from_the_1d_candle_are_noted(shared_sandbox: Sandbox) -> None:
+    """No recording shows that they have to be equal there."""
+    series, candles, daily = day_of(shared_sandbox, "coinm/BTCUSD_PERP/1m")
+    result = validate_against(series, candles, set_row(daily, 0, "high", daily["high"][0] * 1.1))
+    assert (result.verdict, result.is_accepted) == ("complete", True)
+    assert result.reason.startswith("the prices differ from those of the 1d candle: high ")
+
+
+@pytest.mark.parametrize("name", ["spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1m", "coinm/ETHUSD_PERP/1h"])
+@pytest.mark.parametrize(("change", "rule"), [
+    ({"high": 0.9, "low": 0.9, "open": 0.9, "close": 0.9}, "at a mean price from low to high"),
+    ({"high": 10.0, "low": 10.0, "open": 10.0, "close": 10.0}, "at a mean price from low to high"),
+])  # fmt: skip
+def test_a_row_whose_mean_price_is_outside_its_prices_is_invalid(
+    shared_sandbox: Sandbox, name: str, change: dict[str, float], rule: str
+) -> None:
+    series, candles, daily = day_of(shared_sandbox, name)
+    for column, factor in change.items():
+        candles = set_row(candles, 5, column, candles[column][5] * factor)
+    result = validate_against(series, candles, daily)
+    assert result.verdict == "invalid"
+    assert rule in result.reason
