@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection
 from typing import Any, Final, NoReturn
 
 import polars as pl
@@ -21,20 +20,21 @@ _UNUSED_FIELD: Final = "unused"
 
 _TIMES: Final = ("open_time", "close_time")
 
-# Polars reads them as text first, because it reads an integer with leading zeros too, which JSON does not allow.
 _INTEGERS: Final = (*_TIMES, "trades")
 
-# Every time in CANDLE_TIMES has this many digits, so a time in microseconds is never a time in milliseconds as well.
-_MILLISECOND_DIGITS: Final = 13
-_MICROSECOND_DIGITS: Final = 16
+# Per millisecond. A time in microseconds is never in CANDLE_TIMES, so the unit follows from the first time.
+_MICROSECONDS: Final = 1_000
 
 # The brackets before a row become the commas after its empty fields, so that nothing between them is lost.
 _BRACKETS_TO_LINES: Final = bytes.maketrans(b"[]", b",\n")
 
-# What is left of a row without its digits and dots: in a klines response, and in a line of an archive file.
+# What is left of a row of a klines response without its digits and dots.
 _DIGITS_AND_DOTS: Final = b"0123456789."
 _ROW_SKELETON: Final = b'[,"","","","","",,"",,"","",""],'
-_LINE_SKELETON: Final = b"," * (ROW_FIELDS - 1) + b"\n"
+
+# What a CSV without them cannot hold: numbers that Polars reads and that are not plain decimals, such as +1, 1e5, inf.
+# Polars also ignores a carriage return after one. To look for these bytes takes half as long as to remove all digits.
+_BYTES_OF_OTHER_NUMBERS: Final = (b"+", b"-", b"e", b"E", b"n", b"N", b" ", b"\t", b"\r")
 
 _HEADER: Final = re.compile(rb"[A-Za-z_ ]+(,[A-Za-z_ ]+){11}(\n|\Z)")
 _DECIMAL: Final = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)")
@@ -79,9 +79,8 @@ def parse_rows(market: Market, rows: bytes) -> pl.DataFrame:
     """
     if not rows:
         return empty_candles(market)
-    schema = dict.fromkeys(_EMPTY_FIELDS, pl.String()) | _raw_schema(market, pl.Float64())
-    raw = _read_text(rows, schema, _NOT_A_NUMBER, quote='"')
-    return _typed(market, raw, _NOT_A_NUMBER, may_be_microseconds=False)
+    schema = dict.fromkeys(_EMPTY_FIELDS, pl.String()) | _raw_schema(market, pl.String(), pl.Float64())
+    return _typed(market, _integers_from_text(_read(rows, schema, _NOT_A_NUMBER, quote='"')))
 
 
 def parse_archive(market: Market, text: bytes) -> pl.DataFrame:
@@ -97,11 +96,10 @@ def parse_archive(market: Market, text: bytes) -> pl.DataFrame:
     lines = _lines_without_header(text)
     if not lines:
         return empty_candles(market)
-    skeleton = lines.translate(None, _DIGITS_AND_DOTS)
-    if skeleton != _LINE_SKELETON * (len(skeleton) // len(_LINE_SKELETON)):
+    if any(byte in lines for byte in _BYTES_OF_OTHER_NUMBERS):
         lines = _checked_lines(lines)
-    raw = _read_text(lines, _raw_schema(market, pl.String()), _NOT_A_CANDLE, quote=None)
-    return _typed(market, raw, _NOT_A_CANDLE, may_be_microseconds=True)
+    raw = _read_archive(lines, _raw_schema(market, pl.Int64(), pl.String()))
+    return _typed(market, raw, 1 if raw["open_time"][0] in CANDLE_TIMES else _MICROSECONDS)
 
 
 def drop_repeats(candles: pl.DataFrame) -> pl.DataFrame:
@@ -113,92 +111,86 @@ def drop_repeats(candles: pl.DataFrame) -> pl.DataFrame:
     return candles if (opens.diff().slice(1) > 0).all() else candles.unique(maintain_order=True)
 
 
-def _raw_schema(market: Market, unused: pl.DataType) -> dict[str, pl.DataType]:
-    types = {name: pl.String() if name in _INTEGERS else dtype for name, dtype in columns(market).items()}
+def _raw_schema(market: Market, integer: pl.DataType, unused: pl.DataType) -> dict[str, pl.DataType]:
+    types = {name: integer if name in _INTEGERS else dtype for name, dtype in columns(market).items()}
     return {**types, _UNUSED_FIELD: unused}
 
 
-def _read_text(lines: bytes, schema: dict[str, pl.DataType], refusal: str, quote: str | None) -> pl.DataFrame:
-    """Read lines into a table in which the integers are text; ``refusal`` is the reason if a field is not a number.
+def _read(lines: bytes, schema: dict[str, pl.DataType], refusal: str, quote: str | None) -> pl.DataFrame:
+    """Read lines of CSV; ``refusal`` is the reason if a field is not of the type of its column.
 
     A field in quotes must be in them as a whole: Polars removes the first and the last byte before it reads a number.
-    """
-    try:
-        return pl.read_csv(lines, has_header=False, schema=schema, quote_char=quote)
-    except pl.exceptions.PolarsError:
-        raise ValueError(refusal) from None
-
-
-def _typed(market: Market, raw: pl.DataFrame, refusal: str, may_be_microseconds: bool) -> pl.DataFrame:
-    """Return the table of a raw one, in which the integers are text; ``refusal`` is the reason if one is not.
 
     Raises:
-        ValueError: A field is empty, an integer is not one, or a time is not one of ``CANDLE_TIMES``.
+        ValueError: A field is empty or not of the type of its column, or an empty first field is not empty.
     """
-    _check_fields(raw, columns(market))
-    shortest, longest, has_leading_zero = raw.select(_shortest_time(), _longest_time(), _has_leading_zero()).row(0)
-    if has_leading_zero:
+    try:
+        raw = pl.read_csv(lines, has_header=False, schema=schema, quote_char=quote)
+    except pl.exceptions.PolarsError:
+        raise ValueError(refusal) from None
+    if raw.is_empty():
         raise ValueError(refusal)
-    if (shortest, longest) == (_MILLISECOND_DIGITS, _MICROSECOND_DIGITS):
-        raise ValueError("some times are in milliseconds and some in microseconds")
-    in_microseconds = may_be_microseconds and shortest == longest == _MICROSECOND_DIGITS
-    try:
-        table = raw.select(_column(name, in_microseconds) for name in columns(market))
-    except pl.exceptions.PolarsError:
-        raise ValueError(refusal) from None
-    for name in _TIMES:
-        _check_times(name, table[name].to_physical())
-    if (shortest, longest) not in ((_MILLISECOND_DIGITS,) * 2, (_MICROSECOND_DIGITS,) * 2):
-        raise ValueError(refusal)  # a leading zero
-    return drop_repeats(table)
-
-
-def _check_fields(raw: pl.DataFrame, names: Collection[str]) -> None:
-    """Check that every field of the columns ``names`` is filled, and that the empty first fields are empty.
-
-    Raises:
-        ValueError: A field is empty, or there is something between the rows of a response.
-    """
     for name, nulls in zip(raw.columns, raw.null_count().row(0), strict=True):
-        if nulls and name in names:
+        if name in _EMPTY_FIELDS:
+            if nulls < raw.height:
+                raise ValueError("there is something between the rows")
+        elif nulls and name != _UNUSED_FIELD:
             raise ValueError("a field is empty")
-        if nulls < raw.height and name in _EMPTY_FIELDS:
-            raise ValueError("there is something between the rows")
+    return raw
 
 
-def _shortest_time() -> pl.Expr:
-    return pl.min_horizontal(*(pl.col(name).str.len_bytes().min() for name in _TIMES)).alias("shortest")
-
-
-def _longest_time() -> pl.Expr:
-    return pl.max_horizontal(*(pl.col(name).str.len_bytes().max() for name in _TIMES)).alias("longest")
-
-
-def _has_leading_zero() -> pl.Expr:
-    """Return whether a number of trades has a leading zero; times with one have too many digits."""
-    trades = pl.col("trades")
-    return (trades.str.starts_with("0") & (trades.str.len_bytes() > 1)).any()
-
-
-def _column(name: str, in_microseconds: bool) -> pl.Expr:
-    """Return the column ``name`` of a raw table, in the type of the candle table."""
-    if name not in _INTEGERS:
-        return pl.col(name)
-    number = pl.col(name).cast(pl.Int64())
-    if name not in _TIMES:
-        return number
-    return (number // 1_000 if in_microseconds else number).cast(TIME)
-
-
-def _check_times(name: str, times: pl.Series) -> None:
-    """Check times in ms: Python's calendar ends with the year 9999, so a far time could not even be shown.
+def _read_archive(lines: bytes, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    """Read lines of an archive file; those that Polars cannot read are checked one by one, which names the defect.
 
     Raises:
-        ValueError: One of ``times`` is not one of ``CANDLE_TIMES``.
+        ValueError: A line is not a candle.
     """
-    for time in (times.min(), times.max()):
-        if time not in CANDLE_TIMES:
-            raise ValueError(f"{name} {time!s} is not a time in ms from 2017 to 2099")
+    try:
+        raw = _read(lines, schema, _NOT_A_CANDLE, quote=None)
+        if not raw[_UNUSED_FIELD].null_count():  # it is null in a line with one field too few
+            return raw
+    except ValueError:
+        pass
+    return _read(_checked_lines(lines), schema, _NOT_A_CANDLE, quote=None)
+
+
+def _integers_from_text(raw: pl.DataFrame) -> pl.DataFrame:
+    """Return a table with integers, which ``raw`` has as text.
+
+    Raises:
+        ValueError: One of them is not an integer as JSON has it: Polars would also read one with leading zeros.
+    """
+    text = pl.col(_INTEGERS).str
+    leading_zeros = raw.select((text.starts_with("0") & (text.len_bytes() > 1)).any()).row(0)
+    if any(leading_zeros):
+        raise ValueError(_NOT_A_NUMBER)
+    try:
+        return raw.with_columns(pl.col(_INTEGERS).cast(pl.Int64()))
+    except pl.exceptions.PolarsError:
+        raise ValueError(_NOT_A_NUMBER) from None
+
+
+def _typed(market: Market, raw: pl.DataFrame, divisor: int = 1) -> pl.DataFrame:
+    """Return the table of a raw one, whose times are divided by ``divisor``.
+
+    Raises:
+        ValueError: A time is not one of ``CANDLE_TIMES``.
+    """
+    for name in _TIMES:
+        limits = pl.Series([raw[name].min(), raw[name].max()], dtype=pl.Int64)
+        if any(time // divisor not in CANDLE_TIMES for time in limits):
+            raise ValueError(_wrong_times(raw[name], divisor))
+    times = [pl.col(name) if divisor == 1 else pl.col(name) // divisor for name in _TIMES]
+    return drop_repeats(raw.select(list(columns(market))).with_columns(time.cast(TIME) for time in times))
+
+
+def _wrong_times(times: pl.Series, divisor: int) -> str:
+    """Return what is wrong with times of which some, divided by ``divisor``, are not in ``CANDLE_TIMES``."""
+    if any(time in CANDLE_TIMES for time in times) and any(time // _MICROSECONDS in CANDLE_TIMES for time in times):
+        return "some times are in milliseconds and some in microseconds"
+    wrong = next(time for time in times if time // divisor not in CANDLE_TIMES)
+    # A far time is shown as a number, because Python's calendar ends with the year 9999.
+    return f"{times.name} {wrong} is not a time from 2017 to 2099"
 
 
 def _lines_without_header(text: bytes) -> bytes:
