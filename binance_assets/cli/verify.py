@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -57,6 +57,7 @@ def verify_command(
     chosen = [series_named(name) for name in names] or [*universe.series, *derived]
     stored = {series: partitions for series in chosen if (partitions := lake.partitions(series, start, end))}
     total = sum(len(partitions) for partitions in stored.values())
+    others = _other_verdicts(lake, stored)
     findings: list[Finding] = []
     with progress_bar("verifying", total) as advance:
         for series, partitions in stored.items():
@@ -71,8 +72,20 @@ def verify_command(
         sys.exit(INCOMPLETE)
     if findings:
         print_findings(findings)
+        if others:
+            click.echo(f"not complete, by their stored verdicts: {others}", err=True)
         sys.exit(INCOMPLETE)
-    click.echo(f"{total:,} partitions of {len(stored)} series are as they should be")
+    click.echo(
+        f"{total:,} partitions of {len(stored)} series are as they should be" + (f" ({others})" if others else "")
+    )
+
+
+def _other_verdicts(lake: Lake, partitions: Mapping[Series, Sequence[Partition]]) -> str:
+    """Return how many of the partitions are stored with a verdict other than ``complete``; empty for none."""
+    from binance_assets.model.results import format_verdicts
+
+    entries = (entry for item in partitions.items() for entry in lake.stored_among(*item).values())
+    return format_verdicts(Counter(entry.verdict for entry in entries))
 
 
 def _verify_fetched(
@@ -91,7 +104,7 @@ def _verify_fetched(
     exchange = Exchange(series.market, settings)
     try:
         lake.check_venue(exchange.venue)
-        return list(verify(lake, exchange, series, partitions, against, advance))
+        return list(verify(lake, exchange, series, partitions, against, settings.strict, advance))
     except ExchangeError as error:
         raise CommandFailed(f"{series} cannot be verified now: {error}") from None
     finally:

@@ -31,6 +31,9 @@ ACCEPTED: Final[frozenset[Verdict]] = frozenset(
 )
 """Verdicts with which a partition is written; every other verdict refuses it."""
 
+IN_DOUBT: Final[frozenset[Verdict]] = frozenset({"unproved", "unbalanced"})
+"""Verdicts of accepted partitions that fresh evidence may change while the candles stay the same."""
+
 VERDICT_ORDER: Final[tuple[Verdict, ...]] = (
     "complete",
     "listing",

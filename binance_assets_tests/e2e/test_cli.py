@@ -277,6 +277,65 @@ def test_verdicts_other_than_complete_are_counted(invoke: Invoke, sandbox: Sandb
     assert (result.exit_code, json.loads(result.stdout)["spot/BTCUSDT/1m"]["verdicts"]) == (0, {})
 
 
+def candle_requests(sandbox: Sandbox) -> list[str]:
+    """Return the requests for 1m candles, by REST and from the archive, that came since the last look."""
+    found = [
+        request.path for request in sandbox.requests if request.params.get("interval") == "1m" or "/1m/" in request.path
+    ]
+    sandbox.requests.clear()
+    return found
+
+
+@pytest.mark.usefixtures("new_state")
+def test_a_partition_in_doubt_is_proved_by_the_next_download_without_a_request_for_candles(
+    invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    lose_totals_of_the_3rd(sandbox)
+    days = (*MINUTES, "--start", "2024-01-02", "--end", "2024-01-05", "--json")
+    assert invoke("download", *days).exit_code == 0
+    lake, sent = lake_in(tmp_path), candle_requests(sandbox)
+    before, candles = stored(lake, SERIES, "2024-01-03"), read(lake, SERIES, "2024-01-03")
+    assert (before.verdict, bool(sent)) == ("unproved", True)
+
+    again = invoke("download", *days)  # the evidence is still absent
+    outcome = json.loads(again.stdout)["spot/BTCUSDT/1m"]
+    assert (again.exit_code, outcome["verdicts"], outcome["days_present"]) == (0, {"unproved": 1}, 3)
+    assert candle_requests(sandbox) == []
+    assert stored(lake, SERIES, "2024-01-03") == before
+
+    sandbox.faults.clear()
+    proved = invoke("download", *days)
+    outcome = json.loads(proved.stdout)["spot/BTCUSDT/1m"]
+    assert (proved.exit_code, outcome["verdicts"], outcome["refused"]) == (0, {}, [])
+    assert candle_requests(sandbox) == []
+    entry = stored(lake, SERIES, "2024-01-03")
+    assert (entry.verdict, entry.note, entry.replaced and entry.replaced.verdict) == ("complete", None, "unproved")
+    assert (entry.source, entry.archive_file, entry.archive_sha256, entry.archive_modified, entry.content_hash) == (
+        before.source, before.archive_file, before.archive_sha256, before.archive_modified, before.content_hash,
+    )  # fmt: skip
+    assert read(lake, SERIES, "2024-01-03").equals(candles)
+
+    runs = len(runs_in(tmp_path))
+    assert invoke("download", *days).exit_code == 0
+    assert (list(sandbox.requests), len(runs_in(tmp_path))) == ([], runs)
+
+
+@pytest.mark.usefixtures("new_state")
+def test_a_partition_in_doubt_that_fresh_totals_refute_is_fetched_again(
+    invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    lose_totals_of_the_3rd(sandbox)
+    days = (*MINUTES, "--start", "2024-01-03", "--end", "2024-01-04", "--json")
+    strict = {"BINANCE_ASSETS_STRICT": "1"}
+    assert invoke("download", *days, **strict).exit_code == 0
+    good = read(lake_in(tmp_path), SERIES, "2024-01-03")
+    change(lake_in(tmp_path), SERIES, "2024-01-03", fiftieth("volume", 1.001))
+    sandbox.faults.clear()
+    result = invoke("download", *days, **strict)
+    assert (result.exit_code, json.loads(result.stdout)["spot/BTCUSDT/1m"]["verdicts"]) == (0, {})
+    assert read(lake_in(tmp_path), SERIES, "2024-01-03").equals(good)
+
+
 def test_a_refresh_with_a_worse_result_keeps_the_lake_and_the_exit_code_is_1(
     invoke: Invoke, january: Download, sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -879,6 +938,32 @@ def test_verify_finds_a_flipped_byte_that_polars_reads_as_other_prices(invoke: I
     lines = [line for line in verified.stdout.splitlines() if line.startswith("spot/BTCUSDT/1m")]
     assert 0 < len(lines) < 7
     assert "are not those that were written: their hash" in " ".join(verified.stdout.split())
+
+
+@pytest.mark.parametrize("strict", ["0", "1"])
+def test_verify_judges_as_a_download_does(invoke: Invoke, week: Path, strict: str) -> None:
+    lake = lake_in(week)
+    change(lake, SERIES, "2024-01-02", verdict="unproved")  # the totals prove it now
+    change(lake, SERIES, "2024-01-03", fiftieth("volume", 1.001), verdict="unproved")
+    change(lake, SERIES, "2024-01-04", fiftieth("volume", 1.001), verdict="unbalanced")
+    change(lake, SERIES, "2024-01-05", fiftieth("volume", 1.001), verdict="unbalanced", accepted_by="ada")
+    change(lake, SERIES, "2024-01-06", verdict="unbalanced")  # the totals agree now
+    verified = invoke("verify", "spot/BTCUSDT/1m", "--against", "rest", BINANCE_ASSETS_STRICT=strict)
+    assert verified.exit_code == 1
+    text = " ".join(verified.stdout.split())
+    days = [line.split()[1] for line in verified.stdout.splitlines() if "it was" in line or "it is" in line]
+    assert days == (["2024-01-03", "2024-01-04"] if strict == "1" else ["2024-01-03"])
+    assert "it was unproved and is unbalanced: no candle is missing, but the totals differ" in text
+    assert ("it is unbalanced, which is refused now: no candle is missing" in text) == (strict == "1")
+    assert verified.stderr.strip() == "not complete, by their stored verdicts: 3 unbalanced, 2 unproved"
+
+
+@pytest.mark.parametrize("verdict", ["unproved", "unbalanced"])
+def test_verify_counts_verdicts_other_than_complete(invoke: Invoke, week: Path, verdict: str) -> None:
+    change(lake_in(week), SERIES, "2024-01-02", verdict=verdict)
+    verified = invoke("verify", "spot/BTCUSDT/1m")
+    assert verified.exit_code == 0, verified.stdout
+    assert verified.stdout.strip() == f"7 partitions of 1 series are as they should be (1 {verdict})"
 
 
 def test_verify_finds_a_removed_candle(invoke: Invoke, week: Path) -> None:
