@@ -102,7 +102,7 @@ def download_command(
 def _plan(
     request: DownloadRequest, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
 ) -> tuple[list[DownloadPlan], str | None]:
-    """Return a plan for each series, and the venue of the candles to fetch; no venue if nothing is missing."""
+    """Return a plan for each series, and the venue of the candles to fetch; no venue if there is nothing to do."""
     from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.request import BadRequest, plan_request
@@ -111,7 +111,7 @@ def _plan(
     try:
         common: Source = "archive" if set(sources.values()) == {"archive"} else "auto"
         plans = plan_request(request, lake, exchange, universe.series, common)
-        return plans, exchange.venue if any(plan.missing for plan in plans) else None
+        return plans, exchange.venue if any(plan.pending for plan in plans) else None
     except UnknownSymbol as error:
         raise BadRequest(str(error)) from None
     except ExchangeError as error:

@@ -58,6 +58,25 @@ class DateType(click.ParamType["dt.date"]):
             self.fail(f"{value!r} is not a date; write it like 2024-01-31", param, ctx)
 
 
+class DateRangeType(click.ParamType[tuple["dt.date", "dt.date"]]):
+    """A date, or a range of dates with both ends included: ``2024-01-01..2024-01-31``, UTC."""
+
+    name = "YYYY-MM-DD[..YYYY-MM-DD]"
+
+    def convert(
+        self, value: str | tuple[dt.date, dt.date], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[dt.date, dt.date]:
+        """Return the first and the last date."""
+        if not isinstance(value, str):
+            return value
+        first, separator, last = value.partition("..")
+        start = DateType().convert(first, param, ctx)
+        end = DateType().convert(last, param, ctx) if separator else start
+        if end < start:
+            self.fail(f"{value!r} ends before it begins", param, ctx)
+        return start, end
+
+
 symbols_argument = click.argument("symbols", metavar="SYMBOL...", nargs=-1, required=True)
 market_option = click.option("--market", type=MarketType(), required=True, help=f"One of {', '.join(MARKETS)}.")
 intervals_option = click.option(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from getpass import getuser
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
-from binance_assets.cli.options import DateType, series_named, sources_of
+from binance_assets.cli.options import DateRangeType, DateType, series_named, sources_of
 from binance_assets.model.series import Series
 from binance_assets.settings import ConfigurationError, Settings, read_settings
 from binance_assets.storage.universe import read_universe
@@ -20,6 +21,7 @@ from binance_assets.storage.universe import read_universe
 if TYPE_CHECKING:
     import datetime as dt
 
+    from binance_assets.ingest.override import Override
     from binance_assets.ingest.verify import Finding
     from binance_assets.model.partitions import Partition
     from binance_assets.storage.lake import Lake
@@ -64,6 +66,7 @@ def verify_command(
     chosen = [series_named(name) for name in names] or [*universe.series, *derived]
     stored = {series: partitions for series in chosen if (partitions := lake.partitions(series, start, end))}
     total = sum(len(partitions) for partitions in stored.values())
+    others = _other_verdicts(lake, stored)
     findings: list[Finding] = []
     with progress_bar("verifying", total) as advance:
         for series, partitions in stored.items():
@@ -78,8 +81,20 @@ def verify_command(
         sys.exit(INCOMPLETE)
     if findings:
         print_findings(findings)
+        if others:
+            click.echo(f"not complete, by their stored verdicts: {others}", err=True)
         sys.exit(INCOMPLETE)
-    click.echo(f"{total:,} partitions of {len(stored)} series are as they should be")
+    click.echo(
+        f"{total:,} partitions of {len(stored)} series are as they should be" + (f" ({others})" if others else "")
+    )
+
+
+def _other_verdicts(lake: Lake, partitions: Mapping[Series, Sequence[Partition]]) -> str:
+    """Return how many of the partitions are stored with a verdict other than ``complete``; empty for none."""
+    from binance_assets.model.results import format_verdicts
+
+    entries = (entry for item in partitions.items() for entry in lake.stored_among(*item).values())
+    return format_verdicts(Counter(entry.verdict for entry in entries))
 
 
 def _verify_fetched(
@@ -99,7 +114,7 @@ def _verify_fetched(
     exchange = Exchange(series.market, settings)
     try:
         lake.check_venue(exchange.venue)
-        return list(verify(lake, exchange, series, partitions, against, advance, deep))
+        return list(verify(lake, exchange, series, partitions, against, settings.strict, advance, deep))
     except ExchangeError as error:
         raise CommandFailed(f"{series} cannot be verified now: {error}") from None
     finally:
@@ -108,19 +123,23 @@ def _verify_fetched(
 
 @click.command("accept")
 @click.argument("name", metavar="SERIES")
-@click.argument("day", type=DateType())
-@click.option("--reason", required=True, help="Why the partition is accepted; recorded in its file.")
-def accept_command(name: str, day: dt.date, reason: str) -> None:
-    """Write a refused partition although candles are lost.
+@click.argument("days", metavar="START[..END]", type=DateRangeType())
+@click.option("--reason", required=True, help="Why the partitions are accepted; recorded in their file.")
+def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> None:
+    """Write refused partitions as the exchange has them.
 
-    SERIES is written like spot/BTCUSDT/1m, and DAY is the first day of the partition. The partition is first fetched
-    once more. Its verdict stays, and its file records who accepted it and why.
+    SERIES is written like spot/BTCUSDT/1m. START and END are the first days of partitions, both included:
+    2024-01-03..2024-01-05 is three days. The partitions are first fetched once more; of a range, only those that the
+    lake lacks. A verdict stays, and the file records who accepted the partition and why.
+
+    What can be accepted: candles are lost; the totals differ; candles break a rule, such as a price of zero; or the
+    candles of a symbol end, and nothing shows whether it is still traded. What cannot: a partition that is not over, or
+    that could not be fetched.
     """
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.options import DownloadOptions
     from binance_assets.ingest.override import override
-    from binance_assets.model.partitions import partition_for_key
     from binance_assets.orchestration.instance import open_instance
     from binance_assets.orchestration.runs import report_present
     from binance_assets.storage.lake import Lake
@@ -131,26 +150,62 @@ def accept_command(name: str, day: dt.date, reason: str) -> None:
     universe = read_universe(settings.universe)
     if series.derived or str(series) in universe.derived_names:
         raise ConfigurationError(f"{series} is derived; accept the partition of the series that it is derived from")
-    _check_key(series, day)
-    source = sources_of([series], universe, settings, None)[series]
-    exchange, partition = Exchange(series.market, settings), partition_for_key(day.isoformat(), series.interval)
+    lake = Lake(settings.lake)
+    partitions = _partitions_to_accept(lake, series, *days)
+    if not partitions:
+        click.echo(f"{series}: all partitions of this range are in the lake; name a single one to fetch it again")
+        return
+    options = DownloadOptions(
+        sources_of([series], universe, settings, None)[series], settings.strict, listing_cache=lake
+    )
+    exchange = Exchange(series.market, settings)
     try:
         with open_instance(Path.cwd(), os.environ) as instance:
-            lake = Lake(settings.lake)
-            options = DownloadOptions(source, settings.strict, listing_cache=lake)
-            result, stored = override(lake, exchange, series, partition, options, _user(), reason)
-            if stored is not None:
-                report_present(instance, series, [(partition, stored)], again=True)
+            outcomes = override(lake, exchange, series, partitions, options, _user(), reason)
+            present = [(outcome.partition, outcome.stored) for outcome in outcomes if outcome.stored is not None]
+            report_present(instance, series, present, again=True)
     except ExchangeError as error:
         raise CommandFailed(str(error)) from None
     finally:
         exchange.close()
-    if stored is None:
-        raise CommandFailed(f"{series} {partition} is {result.verdict} and cannot be accepted: {result.reason}")
-    if result.accepted_by:
-        click.echo(f"{series} {partition} is {result.verdict}, and accepted by {result.accepted_by}: {result.reason}")
-    else:
-        click.echo(f"{series} {partition} is {result.verdict}; it was written, and nothing had to be accepted")
+    if not _print_overrides(series, outcomes):
+        sys.exit(INCOMPLETE)
+
+
+def _partitions_to_accept(lake: Lake, series: Series, first: dt.date, last: dt.date) -> Sequence[Partition]:
+    """Return the partitions from ``first`` to ``last``, both included; of several, those that the lake lacks.
+
+    A person who names one partition may replace what is stored. A range is not meant to.
+    """
+    from binance_assets.model.partitions import next_partition_first_day, partitions_between
+
+    for day in (first, last):
+        _check_key(series, day)
+    partitions = partitions_between(first, next_partition_first_day(last, series.interval), series.interval)
+    return partitions if len(partitions) == 1 else lake.missing(series, partitions)
+
+
+def _print_overrides(series: Series, outcomes: Sequence[Override]) -> bool:
+    """Print what became of each partition; return whether all are stored."""
+    from binance_assets.model.results import format_verdicts
+
+    written = [outcome for outcome in outcomes if outcome.stored is not None]
+    plain = [outcome for outcome in written if outcome.accepted_by is None]
+    for outcome in written:
+        name = f"{series} {outcome.partition} is {outcome.verdict}"
+        if outcome.accepted_by is not None:
+            click.echo(f"{name}, and accepted by {outcome.accepted_by}: {outcome.reason}")
+        elif len(plain) == 1:
+            click.echo(f"{name}; it was written, and nothing had to be accepted")
+    if len(plain) > 1:
+        others = format_verdicts(Counter(outcome.verdict for outcome in plain))
+        more = f" ({others})" if others else ""
+        click.echo(f"{series}: {len(plain):,} more partitions were written{more}, and nothing had to be accepted")
+    for outcome in outcomes:
+        if outcome.stored is None:
+            message = f"{series} {outcome.partition} is {outcome.verdict} and cannot be accepted: {outcome.reason}"
+            click.echo(f"error: {message}", err=True)
+    return len(written) == len(outcomes)
 
 
 def _check_key(series: Series, day: dt.date) -> None:

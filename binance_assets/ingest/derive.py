@@ -40,7 +40,8 @@ def _derive(derived: Derived, content: PartitionContent) -> PartitionResult:
         return _refused(series, partition, verdict, f"{base} {partition}: {candles}")
     resampled = resample(series.market, candles, series.interval)
     errors = schema_errors(series, resampled)
-    if errors is not None:
+    # What a person accepted although it breaks rules stays marked as such, also where it is derived.
+    if errors is not None and stored.accepted_by is None:
         return _refused(series, partition, "invalid", errors)
     return PartitionResult(
         partition=partition,

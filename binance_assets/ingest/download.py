@@ -60,7 +60,7 @@ def download(
         ConfigurationError: The ledger or the listing cache cannot be used.
     """
     try:
-        now = _now(exchange, options.source)
+        now = server_time(exchange, options.source)
         finished = [partition for partition in partitions if closes_at(partition, series.interval) <= now]
         reference = load_reference(exchange, series, finished, now, options)
     except ExchangeError as error:
@@ -85,7 +85,7 @@ def _chunks(series: Series, partitions: Sequence[Partition]) -> Iterator[Sequenc
         yield partitions[first : first + size]
 
 
-def _now(exchange: Exchange, source: Source) -> int:
+def server_time(exchange: Exchange, source: Source) -> int:
     """Return the time before which a candle must have closed to count as finished, ms UTC.
 
     The archive's clock is used if the API does not serve this location.

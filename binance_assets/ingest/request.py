@@ -86,12 +86,20 @@ class DownloadPlan:
         requested: All requested partitions, ascending.
         present: Those of them that are in the lake, with what the lake says of them.
         missing: Those that must be fetched.
+        doubted: Those that are present, but that nothing proved; they are validated again without a request for
+            candles.
     """
 
     series: Series
     requested: tuple[Partition, ...]
     present: tuple[tuple[Partition, StoredPartition], ...]
     missing: tuple[Partition, ...]
+    doubted: tuple[Partition, ...] = ()
+
+    @property
+    def pending(self) -> tuple[Partition, ...]:
+        """The partitions that a run has to look at, ascending: missing ones and those in doubt."""
+        return tuple(sorted({*self.missing, *self.doubted}))
 
     def forecast(self, source: Source) -> Forecast:
         """Return what fetching the missing partitions from ``source`` costs now, by this host's clock."""
@@ -142,7 +150,7 @@ def plan_request(
             )
         )
     plans = [_plan_series(request, series, lake, exchange, first_opens) for series in request.series]
-    if any(plan.missing for plan in plans):
+    if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue)
     unknown = [plan.series for plan in plans if not plan.present and plan.series not in (*known, *first_opens)]
     if source == "archive":
@@ -168,7 +176,8 @@ def _plan_series(
     stored = lake.stored_partitions(series, start, end)
     present = tuple((partition, stored[partition]) for partition in requested if partition in stored)
     missing = requested if request.refresh else tuple(partition for partition in requested if partition not in stored)
-    return DownloadPlan(series, requested, present, missing)
+    doubted = () if request.refresh else tuple(partition for partition, entry in present if entry.is_in_doubt)
+    return DownloadPlan(series, requested, present, missing, doubted)
 
 
 def _end(request: DownloadRequest, interval: Interval, exchange: Exchange) -> dt.date:

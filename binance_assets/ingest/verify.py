@@ -18,7 +18,7 @@ from binance_assets.ingest.download import SAFETY_MS, download
 from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.reference import load_reference
 from binance_assets.model.partitions import Partition
-from binance_assets.model.results import ACCEPTED, PartitionResult
+from binance_assets.model.results import PartitionResult, quality_rank
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date, to_text
 from binance_assets.storage.lake import Lake, StoredPartition
@@ -51,10 +51,13 @@ def verify(
     series: Series,
     partitions: Sequence[Partition],
     against: ComparedSource | None,
+    strict: bool,
     on_progress: Callable[[int], None],
     deep: bool = False,
 ) -> Iterator[Finding]:
     """Verify partitions of a fetched series; do not change the lake.
+
+    A partition that a download would refuse is a finding, unless a person accepted it with that verdict.
 
     Args:
         lake: The lake.
@@ -63,6 +66,7 @@ def verify(
         partitions: The partitions, ascending.
         against: The source with which every partition is compared; None compares a sample, one partition in thirty,
             with the source that it did not come from.
+        strict: Whether a download refuses ``unbalanced`` partitions.
         on_progress: Called with the number of partitions verified since the last call.
         deep: Whether to compare every partition with the source that it did not come from, unless ``against`` names
             one, and with the exchange's own coarser candles.
@@ -75,7 +79,7 @@ def verify(
         Cancelled: The exchange was closed.
     """
     now = exchange.now() - SAFETY_MS
-    reference = load_reference(exchange, series, partitions, now, DownloadOptions(source="auto"))
+    reference = load_reference(exchange, series, partitions, now, DownloadOptions(source="auto", strict=strict))
     sources: list[tuple[Partition, str]] = []
     contents = lake.read_each(series, partitions)
     for _, month in groupby(contents, key=lambda content: to_date(content.partition.start).replace(day=1)):
@@ -132,14 +136,23 @@ def _validate_again(
     candles = pl.concat([frame for _, _, frame in readable])
     for result in validate_partitions(series, candles, list(known), reference):
         stored = known[result.partition]
-        if _disagrees(result, stored):
-            yield Finding(series, result.partition, f"it was {stored.verdict} and is {result.verdict}: {result.reason}")
+        message = _disagreement(result, stored)
+        if message is not None:
+            yield Finding(series, result.partition, message)
 
 
-def _disagrees(result: PartitionResult, stored: StoredPartition) -> bool:
-    if result.verdict == stored.verdict or (stored.verdict == "unproved" and result.verdict in ACCEPTED):
-        return False
-    return result.verdict != "unproved"  # this verdict means that nothing can be proved at the moment
+def _disagreement(result: PartitionResult, stored: StoredPartition) -> str | None:
+    """Return how the verdict of the stored candles differs from the stored one, in one line; None if it does not."""
+    if result.verdict == stored.verdict:
+        is_fine = result.is_accepted or stored.accepted_by is not None
+        return None if is_fine else f"it is {result.verdict}, which is refused now: {result.reason}"
+    if result.verdict == "unproved":  # nothing can be proved at the moment
+        return None
+    # The next download stores the better verdict of a partition in doubt; nobody has to do anything about it.
+    may_improve = stored.is_in_doubt or stored.accepted_by is not None
+    if may_improve and result.is_accepted and quality_rank(result) <= stored.quality:
+        return None
+    return f"it was {stored.verdict} and is {result.verdict}: {result.reason}"
 
 
 def _choose(

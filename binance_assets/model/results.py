@@ -32,6 +32,9 @@ ACCEPTED: Final[frozenset[Verdict]] = frozenset(
 )
 """Verdicts with which a partition is written; every other verdict refuses it."""
 
+IN_DOUBT: Final[frozenset[Verdict]] = frozenset({"unproved", "unbalanced"})
+"""Verdicts of accepted partitions that fresh evidence may change while the candles stay the same."""
+
 VERDICT_ORDER: Final[tuple[Verdict, ...]] = (
     "complete",
     "listing",
@@ -116,15 +119,21 @@ class PartitionResult:
 
     @property
     def is_accepted(self) -> bool:
-        """Whether the partition may be written."""
-        if self.can_override:
-            return bool(self.accepted_by)
-        return self.verdict in ACCEPTED
+        """Whether the partition may be written: by its verdict, or because a person accepted it."""
+        return self.accepted_by is not None or (self.verdict in ACCEPTED and not self.can_override)
 
     @property
     def can_override(self) -> bool:
-        """Whether a person may accept it though it is refused: its candles are valid, and no source has better ones."""
-        return self.verdict == "lost" or (self.verdict == "unbalanced" and self.strict)
+        """Whether a person may accept it though it is refused: no source has better candles.
+
+        This includes candles that break a rule as the exchange has them, and an ``unfinished`` partition that is over,
+        where nothing shows that trading went on, as at the end of a dead symbol.
+        """
+        if self.verdict == "unbalanced":
+            return self.strict
+        has_candles = not self.candles.is_empty()
+        is_end = self.verdict == "unfinished" and bool(self.missing)
+        return self.verdict == "lost" or is_end or (self.verdict == "invalid" and has_candles)
 
     @property
     def needs_second_source(self) -> bool:

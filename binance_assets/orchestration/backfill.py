@@ -83,20 +83,20 @@ def _report_present_again(instance: dg.DagsterInstance, plans: Sequence[Download
 def runs_for(plans: Sequence[DownloadPlan], only_missing: bool) -> Iterator[RangeRun]:
     """Yield the runs that fetch what is missing: one for all series of a partition kind that lack the same range.
 
-    A run covers the range from the first missing partition to the last; ``only_missing`` skips those in between that
-    are present.
+    A run covers the range from the first missing partition to the last, or the first and last in doubt;
+    ``only_missing`` skips those in between that are present and proved.
     """
-    incomplete = sorted((plan for plan in plans if plan.missing), key=_kind_and_range)
+    incomplete = sorted((plan for plan in plans if plan.pending), key=_kind_and_range)
     for (kind, _, _), group in groupby(incomplete, key=_kind_and_range):
         members = list(group)
         yield RangeRun(
             job=job_name(members[0].series.market, kind),
             series=tuple(plan.series for plan in members),
-            first=members[0].missing[0],
-            last=members[0].missing[-1],
+            first=members[0].pending[0],
+            last=members[0].pending[-1],
             only_missing=only_missing,
         )
 
 
 def _kind_and_range(plan: DownloadPlan) -> tuple[str, int, int]:
-    return partition_kind(plan.series.interval), plan.missing[0].start, plan.missing[-1].start
+    return partition_kind(plan.series.interval), plan.pending[0].start, plan.pending[-1].start

@@ -3,6 +3,9 @@
 The lake lacks a day because its run failed, because the day was refused, or because nobody requested it. A day that is
 queued or running is not requested again. A day that was refused too often is left to the user.
 
+Once a day, they also request the recent days that the lake has but that nothing proved. Such a run only fetches the
+evidence, not the candles.
+
 Here belongs which days to request. What does not belong here: the regular request for the newest partition
 (``schedules``).
 """
@@ -22,7 +25,7 @@ from binance_assets.model.series import Series, by_market
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.checks import unreachable_partitions
 from binance_assets.orchestration.jobs import job_name
-from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_ranges, range_tags, tagged_range
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
@@ -39,6 +42,8 @@ _UNDER_WAY: Final = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _MAX_RUNS: Final = 5_000
+# The hour, UTC, of the tick that requests days in doubt. Attempts to prove a day are cheap, but need no hurry.
+_DOUBT_HOUR: Final = 0
 _MAX_NAMED: Final = 5
 
 Day = tuple[Series, str]
@@ -63,13 +68,15 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
         cron_schedule="37 * * * *",
         execution_timezone="UTC",
         description=f"Requests those of the last {settings.catch_up_days} days that the lake lacks, also after a "
-        f"failure or a refusal. After {MAX_ATTEMPTS} attempts a day is left to the user.",
+        f"failure or a refusal. After {MAX_ATTEMPTS} attempts a day is left to the user. Once a day, it also tries to "
+        "prove days that nothing proved yet, without fetching their candles.",
     )
     def catch_up(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         today = context.scheduled_execution_time.astimezone(dt.UTC).date()
         since = max(FIRST_DAY, today - dt.timedelta(days=settings.catch_up_days))
         missing = _missing_days(lake, series, since, today)
-        missing = _without(missing, _days_under_way(context.instance, market, series))
+        under_way = _days_under_way(context.instance, market, series)
+        missing = _without(missing, under_way)
         attempts = _attempts(context.instance, market, series, since)
         given_up = {
             (member, key) for member, keys in missing.items() for key in keys if attempts[member, key] >= MAX_ATTEMPTS
@@ -77,7 +84,11 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
         message = _given_up_message(given_up)
         if message is not None:
             context.log.warning(message)
-        requests = list(_requests(market, _without(missing, given_up), context.scheduled_execution_time))
+        at = context.scheduled_execution_time
+        requests = list(_requests(market, _without(missing, given_up), at))
+        if at.astimezone(dt.UTC).hour == _DOUBT_HOUR:
+            doubted = _without(_days_in_doubt(lake, series, since, today), under_way)
+            requests += _requests(market, doubted, at, only_missing=True)
         yield from requests
         if not requests:
             yield dg.SkipReason(message or f"every day since {since} is in the lake or under way")
@@ -88,6 +99,17 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
 def _missing_days(lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
     return {
         member: [partition.key for partition in lake.missing(member, partitions_between(since, today, member.interval))]
+        for member in series
+    }
+
+
+def _days_in_doubt(lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
+    return {
+        member: [
+            partition.key
+            for partition, entry in lake.stored_partitions(member, since, today).items()
+            if entry.is_in_doubt
+        ]
         for member in series
     }
 
@@ -128,7 +150,9 @@ def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> It
                 yield member, partition.key
 
 
-def _requests(market: Market, missing: Mapping[Series, Sequence[str]], at: dt.datetime) -> Iterator[dg.RunRequest]:
+def _requests(
+    market: Market, missing: Mapping[Series, Sequence[str]], at: dt.datetime, only_missing: bool = False
+) -> Iterator[dg.RunRequest]:
     """Yield a run for each contiguous range of days, over all series that lack exactly this range.
 
     Usually that is one run per market. A run that covered other days of a series as well could fail, and Dagster would
@@ -139,8 +163,10 @@ def _requests(market: Market, missing: Mapping[Series, Sequence[str]], at: dt.da
         for key_range in partition_ranges(keys):
             series_by_range[key_range].append(series)
     for (first, last), members in sorted(series_by_range.items()):
+        config = {op_name(member): {"config": {"only_missing": True}} for member in members}
         yield dg.RunRequest(
-            run_key=f"{market}:{at.isoformat()}:{first}:{last}",
+            run_key=f"{market}:{at.isoformat()}:{first}:{last}" + (":doubt" if only_missing else ""),
+            run_config={"ops": config} if only_missing else None,
             asset_selection=[asset_key(member) for member in members],
             tags={**range_tags(first, last), CATCH_UP_TAG: market.name},
         )

@@ -19,6 +19,7 @@ from binance_assets.exchange.errors import Cancelled, ExchangeError
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.ingest.options import DownloadOptions
+from binance_assets.ingest.revisit import revisit
 from binance_assets.ingest.sources import unavailable
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
@@ -43,7 +44,8 @@ class FetchTask:
         series: The series.
         source: Where its candles come from.
         partitions: The partitions of the run, ascending.
-        only_missing: Whether to skip partitions that are in the lake when the fetch starts.
+        only_missing: Whether to skip partitions that are in the lake when the fetch starts. Those in doubt are
+            validated again without a request for candles.
     """
 
     series: Series
@@ -65,17 +67,28 @@ def fetch(task: FetchTask, exchange: Exchange, lake: Lake, strict: bool) -> Iter
         LakeError: The lake holds candles of another venue, or cannot be written.
         Cancelled: The exchange was closed.
     """
-    partitions = task.partitions
+    partitions: Sequence[Partition] = task.partitions
+    doubted: list[Partition] = []
     if task.only_missing:
-        partitions = lake.missing(task.series, partitions)
-    if not partitions:
+        stored = lake.stored_among(task.series, partitions)
+        partitions = [partition for partition in partitions if partition not in stored]
+        doubted = [partition for partition, entry in stored.items() if entry.is_in_doubt]
+    if not partitions and not doubted:
         return
     try:
         lake.prepare(exchange.venue)
     except ExchangeError as error:
         yield from (unavailable(task.series, partition, error) for partition in partitions)
         return
-    yield from download(exchange, task.series, partitions, DownloadOptions(task.source, strict, listing_cache=lake))
+    options = DownloadOptions(task.source, strict, listing_cache=lake)
+    refuted: list[Partition] = []
+    for revisited in revisit(lake, exchange, task.series, doubted, options):
+        if revisited.result is not None:
+            yield revisited.result
+        elif revisited.is_refuted:
+            refuted.append(revisited.partition)
+    if partitions or refuted:
+        yield from download(exchange, task.series, sorted([*partitions, *refuted]), options)
 
 
 def should_prefetch(series: Sequence[Series], partitions: Sequence[Partition]) -> bool:

@@ -18,7 +18,7 @@ from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.storage.lake import Lake
 
-_VERDICTS: Final = (*sorted(ACCEPTED), "lost")
+_VERDICTS: Final = (*sorted(ACCEPTED), "invalid", "lost", "unfinished")  # the last three by a person only
 
 # The picture: edge length of a month's square in pixels, its gap included, and the colors as red, green, blue.
 _CELL: Final = 10

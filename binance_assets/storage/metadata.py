@@ -50,7 +50,7 @@ from binance_assets.model.partitions import (
     partition_for_key,
     partitions_between,
 )
-from binance_assets.model.results import ACCEPTED, PartitionResult, Quality, Verdict, quality
+from binance_assets.model.results import ACCEPTED, IN_DOUBT, PartitionResult, Quality, Verdict, quality
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, from_iso, to_date, to_iso
 from binance_assets.storage.spans import KEY, span_name
@@ -127,6 +127,11 @@ class PartitionEntry:
     def is_accepted(self) -> bool:
         """Whether the partition counts as stored: by a verdict that this version knows, or by a person."""
         return self.verdict in ACCEPTED or self.accepted_by is not None
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether fresh evidence may change its verdict; a partition that a person accepted is not in doubt."""
+        return self.verdict in IN_DOUBT and self.accepted_by is None
 
     @property
     def quality(self) -> Quality:

@@ -24,6 +24,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+from binance_assets.candles.columns import columns
 from binance_assets.cli.main import cli
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult
@@ -274,6 +275,65 @@ def test_verdicts_other_than_complete_are_counted(invoke: Invoke, sandbox: Sandb
     sandbox.faults.clear()
     result = invoke("download", *MINUTES, *days, "--json")
     assert (result.exit_code, json.loads(result.stdout)["spot/BTCUSDT/1m"]["verdicts"]) == (0, {})
+
+
+def candle_requests(sandbox: Sandbox) -> list[str]:
+    """Return the requests for 1m candles, by REST and from the archive, that came since the last look."""
+    found = [
+        request.path for request in sandbox.requests if request.params.get("interval") == "1m" or "/1m/" in request.path
+    ]
+    sandbox.requests.clear()
+    return found
+
+
+@pytest.mark.usefixtures("new_state")
+def test_a_partition_in_doubt_is_proved_by_the_next_download_without_a_request_for_candles(
+    invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    lose_totals_of_the_3rd(sandbox)
+    days = (*MINUTES, "--start", "2024-01-02", "--end", "2024-01-05", "--json")
+    assert invoke("download", *days).exit_code == 0
+    lake, sent = lake_in(tmp_path), candle_requests(sandbox)
+    before, candles = stored(lake, SERIES, "2024-01-03"), read(lake, SERIES, "2024-01-03")
+    assert (before.verdict, bool(sent)) == ("unproved", True)
+
+    again = invoke("download", *days)  # the evidence is still absent
+    outcome = json.loads(again.stdout)["spot/BTCUSDT/1m"]
+    assert (again.exit_code, outcome["verdicts"], outcome["days_present"]) == (0, {"unproved": 1}, 3)
+    assert candle_requests(sandbox) == []
+    assert stored(lake, SERIES, "2024-01-03") == before
+
+    sandbox.faults.clear()
+    proved = invoke("download", *days)
+    outcome = json.loads(proved.stdout)["spot/BTCUSDT/1m"]
+    assert (proved.exit_code, outcome["verdicts"], outcome["refused"]) == (0, {}, [])
+    assert candle_requests(sandbox) == []
+    entry = stored(lake, SERIES, "2024-01-03")
+    assert (entry.verdict, entry.note, entry.replaced and entry.replaced.verdict) == ("complete", None, "unproved")
+    assert (entry.source, entry.archive_file, entry.archive_sha256, entry.archive_modified, entry.content_hash) == (
+        before.source, before.archive_file, before.archive_sha256, before.archive_modified, before.content_hash,
+    )  # fmt: skip
+    assert read(lake, SERIES, "2024-01-03").equals(candles)
+
+    runs = len(runs_in(tmp_path))
+    assert invoke("download", *days).exit_code == 0
+    assert (list(sandbox.requests), len(runs_in(tmp_path))) == ([], runs)
+
+
+@pytest.mark.usefixtures("new_state")
+def test_a_partition_in_doubt_that_fresh_totals_refute_is_fetched_again(
+    invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    lose_totals_of_the_3rd(sandbox)
+    days = (*MINUTES, "--start", "2024-01-03", "--end", "2024-01-04", "--json")
+    strict = {"BINANCE_ASSETS_STRICT": "1"}
+    assert invoke("download", *days, **strict).exit_code == 0
+    good = read(lake_in(tmp_path), SERIES, "2024-01-03")
+    change(lake_in(tmp_path), SERIES, "2024-01-03", fiftieth("volume", 1.001))
+    sandbox.faults.clear()
+    result = invoke("download", *days, **strict)
+    assert (result.exit_code, json.loads(result.stdout)["spot/BTCUSDT/1m"]["verdicts"]) == (0, {})
+    assert read(lake_in(tmp_path), SERIES, "2024-01-03").equals(good)
 
 
 def test_a_refresh_with_a_worse_result_keeps_the_lake_and_the_exit_code_is_1(
@@ -666,12 +726,95 @@ def test_accepting_a_complete_partition_writes_it_as_usual(run_cli: Run, tmp_pat
     assert materialized_in(tmp_path) == {"2024-01-03"}
 
 
-def test_an_invalid_partition_cannot_be_accepted(invoke: Invoke, sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("new_state")
+def test_an_accepted_invalid_partition_is_stored_as_the_exchange_has_it_and_marked(
+    invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
     for path in ("klines", "archive"):
         sandbox.faults.add(Fault("bad_prices", start=THE_3RD, end=THE_3RD + MINUTE, path=path, interval="1m"))
-    line = error_line(invoke("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "never mind"), code=1)
-    assert "is invalid and cannot be accepted: broken rules: " in line
-    assert parquets(tmp_path) == []
+    days = (*MINUTES, "--start", "2024-01-02", "--end", "2024-01-05")
+    assert invoke("download", *days).exit_code == 1
+    accepted = invoke("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "the exchange has it so")
+    assert accepted.exit_code == 0, accepted.stderr
+    assert "is invalid, and accepted by " in accepted.stdout
+    lake = lake_in(tmp_path)
+    entry, candles = stored(lake, SERIES, "2024-01-03"), read(lake, SERIES, "2024-01-03")
+    assert (entry.verdict, entry.accepted_because, entry.rows) == ("invalid", "the exchange has it so", 1440)
+    assert candles.filter(pl.col("low") > pl.col("high")).height == 1
+    assert dict(candles.schema) == columns(SERIES.market)
+
+    again = invoke("download", *days, "--json")
+    outcome = json.loads(again.stdout)["spot/BTCUSDT/1m"]
+    assert (again.exit_code, outcome["days_present"], outcome["verdicts"]) == (0, 3, {"invalid": 1})
+    verified = invoke("verify", "spot/BTCUSDT/1m")
+    assert verified.exit_code == 0, verified.stdout
+
+    sandbox.faults.clear()
+    assert invoke("download", *days, "--refresh").exit_code == 0
+    entry = stored(lake, SERIES, "2024-01-03")
+    assert (entry.verdict, entry.accepted_by, entry.replaced and entry.replaced.verdict) == (
+        "complete", None, "invalid",
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("new_state")
+def test_a_range_is_accepted_with_one_fetch_and_each_partition_says_who_and_why(
+    invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    lose_a_minute(sandbox)
+    day = "2024-01-0{}".format
+    assert invoke("download", *MINUTES, "--start", day(5), "--end", day(6)).exit_code == 0
+    start = THE_3RD + DAY
+    for path in ("klines", "archive"):
+        sandbox.faults.add(Fault("missing_row", start=start, end=start + 2 * MINUTE, path=path, interval="1m"))
+    before = read(lake_in(tmp_path), SERIES, day(5))
+    sandbox.requests.clear()
+    accepted = invoke("accept", "spot/BTCUSDT/1m", f"{day(2)}..{day(7)}", "--reason", "both are gone")
+    assert accepted.exit_code == 0, accepted.stderr
+    lines = accepted.stdout.strip().splitlines()
+    assert [line.split()[1] for line in lines] == [day(3), day(4), "3"]
+    assert lines[2] == "spot/BTCUSDT/1m: 3 more partitions were written, and nothing had to be accepted"
+    assert len([request for request in sandbox.requests if request.params.get("interval") == "1d"]) <= 2
+    lake = lake_in(tmp_path)
+    entries = {key: stored(lake, SERIES, key) for key in keys_in(tmp_path)}
+    assert list(entries) == [day(number) for number in range(2, 8)]
+    assert {key: entry.accepted_because for key, entry in entries.items() if entry.accepted_by} == dict.fromkeys(
+        [day(3), day(4)], "both are gone"
+    )
+    assert [entry.verdict for entry in entries.values()].count("lost") == 2
+    assert read(lake, SERIES, day(5)).equals(before)
+    assert materialized_in(tmp_path) == set(entries)
+    nothing = invoke("accept", "spot/BTCUSDT/1m", f"{day(2)}..{day(7)}", "--reason", "again")
+    assert (nothing.exit_code, "all partitions of this range are in the lake" in nothing.stdout) == (0, True)
+
+
+@pytest.mark.usefixtures("new_state")
+def test_of_a_range_each_partition_that_cannot_be_accepted_is_an_error_and_the_others_are_written(
+    invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    lose_a_minute(sandbox)
+    for path in ("klines", "archive"):
+        sandbox.faults.add(
+            Fault("status", value=500, start=THE_3RD + DAY, end=THE_3RD + 2 * DAY, path=path, interval="1m")
+        )
+    result = invoke("accept", "spot/BTCUSDT/1m", "2024-01-03..2024-01-04", "--reason", "gone")
+    assert result.exit_code == 1
+    (error,) = result.stderr.strip().splitlines()
+    assert error.startswith("error: spot/BTCUSDT/1m 2024-01-04 is ")
+    assert "cannot be accepted: " in error
+    assert keys_in(tmp_path) == ["2024-01-03"]
+
+
+@pytest.mark.usefixtures("new_state")
+def test_a_single_partition_that_a_person_accepts_replaces_a_better_one(
+    invoke: Invoke, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    day = (*MINUTES, "--start", "2024-01-03", "--end", "2024-01-04")
+    assert invoke("download", *day).exit_code == 0
+    lose_a_minute(sandbox)
+    assert invoke("accept", "spot/BTCUSDT/1m", "2024-01-03", "--reason", "wash trades were removed").exit_code == 0
+    entry = stored(lake_in(tmp_path), SERIES, "2024-01-03")
+    assert (entry.verdict, entry.rows, entry.replaced and entry.replaced.verdict) == ("lost", 1439, "complete")
 
 
 @pytest.mark.parametrize(
@@ -683,6 +826,9 @@ def test_an_invalid_partition_cannot_be_accepted(invoke: Invoke, sandbox: Sandbo
         (["spot/BTCUSDT/1m", "2017-06-30", "--reason", "now"], 2, "is not a partition"),
         (["spot/BTCUSDT/1M", "2024-01-03", "--reason", "now"], 2, "give the first of a month"),
         (["spot/BTCUSDT/1m", "soon", "--reason", "now"], 2, "not a date"),
+        (["spot/BTCUSDT/1m", "2024-01-03..", "--reason", "now"], 2, "not a date"),
+        (["spot/BTCUSDT/1m", "2024-01-03..2024-01-02", "--reason", "now"], 2, "ends before it begins"),
+        (["spot/BTCUSDT/1w", "2024-01-01..2024-01-31", "--reason", "now"], 2, "give the first of a month"),
         (["spot/BTCUSDT/1m", "2024-01-03", "--reason", "  "], 2, "--reason"),
         (["spot/BTCUSDT/1m", "2024-01-03"], 2, "--reason"),
         (["BTCUSDT", "2024-01-03", "--reason", "now"], 2, "not a series"),
@@ -792,6 +938,32 @@ def test_verify_finds_a_flipped_byte_that_polars_reads_as_other_prices(invoke: I
     lines = [line for line in verified.stdout.splitlines() if line.startswith("spot/BTCUSDT/1m")]
     assert 0 < len(lines) < 7
     assert "are not those that were written: their hash" in " ".join(verified.stdout.split())
+
+
+@pytest.mark.parametrize("strict", ["0", "1"])
+def test_verify_judges_as_a_download_does(invoke: Invoke, week: Path, strict: str) -> None:
+    lake = lake_in(week)
+    change(lake, SERIES, "2024-01-02", verdict="unproved")  # the totals prove it now
+    change(lake, SERIES, "2024-01-03", fiftieth("volume", 1.001), verdict="unproved")
+    change(lake, SERIES, "2024-01-04", fiftieth("volume", 1.001), verdict="unbalanced")
+    change(lake, SERIES, "2024-01-05", fiftieth("volume", 1.001), verdict="unbalanced", accepted_by="ada")
+    change(lake, SERIES, "2024-01-06", verdict="unbalanced")  # the totals agree now
+    verified = invoke("verify", "spot/BTCUSDT/1m", "--against", "rest", BINANCE_ASSETS_STRICT=strict)
+    assert verified.exit_code == 1
+    text = " ".join(verified.stdout.split())
+    days = [line.split()[1] for line in verified.stdout.splitlines() if "it was" in line or "it is" in line]
+    assert days == (["2024-01-03", "2024-01-04"] if strict == "1" else ["2024-01-03"])
+    assert "it was unproved and is unbalanced: no candle is missing, but the totals differ" in text
+    assert ("it is unbalanced, which is refused now: no candle is missing" in text) == (strict == "1")
+    assert verified.stderr.strip() == "not complete, by their stored verdicts: 3 unbalanced, 2 unproved"
+
+
+@pytest.mark.parametrize("verdict", ["unproved", "unbalanced"])
+def test_verify_counts_verdicts_other_than_complete(invoke: Invoke, week: Path, verdict: str) -> None:
+    change(lake_in(week), SERIES, "2024-01-02", verdict=verdict)
+    verified = invoke("verify", "spot/BTCUSDT/1m")
+    assert verified.exit_code == 0, verified.stdout
+    assert verified.stdout.strip() == f"7 partitions of 1 series are as they should be (1 {verdict})"
 
 
 def test_verify_finds_a_removed_candle(invoke: Invoke, week: Path) -> None:

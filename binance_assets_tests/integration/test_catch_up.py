@@ -26,7 +26,7 @@ from binance_assets_tests.support.dagster_internals import ScheduleExecutionData
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import execute, fetch, universe_of, with_quick_retries
-from binance_assets_tests.support.lakes import content_of, keys, state_folder
+from binance_assets_tests.support.lakes import content_of, keys, state_folder, stored
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 FUTURE = parse_series("usdm/BTCUSDT/1h")
@@ -114,6 +114,47 @@ def test_the_jobs_contain_the_fetched_series_but_neither_derived_series_nor_the_
     assert {job.name for job in definitions.get_repository_def().get_all_jobs()} == {
         "spot_daily", "spot_monthly", "usdm_daily", "__ASSET_JOB",
     }  # fmt: skip
+
+
+# Days in doubt.
+
+
+def lose_totals(sandbox: Sandbox, symbol: str, day: str) -> None:
+    """Remove the 1d candle of a day from both sources."""
+    start = to_ms(dt.date.fromisoformat(day))
+    for path in ALL_SOURCES:
+        lost = Fault("missing_row", market="spot", symbol=symbol, start=start, end=start + 1, path=path, interval="1d")
+        sandbox.faults.add(lost)
+
+
+def test_once_a_day_the_catch_up_proves_days_in_doubt_without_asking_for_their_candles(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC, ETH))
+    lose_totals(sandbox, "BTCUSDT", "2024-03-05")
+    fetch(definitions, instance, [BTC, ETH], LAST_WEEK)
+    before = lake.read(BTC, lake.partitions(BTC))
+    assert stored(lake, BTC, "2024-03-05").verdict == "unproved"
+    for hour in (1, 12, 23):
+        assert evaluate(definitions, instance, "spot_catch_up", NIGHT + dt.timedelta(hours=hour)).run_requests == []
+
+    (request,) = evaluate(definitions, instance, "spot_catch_up").run_requests or []
+    sandbox.requests.clear()
+    assert execute(definitions, instance, request, "spot_daily").success  # nothing is new: the candle is still absent
+    assert stored(lake, BTC, "2024-03-05").verdict == "unproved"
+
+    sandbox.faults.clear()
+    (request,) = evaluate(definitions, instance, "spot_catch_up").run_requests or []
+    result = execute(definitions, instance, request, "spot_daily")
+    assert result.success
+    assert [event.partition for event in result.asset_materializations_for_node(op_name(BTC))] == ["2024-03-05"]
+    assert result.asset_materializations_for_node(op_name(ETH)) == []
+    entry = stored(lake, BTC, "2024-03-05")
+    assert (entry.verdict, entry.replaced and entry.replaced.verdict) == ("complete", "unproved")
+    assert lake.read(BTC, lake.partitions(BTC)).equals(before)
+    assert not [sent for sent in sandbox.requests if sent.params.get("interval") == "1h"]
+    assert not [sent for sent in sandbox.requests if "/1h/" in sent.path]
+    assert evaluate(definitions, instance, "spot_catch_up").run_requests == []
 
 
 # Many series in one run.

@@ -226,7 +226,7 @@ def test_an_overridden_day_counts_as_lost(
     fetch(definitions, instance, [BTC], march(1, 2))
     exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
     options = DownloadOptions("rest", listing_cache=lake)
-    override(lake, exchange, BTC, partition, options, who="a user", reason="no other source")
+    override(lake, exchange, BTC, [partition], options, who="a user", reason="no other source")
     exchange.close()
     metadata = refresh(definitions, instance, "spot")
     assert (metadata["refused"].value, metadata["partitions"].value, metadata["candles"].value) == (0, 2, 47)

@@ -157,9 +157,9 @@ def test_an_overridden_day_is_derived_with_its_missing_candles_and_its_verdict(
     lose(sandbox, "2024-03-02")
     exchange, partition = Exchange(BTC.market, settings), partition_for_key("2024-03-02", BTC.interval)
     options = DownloadOptions("rest", listing_cache=lake)
-    result, written = override(lake, exchange, BTC, partition, options, who="a user", reason="no other source")
+    (outcome,) = override(lake, exchange, BTC, [partition], options, who="a user", reason="no other source")
     exchange.close()
-    assert (result.verdict, written is not None) == ("lost", True)
+    assert (outcome.verdict, outcome.stored is not None) == ("lost", True)
     (run,) = fetch(definitions, instance, [FIVE.series, HOUR.series], ["2024-03-02"])
     assert run.success
     five = stored(lake, FIVE.series, "2024-03-02")

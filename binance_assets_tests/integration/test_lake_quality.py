@@ -14,11 +14,15 @@ import polars as pl
 import pytest
 
 from binance_assets.candles.content_hash import content_hash
+from binance_assets.ingest.derive import derive_partitions
+from binance_assets.ingest.verify import verify_derived
+from binance_assets.model.intervals import parse_derived_interval
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import ACCEPTED, PartitionResult, Provenance, Verdict
-from binance_assets.model.series import parse_series
+from binance_assets.model.series import derived_series, parse_series
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.metadata import Replaced
+from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.lakes import change, keys, read, stored
 from binance_assets_tests.support.results import result_of, write_as_layout_1
 
@@ -161,6 +165,17 @@ def test_a_partition_of_layout_1_is_kept_if_it_is_better_and_its_hash_is_known_i
     replaced = stored(lake, HOURS, KEY).replaced
     assert replaced is not None
     assert replaced.content_hash == content_hash(first.candles)
+
+
+def test_what_is_derived_from_accepted_candles_that_break_a_rule_is_marked_like_them(lake: Lake) -> None:
+    derived = Derived(derived_series(HOURS.market, "BTCUSDT", parse_derived_interval("4h")), HOURS)
+    base = result_of(HOURS, KEY, verdict="invalid")  # its lows are 0
+    base = replace(base, accepted_by="ada", accepted_because="as the exchange has it")
+    lake.write(HOURS, base)
+    (result,) = derive_partitions(lake, derived, [base.partition])
+    assert (result.verdict, result.accepted_by, result.candles.height) == ("invalid", "ada", 6)
+    lake.write(derived.series, result)
+    assert list(verify_derived(lake, derived, [base.partition], lambda count: None)) == []
 
 
 WRITER = """

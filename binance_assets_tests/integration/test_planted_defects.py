@@ -359,7 +359,8 @@ def findings(sandboxes: dict[str, Sandbox], folder: Path, kind: str, deep: bool)
     lake.write(series, PartitionResult(partition, "complete", candles))
     exchange = Exchange(SPOT, settings_of(sandboxes, "good", "good", folder), retrier=quick_retrier())
     try:
-        return [finding.message for finding in verify(lake, exchange, series, [partition], None, lambda _: None, deep)]
+        found = verify(lake, exchange, series, [partition], None, strict=True, on_progress=lambda _: None, deep=deep)
+        return [finding.message for finding in found]
     finally:
         exchange.close()
 
