@@ -92,7 +92,7 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
         else:
             yield empty
     best: dict[Partition, PartitionResult] = {}
-    for link in SOURCE_CHAINS[source]:
+    for link in _ARCHIVE_ONLY if task.reference.rest_error is not None else SOURCE_CHAINS[source]:
         wanted = [partition for partition in pending if partition not in best or link.applies_to(best[partition])]
         if not wanted:
             continue
@@ -295,6 +295,9 @@ SOURCE_CHAINS: Final[dict[Source, tuple[ChainLink, ...]]] = {
     ),
 }
 """The steps by which each source fetches partitions, in order."""
+
+_ARCHIVE_ONLY: Final = SOURCE_CHAINS["archive"][:2]
+"""The steps for a symbol that the API does not know."""
 
 
 def unavailable(series: Series, partition: Partition, error: ExchangeError) -> PartitionResult:

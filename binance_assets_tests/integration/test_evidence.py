@@ -6,17 +6,24 @@ import datetime as dt
 
 import pytest
 
-from binance_assets.model.timestamps import DAY, to_ms
+from binance_assets.exchange.errors import UnknownSymbol
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.request import DownloadRequest, plan_request
+from binance_assets.model.series import parse_series
+from binance_assets.model.timestamps import DAY, HOUR, to_ms
 from binance_assets.sandbox import Fault, Sandbox, ServedRequest
 from binance_assets.settings import Settings, Source
-from binance_assets_tests.support.exchange import ALL_SOURCES, assert_exact, days_of, klines, verdicts
+from binance_assets.storage.lake import Lake
+from binance_assets_tests.support.exchange import ALL_SOURCES, assert_exact, days_of, klines, quick_retrier, verdicts
 
 BTC = "spot/BTCUSDT/1h"
 JAN_20 = to_ms(dt.date(2024, 1, 20))
+JAN_21 = JAN_20 + DAY
 ROW_DEFECTS = (
     "off_grid", "bad_prices", "negative_volume", "nan", "null", "empty_strings", "missing_row", "unordered",
     "doubled_row",
 )  # fmt: skip
+SOURCES: tuple[Source, ...] = ("rest", "archive", "auto")
 RANGE = ("2024-01-01", "2024-03-01")
 API = ("klines", "time", "exchangeInfo", "ping")
 
@@ -177,18 +184,123 @@ def test_months_without_trading_are_suspended(
 @pytest.mark.parametrize("path", ALL_SOURCES)
 def test_a_day_that_one_source_has_is_not_suspended(sandbox: Sandbox, settings: Settings, path: str) -> None:
     """The other source lacks the day altogether, and the 1d candle is missing in both."""
-    gap = {"start": JAN_20, "end": JAN_20 + DAY}
-    sandbox.faults.add(Fault("missing_row", path=path, interval="1h", **gap))
+    sandbox.faults.add(Fault("missing_row", path=path, interval="1h", start=JAN_20, end=JAN_21))
     for source in ALL_SOURCES:
-        sandbox.faults.add(Fault("missing_row", path=source, interval="1d", **gap))
+        sandbox.faults.add(Fault("missing_row", path=source, interval="1d", start=JAN_20, end=JAN_21))
     before, day, after = days_of(settings, BTC, "2024-01-19", "2024-01-22")
     assert verdicts([before, day, after]) == ["complete", "unproved", "complete"]
     assert_exact(sandbox, BTC, [day])
 
 
 def test_a_day_whose_files_cannot_be_read_is_not_suspended(sandbox: Sandbox, settings: Settings) -> None:
-    gap = {"start": JAN_20, "end": JAN_20 + DAY}
     for interval in ("1h", "1d"):
-        sandbox.faults.add(Fault("missing_row", interval=interval, **gap))
-        sandbox.faults.add(Fault("truncated_zip", path="archive/daily", interval=interval, **gap))
+        for kind, path in (("missing_row", "klines"), ("truncated_zip", "archive/daily")):
+            sandbox.faults.add(Fault(kind, path=path, interval=interval, start=JAN_20, end=JAN_21))
     assert verdicts(days_of(settings, BTC, "2024-01-19", "2024-01-22")) == ["complete", "unreachable", "complete"]
+
+
+# -- symbols that the API does not know, and locations that it does not serve ---------------------------------------
+
+CONTRACT = "usdm/BTCUSDT_210326"
+"""Delivered on 2021-03-26 08:00 UTC; klines no longer knows it."""
+REMOVED = "spot/SRMUSDT"
+"""Removed on 2022-11-28 03:00 UTC; klines no longer knows it."""
+
+
+@pytest.mark.parametrize("source", ["archive", "auto"])
+@pytest.mark.parametrize("interval", ["1m", "1h", "1d"])
+def test_a_removed_contract_comes_from_the_archive_from_its_listing_to_its_delivery(
+    sandbox: Sandbox, settings: Settings, interval: str, source: Source
+) -> None:
+    name = f"{CONTRACT}/{interval}"
+    days = days_of(settings, name, "2020-12-24", "2021-03-29", source)
+    listing = "complete" if interval == "1d" else "listing"
+    assert verdicts(days) == ["before_listing", listing, *["complete"] * 90, *["delisted"] * 3]
+    assert_exact(sandbox, name, days)
+
+
+@pytest.mark.parametrize("source", ["archive", "auto"])
+@pytest.mark.parametrize("interval", ["1m", "1h", "1d"])
+def test_a_removed_symbol_ends_with_its_last_file(
+    sandbox: Sandbox, settings: Settings, interval: str, source: Source
+) -> None:
+    name = f"{REMOVED}/{interval}"
+    days = days_of(settings, name, "2022-11-26", "2022-12-03", source)
+    last = "complete" if interval == "1d" else "delisted"
+    assert verdicts(days) == ["complete", "complete", last, *["delisted"] * 4]
+    assert_exact(sandbox, name, days)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "end", "verdict"),
+    [
+        (f"{CONTRACT}/1h", "2021-05-01", "2021-05-04", "delisted"),
+        (f"{CONTRACT}/1h", "2020-11-01", "2020-11-04", "before_listing"),
+        (f"{REMOVED}/1h", "2023-05-01", "2023-05-04", "delisted"),
+        (f"{REMOVED}/1h", "2019-05-01", "2019-05-04", "before_listing"),
+    ],
+)
+def test_days_outside_the_life_of_a_removed_symbol_have_nothing_to_fetch(
+    sandbox: Sandbox, settings: Settings, name: str, start: str, end: str, verdict: str
+) -> None:
+    assert set(verdicts(days_of(settings, name, start, end, "auto"))) == {verdict}
+
+
+def test_a_symbol_that_neither_source_knows_is_unknown(settings: Settings) -> None:
+    for name in ("spot/NOSUCHUSDT/1h", "usdm/BTCUSDT_210327/1h"):
+        for source in ("rest", "archive", "auto"):
+            days = days_of(settings, name, "2021-01-01", "2021-01-03", source)
+            assert set(verdicts(days)) == {"unreachable"}
+            assert "there is no symbol" in days[0].reason
+
+
+def test_source_rest_does_not_look_into_the_archive_for_a_symbol(sandbox: Sandbox, settings: Settings) -> None:
+    days = days_of(settings, f"{CONTRACT}/1h", "2021-03-01", "2021-03-03", "rest")
+    assert set(verdicts(days)) == {"unreachable"}
+    assert not [request for request in sandbox.requests if request.path.startswith("/data")]
+
+
+@pytest.mark.parametrize("source", ["archive", "auto"])
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [(f"{CONTRACT}/1m", "2021-03-26"), (f"{REMOVED}/1m", "2022-11-28"), ("coinm/BTCUSD_200925/1h", "2020-09-25")],
+)
+def test_without_the_api_the_last_day_of_a_symbol_is_accepted(
+    sandbox: Sandbox, settings: Settings, name: str, last: str, source: Source
+) -> None:
+    refuse_location(sandbox)
+    day = dt.date.fromisoformat(last)
+    days = days_of(settings, name, f"{day - dt.timedelta(2)}", f"{day + dt.timedelta(3)}", source)
+    assert verdicts(days) == ["complete", "complete", "delisted", "delisted", "delisted"], [d.reason for d in days]
+    assert_exact(sandbox, name, days)
+
+
+@pytest.mark.parametrize("name", [f"{CONTRACT}/1h", f"{REMOVED}/1h"])
+def test_a_candle_missing_from_the_last_day_of_a_removed_symbol_is_lost(
+    sandbox: Sandbox, settings: Settings, name: str
+) -> None:
+    last = to_ms(dt.date(2021, 3, 26)) if name.startswith(CONTRACT) else to_ms(dt.date(2022, 11, 28))
+    sandbox.faults.add(Fault("missing_row", path="archive", interval="1h", start=last + HOUR, end=last + 2 * HOUR))
+    day = dt.datetime.fromtimestamp(last / 1_000, dt.UTC).date()
+    days = days_of(settings, name, f"{day}", f"{day + dt.timedelta(2)}", "auto")
+    assert verdicts(days) == ["lost", "delisted"]
+
+
+@pytest.mark.parametrize(("name", "first"), [(f"{CONTRACT}/1h", "2020-12-25"), (f"{REMOVED}/1h", "2020-08-11")])
+@pytest.mark.parametrize("start", [None, dt.date(2021, 1, 1)])
+def test_a_user_may_request_a_symbol_that_only_the_archive_has(
+    settings: Settings, name: str, first: str, start: dt.date | None
+) -> None:
+    series, lake = parse_series(name), Lake(settings.lake)
+    exchange = Exchange(series.market, settings, retrier=quick_retrier())
+    request = DownloadRequest((series,), start, dt.date(2021, 2, 1), refresh=False)
+    try:
+        for source in SOURCES:
+            if source == "rest":
+                with pytest.raises(UnknownSymbol):
+                    plan_request(request, lake, exchange, (), source)
+                continue
+            (plan,) = plan_request(request, lake, exchange, (), source)
+            assert plan.requested[0].key == (start.isoformat() if start else first)
+    finally:
+        exchange.close()
