@@ -100,9 +100,15 @@ class ControlTotals:
         return ControlTotals(self.market, self.daily, self.suspended.union(days))
 
 
-def totals_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Totals]:
-    """Return the totals of a table of candles (in any order), by the day in which they open, ms UTC."""
-    day = pl.col("open_time").to_physical() // DAY * DAY
+def totals_by_day(market: Market, candles: pl.DataFrame, step: int = DAY) -> dict[int, Totals]:
+    """Return the totals of a table of candles (in any order), by the day in which they open, ms UTC.
+
+    Args:
+        market: The market.
+        candles: The candles.
+        step: The length of another span instead of the day, ms.
+    """
+    day = pl.col("open_time").to_physical() // step * step
     summed = candles.group_by(day.alias("day")).agg(pl.col("trades", *market.value_columns).sum(), pl.len())
     return {row[0]: Totals(row[1], row[2:-1], row[-1]) for row in summed.iter_rows()}
 

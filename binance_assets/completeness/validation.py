@@ -191,9 +191,9 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     """Return verdict and reason for a finished partition whose candles follow the schema."""
     gaps = f"no candles for {format_spans(missing)}" if missing else ""
-    if series.interval.step == DAY:  # these candles are the control totals themselves, so only the grid can prove them
-        return ("lost", gaps) if missing else (_whole(partition, reference.trading_span), "")
     control = _control_for(series, partition, expected, reference)
+    if series.interval.step == DAY:
+        return _daily_verdict(series, traded, partition, gaps, control, reference)
     if control is None:
         return _without_control_totals(gaps, partition, reference)
     difference = discrepancy(series.market, traded, control)
@@ -208,6 +208,22 @@ def _verdict(
         return unproved_edge
     names = ", ".join(outage.name for outage in outages_within(series.market, missing))
     return "outage", f"{gaps}, and nothing was traded" + (f" ({names})" if names else "")
+
+
+def _daily_verdict(
+    series: Series, traded: Totals, partition: Partition, gaps: str, control: Totals | None, reference: ReferenceData
+) -> tuple[Verdict, str]:
+    """Return verdict and reason for a ``1d`` candle.
+
+    It is compared with the ``1d`` candle of the reference data, which may come from the other source. If both come from
+    the same one, only the grid can prove it.
+    """
+    if gaps:
+        return "lost", gaps
+    difference = None if control is None else discrepancy(series.market, traded, control)
+    if difference is None:
+        return _whole(partition, reference.trading_span), ""
+    return "unbalanced", f"it differs from the 1d candle of the other source: {difference}"
 
 
 def _control_for(

@@ -127,13 +127,15 @@ def _with_missing_days(
     """Return the reference data with the days of trading that it lacks, as far as another request explains them."""
     missing = _missing_days(reference, days)
     if missing and reference.rest_error is None:
-        reference = _updated(reference, daily_from_rest(exchange, series, merge_days(missing)), is_archive=False)
+        reference = updated_reference(
+            reference, daily_from_rest(exchange, series, merge_days(missing)), is_archive=False
+        )
         missing = _missing_days(reference, days)
     if not missing:
         return reference
     archived = daily_from_archive(exchange, series, merge_days(missing), reference.now)
     unknown = archived.days | reference.daily_errors.keys() | (archived.errors.keys() - archived.absent)
-    reference = _updated(reference, archived, is_archive=True)
+    reference = updated_reference(reference, archived, is_archive=True)
     empty = [day for day in missing if day not in unknown and day >= to_ms(series.market.archived)]
     if not empty or not exchange.archive_matches_api or reference.rest_error is not None:
         return reference
@@ -157,7 +159,7 @@ def _missing_days(reference: ReferenceData, days: Sequence[tuple[int, int]]) -> 
     ]
 
 
-def _updated(reference: ReferenceData, daily: DailyCandles, is_archive: bool) -> ReferenceData:
+def updated_reference(reference: ReferenceData, daily: DailyCandles, is_archive: bool) -> ReferenceData:
     """Return the reference data with newer ``1d`` candles."""
     known, received = reference.control_totals, daily.days
     errors = {day: error for day, error in {**reference.daily_errors, **daily.errors}.items() if day not in received}
@@ -176,7 +178,7 @@ def reload_control_totals(
 ) -> ReferenceData:
     """Return the reference data with control totals that were fetched again for ``partitions``."""
     daily = daily_from_rest(exchange, series, _days(series, partitions, reference.now))
-    return _updated(reference, daily, is_archive=False)
+    return updated_reference(reference, daily, is_archive=False)
 
 
 def _days(series: Series, partitions: Sequence[Partition], now: int) -> list[tuple[int, int]]:

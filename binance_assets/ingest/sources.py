@@ -18,6 +18,7 @@ from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import BLOCK_ROWS, fetch_blocks, read_file
 from binance_assets.ingest.reference import reload_control_totals
+from binance_assets.ingest.witnesses import needs_witness, with_witnesses
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict
 from binance_assets.model.series import Series
@@ -80,7 +81,7 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
     """Yield the results of finished partitions: first those that need no request, then step by step.
 
     The first conclusive result of a partition is yielded at once. A partition without one is tried by every step that
-    applies, and gets the best result of them at the end.
+    applies, and gets the best result of them at the end. If that is doubtful, witnesses are asked about it.
     """
     pending = []
     for partition in partitions:
@@ -92,6 +93,7 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
         else:
             yield empty
     best: dict[Partition, PartitionResult] = {}
+    doubtful: list[PartitionResult] = []
     for link in _ARCHIVE_ONLY if task.reference.rest_error is not None else SOURCE_CHAINS[source]:
         wanted = [partition for partition in pending if partition not in best or link.applies_to(best[partition])]
         if not wanted:
@@ -102,9 +104,15 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
             better = _better(task, best.get(result.partition), result)
             best[result.partition] = better
             if better.is_conclusive:
-                yield best.pop(result.partition)
+                del best[result.partition]
                 pending.remove(result.partition)
-    yield from (best[partition] for partition in pending)
+                if needs_witness(better, task.reference):
+                    doubtful.append(better)
+                else:
+                    yield better
+    doubtful += [best[partition] for partition in pending]
+    by_time = sorted(doubtful, key=lambda result: result.partition)
+    yield from with_witnesses(task.exchange, task.series, by_time, task.reference)
 
 
 def _better(task: SourceTask, first: PartitionResult | None, second: PartitionResult) -> PartitionResult:

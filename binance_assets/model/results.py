@@ -79,6 +79,8 @@ class PartitionResult:
         strict: Whether a partition whose control totals differ is refused.
         accepted_by: Who accepted a refused partition; None if nobody did.
         accepted_because: The reason they gave; None if nobody did.
+        witnesses: Other candles of the exchange that confirm the partition although its ``1d`` candle does not agree or
+            is missing, such as ``1h candles of rest``.
     """
 
     partition: Partition
@@ -90,6 +92,7 @@ class PartitionResult:
     strict: bool = False
     accepted_by: str | None = None
     accepted_because: str | None = None
+    witnesses: tuple[str, ...] = ()
 
     @property
     def is_accepted(self) -> bool:
@@ -101,7 +104,7 @@ class PartitionResult:
     @property
     def can_override(self) -> bool:
         """Whether a person may accept it though it is refused: its candles are valid, and no source has better ones."""
-        return self.verdict == "lost" or (self.verdict == "unbalanced" and self.strict)
+        return self.verdict == "lost" or (self.verdict == "unbalanced" and self.strict and not self.witnesses)
 
     @property
     def needs_second_source(self) -> bool:

@@ -8,7 +8,12 @@ import pytest
 
 from binance_assets.exchange.errors import UnknownSymbol
 from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.request import DownloadRequest, plan_request
+from binance_assets.ingest.verify import verify
+from binance_assets.model.intervals import DAILY
+from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY, HOUR, to_ms
 from binance_assets.sandbox import Fault, Sandbox, ServedRequest
@@ -302,5 +307,168 @@ def test_a_user_may_request_a_symbol_that_only_the_archive_has(
                 continue
             (plan,) = plan_request(request, lake, exchange, (), source)
             assert plan.requested[0].key == (start.isoformat() if start else first)
+    finally:
+        exchange.close()
+
+
+# -- witnesses ------------------------------------------------------------------------------------------------------
+
+MINUTES = "spot/BTCUSDT/1m"
+ONE_DAY = ("2024-01-19", "2024-01-22")
+
+
+def differ(sandbox: Sandbox, *paths: str, interval: str = "1d", kind: str = "one_trade_more") -> None:
+    """Let the candles of 20 January show other totals."""
+    for path in paths:
+        sandbox.faults.add(Fault(kind, path=path, interval=interval, start=JAN_20, end=JAN_21))
+
+
+def witnesses_of(sandbox: Sandbox) -> tuple[int, int, int, int]:
+    """The numbers of requests for 1h and 4h by REST, and for files of 1d and of 1h or 4h."""
+    files = len(requests_for(sandbox, "1h")) + len(requests_for(sandbox, "4h"))
+    return len(klines(sandbox, "1h")), len(klines(sandbox, "4h")), len(requests_for(sandbox, "1d")), files
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", [MINUTES, "usdm/ETHUSDT/5m", "coinm/BTCUSD_PERP/15m", "spot/BTCUSDT/1d"])
+def test_the_1d_candle_of_the_archive_replaces_a_wrong_one_of_the_api(
+    sandbox: Sandbox, settings: Settings, name: str, strict: bool
+) -> None:
+    if name.endswith("1d"):
+        differ(sandbox, "archive")
+    else:
+        differ(sandbox, "klines")
+    source: Source = "archive" if name.endswith("1d") else "rest"
+    days = days_of(settings, name, *ONE_DAY, source, strict=strict)
+    assert verdicts(days) == ["complete"] * 3, [day.reason for day in days]
+    assert_exact(sandbox, name, days)
+    if not name.endswith("1d"):
+        assert days[1].witnesses == ("1d candle of archive",)
+        assert "its totals agree with the 1d candle of archive, but not with that of rest" in days[1].reason
+        assert witnesses_of(sandbox) == (0, 0, 2, 0)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+@pytest.mark.parametrize(
+    ("name", "witness"),
+    [(MINUTES, "1h"), ("usdm/BTCUSDT/1h", "4h"), ("coinm/BTCUSD_PERP/4h", "1h"), ("spot/BTCUSDT/6h", "1h")],
+)
+def test_hours_accept_a_day_whose_1d_candle_is_wrong_in_both_sources(
+    sandbox: Sandbox, settings: Settings, name: str, witness: str, source: Source, strict: bool
+) -> None:
+    differ(sandbox, *ALL_SOURCES)
+    before, day, after = days_of(settings, name, *ONE_DAY, source, strict=strict)
+    assert verdicts([before, day, after]) == ["complete", "unbalanced", "complete"]
+    assert (day.is_accepted, day.can_override) == (True, False)
+    assert day.witnesses == (f"{witness} candles of rest",)
+    assert f"but every hour agrees with the {witness} candles of rest" in day.reason
+    assert_exact(sandbox, name, [day])
+
+
+def test_4h_candles_are_asked_if_those_of_1h_do_not_agree(sandbox: Sandbox, settings: Settings) -> None:
+    differ(sandbox, *ALL_SOURCES)
+    differ(sandbox, *ALL_SOURCES, interval="1h", kind="doubled_amounts")
+    _, day, _ = days_of(settings, MINUTES, *ONE_DAY, strict=True)
+    assert (day.verdict, day.is_accepted, day.witnesses) == ("unbalanced", True, ("4h candles of rest",))
+
+
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
+def test_a_day_that_hours_do_not_confirm_is_refused_if_strict(
+    sandbox: Sandbox, settings: Settings, source: Source
+) -> None:
+    differ(sandbox, *ALL_SOURCES, interval="1m")
+    for strict in (False, True):
+        _, day, _ = days_of(settings, MINUTES, *ONE_DAY, source, strict=strict)
+        assert (day.verdict, day.is_accepted, day.can_override) == ("unbalanced", not strict, strict)
+        assert day.witnesses == ()
+        assert "the 1h candles of rest differ as well" in day.reason
+
+
+def test_a_loss_of_the_archive_in_all_its_intervals_is_refused_against_the_api(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    """As on 2025-01-14, when the archive of USD-M lacks what the API has."""
+    for interval in ("5m", "1h", "4h", "1d"):
+        differ(sandbox, "archive", interval=interval, kind="doubled_amounts")
+    sandbox.faults.add(Fault("status", value=400, interval="5m"))
+    _, day, _ = days_of(settings, "usdm/BTCUSDT/5m", *ONE_DAY, "archive", strict=True)
+    assert (day.verdict, day.is_accepted) == ("unbalanced", False)
+    sandbox.faults.clear()
+    for interval in ("5m", "1h", "4h", "1d"):
+        differ(sandbox, "archive", interval=interval, kind="doubled_amounts")
+    _, healed, _ = days_of(settings, "usdm/BTCUSDT/5m", *ONE_DAY, "archive", strict=True)
+    assert (healed.verdict, healed.provenance.source) == ("complete", "rest")
+
+
+def test_without_the_api_the_hours_of_the_archive_are_witnesses(sandbox: Sandbox, settings: Settings) -> None:
+    refuse_location(sandbox)
+    differ(sandbox, "archive")
+    _, day, _ = days_of(settings, MINUTES, *ONE_DAY, "archive", strict=True)
+    assert (day.verdict, day.is_accepted, day.witnesses) == ("unbalanced", True, ("1h candles of archive",))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_day_without_a_1d_candle_is_confirmed_or_refuted_by_its_hours(
+    sandbox: Sandbox, settings: Settings, strict: bool
+) -> None:
+    differ(sandbox, *ALL_SOURCES, kind="missing_row")
+    _, day, _ = days_of(settings, MINUTES, *ONE_DAY, strict=strict)
+    assert (day.verdict, day.witnesses) == ("unproved", ("1h candles of rest",))
+    differ(sandbox, *ALL_SOURCES, interval="1m")
+    _, changed, _ = days_of(settings, MINUTES, *ONE_DAY, strict=strict)
+    assert (changed.verdict, changed.is_accepted, changed.witnesses) == ("unbalanced", not strict, ())
+
+
+def test_a_gap_that_one_1d_candle_proves_needs_the_hours_of_the_other_source(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    rows = sandbox.rows("spot", "BTCUSDT", "1m", JAN_20, JAN_21)
+    quiet = next(int(row[0]) for row in rows if row[8] == 0)
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + 1, path=path, interval="1m"))
+    differ(sandbox, "klines")
+    _, day, _ = days_of(settings, MINUTES, *ONE_DAY, strict=True)
+    assert (day.verdict, day.witnesses) == ("outage", ("1d candle of archive", "1h candles of rest"))
+    sandbox.faults.add(Fault("missing_row", interval="1h"))
+    sandbox.faults.add(Fault("missing_row", interval="4h"))
+    _, unproved, _ = days_of(settings, MINUTES, *ONE_DAY, strict=True)
+    assert (unproved.verdict, unproved.is_accepted) == ("lost", False)
+
+
+@pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
+def test_hours_confirm_a_month_with_a_wrong_1d_candle(sandbox: Sandbox, settings: Settings, interval: str) -> None:
+    differ(sandbox, *ALL_SOURCES)
+    months = days_of(settings, f"spot/ETHUSDT/{interval}", "2023-12-01", "2024-03-01", strict=True)
+    assert verdicts(months) == ["complete", "unbalanced", "complete"]
+    assert months[1].witnesses == ("1h candles of rest",)
+
+
+def test_witnesses_of_many_days_take_few_requests_and_one_per_symbol(sandbox: Sandbox, settings: Settings) -> None:
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("one_trade_more", path=path, interval="1d", start=JAN_20, end=JAN_20 + 10 * DAY))
+    exchange = Exchange(parse_series(MINUTES).market, settings, retrier=quick_retrier())
+    days = partitions_between(dt.date(2024, 1, 15), dt.date(2024, 2, 5), DAILY)
+    try:
+        for name in ("spot/BTCUSDT/5m", "spot/BTCUSDT/15m"):
+            results = list(download(exchange, parse_series(name), days, DownloadOptions(strict=True)))
+            assert sorted(result.verdict for result in results) == ["complete"] * 11 + ["unbalanced"] * 10
+            assert all(result.is_accepted for result in results)
+    finally:
+        exchange.close()
+    assert witnesses_of(sandbox) == (1, 0, 2, 0)
+
+
+def test_the_lake_is_verified_with_the_same_witnesses(sandbox: Sandbox, settings: Settings) -> None:
+    differ(sandbox, "klines")
+    lake, series = Lake(settings.lake), parse_series("spot/BTCUSDT/1h")
+    lake.prepare("sandbox")
+    days = days_of(settings, str(series), *ONE_DAY)
+    for day in days:
+        lake.write(series, day)
+    exchange = Exchange(series.market, settings, retrier=quick_retrier())
+    try:
+        findings = verify(lake, exchange, series, [day.partition for day in days], "rest", lambda _: None)
+        assert [finding.message for finding in findings] == []
     finally:
         exchange.close()
