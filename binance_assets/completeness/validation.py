@@ -15,7 +15,7 @@ import polars as pl
 from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.schema import candle_schema, quick_schema
 from binance_assets.completeness.control_totals import Totals, combine, discrepancy, totals_by_day
-from binance_assets.completeness.outages import outages_within
+from binance_assets.completeness.outages import outages_within, unnamed_spans
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
 from binance_assets.model.partitions import Partition, closes_at
 from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict, format_spans
@@ -206,8 +206,20 @@ def _verdict(
     unproved_edge = _unproved_edge(partition, missing, reference)
     if unproved_edge is not None:
         return unproved_edge
-    names = ", ".join(outage.name for outage in outages_within(series.market, missing))
-    return "outage", f"{gaps}, and nothing was traded" + (f" ({names})" if names else "")
+    return "outage", f"{gaps}, and nothing was traded{_explanation(series, missing, reference)}"
+
+
+def _explanation(series: Series, missing: Sequence[tuple[int, int]], reference: ReferenceData) -> str:
+    """Return what is known about gaps in which nothing was traded, as the end of a sentence."""
+    names = [outage.name for outage in outages_within(series.market, missing)]
+    suspended = reference.control_totals.suspended
+    unnamed = unnamed_spans(series.market, missing, suspended)
+    if len(unnamed) < len(unnamed_spans(series.market, missing)):
+        names.append("trading of the symbol was suspended")
+    named = f" ({', '.join(names)})" if names else ""
+    if not unnamed:
+        return named
+    return f"{named}; no known outage explains {'it' if len(unnamed) == len(missing) else format_spans(unnamed)}"
 
 
 def _daily_verdict(

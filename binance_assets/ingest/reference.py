@@ -11,7 +11,7 @@ from binance_assets.completeness.reference_data import ReferenceData, TradingSpa
 from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
 from binance_assets.exchange.session import Exchange
 from binance_assets.exchange.symbols import delivery_time
-from binance_assets.ingest.archived_life import archived_close, archived_first_open, is_archived
+from binance_assets.ingest.archived_span import archived_close, archived_first_open, is_archived
 from binance_assets.ingest.daily import DailyCandles, daily_from_archive, daily_from_rest
 from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.suspensions import with_suspensions

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files
 from binance_assets.exchange.errors import UnknownSymbol
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.archived_life import archived_first_open, is_archived
+from binance_assets.ingest.archived_span import archived_first_open, is_archived
 from binance_assets.ingest.blocks import plan_rest_pages
 from binance_assets.ingest.download import SAFETY_MS
 from binance_assets.model.intervals import Interval

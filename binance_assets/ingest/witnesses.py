@@ -1,9 +1,9 @@
 """Witnesses: other candles of the exchange that confirm a partition whose ``1d`` candle disagrees or is missing.
 
 The exchange's own ``1d`` candle can be wrong: on 2023-08-16 that of most USD-M symbols is, while ``1m`` and ``1h``
-agree. So a doubtful partition gets two more hearings. First the ``1d`` candle of the archive, because a single source
-may be wrong. Then the ``1h`` candles, and the ``4h`` candles if those do not agree: every hour of the partition must
-have the same totals.
+agree. So a doubtful partition is compared with more candles. First with the ``1d`` candle of the archive, because a
+single source may be wrong. Then with the ``1h`` candles, and with the ``4h`` candles if those do not agree: every hour
+of the partition must have the same totals.
 
 A ``1d`` candle is disproved only by hours of its own source. On 2025-01-14 the archive lacks trades in all its
 intervals alike, so its hours confirm nothing against the ``1d`` candle of the API.
@@ -81,13 +81,13 @@ def with_witnesses(
     if not doubtful:
         yield from results
         return
-    hearing = _Hearing(exchange, series, reference, _notes_of(exchange))
-    settled = hearing.outcomes(doubtful)
-    yield from (settled.get(result.partition, result) for result in results)
+    check = _WitnessCheck(exchange, series, reference, _cache_of(exchange))
+    decided = check.outcomes(doubtful)
+    yield from (decided.get(result.partition, result) for result in results)
 
 
 @dataclass
-class _Notes:
+class _WitnessCache:
     """The candles of witnesses that a run has fetched, so that each is requested once for all series of a symbol."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -112,42 +112,42 @@ class _Notes:
             return self.frames[key]
 
 
-_NOTES: Final[WeakKeyDictionary[Exchange, _Notes]] = WeakKeyDictionary()
-_NOTES_LOCK: Final = threading.Lock()
+_CACHES: Final[WeakKeyDictionary[Exchange, _WitnessCache]] = WeakKeyDictionary()
+_CACHES_LOCK: Final = threading.Lock()
 
 
-def _notes_of(exchange: Exchange) -> _Notes:
-    with _NOTES_LOCK:
-        return _NOTES.setdefault(exchange, _Notes())
+def _cache_of(exchange: Exchange) -> _WitnessCache:
+    with _CACHES_LOCK:
+        return _CACHES.setdefault(exchange, _WitnessCache())
 
 
 @dataclass(frozen=True, slots=True)
-class _Hearing:
+class _WitnessCheck:
     """The examination of the doubtful partitions of a series."""
 
     exchange: Exchange
     series: Series
     reference: ReferenceData
-    notes: _Notes
+    cache: _WitnessCache
 
     def outcomes(self, doubtful: Sequence[PartitionResult]) -> dict[Partition, PartitionResult]:
         """Return the results that witnesses change, by partition."""
-        second = self._second_opinions(doubtful)
-        settled = {
-            partition: _seconded(result)
-            for partition, result in second.items()
+        agreeing = self._agreements_with_archive(doubtful)
+        decided = {
+            partition: _agreed_with_archive(result)
+            for partition, result in agreeing.items()
             if not result.missing and result.provenance.source == "rest"
         }
         # A gap, or candles of the archive that only the archive's own 1d candle confirms, need the hours too.
         pending = [
             result
             for result in doubtful
-            if result.partition not in settled and (result.partition in second or result.verdict != "lost")
+            if result.partition not in decided and (result.partition in agreeing or result.verdict != "lost")
         ]
-        settled |= self._by_hours(pending, second)
-        return {partition: self._named(result) for partition, result in settled.items()}
+        decided |= self._by_hours(pending, agreeing)
+        return {partition: self._named(result) for partition, result in decided.items()}
 
-    def _second_opinions(self, doubtful: Sequence[PartitionResult]) -> dict[Partition, PartitionResult]:
+    def _agreements_with_archive(self, doubtful: Sequence[PartitionResult]) -> dict[Partition, PartitionResult]:
         """Return the results of the partitions that agree with the ``1d`` candles of the archive, not of the API."""
         days = {
             day
@@ -157,7 +157,7 @@ class _Hearing:
         }
         if not days or not self.exchange.archive_matches_api:
             return {}
-        frame = self.notes.get((self.series.symbol, DAILY, "archive"), days, self._archived_daily)
+        frame = self.cache.get((self.series.symbol, DAILY, "archive"), days, self._archived_daily)
         chosen = frame.filter(pl.col("open_time").to_physical().is_in(sorted(days)))
         if chosen.is_empty():
             return {}
@@ -173,15 +173,15 @@ class _Hearing:
         return validate_partitions(self.series, result.candles, partitions, reference, result.provenance)[0]
 
     def _by_hours(
-        self, pending: Sequence[PartitionResult], second: dict[Partition, PartitionResult]
+        self, pending: Sequence[PartitionResult], agreeing: dict[Partition, PartitionResult]
     ) -> dict[Partition, PartitionResult]:
         """Return the results of the partitions that hours confirm or refute."""
-        settled: dict[Partition, PartitionResult] = {}
+        decided: dict[Partition, PartitionResult] = {}
         refuted: dict[Partition, str] = {}
         for interval in (interval for interval in _WITNESSES if interval != self.series.interval):
             for origin in ("rest", "archive"):
                 asked = [
-                    result for result in pending if result.partition not in settled and origin in self._origins(result)
+                    result for result in pending if result.partition not in decided and origin in self._origins(result)
                 ]
                 if not asked:
                     continue
@@ -190,13 +190,13 @@ class _Hearing:
                     witness = f"{interval} candles of {origin}"
                     difference = self._difference(result, hours, interval)
                     if difference is None:
-                        settled[result.partition] = _confirmed(result, second.get(result.partition), witness)
+                        decided[result.partition] = _confirmed(result, agreeing.get(result.partition), witness)
                     elif difference:
                         refuted.setdefault(result.partition, f"the {witness} differ as well: {difference}")
         for result in pending:
-            if result.partition not in settled:
-                settled[result.partition] = _unconfirmed(result, refuted.get(result.partition))
-        return settled
+            if result.partition not in decided:
+                decided[result.partition] = _unconfirmed(result, refuted.get(result.partition))
+        return decided
 
     def _origins(self, result: PartitionResult) -> set[Origin]:
         """Return the sources whose hours can disprove the ``1d`` candles of a partition, or replace missing ones."""
@@ -209,7 +209,7 @@ class _Hearing:
         days = {day for result in asked for day in _days_of(self.series, result.partition)}
         hourly = Series(self.series.market, self.series.symbol, interval)
         read = self._hours_by_rest if origin == "rest" else self._hours_in_archive
-        return self.notes.get((self.series.symbol, interval, origin), days, lambda ranges: read(hourly, ranges))
+        return self.cache.get((self.series.symbol, interval, origin), days, lambda ranges: read(hourly, ranges))
 
     def _hours_by_rest(self, hourly: Series, days: list[tuple[int, int]]) -> pl.DataFrame:
         pages = plan_pages(hourly.market, hourly.interval, days)
@@ -291,25 +291,25 @@ def _first_difference(series: Series, candles: pl.DataFrame, hours: pl.DataFrame
     return "" if is_incomplete else None
 
 
-def _seconded(result: PartitionResult) -> PartitionResult:
+def _agreed_with_archive(result: PartitionResult) -> PartitionResult:
     """Return the result of a partition whose candles come from the API and agree with the archive's ``1d`` candle."""
     witness = "1d candle of archive"
     reason = f"its totals agree with the {witness}, but not with that of rest"
     return replace(result, reason=f"{result.reason}; {reason}" if result.reason else reason, witnesses=(witness,))
 
 
-def _confirmed(result: PartitionResult, second: PartitionResult | None, witness: str) -> PartitionResult:
+def _confirmed(result: PartitionResult, agreeing: PartitionResult | None, witness: str) -> PartitionResult:
     """Return the result of a partition whose hours all agree with its candles.
 
     Args:
         result: The doubtful result.
-        second: Its result by the ``1d`` candle of the archive, if that one agrees; None if it does not.
+        agreeing: Its result by the ``1d`` candle of the archive, if that one agrees; None if it does not.
         witness: The hours.
     """
-    if second is not None:
-        seconded = _seconded(second)
-        reason = f"{seconded.reason}, and every hour agrees with the {witness}"
-        return replace(seconded, reason=reason, witnesses=(*seconded.witnesses, witness))
+    if agreeing is not None:
+        agreed = _agreed_with_archive(agreeing)
+        reason = f"{agreed.reason}, and every hour agrees with the {witness}"
+        return replace(agreed, reason=reason, witnesses=(*agreed.witnesses, witness))
     return replace(result, reason=f"{result.reason}, but every hour agrees with the {witness}", witnesses=(witness,))
 
 

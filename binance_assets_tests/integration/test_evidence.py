@@ -15,7 +15,7 @@ from binance_assets.ingest.verify import verify
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import parse_series
-from binance_assets.model.timestamps import DAY, HOUR, to_ms
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, ServedRequest
 from binance_assets.settings import Settings, Source
 from binance_assets.storage.lake import Lake
@@ -472,3 +472,73 @@ def test_the_lake_is_verified_with_the_same_witnesses(sandbox: Sandbox, settings
         assert [finding.message for finding in findings] == []
     finally:
         exchange.close()
+
+
+# -- outages that no table names ------------------------------------------------------------------------------------
+
+
+def quiet_minute(sandbox: Sandbox, start: int = JAN_20) -> int:
+    """The open time of a minute of the day of ``start`` in which nothing was traded."""
+    return next(int(row[0]) for row in sandbox.rows("spot", "BTCUSDT", "1m", start, start + DAY) if row[8] == 0)
+
+
+def test_an_unnamed_outage_that_both_sources_show_says_so(sandbox: Sandbox, settings: Settings) -> None:
+    quiet = quiet_minute(sandbox)
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + 1, path=path, interval="1m"))
+    (day,) = days_of(settings, MINUTES, "2024-01-20", "2024-01-21")
+    assert (day.verdict, day.is_accepted) == ("outage", True)
+    assert day.missing == ((quiet, quiet + MINUTE),)
+    assert "no known outage explains it" in day.reason
+
+
+@pytest.mark.parametrize("source", ["archive", "auto"])
+def test_an_unnamed_outage_that_only_the_archive_shows_is_refused(
+    sandbox: Sandbox, settings: Settings, source: Source
+) -> None:
+    refuse_location(sandbox)
+    quiet = quiet_minute(sandbox)
+    sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + 1, path="archive", interval="1m"))
+    (day,) = days_of(settings, MINUTES, "2024-01-20", "2024-01-21", source)
+    assert (day.verdict, day.is_accepted, day.can_override) == ("lost", False, True)
+    assert "only archive shows this, and rest could not be compared" in day.reason
+
+
+@pytest.mark.parametrize(("status", "verdict"), [(404, "lost"), (500, "lost")])
+def test_an_unnamed_outage_that_only_the_api_shows_is_refused(
+    sandbox: Sandbox, settings: Settings, status: int, verdict: str
+) -> None:
+    quiet = quiet_minute(sandbox)
+    sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + 1, interval="1m"))
+    sandbox.faults.add(Fault("status", value=status, path="archive", interval="1m"))
+    (day,) = days_of(settings, MINUTES, "2024-01-20", "2024-01-21")
+    assert (day.verdict, day.is_accepted) == (verdict, False)
+    assert "only rest shows this, and archive could not be compared" in day.reason
+
+
+def test_an_unnamed_outage_of_yesterday_waits_for_the_file_of_the_archive(sandbox: Sandbox, settings: Settings) -> None:
+    yesterday = sandbox.now_ms() // DAY * DAY - 2 * DAY
+    quiet = quiet_minute(sandbox, yesterday)
+    sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + 1, interval="1m"))
+    sandbox.faults.add(Fault("status", value=404, path="archive", interval="1m"))
+    first = dt.datetime.fromtimestamp(yesterday / 1_000, dt.UTC).date()
+    (day,) = days_of(settings, MINUTES, f"{first}", f"{first + dt.timedelta(1)}")
+    assert (day.verdict, day.is_accepted) == ("unfinished", False)
+
+
+def test_an_unnamed_outage_before_the_archive_begins_needs_no_second_source(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    start = to_ms(dt.date(2019, 12, 1))
+    rows = sandbox.rows("usdm", "BTCUSDT", "1m", start, start + DAY)
+    quiet = next(int(row[0]) for row in rows if row[8] == 0)
+    sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + 1, interval="1m"))
+    (day,) = days_of(settings, "usdm/BTCUSDT/1m", "2019-12-01", "2019-12-02")
+    assert (day.verdict, day.is_accepted) == ("outage", True)
+    assert "only rest covers this day" in day.reason
+
+
+def test_a_gap_of_a_suspension_is_called_so(settings: Settings) -> None:
+    (march,) = days_of(settings, f"{USDC}/3d", "2023-03-01", "2023-04-01")
+    assert march.verdict == "outage"
+    assert march.reason.endswith("and nothing was traded (trading of the symbol was suspended)")

@@ -22,7 +22,7 @@ from binance_assets.model.partitions import next_month, partitions_between
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_date, to_ms
 
-# Files may appear days late (files of 2022-07-21 appeared on 07-27), so a younger end is not believed.
+# Files may appear days late (the spot files of 2026-07-21 did on 07-27), so a younger last file proves no end.
 _SETTLED: Final = 14 * DAY
 # The longest time that a delivery contract is listed: two quarters, and a margin.
 _LONGEST_CONTRACT: Final = 400 * DAY
