@@ -107,9 +107,15 @@ class ControlTotals:
         return ControlTotals(self.market, self.daily, self.suspended.union(days))
 
 
-def totals_by_day(market: Market, candles: pl.DataFrame) -> dict[int, Totals]:
-    """Return the totals of a table of candles (in any order), by the day in which they open, ms UTC."""
-    day = pl.col("open_time").to_physical() // DAY * DAY
+def totals_by_day(market: Market, candles: pl.DataFrame, step: int = DAY) -> dict[int, Totals]:
+    """Return the totals of a table of candles (in any order), by the day in which they open, ms UTC.
+
+    Args:
+        market: The market.
+        candles: The candles.
+        step: The length of another span instead of the day, ms.
+    """
+    day = pl.col("open_time").to_physical() // step * step
     traded = pl.col("trades") > 0
     # A float that is multiplied by 10**8 and rounded is the decimal number that Binance sent. Int128 holds any sum.
     units = (pl.col(market.value_columns) * UNIT).round().cast(pl.Int128).sum()
@@ -176,6 +182,15 @@ def price_discrepancy(actual: Totals, control: Totals) -> str | None:
         return None
     pairs = zip(PRICES, actual.prices, control.prices, strict=True)
     return next((f"{name} {price} of {expected}" for name, price, expected in pairs if price != expected), None)
+
+
+def any_discrepancy(market: Market, actual: Totals, control: Totals) -> str | None:
+    """Return how two totals differ, as text: trades, amounts, or prices; None if they agree.
+
+    Prices do not count on COIN-M, where nothing shows that they have to agree.
+    """
+    prices = None if market is COINM else price_discrepancy(actual, control)
+    return discrepancy(market, actual, control) or prices
 
 
 def _decimal(units: int) -> str:

@@ -9,14 +9,14 @@ list.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Final
 
 from binance_assets.model.markets import Market
-from binance_assets.model.timestamps import from_iso, to_text
+from binance_assets.model.timestamps import DAY, from_iso, to_text
 
 _SHORT_MINUTE: Final = from_iso("2021-12-24T04:59Z")
 
@@ -75,3 +75,25 @@ def outages_within(market: Market, spans: Sequence[tuple[int, int]]) -> list[Out
         for outage in known_outages()
         if outage.market == market.name and any(start < outage.resume and outage.stop < end for start, end in spans)
     ]
+
+
+def unnamed_spans(
+    market: Market, spans: Sequence[tuple[int, int]], suspended: Set[int] = frozenset()
+) -> list[tuple[int, int]]:
+    """Return those of ``spans`` that no known outage and no suspension explains.
+
+    Args:
+        market: The market.
+        spans: Times without candles, half-open, ms UTC.
+        suspended: The days on which trading of the symbol was suspended, ms UTC.
+    """
+    return [
+        (start, end)
+        for start, end in spans
+        if not outages_within(market, [(start, end)]) and not _is_suspended(start, end, suspended)
+    ]
+
+
+def _is_suspended(start: int, end: int, suspended: Set[int]) -> bool:
+    """Return whether trading was suspended on some day in ``[start, end)``, ms UTC."""
+    return bool(suspended) and not suspended.isdisjoint(range(start // DAY * DAY, end, DAY))

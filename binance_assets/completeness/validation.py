@@ -16,12 +16,13 @@ from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.schema import candle_schema, quick_schema
 from binance_assets.completeness.control_totals import (
     Totals,
+    any_discrepancy,
     combine,
     discrepancy,
     price_discrepancy,
     totals_by_day,
 )
-from binance_assets.completeness.outages import explains_short_candle, outages_within
+from binance_assets.completeness.outages import explains_short_candle, outages_within, unnamed_spans
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
 from binance_assets.model.markets import COINM
 from binance_assets.model.partitions import Partition, closes_at
@@ -218,9 +219,9 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     """Return verdict and reason for a finished partition whose candles follow the schema."""
     gaps = f"no candles for {format_spans(missing)}" if missing else ""
-    if series.interval.step == DAY:  # these candles are the control totals themselves, so only the grid can prove them
-        return ("lost", gaps) if missing else (_whole(partition, reference.trading_span), "")
     control = _control_for(series, partition, expected, reference)
+    if series.interval.step == DAY:
+        return _daily_verdict(series, traded, partition, gaps, control, reference)
     if control is None:
         return _without_control_totals(gaps, partition, reference)
     difference, price_difference = discrepancy(series.market, traded, control), price_discrepancy(traded, control)
@@ -240,8 +241,36 @@ def _verdict(
     unproved_edge = _unproved_edge(partition, missing, reference)
     if unproved_edge is not None:
         return unproved_edge
-    names = ", ".join(outage.name for outage in outages_within(series.market, missing))
-    return "outage", f"{gaps}, and nothing was traded" + (f" ({names})" if names else "")
+    return "outage", f"{gaps}, and nothing was traded{_explanation(series, missing, reference)}"
+
+
+def _explanation(series: Series, missing: Sequence[tuple[int, int]], reference: ReferenceData) -> str:
+    """Return what is known about gaps in which nothing was traded, as the end of a sentence."""
+    names = [outage.name for outage in outages_within(series.market, missing)]
+    suspended = reference.control_totals.suspended
+    unnamed = unnamed_spans(series.market, missing, suspended)
+    if len(unnamed) < len(unnamed_spans(series.market, missing)):
+        names.append("trading of the symbol was suspended")
+    named = f" ({', '.join(names)})" if names else ""
+    if not unnamed:
+        return named
+    return f"{named}; no known outage explains {'it' if len(unnamed) == len(missing) else format_spans(unnamed)}"
+
+
+def _daily_verdict(
+    series: Series, traded: Totals, partition: Partition, gaps: str, control: Totals | None, reference: ReferenceData
+) -> tuple[Verdict, str]:
+    """Return verdict and reason for a ``1d`` candle.
+
+    It is compared with the ``1d`` candle of the reference data, which may come from the other source. If both come from
+    the same one, only the grid can prove it.
+    """
+    if gaps:
+        return "lost", gaps
+    difference = None if control is None else any_discrepancy(series.market, traded, control)
+    if difference is None:
+        return _whole(partition, reference.trading_span), ""
+    return "unbalanced", f"it differs from the 1d candle of the other source: {difference}"
 
 
 def _control_for(

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from binance_assets.exchange.http import HttpResponse
 from binance_assets.exchange.pages import klines_parameters, plan_pages
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import NO_DELIVERY, ROW_FIELDS, TRADED_ON, Market
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import CANDLE_TIMES, DAY, to_ms
+from binance_assets.model.timestamps import CANDLE_TIMES, DAY, HOUR, to_ms
 
 Result = TypeVar("Result")
+
+_CONTRACT: Final = re.compile(r".+_([0-9]{2})([0-9]{2})([0-9]{2})")
+_DELIVERY_HOUR: Final = 8 * HOUR
 
 
 class Fetch(Protocol):
@@ -136,6 +141,20 @@ class Symbols:
 
     def _first_row(self, series: Series, window: Mapping[str, str | int], weight: int) -> int | None:
         return self._fetch("/klines", klines_parameters(series, window), weight, read_first_open_time)
+
+
+def delivery_time(symbol: str) -> int | None:
+    """Return when the contract ``symbol`` is delivered according to its name, ms UTC; None for other symbols.
+
+    Contracts end at 08:00 UTC of the day that their name states: ``BTCUSDT_210326`` on 2021-03-26.
+    """
+    match = _CONTRACT.fullmatch(symbol)
+    if match is None:
+        return None
+    try:
+        return to_ms(dt.date(2000 + int(match[1]), int(match[2]), int(match[3]))) + _DELIVERY_HOUR
+    except ValueError:
+        return None
 
 
 def read_symbols(response: HttpResponse) -> dict[str, SymbolInfo]:

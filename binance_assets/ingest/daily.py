@@ -152,8 +152,8 @@ def _days_of_missing_months(
         ArchiveFile(file.series, partition.start, partition.end, (partition,)) for partition, file in probes.items()
     ]
     exists = exchange.archive.checksums(daily)
-    alive = {probes[probe.partitions[0]] for probe, outcome in exists if not isinstance(outcome, NoFile)}
-    return {partition.start for file in alive for partition in file.partitions}
+    existing = {probes[probe.partitions[0]] for probe, outcome in exists if not isinstance(outcome, NoFile)}
+    return {partition.start for file in existing for partition in file.partitions}
 
 
 def _read_files(exchange: Exchange, files: Sequence[ArchiveFile]) -> list[tuple[ArchiveFile, DailyCandles]]:

@@ -10,8 +10,10 @@ from binance_assets.completeness.control_totals import ControlTotals
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
 from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
 from binance_assets.exchange.session import Exchange
+from binance_assets.exchange.symbols import delivery_time
+from binance_assets.ingest.archived_span import archived_close, archived_first_open, is_archived
 from binance_assets.ingest.daily import DailyCandles, daily_from_archive, daily_from_rest
-from binance_assets.ingest.options import DownloadOptions, ListingCache
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.suspensions import with_suspensions
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
@@ -43,12 +45,12 @@ def load_reference(
     if not partitions:
         return ReferenceData(now, ControlTotals(series.market), strict=options.strict)
     days = _days(series, partitions, now)
-    daily, archived_days = _load_daily(exchange, series, days, now, options)
+    daily, archived_days, rest_error = _load_daily(exchange, series, days, now, options)
     if daily.failure is not None and daily.candles.is_empty():
         error = str(daily.failure)
         return ReferenceData(now, ControlTotals(series.market), strict=options.strict, control_totals_error=error)
     control_totals = ControlTotals(series.market, daily.candles)
-    trading_span = _trading_span(exchange, series, partitions, days, control_totals, options.listing_cache)
+    trading_span = _trading_span(exchange, series, partitions, days, control_totals, bool(daily.errors), now, options)
     reference = ReferenceData(
         now,
         control_totals,
@@ -56,14 +58,19 @@ def load_reference(
         options.strict,
         daily_errors=daily.errors,
         archived_days=archived_days,
+        rest_error=rest_error,
     )
-    return _with_missing_days(exchange, series, days, reference, options.listing_cache)
+    return _with_missing_days(exchange, series, days, reference, options)
 
 
 def _load_daily(
     exchange: Exchange, series: Series, days: Sequence[tuple[int, int]], now: int, options: DownloadOptions
-) -> tuple[DailyCandles, frozenset[int]]:
-    """Return the ``1d`` candles of ``days``, and those of the days that come from the archive because the API failed.
+) -> tuple[DailyCandles, frozenset[int], str | None]:
+    """Return the ``1d`` candles of ``days``, from the archive where the API fails.
+
+    Returns:
+        The candles; those of the days that come from the archive, ms UTC; and why the API does not know the symbol,
+        None if it does.
 
     Raises:
         ExchangeError: The API's error, if it ends the run and the archive cannot replace the API.
@@ -71,16 +78,33 @@ def _load_daily(
     daily = daily_from_rest(exchange, series, days)
     error = daily.failure
     if error is None:
-        return daily, frozenset()
-    if isinstance(error, UnknownSymbol) or (error.policy.ends_run and not options.uses_archive):
+        return daily, frozenset(), None
+    if error.policy.ends_run and not options.uses_archive:
         raise error
     archived = daily_from_archive(exchange, series, merge_days(daily.errors), now)
-    if archived.candles.is_empty() and error.policy.ends_run and not _has_damaged_file(archived):
-        raise error
-    if archived.candles.is_empty() and daily.candles.is_empty() and not _has_damaged_file(archived):
-        return daily, frozenset()
-    merged = daily.updated(archived)
-    return replace(merged, failure=None), archived.days
+    unknown = str(error) if isinstance(error, UnknownSymbol) else None
+    if archived.candles.is_empty() and not _has_damaged_file(archived):
+        if error.policy.ends_run and not _exists_in_archive(exchange, series, error, now):
+            raise error
+        if daily.candles.is_empty() and unknown is None:
+            return daily, frozenset(), None
+    return replace(daily.updated(archived), failure=None), archived.days, unknown
+
+
+def _exists_in_archive(exchange: Exchange, series: Series, error: ExchangeError, now: int) -> bool:
+    """Return whether the archive shows a symbol that it has no ``1d`` candle of in the requested days.
+
+    A symbol other than a delivery contract is looked up only if the API does not know it (``error``), because this
+    takes a request for each month.
+    """
+    if not exchange.archive_matches_api or not (
+        isinstance(error, UnknownSymbol) or delivery_time(series.symbol) is not None
+    ):
+        return False
+    try:
+        return is_archived(exchange, series, now)
+    except ExchangeError:
+        return False
 
 
 def _has_damaged_file(archived: DailyCandles) -> bool:
@@ -98,28 +122,28 @@ def _with_missing_days(
     series: Series,
     days: Sequence[tuple[int, int]],
     reference: ReferenceData,
-    listing_cache: ListingCache | None,
+    options: DownloadOptions,
 ) -> ReferenceData:
     """Return the reference data with the days of trading that it lacks, as far as another request explains them."""
     missing = _missing_days(reference, days)
-    if missing:
-        reference = _updated(reference, daily_from_rest(exchange, series, merge_days(missing)), is_archive=False)
+    if missing and reference.rest_error is None:
+        reference = updated_reference(
+            reference, daily_from_rest(exchange, series, merge_days(missing)), is_archive=False
+        )
         missing = _missing_days(reference, days)
     if not missing:
         return reference
     archived = daily_from_archive(exchange, series, merge_days(missing), reference.now)
     unknown = archived.days | reference.daily_errors.keys() | (archived.errors.keys() - archived.absent)
-    reference = _updated(reference, archived, is_archive=True)
+    reference = updated_reference(reference, archived, is_archive=True)
     empty = [day for day in missing if day not in unknown and day >= to_ms(series.market.archived)]
-    if not empty or not exchange.archive_matches_api:
+    if not empty or not exchange.archive_matches_api or reference.rest_error is not None:
         return reference
-    return with_suspensions(
-        exchange,
-        series,
-        empty,
-        reference,
-        lambda: _first_open(exchange, series, reference.control_totals, listing_cache),
-    )
+
+    def first_open() -> int | None:
+        return _first_open(exchange, series, reference.control_totals, reference.now, options)
+
+    return with_suspensions(exchange, series, empty, reference, first_open)
 
 
 def _missing_days(reference: ReferenceData, days: Sequence[tuple[int, int]]) -> list[int]:
@@ -135,7 +159,7 @@ def _missing_days(reference: ReferenceData, days: Sequence[tuple[int, int]]) -> 
     ]
 
 
-def _updated(reference: ReferenceData, daily: DailyCandles, is_archive: bool) -> ReferenceData:
+def updated_reference(reference: ReferenceData, daily: DailyCandles, is_archive: bool) -> ReferenceData:
     """Return the reference data with newer ``1d`` candles."""
     known, received = reference.control_totals, daily.days
     errors = {day: error for day, error in {**reference.daily_errors, **daily.errors}.items() if day not in received}
@@ -154,7 +178,7 @@ def reload_control_totals(
 ) -> ReferenceData:
     """Return the reference data with control totals that were fetched again for ``partitions``."""
     daily = daily_from_rest(exchange, series, _days(series, partitions, reference.now))
-    return _updated(reference, daily, is_archive=False)
+    return updated_reference(reference, daily, is_archive=False)
 
 
 def _days(series: Series, partitions: Sequence[Partition], now: int) -> list[tuple[int, int]]:
@@ -178,9 +202,21 @@ def _trading_span(
     partitions: Sequence[Partition],
     days: Sequence[tuple[int, int]],
     control_totals: ControlTotals,
-    listing_cache: ListingCache | None,
+    is_replaced: bool,
+    now: int,
+    options: DownloadOptions,
 ) -> TradingSpan:
     """Return when the series begins and ends, requesting only what the control totals of ``days`` do not show.
+
+    Args:
+        exchange: The market.
+        series: The series.
+        partitions: The partitions to validate.
+        days: The ranges of days that were requested.
+        control_totals: The control totals of these days.
+        is_replaced: Whether the archive replaces the API, so that an error of the API does not end the run.
+        now: The server time, ms UTC.
+        options: How the partitions are fetched and validated.
 
     Raises:
         ExchangeError: An error that ends the run, while there are no control totals either.
@@ -188,15 +224,15 @@ def _trading_span(
     first, end, unknown_because = None, None, None
     try:
         if not control_totals.has_day(days[0][0]):
-            first = _first_open(exchange, series, control_totals, listing_cache)
+            first = _first_open(exchange, series, control_totals, now, options)
             unknown_because = None if first is not None else "the exchange reports no first candle"
     except ExchangeError as error:
-        if error.policy.ends_run and not control_totals.daily.height:
+        if error.policy.ends_run and not control_totals.daily.height and not is_replaced:
             raise
         unknown_because = str(error)
     if not control_totals.has_day(days[-1][1] - DAY):
         with suppress(ExchangeError):  # without a known end, a gap at the end of a partition is not accepted
-            end = exchange.symbols.final_close_time(series)
+            end = _final_close(exchange, series, control_totals, now, options)
     if first is not None and first < partitions[0].start:
         first = None
     if end is not None and control_totals.extends_to(end):
@@ -204,22 +240,52 @@ def _trading_span(
     return TradingSpan(first, end, unknown_because)
 
 
+def _final_close(
+    exchange: Exchange, series: Series, control_totals: ControlTotals, now: int, options: DownloadOptions
+) -> int | None:
+    """Return when trading of the series ended, ms UTC, from the archive if the API cannot report it.
+
+    Returns:
+        The time; None if trading goes on, or if the end is unknown.
+
+    Raises:
+        ExchangeError: Neither source could report it.
+    """
+    try:
+        return exchange.symbols.final_close_time(series)
+    except ExchangeError as error:
+        if not options.uses_archive or not error.policy.ends_run or not exchange.archive_matches_api:
+            raise
+        return archived_close(exchange, series, control_totals.last, now)
+
+
 def _first_open(
-    exchange: Exchange, series: Series, control_totals: ControlTotals, listing_cache: ListingCache | None
+    exchange: Exchange, series: Series, control_totals: ControlTotals, now: int, options: DownloadOptions
 ) -> int | None:
     """Return when the first candle opens, ms UTC; None if it is unknown.
 
     A response may have been incomplete, and the cache may hold a time from such a response. So a time that the control
     totals contradict is ignored: with it, traded days would silently count as before the listing.
+
+    Raises:
+        ExchangeError: The request failed.
     """
-    cached = listing_cache.first_open(series) if listing_cache else None
+    cached = options.listing_cache.first_open(series) if options.listing_cache else None
     if cached is not None and _is_plausible(series, control_totals, cached):
         return cached
-    first = exchange.symbols.first_open_time(series)
+    try:
+        first = exchange.symbols.first_open_time(series)
+    except ExchangeError as error:
+        # No source will ever know more about these than the archive does. Other symbols are not looked up, because it
+        # would take a request for each month of the archive.
+        is_bounded = isinstance(error, UnknownSymbol) or delivery_time(series.symbol) is not None
+        if not (is_bounded and error.policy.ends_run and options.uses_archive and exchange.archive_matches_api):
+            raise
+        first = archived_first_open(exchange, series, now)
     if first is None or not _is_plausible(series, control_totals, first):
         return None
-    if listing_cache:
-        listing_cache.remember_first_open(series, first)
+    if options.listing_cache:
+        options.listing_cache.remember_first_open(series, first)
     return first
 
 

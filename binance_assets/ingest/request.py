@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files
+from binance_assets.exchange.errors import UnknownSymbol
 from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.archived_span import archived_first_open, is_archived
 from binance_assets.ingest.blocks import plan_rest_pages
 from binance_assets.ingest.download import SAFETY_MS
 from binance_assets.model.intervals import Interval
@@ -146,7 +148,7 @@ def plan_request(
     if request.start is None:
         first_opens = dict(
             exchange.map_concurrently(
-                request.series, lambda series: lake.first_open(series) or exchange.symbols.first_open_time(series)
+                request.series, lambda series: lake.first_open(series) or _first_open(exchange, series, source)
             )
         )
     plans = [_plan_series(request, series, lake, exchange, first_opens) for series in request.series]
@@ -155,9 +157,41 @@ def plan_request(
     unknown = [plan.series for plan in plans if not plan.present and plan.series not in (*known, *first_opens)]
     if source == "archive":
         return plans
-    for _ in exchange.map_concurrently(unknown, exchange.symbols.check_exists):
+    for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source)):
         pass
     return plans
+
+
+def _first_open(exchange: Exchange, series: Series, source: Source) -> int | None:
+    """Return when the first candle of ``series`` opens, ms UTC, from the archive if the API does not know the symbol.
+
+    Raises:
+        ExchangeError: The exchange has no such symbol, or a request failed.
+    """
+    try:
+        return exchange.symbols.first_open_time(series)
+    except UnknownSymbol:
+        first = archived_first_open(exchange, series, exchange.now()) if _may_ask_archive(exchange, source) else None
+        if first is None:
+            raise
+        return first
+
+
+def _check_exists(exchange: Exchange, series: Series, source: Source) -> None:
+    """Check that the API or, if ``source`` allows it, the archive knows the symbol.
+
+    Raises:
+        ExchangeError: The exchange has no such symbol, or a request failed.
+    """
+    try:
+        exchange.symbols.check_exists(series)
+    except UnknownSymbol:
+        if not _may_ask_archive(exchange, source) or not is_archived(exchange, series, exchange.now()):
+            raise
+
+
+def _may_ask_archive(exchange: Exchange, source: Source) -> bool:
+    return source != "rest" and exchange.archive_matches_api
 
 
 def _plan_series(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
+from binance_assets.completeness.outages import unnamed_spans
 from binance_assets.completeness.reference_data import ReferenceData
 from binance_assets.completeness.validation import outside_trading_span, suspended_result, validate_partitions
 from binance_assets.exchange.archive import ArchiveContent
@@ -18,10 +19,15 @@ from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import BLOCK_ROWS, fetch_blocks, read_file
 from binance_assets.ingest.reference import reload_control_totals
+from binance_assets.ingest.witnesses import needs_witness, with_witnesses
 from binance_assets.model.partitions import Partition
-from binance_assets.model.results import REST, PartitionResult, Provenance, quality_rank
+from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict, quality_rank
 from binance_assets.model.series import Series
+from binance_assets.model.timestamps import DAY, to_ms
 from binance_assets.settings import Source
+
+# How long the file of a partition may take to appear: those of 2026-07-21 took six days, monthly ones seven.
+_LATEST_FILE_MS: Final = 10 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
     """Yield the results of finished partitions: first those that need no request, then step by step.
 
     The first conclusive result of a partition is yielded at once. A partition without one is tried by every step that
-    applies, and gets the best result of them at the end.
+    applies, and gets the best result of them at the end. If that is doubtful, witnesses are asked about it.
     """
     pending = []
     for partition in partitions:
@@ -92,19 +98,56 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
         else:
             yield empty
     best: dict[Partition, PartitionResult] = {}
-    for link in SOURCE_CHAINS[source]:
+    doubtful: list[PartitionResult] = []
+    received: dict[Partition, set[str]] = {}
+    for link in _ARCHIVE_ONLY if task.reference.rest_error is not None else SOURCE_CHAINS[source]:
         wanted = [partition for partition in pending if partition not in best or link.applies_to(best[partition])]
         if not wanted:
             continue
         outcome = link.step(task, wanted)
         task = replace(task, reference=outcome.reference)
         for result in outcome.results:
+            if result.verdict not in ("unreachable", "invalid"):
+                received.setdefault(result.partition, set()).add(result.provenance.source)
             better = _better(task, best.get(result.partition), result)
             best[result.partition] = better
             if better.is_conclusive:
-                yield best.pop(result.partition)
+                del best[result.partition]
                 pending.remove(result.partition)
-    yield from (best[partition] for partition in pending)
+                if needs_witness(better, task.reference):
+                    doubtful.append(better)
+                else:
+                    yield better
+    doubtful += [best[partition] for partition in pending]
+    by_time = sorted(doubtful, key=lambda result: result.partition)
+    for result in with_witnesses(task.exchange, task.series, by_time, task.reference):
+        yield with_one_source(task, result, received.get(result.partition, set()))
+
+
+def with_one_source(task: SourceTask, result: PartitionResult, received: Set[str]) -> PartitionResult:
+    """Return the result of a partition, refused if only one source shows an outage that the table does not name.
+
+    Candles that one source lacks without trades may be a defect of that source: a file that ends early looks like an
+    outage to the end of the day if its ``1d`` candle ends early too.
+
+    Args:
+        task: What the partition was validated against.
+        result: Its best result.
+        received: The sources from which candles of the partition were received.
+    """
+    series, reference = task.series, task.reference
+    suspended = reference.control_totals.suspended
+    if result.verdict != "outage" or len(received) != 1 or not unnamed_spans(series.market, result.missing, suspended):
+        return result
+    (source,) = received
+    other = "rest" if source == "archive" else "archive"
+    reason = f"{result.reason}; only {source} shows this, and {other} could not be compared"
+    archive_has_none = result.partition.start < to_ms(series.market.archived) or not task.exchange.archive_matches_api
+    if other == "archive" and archive_has_none:
+        return replace(result, reason=f"{result.reason}; only {source} covers this day")
+    is_young = reference.now < result.partition.end + _LATEST_FILE_MS
+    verdict: Verdict = "unfinished" if other == "archive" and is_young else "lost"
+    return replace(result, verdict=verdict, reason=reason)
 
 
 def _better(task: SourceTask, first: PartitionResult | None, second: PartitionResult) -> PartitionResult:
@@ -288,6 +331,9 @@ SOURCE_CHAINS: Final[dict[Source, tuple[ChainLink, ...]]] = {
     ),
 }
 """The steps by which each source fetches partitions, in order."""
+
+_ARCHIVE_ONLY: Final = SOURCE_CHAINS["archive"][:2]
+"""The steps for a symbol that the API does not know."""
 
 
 def unavailable(series: Series, partition: Partition, error: ExchangeError) -> PartitionResult:

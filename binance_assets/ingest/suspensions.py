@@ -2,7 +2,8 @@
 
 Binance delists symbols and lists them again (USDC pairs from 2022-09-29 to 2023-03-12, Terra in May 2022). A day counts
 as suspended only if neither source has a candle of it, neither ``1d`` nor of the series itself, and a ``1d`` candle
-shows trading before and after it. Only days without a ``1d`` candle are looked at, in a few requests for each gap.
+shows trading before and after it. For ``3d``, ``1w`` and ``1M``, whose candles may hold the trades of other days as
+well, the ``1h`` candles show the gap. Only days without a ``1d`` candle are looked at, in a few requests for each gap.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import read_file
 from binance_assets.ingest.daily import daily_series
-from binance_assets.model.intervals import DAILY
+from binance_assets.model.intervals import DAILY, parse_interval
 from binance_assets.model.partitions import Partition, merge_ranges, partitions_between
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_date
 
+_HOURLY: Final = parse_interval("1h")
 # Requests for a candle in a gap. Each one that finds a candle cuts the gap in two.
 _MOST_PROBES: Final = 12
 # Daily files that are looked up in each month of a gap that has no monthly file.
@@ -54,8 +56,11 @@ def with_suspensions(
     try:
         for gap in merge_ranges(Partition(day, day + DAY) for day in empty):
             if _traded_before(gap, reference, first_open) and _traded_after(exchange, series, gap, reference):
-                by_rest = [gap] if series.interval.is_multi_day else _empty_by_rest(exchange, series, gap)
-                suspended.update(_empty_in_archive(exchange, series, by_rest, reference.now))
+                if _has_longer_candle(exchange, series, gap):
+                    continue
+                probed = Series(series.market, series.symbol, _HOURLY) if series.interval.is_multi_day else series
+                by_rest = _empty_by_rest(exchange, probed, gap)
+                suspended.update(_empty_in_archive(exchange, probed, by_rest, reference.now))
     except ExchangeError:  # what cannot be proved is not claimed; the days are fetched like all others
         pass
     return replace(reference, control_totals=reference.control_totals.with_suspended(suspended))
@@ -86,6 +91,20 @@ def _traded_after(exchange: Exchange, series: Series, gap: tuple[int, int], refe
     return gap[1] < end and exchange.symbols.open_time_between(daily_series(series), gap[1], end) is not None
 
 
+def _has_longer_candle(exchange: Exchange, series: Series, gap: tuple[int, int]) -> bool:
+    """Return whether the series has candles longer than a day, and one of them lies within the gap.
+
+    A candle that reaches into the gap from outside may hold the trades of other days.
+
+    Raises:
+        ExchangeError: The request failed.
+    """
+    start, end = gap[0], gap[1] - series.interval.step + 1
+    if not series.interval.is_multi_day or start >= end:
+        return False
+    return exchange.symbols.open_time_between(series, start, end) is not None
+
+
 def _empty_by_rest(exchange: Exchange, series: Series, gap: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the parts of the gap, in whole days, of which the API has no candle of the series.
 
@@ -113,8 +132,6 @@ def _empty_in_archive(exchange: Exchange, series: Series, gaps: Iterable[tuple[i
         ExchangeError: A file could not be read.
     """
     days = [day for start, end in gaps for day in partitions_between(to_date(start), to_date(end), DAILY)]
-    if series.interval.is_multi_day:  # a candle may open in the gap and hold later trades, so only 1d shows the gap
-        return {day.start for day in days}
     traded = set[int]()
     files = _probes(all_files(series, days, now))
     for _, outcome in exchange.archive.stream(files, lambda file, content: read_file(exchange, file, content)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final, Literal
 
@@ -17,8 +17,9 @@ from binance_assets.ingest.derive import derive_partitions
 from binance_assets.ingest.download import SAFETY_MS, download
 from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.reference import load_reference
+from binance_assets.ingest.witnesses import with_witnesses
 from binance_assets.model.partitions import Partition
-from binance_assets.model.results import PartitionResult, quality_rank
+from binance_assets.model.results import PartitionResult, Provenance, quality_rank
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date, to_text
 from binance_assets.storage.lake import Lake, StoredPartition
@@ -90,7 +91,7 @@ def verify(
                 yield Finding(series, partition, str(candles))
             else:
                 readable.append((partition, entry, candles))
-        yield from _validate_again(series, readable, reference)
+        yield from _validate_again(exchange, series, readable, reference)
         if deep:
             for partition, message in cross_check(exchange, series, {part: frame for part, _, frame in readable}):
                 yield Finding(series, partition, message)
@@ -128,13 +129,22 @@ def verify_derived(
 
 
 def _validate_again(
-    series: Series, readable: Sequence[tuple[Partition, StoredPartition, pl.DataFrame]], reference: ReferenceData
+    exchange: Exchange,
+    series: Series,
+    readable: Sequence[tuple[Partition, StoredPartition, pl.DataFrame]],
+    reference: ReferenceData,
 ) -> Iterator[Finding]:
     if not readable:
         return
     known = {partition: stored for partition, stored, _ in readable}
     candles = pl.concat([frame for _, _, frame in readable])
-    for result in validate_partitions(series, candles, list(known), reference):
+    results = validate_partitions(series, candles, list(known), reference)
+    changed = [
+        replace(result, provenance=Provenance(known[result.partition].source))
+        for result in results
+        if result.verdict != known[result.partition].verdict
+    ]
+    for result in with_witnesses(exchange, series, changed, reference):
         stored = known[result.partition]
         message = _disagreement(result, stored)
         if message is not None:

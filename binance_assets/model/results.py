@@ -104,6 +104,8 @@ class PartitionResult:
         accepted_by: Who accepted a refused partition; None if nobody did.
         accepted_because: The reason they gave; None if nobody did.
         has_no_file: Whether it was not fetched because the archive has no such file, which is not a defect.
+        witnesses: Other candles of the exchange that confirm the partition although its ``1d`` candle does not agree or
+            is missing, such as ``1h candles of rest``.
     """
 
     partition: Partition
@@ -116,6 +118,7 @@ class PartitionResult:
     accepted_by: str | None = None
     accepted_because: str | None = None
     has_no_file: bool = False
+    witnesses: tuple[str, ...] = ()
 
     @property
     def is_accepted(self) -> bool:
@@ -130,7 +133,7 @@ class PartitionResult:
         where nothing shows that trading went on, as at the end of a dead symbol.
         """
         if self.verdict == "unbalanced":
-            return self.strict
+            return self.strict and not self.witnesses
         has_candles = not self.candles.is_empty()
         is_end = self.verdict == "unfinished" and bool(self.missing)
         return self.verdict == "lost" or is_end or (self.verdict == "invalid" and has_candles)

@@ -83,7 +83,7 @@ def test_gap_without_trades_is_an_outage_even_if_no_outage_is_known(sandbox: San
         sandbox.faults.add(Fault("missing_row", start=quiet, end=quiet + MINUTE, path=path, interval="1m"))
     (day,) = days_of(settings, BTC, "2024-01-02", "2024-01-03")
     assert (day.verdict, day.missing) == ("outage", ((quiet, quiet + MINUTE),))
-    assert day.reason.endswith("and nothing was traded")
+    assert "and nothing was traded; no known outage explains it" in day.reason
 
 
 def test_minute_without_trades_that_one_response_lacked_is_not_an_outage(sandbox: Sandbox, settings: Settings) -> None:
@@ -127,7 +127,10 @@ def test_candle_that_neither_source_has_is_lost_with_its_trades(
 def test_totals_that_differ_are_accepted_with_a_reason_or_refused_if_strict(
     sandbox: Sandbox, settings: Settings
 ) -> None:
-    sandbox.faults.add(Fault("doubled_amounts", interval="1d", start=JAN_2, end=JAN_2 + 1))
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("doubled_amounts", interval="1d", start=JAN_2, end=JAN_2 + 1, path=path))
+        for interval in ("1h", "4h"):  # otherwise they would confirm the day
+            sandbox.faults.add(Fault("missing_row", interval=interval, path=path))
     for strict in (False, True):
         before, day, after = days_of(settings, BTC, "2024-01-01", "2024-01-04", strict=strict)
         assert (before.verdict, day.verdict, after.verdict) == ("complete", "unbalanced", "complete")
@@ -355,7 +358,8 @@ def test_multi_day_candle_that_differs_from_its_days_is_unbalanced(
     sandbox: Sandbox, settings: Settings, interval: str
 ) -> None:
     day = to_ms(dt.date(2023, 5, 17))
-    sandbox.faults.add(Fault("doubled_amounts", start=day, end=day + 1, interval="1d"))
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("doubled_amounts", start=day, end=day + 1, interval="1d", path=path))
     months = days_of(settings, f"spot/ETHUSDT/{interval}", "2023-04-01", "2023-07-01")
     assert verdicts(months) == ["complete", "unbalanced", "complete"], [month.reason for month in months]
 

@@ -10,12 +10,13 @@ import pytest
 
 from binance_assets.completeness import validation
 from binance_assets.completeness.control_totals import ControlTotals
+from binance_assets.completeness.outages import unnamed_spans
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
-from binance_assets.model.markets import SPOT
+from binance_assets.model.markets import SPOT, USDM
 from binance_assets.model.partitions import Partition, partition_for_key, partitions_between
 from binance_assets.model.results import PartitionResult, Provenance
 from binance_assets.model.series import Series, parse_series
-from binance_assets.model.timestamps import DAY, HOUR, to_ms
+from binance_assets.model.timestamps import DAY, HOUR, from_iso, to_ms
 from binance_assets_tests.support.candles import body_of, parse_page
 
 HOURS = parse_series("spot/BTCUSDT/1h")
@@ -302,7 +303,7 @@ def test_a_gap_without_trades_is_an_outage_and_its_reason_names_every_gap() -> N
         (START + 11 * HOUR, START + 12 * HOUR),
     )
     assert "2024-01-01 07:00 to 09:00, 2024-01-01 11:00 to 12:00" in result.reason
-    assert result.reason.endswith("nothing was traded")  # no known outage explains it
+    assert result.reason.endswith("nothing was traded; no known outage explains it")
 
 
 def test_the_reason_of_an_outage_names_a_known_one() -> None:
@@ -433,3 +434,12 @@ def test_missing_spans_are_as_few_as_possible() -> None:
     assert spans_without(4, 5, 6, 8, 10, 11) == [(4, 7), (8, 9), (10, 12)]
     assert spans_without(*range(24)) == [(0, 24)]
     assert validation.missing_spans(HOURS, pl.Series([], dtype=pl.Int64), []) == ()
+
+
+def test_only_the_gaps_that_no_known_outage_explains_are_named_as_such() -> None:
+    outage = (from_iso("2023-03-24T12:40Z"), from_iso("2023-03-24T14:00Z"))
+    other = (outage[1] + HOUR, outage[1] + 2 * HOUR)
+    assert unnamed_spans(SPOT, [outage, other]) == [other]
+    assert unnamed_spans(USDM, [outage, other]) == [outage, other]
+    assert unnamed_spans(SPOT, [other], {other[0] // DAY * DAY}) == []
+    assert unnamed_spans(SPOT, [other], {other[0] // DAY * DAY - DAY}) == [other]
