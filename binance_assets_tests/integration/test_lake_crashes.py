@@ -19,8 +19,9 @@ from binance_assets.model.series import Series, parse_series
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.spans import span_name
 from binance_assets_tests.support.environment import CHECKOUT
-from binance_assets_tests.support.killed_writers import KilledWriters, Spec, killed_writers, write, write_layout_1
+from binance_assets_tests.support.killed_writers import KilledWriters, Spec, killed_writers, write
 from binance_assets_tests.support.lakes import stored, temporary_files
+from binance_assets_tests.support.results import write_as_layout_1
 
 MINUTES = parse_series("spot/BTCUSDT/1m")
 HOURS = parse_series("spot/BTCUSDT/1h")
@@ -128,7 +129,7 @@ def test_any_writes_refusals_and_kills_leave_the_best_accepted_version_of_each_p
     shutil.rmtree(tmp_path / "lake.state", ignore_errors=True)
     model = {key: Spec(key, 0) for key in layout_1}
     for spec in model.values():
-        write_layout_1(root, series, spec)
+        write_as_layout_1(root, series, spec.result(series))
     check(root, series, model)
     for specs, kill_at in calls:
         if any(spec.verdict == "lost" for spec in specs):

@@ -37,6 +37,7 @@ DOCUMENTED: list[Verdict] = [
     "before_listing",
     "outage",
     "unproved",
+    "suspended",
     "unbalanced",
 ]
 

@@ -25,7 +25,6 @@ from binance_assets.candles.columns import columns
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult, Provenance
 from binance_assets.model.series import Series, parse_series
-from binance_assets.model.timestamps import to_iso
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import CHECKOUT
 
@@ -76,31 +75,6 @@ def migrate(root: Path) -> None:
     for series in lake.series():
         for name in lake.outdated_spans(series):
             lake.migrate_span(series, name)
-
-
-def write_layout_1(root: Path, series: Series, spec: Spec) -> None:
-    """Write a partition as version 0.1.0 did: as a file of its own."""
-    result = spec.result(series)
-    opens = result.candles["open_time"].to_physical()
-    texts = ("note", "archive_file", "archive_sha256", "derived_from", "accepted_by", "accepted_because")
-    metadata = {
-        **dict.fromkeys(texts, ""),
-        "series": str(series),
-        "source": result.provenance.source,
-        "verdict": result.verdict,
-        "missing": "[]",
-        "note": result.reason,
-        "archive_file": result.provenance.file or "",
-        "archive_sha256": result.provenance.sha256 or "",
-        "archive_modified": to_iso(result.partition.end),
-        "rows": str(len(opens)),
-        "first_open_time": str(opens[0] if len(opens) else ""),
-        "last_open_time": str(opens[-1] if len(opens) else ""),
-        "version": "0.1.0",
-    }
-    folder = Lake(root).folder(series)
-    folder.mkdir(parents=True, exist_ok=True)
-    result.candles.write_parquet(folder / f"{spec.key}.parquet", metadata=metadata)
 
 
 class KilledWriters:

@@ -16,7 +16,9 @@ from binance_assets.storage.lake import Lake
 
 
 def result_of(series: Series, key: str, rows: int | None = None, verdict: Verdict = "complete") -> PartitionResult:
-    """Return a result whose candles are sorted and have the columns of the market; each value is its row number.
+    """Return a result that is not strict, so that ``unbalanced`` is accepted.
+
+    Its candles are sorted and have the columns of the market; each value is its row number.
 
     Args:
         series: The series.
@@ -28,14 +30,20 @@ def result_of(series: Series, key: str, rows: int | None = None, verdict: Verdic
     opens = list(series.interval.open_times(partition.start, partition.end))[:rows]
     times = {"open_time": opens, "close_time": [time + series.interval.step - 1 for time in opens]}
     table = pl.DataFrame({name: times.get(name, range(len(opens))) for name in columns(series.market)})
-    return PartitionResult(partition, verdict, table.cast(dict(columns(series.market))))  # type: ignore[arg-type]
+    candles = table.cast(dict(columns(series.market)))  # type: ignore[arg-type]
+    return PartitionResult(partition, verdict, candles, strict=False)
 
 
 def write_as_layout_1(root: Path, series: Series, result: PartitionResult) -> Path:
     """Write a partition as version 0.1.0 did, in a file of its own, and return the path of the file."""
     opens = result.candles["open_time"].to_physical()
-    texts = ("note", "archive_file", "archive_sha256", "archive_modified", "derived_from")
+    provenance = result.provenance
     metadata = {
+        "note": result.reason,
+        "archive_file": provenance.file or "",
+        "archive_sha256": provenance.sha256 or "",
+        "archive_modified": to_iso(provenance.modified) if provenance.modified is not None else "",
+        "derived_from": provenance.base_series or "",
         "series": str(series),
         "source": result.provenance.source,
         "verdict": result.verdict,
@@ -49,5 +57,5 @@ def write_as_layout_1(root: Path, series: Series, result: PartitionResult) -> Pa
     }
     path = Lake(root).folder(series) / f"{result.partition}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result.candles.write_parquet(path, compression="zstd", metadata=dict.fromkeys(texts, "") | metadata)
+    result.candles.write_parquet(path, compression="zstd", metadata=metadata)
     return path
