@@ -24,7 +24,7 @@ from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_any_series
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.settings import ConfigurationError
-from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entry_of
+from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entries_of
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
 from binance_assets.storage.spans import by_span, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState
@@ -303,9 +303,10 @@ class Lake:
         stored: dict[Partition, StoredPartition] = {}
         with self._writing():
             for name, partitions in by_span(sorted(by_partition), series.interval).items():
+                members = [by_partition[partition] for partition in partitions]
                 additions = {
-                    partition: (entry_of(by_partition[partition]), by_partition[partition].candles)
-                    for partition in partitions
+                    result.partition: (entry, result.candles)
+                    for result, entry in zip(members, entries_of(members), strict=True)
                 }
                 stored |= self._folder(series).replace(name, additions, venue)
         return stored

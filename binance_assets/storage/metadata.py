@@ -40,8 +40,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, cast
 
+import polars as pl
+
 from binance_assets import __version__
-from binance_assets.candles.content_hash import content_hash
+from binance_assets.candles.content_hash import content_hash, content_hashes
 from binance_assets.model.intervals import Interval
 from binance_assets.model.partitions import (
     Partition,
@@ -54,6 +56,9 @@ from binance_assets.model.results import ACCEPTED, IN_DOUBT, PartitionResult, Qu
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, from_iso, to_date, to_iso
 from binance_assets.storage.spans import KEY, span_name
+
+# Rows up to which the calls for a table take longer than the hash of its values.
+_SMALL: Final = 500
 
 LAYOUT: Final = 2
 """The layout that this version writes; it reads layout 1 too."""
@@ -223,8 +228,26 @@ class LaterLayout(Exception):
     """A later version of the program wrote the file in a layout that this version cannot read."""
 
 
+def entries_of(results: Sequence[PartitionResult]) -> list[PartitionEntry]:
+    """Return the entries of results that are about to be written."""
+    return [_entry_of(result, digest) for result, digest in zip(results, _hashes(results), strict=True)]
+
+
+def _hashes(results: Sequence[PartitionResult]) -> list[str]:
+    """Return the content hashes of the candles; of many small tables, in one call over all of them."""
+    ends = list(accumulate(result.candles.height for result in results))
+    if not ends or ends[-1] > _SMALL * len(ends):
+        return [content_hash(result.candles) for result in results]
+    whole = pl.concat([result.candles for result in results])
+    return content_hashes(whole, list(zip([0, *ends], ends, strict=False)))
+
+
 def entry_of(result: PartitionResult) -> PartitionEntry:
     """Return the entry of a result that is about to be written."""
+    return entries_of([result])[0]
+
+
+def _entry_of(result: PartitionResult, digest: str) -> PartitionEntry:
     provenance = result.provenance
     opens = result.candles["open_time"].to_physical()
     return PartitionEntry(
@@ -234,7 +257,7 @@ def entry_of(result: PartitionResult) -> PartitionEntry:
         missing=[[to_iso(start), to_iso(end)] for start, end in result.missing],
         first=opens[0] if len(opens) else None,
         last=opens[-1] if len(opens) else None,
-        content_hash=content_hash(result.candles),
+        content_hash=digest,
         note=result.reason or None,
         archive_file=provenance.file,
         archive_sha256=provenance.sha256,

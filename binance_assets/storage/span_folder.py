@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 import polars as pl
 
 from binance_assets.candles.columns import TIME, columns, empty_candles
-from binance_assets.candles.content_hash import content_hash
+from binance_assets.candles.content_hash import content_hash, content_hashes
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
@@ -417,8 +417,12 @@ class SpanFolder:
         else:
             if dict(whole.schema) != expected:
                 return dict.fromkeys(stored, "its columns are not those of the schema")
-            parts = zip(stored.items(), _split(whole, list(stored)), strict=True)
-            checked = {partition: _checked(part, entry, expected) for (partition, entry), part in parts}
+            ranges = _split(whole, list(stored))
+            hashes = content_hashes(whole, ranges)
+            checked = {
+                partition: _checked(whole.slice(start, end - start), entry, expected, digest)
+                for (partition, entry), (start, end), digest in zip(stored.items(), ranges, hashes, strict=True)
+            }
             return checked | _found_by_position(file, whole, stored, checked)
         return {
             partition: frame if isinstance(frame, str) else _checked(frame, stored[partition], expected)
@@ -479,13 +483,22 @@ def _read_partition(content: bytes, partition: Partition) -> pl.DataFrame | str:
         return f"it cannot be read: {_first_line(error)}"
 
 
-def _checked(candles: pl.DataFrame, entry: PartitionEntry, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | str:
-    """Return the candles if they have the columns ``schema`` and are those of the entry; otherwise what differs."""
+def _checked(
+    candles: pl.DataFrame, entry: PartitionEntry, schema: Mapping[str, pl.DataType], digest: str | None = None
+) -> pl.DataFrame | str:
+    """Return the candles if they have the columns ``schema`` and are those of the entry; otherwise what differs.
+
+    Args:
+        candles: The candles.
+        entry: Their entry.
+        schema: Names and types of the columns.
+        digest: Their hash; None to compute it.
+    """
     if dict(candles.schema) != schema:
         return "its columns are not those of the schema"
     if candles.height != entry.rows:
         return f"it has {candles.height:,} candles, and its metadata says {entry.rows:,}"
-    if entry.content_hash is not None and content_hash(candles) != entry.content_hash:
+    if entry.content_hash is not None and (digest or content_hash(candles)) != entry.content_hash:
         return "its candles are not those that were written: their hash is not that of the metadata"
     return candles
 
@@ -557,12 +570,13 @@ def _opens_in(partitions: Sequence[Partition]) -> pl.Expr:
     return pl.any_horizontal(ranges)
 
 
-def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[pl.DataFrame]:
-    """Return the candles of each partition, given a table that is sorted by open time."""
+def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[tuple[int, int]]:
+    """Return the rows of each partition, half-open, given a table that is sorted by open time."""
     opens = candles["open_time"].to_physical()
     starts = opens.search_sorted(pl.Series([partition.start for partition in partitions], dtype=pl.Int64))
     ends = opens.search_sorted(pl.Series([partition.end for partition in partitions], dtype=pl.Int64))
-    return [candles.slice(start, end - start) for start, end in zip(starts, ends, strict=True)]
+    # Damaged times may be in any order.
+    return [(start, max(start, end)) for start, end in zip(starts, ends, strict=True)]
 
 
 def _first_line(error: BaseException) -> str:
