@@ -114,9 +114,21 @@ def outside_trading_span(series: Series, partition: Partition, trading_span: Tra
     return None
 
 
-def suspended_result(series: Series, partition: Partition, reference: ReferenceData) -> PartitionResult | None:
-    """Return the result ``suspended`` of a partition throughout which trading was suspended; None if it was not."""
-    if not reference.is_suspended(partition):
+def suspended_result(
+    series: Series, partition: Partition, reference: ReferenceData, with_last_candle: bool = False
+) -> PartitionResult | None:
+    """Return the result ``suspended`` of a partition throughout which trading was suspended; None if it was not.
+
+    Args:
+        series: The series.
+        partition: The partition.
+        reference: The reference data.
+        with_last_candle: Whether trading must have been suspended until the last candle closed that could open in the
+            partition. Then no candle exists, so that none has to be fetched.
+    """
+    reach = series.interval.step - DAY if series.interval.is_multi_day and not series.interval.is_month else 0
+    last_end = partition.end + (reach if with_last_candle else 0)
+    if not reference.is_suspended(Partition(partition.start, last_end)):
         return None
     reason = "no source has a candle of it, and the symbol was traded before and after"
     return PartitionResult(partition, "suspended", empty_candles(series.market), (), reason)
@@ -138,7 +150,7 @@ def _validate_part(
     outside = outside_trading_span(series, partition, reference.trading_span)
     if outside is not None and candles.is_empty():
         return outside
-    suspended = suspended_result(series, partition, reference)
+    suspended = suspended_result(series, partition, reference)  # the candles show that none reaches beyond it
     if suspended is not None and candles.is_empty():
         return suspended
     expected = _expected_open_times(series, partition, phase, reference.trading_span)
