@@ -272,7 +272,8 @@ def _unproved_edge(
     """
     control_totals, trading_span = reference.control_totals, reference.trading_span
     reaches_end = missing[-1][1] >= partition.end
-    if reaches_end and trading_span.end is None and not control_totals.extends_to(partition.end):
+    traded_later = control_totals.extends_to(partition.end) or partition.end in control_totals.suspended
+    if reaches_end and trading_span.end is None and not traded_later:
         gap = f"no candles for {format_spans(missing[-1:])}"
         return "unfinished", f"{gap}, and nothing shows yet that trading continued"
     reaches_start, unknown_because = missing[0][0] <= partition.start, trading_span.first_unknown_because

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from binance_assets.exchange.http import HttpResponse
-from binance_assets.exchange.symbols import SymbolInfo, Symbols, read_first_open_time, read_symbols
+from binance_assets.exchange.symbols import SymbolInfo, Symbols, delivery_time, read_first_open_time, read_symbols
 from binance_assets.model.markets import COINM, NO_DELIVERY, SPOT, USDM, Market
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY, MINUTE, to_ms
@@ -123,3 +123,18 @@ def test_status_and_delivery_are_read_on_every_market() -> None:
 def test_a_body_that_is_not_a_list_of_candles_is_not_read_as_one(body: object) -> None:
     with pytest.raises(ValueError, match="not a list of candles"):
         read_first_open_time(response_of(body))
+
+
+@pytest.mark.parametrize(
+    ("symbol", "delivered"),
+    [
+        ("BTCUSDT_210326", dt.datetime(2021, 3, 26, 8, tzinfo=dt.UTC)),
+        ("BTCUSD_200925", dt.datetime(2020, 9, 25, 8, tzinfo=dt.UTC)),
+        ("BTCUSD_PERP", None),
+        ("BTCUSDT", None),
+        ("BTCUSDT_211326", None),  # there is no month 13
+        ("BTCUSDT_2103260", None),
+    ],
+)
+def test_the_name_of_a_contract_states_its_delivery(symbol: str, delivered: dt.datetime | None) -> None:
+    assert delivery_time(symbol) == (None if delivered is None else int(delivered.timestamp() * 1_000))
