@@ -18,7 +18,7 @@ from binance_assets.completeness.control_totals import Totals, combine, discrepa
 from binance_assets.completeness.outages import outages_within, unnamed_spans
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
 from binance_assets.model.partitions import Partition, closes_at
-from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict, format_spans
+from binance_assets.model.results import REST, UNNAMED_OUTAGE, PartitionResult, Provenance, Verdict, format_spans
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_text
 from binance_assets.model.wording import name_some
@@ -231,7 +231,7 @@ def _explanation(series: Series, missing: Sequence[tuple[int, int]], reference: 
     named = f" ({', '.join(names)})" if names else ""
     if not unnamed:
         return named
-    return f"{named}; no known outage explains {'it' if len(unnamed) == len(missing) else format_spans(unnamed)}"
+    return f"{named}; {UNNAMED_OUTAGE} {'it' if len(unnamed) == len(missing) else format_spans(unnamed)}"
 
 
 def _daily_verdict(

@@ -32,6 +32,9 @@ ACCEPTED: Final[frozenset[Verdict]] = frozenset(
 )
 """Verdicts with which a partition is written; every other verdict refuses it."""
 
+UNNAMED_OUTAGE: Final = "no known outage explains"
+"""Words in the reason of an ``outage`` that the table of known outages does not name; the coverage counts them."""
+
 _NAMED_SPANS: Final = 5
 
 
