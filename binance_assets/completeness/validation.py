@@ -26,7 +26,7 @@ from binance_assets.completeness.outages import explains_short_candle, outages_w
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
 from binance_assets.model.markets import COINM
 from binance_assets.model.partitions import Partition, closes_at
-from binance_assets.model.results import REST, PartitionResult, Provenance, Verdict, format_spans
+from binance_assets.model.results import REST, UNNAMED_OUTAGE, PartitionResult, Provenance, Verdict, format_spans
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_text
 from binance_assets.model.wording import name_some
@@ -133,9 +133,21 @@ def outside_trading_span(series: Series, partition: Partition, trading_span: Tra
     return None
 
 
-def suspended_result(series: Series, partition: Partition, reference: ReferenceData) -> PartitionResult | None:
-    """Return the result ``suspended`` of a partition throughout which trading was suspended; None if it was not."""
-    if not reference.is_suspended(partition):
+def suspended_result(
+    series: Series, partition: Partition, reference: ReferenceData, with_last_candle: bool = False
+) -> PartitionResult | None:
+    """Return the result ``suspended`` of a partition throughout which trading was suspended; None if it was not.
+
+    Args:
+        series: The series.
+        partition: The partition.
+        reference: The reference data.
+        with_last_candle: Whether trading must have been suspended until the last candle closed that could open in the
+            partition. Then no candle exists, so that none has to be fetched.
+    """
+    reach = series.interval.step - DAY if series.interval.is_multi_day and not series.interval.is_month else 0
+    last_end = partition.end + (reach if with_last_candle else 0)
+    if not reference.is_suspended(Partition(partition.start, last_end)):
         return None
     reason = "no source has a candle of it, and the symbol was traded before and after"
     return PartitionResult(partition, "suspended", empty_candles(series.market), (), reason)
@@ -161,7 +173,7 @@ def _validate_part(
     outside = outside_trading_span(series, partition, reference.trading_span)
     if outside is not None and candles.is_empty():
         return outside
-    suspended = suspended_result(series, partition, reference)
+    suspended = suspended_result(series, partition, reference)  # the candles show that none reaches beyond it
     if suspended is not None and candles.is_empty():
         return suspended
     expected = _expected_open_times(series, partition, phase, reference.trading_span)
@@ -254,7 +266,7 @@ def _explanation(series: Series, missing: Sequence[tuple[int, int]], reference: 
     named = f" ({', '.join(names)})" if names else ""
     if not unnamed:
         return named
-    return f"{named}; no known outage explains {'it' if len(unnamed) == len(missing) else format_spans(unnamed)}"
+    return f"{named}; {UNNAMED_OUTAGE} {'it' if len(unnamed) == len(missing) else format_spans(unnamed)}"
 
 
 def _daily_verdict(
@@ -295,7 +307,8 @@ def _unproved_edge(
     """
     control_totals, trading_span = reference.control_totals, reference.trading_span
     reaches_end = missing[-1][1] >= partition.end
-    if reaches_end and trading_span.end is None and not control_totals.extends_to(partition.end):
+    traded_later = control_totals.extends_to(partition.end) or partition.end in control_totals.suspended
+    if reaches_end and trading_span.end is None and not traded_later:
         gap = f"no candles for {format_spans(missing[-1:])}"
         return "unfinished", f"{gap}, and nothing shows yet that trading continued"
     reaches_start, unknown_because = missing[0][0] <= partition.start, trading_span.first_unknown_because

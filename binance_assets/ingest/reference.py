@@ -46,7 +46,7 @@ def load_reference(
         return ReferenceData(now, ControlTotals(series.market), strict=options.strict)
     days = _days(series, partitions, now)
     daily, archived_days, rest_error = _load_daily(exchange, series, days, now, options)
-    if daily.failure is not None and daily.candles.is_empty():
+    if daily.failure is not None and not daily.failure.policy.ends_run:
         error = str(daily.failure)
         return ReferenceData(now, ControlTotals(series.market), strict=options.strict, control_totals_error=error)
     control_totals = ControlTotals(series.market, daily.candles)
@@ -60,6 +60,8 @@ def load_reference(
         archived_days=archived_days,
         rest_error=rest_error,
     )
+    if daily.failure is not None:  # the archive has been asked about all days already
+        return reference
     return _with_missing_days(exchange, series, days, reference, options)
 
 
@@ -69,8 +71,8 @@ def _load_daily(
     """Return the ``1d`` candles of ``days``, from the archive where the API fails.
 
     Returns:
-        The candles; those of the days that come from the archive, ms UTC; and why the API does not know the symbol,
-        None if it does.
+        The candles, with the API's error if it ends the run, or if no source has candles; the days whose candles come
+        from the archive, ms UTC; and why the API does not know the symbol, None if it does.
 
     Raises:
         ExchangeError: The API's error, if it ends the run and the archive cannot replace the API.
@@ -88,7 +90,10 @@ def _load_daily(
             raise error
         if daily.candles.is_empty() and unknown is None:
             return daily, frozenset(), None
-    return replace(daily.updated(archived), failure=None), archived.days, unknown
+    no_row = f"the archive has no 1d candle of this day, and the API has none either: {error}"
+    errors = {day: archived.errors.get(day, no_row) for day in daily.errors}
+    replaced = replace(daily, errors=errors, failure=error if error.policy.ends_run else None)
+    return replaced.updated(replace(archived, failure=None)), archived.days, unknown
 
 
 def _exists_in_archive(exchange: Exchange, series: Series, error: ExchangeError, now: int) -> bool:
@@ -126,7 +131,7 @@ def _with_missing_days(
 ) -> ReferenceData:
     """Return the reference data with the days of trading that it lacks, as far as another request explains them."""
     missing = _missing_days(reference, days)
-    if missing and reference.rest_error is None:
+    if missing:
         reference = updated_reference(
             reference, daily_from_rest(exchange, series, merge_days(missing)), is_archive=False
         )
@@ -135,9 +140,12 @@ def _with_missing_days(
         return reference
     archived = daily_from_archive(exchange, series, merge_days(missing), reference.now)
     unknown = archived.days | reference.daily_errors.keys() | (archived.errors.keys() - archived.absent)
-    reference = updated_reference(reference, archived, is_archive=True)
+    # Where the API responded without a candle, a missing file is no reason: then the day has no candle.
+    no_file = archived.absent - reference.daily_errors.keys()
+    errors = {day: error for day, error in archived.errors.items() if day not in no_file}
+    reference = updated_reference(reference, replace(archived, errors=errors), is_archive=True)
     empty = [day for day in missing if day not in unknown and day >= to_ms(series.market.archived)]
-    if not empty or not exchange.archive_matches_api or reference.rest_error is not None:
+    if not empty or not exchange.archive_matches_api:
         return reference
 
     def first_open() -> int | None:

@@ -91,8 +91,8 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
     pending = []
     for partition in partitions:
         empty = outside_trading_span(task.series, partition, task.reference.trading_span)
-        if empty is None and not task.series.interval.is_multi_day:  # a longer candle may hold trades of other days
-            empty = suspended_result(task.series, partition, task.reference)
+        if empty is None:
+            empty = suspended_result(task.series, partition, task.reference, with_last_candle=True)
         if empty is None:
             pending.append(partition)
         else:

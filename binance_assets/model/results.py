@@ -57,6 +57,9 @@ that breaks a rule is the last.
 Quality = tuple[int, int, bool]
 """How good a partition is, lower is better; see :func:`quality`."""
 
+UNNAMED_OUTAGE: Final = "no known outage explains"
+"""Words in the reason of an ``outage`` that the table of known outages does not name; the coverage counts them."""
+
 _NAMED_SPANS: Final = 5
 
 

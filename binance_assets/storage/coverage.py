@@ -13,12 +13,14 @@ from typing import Final
 import polars as pl
 
 from binance_assets.model.partitions import Partition, last_finished_end, partitions_between
-from binance_assets.model.results import ACCEPTED
+from binance_assets.model.results import ACCEPTED, UNNAMED_OUTAGE
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.storage.lake import Lake
 
 _VERDICTS: Final = (*sorted(ACCEPTED), "invalid", "lost", "unfinished")  # the last three by a person only
+_COUNTS: Final = (*_VERDICTS, "unnamed_outages")
+"""The columns that Markdown leaves out where all their numbers are 0."""
 
 # The picture: edge length of a month's square in pixels, its gap included, and the colors as red, green, blue.
 _CELL: Final = 10
@@ -37,6 +39,7 @@ class Coverage:
         first: Key of its first partition in the lake; None if the lake has none.
         last: Key of its last partition in the lake; None if the lake has none.
         verdicts: Number of stored partitions by verdict.
+        unnamed_outages: Number of stored partitions with an outage that the table of known outages does not name.
         refused: Number of requested partitions that were refused and are not in the lake.
         missing: Number of other partitions that are not in the lake, from the first stored partition to the last
             finished one.
@@ -49,6 +52,7 @@ class Coverage:
     first: str | None
     last: str | None
     verdicts: Counter[str]
+    unnamed_outages: int
     refused: int
     missing: int
     rows: int
@@ -78,6 +82,7 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
         first=min(stored, default=None),
         last=max(stored, default=None),
         verdicts=Counter(partition.verdict for partition in stored.values()),
+        unnamed_outages=sum(UNNAMED_OUTAGE in (partition.note or "") for partition in stored.values()),
         refused=len(absent_refused),
         missing=len({partition.key for partition in expected} - stored.keys() - absent_refused),
         rows=sum(partition.rows for partition in stored.values()),
@@ -102,8 +107,8 @@ def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:
 
     Returns:
         The String columns ``series, first, last``, of which the latter two are null for a series without partitions;
-        and the Int64 columns ``partitions``, one for each verdict that a stored partition can have, ``refused``,
-        ``missing``, ``rows``, ``bytes``.
+        and the Int64 columns ``partitions``, one for each verdict that a stored partition can have,
+        ``unnamed_outages``, ``refused``, ``missing``, ``rows``, ``bytes``.
     """
     rows = [
         {
@@ -112,6 +117,7 @@ def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:
             "last": coverage.last,
             "partitions": sum(coverage.verdicts.values()),
             **{verdict: coverage.verdicts[verdict] for verdict in _VERDICTS},
+            "unnamed_outages": coverage.unnamed_outages,
             "refused": coverage.refused,
             "missing": coverage.missing,
             "rows": coverage.rows,
@@ -120,14 +126,14 @@ def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:
         for coverage in coverages
     ]
     texts = {name: pl.String() for name in ("series", "first", "last")}
-    numbers = dict.fromkeys(("partitions", *_VERDICTS, "refused", "missing", "rows", "bytes"), pl.Int64())
+    numbers = dict.fromkeys(("partitions", *_COUNTS, "refused", "missing", "rows", "bytes"), pl.Int64())
     return pl.DataFrame(rows, schema={**texts, **numbers})
 
 
 def coverage_markdown(table: pl.DataFrame) -> str:
     """Return a coverage table as Markdown, without the columns of verdicts that no partition has."""
-    verdicts = [name for name in _VERDICTS if table[name].sum()]
-    names = ["series", "first", "last", "partitions", *verdicts, "refused", "missing", "rows", "bytes"]
+    counts = [name for name in _COUNTS if table[name].sum()]
+    names = ["series", "first", "last", "partitions", *counts, "refused", "missing", "rows", "bytes"]
     lines = ["| " + " | ".join(names) + " |", "|---|---|---|" + "---:|" * (len(names) - 3)]
     for row in table.select(names).iter_rows():
         cells = ["" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in row]

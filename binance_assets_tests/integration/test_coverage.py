@@ -7,6 +7,7 @@ import datetime as dt
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -30,6 +31,7 @@ from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 from binance_assets_tests.support.lakes import state_folder
+from binance_assets_tests.support.results import result_of
 
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))
 COIN, WEEKS = parse_series("coinm/BTCUSD_PERP/1h"), parse_series("spot/BTCUSDT/1w")
@@ -305,3 +307,14 @@ def test_a_table_without_series_is_a_table(filled: Lake) -> None:
     empty = coverage_table([])
     assert empty.schema == coverage_table([coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())]).schema
     assert coverage_markdown(empty).splitlines()[0].startswith("| series | first | last | partitions | refused |")
+
+
+def test_outages_that_no_table_names_are_counted(lake: Lake) -> None:
+    series = parse_series("spot/BTCUSDT/1m")
+    named = "no candles for a minute, and nothing was traded (spot outage)"
+    reasons = {"2024-03-01": named, "2024-03-02": "and nothing was traded; no known outage explains it"}
+    for key, reason in reasons.items():
+        lake.write(series, replace(result_of(series, key, verdict="outage"), reason=reason))
+    table = coverage_table([coverage_of(lake, series, dt.date(2024, 3, 3), frozenset())])
+    assert (table["outage"].item(), table["unnamed_outages"].item()) == (2, 1)
+    assert "| outage | unnamed_outages | refused |" in coverage_markdown(table)

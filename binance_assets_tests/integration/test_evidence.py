@@ -170,6 +170,7 @@ def test_a_range_within_a_suspension_is_suspended(sandbox: Sandbox, settings: Se
     assert len(sandbox.requests) <= 12
 
 
+@pytest.mark.parametrize("source", ["rest", "archive", "auto"])
 @pytest.mark.parametrize(
     ("interval", "expected"),
     [
@@ -179,9 +180,9 @@ def test_a_range_within_a_suspension_is_suspended(sandbox: Sandbox, settings: Se
     ],
 )
 def test_months_without_trading_are_suspended(
-    sandbox: Sandbox, settings: Settings, interval: str, expected: list[str]
+    sandbox: Sandbox, settings: Settings, interval: str, expected: list[str], source: Source
 ) -> None:
-    months = days_of(settings, f"{USDC}/{interval}", "2022-09-01", "2023-04-01")
+    months = days_of(settings, f"{USDC}/{interval}", "2022-09-01", "2023-04-01", source)
     assert verdicts(months) == expected, [month.reason for month in months]
     assert_exact(sandbox, f"{USDC}/{interval}", months)
 
@@ -542,3 +543,26 @@ def test_a_gap_of_a_suspension_is_called_so(settings: Settings) -> None:
     (march,) = days_of(settings, f"{USDC}/3d", "2023-03-01", "2023-04-01")
     assert march.verdict == "outage"
     assert march.reason.endswith("and nothing was traded (trading of the symbol was suspended)")
+
+
+def test_a_day_with_a_gap_whose_1d_candle_neither_source_has_is_lost(sandbox: Sandbox, settings: Settings) -> None:
+    """The archive has no file of 1d at all, so that nothing but the missing candle can be the reason."""
+    differ(sandbox, "klines", kind="missing_row")
+    sandbox.faults.add(Fault("status", value=404, path="archive", interval="1d"))
+    for path in ALL_SOURCES:
+        sandbox.faults.add(Fault("missing_row", start=JAN_20, end=JAN_20 + 1, path=path, interval="1m"))
+    _, day, _ = days_of(settings, MINUTES, *ONE_DAY)
+    assert (day.verdict, day.can_override) == ("lost", True)
+    assert "there is no 1d candle that could prove that nothing was traded" in day.reason
+
+
+def test_without_the_api_a_missing_row_of_1d_is_named(sandbox: Sandbox, settings: Settings) -> None:
+    refuse_location(sandbox)
+    differ(sandbox, "archive", kind="missing_row")
+    for interval in ("1h", "4h"):
+        sandbox.faults.add(Fault("status", value=404, path="archive", interval=interval))
+    sandbox.requests.clear()
+    _, day, _ = days_of(settings, MINUTES, *ONE_DAY, "archive")
+    assert (day.verdict, day.is_accepted) == ("unproved", True)
+    assert "the archive has no 1d candle of this day" in day.reason
+    assert len(requests_for(sandbox, "1d")) == 2

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from binance_assets.exchange.http import HttpResponse
-from binance_assets.exchange.symbols import SymbolInfo, Symbols, read_first_open_time, read_symbols
+from binance_assets.exchange.symbols import SymbolInfo, Symbols, delivery_time, read_first_open_time, read_symbols
 from binance_assets.model.markets import COINM, NO_DELIVERY, SPOT, USDM, Market
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import CANDLE_TIMES, DAY, MINUTE, to_ms
@@ -135,3 +135,18 @@ def test_a_first_candle_outside_2017_to_2099_is_not_a_time(time: object) -> None
 def test_the_first_candle_opens_at_a_number_or_a_number_as_text(time: int) -> None:
     for value in (time, str(time)):
         assert read_first_open_time(response_of([[value, *["1"] * 11]])) == time
+
+
+@pytest.mark.parametrize(
+    ("symbol", "delivered"),
+    [
+        ("BTCUSDT_210326", dt.datetime(2021, 3, 26, 8, tzinfo=dt.UTC)),
+        ("BTCUSD_200925", dt.datetime(2020, 9, 25, 8, tzinfo=dt.UTC)),
+        ("BTCUSD_PERP", None),
+        ("BTCUSDT", None),
+        ("BTCUSDT_211326", None),  # there is no month 13
+        ("BTCUSDT_2103260", None),
+    ],
+)
+def test_the_name_of_a_contract_states_its_delivery(symbol: str, delivered: dt.datetime | None) -> None:
+    assert delivery_time(symbol) == (None if delivered is None else int(delivered.timestamp() * 1_000))

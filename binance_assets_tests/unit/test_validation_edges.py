@@ -443,3 +443,38 @@ def test_only_the_gaps_that_no_known_outage_explains_are_named_as_such() -> None
     assert unnamed_spans(USDM, [outage, other]) == [outage, other]
     assert unnamed_spans(SPOT, [other], {other[0] // DAY * DAY}) == []
     assert unnamed_spans(SPOT, [other], {other[0] // DAY * DAY - DAY}) == [other]
+
+
+def test_the_last_day_before_a_suspension_is_not_unfinished() -> None:
+    """A suspended day has trading after it, which shows that the day before will not grow any more."""
+    until_three, totals = hours((0, 3)), daily({0: 3})
+    assert validate(until_three, reference(totals)).verdict == "unfinished"
+    assert validate(until_three, reference(totals.with_suspended([DAY_ONE.end]))).verdict == "outage"
+
+
+def test_a_partition_is_suspended_only_if_all_its_days_are_and_no_candle_exists() -> None:
+    suspended = daily({-1: 24, 2: 24}).with_suspended([START, START + DAY])
+    assert validate(hours(), reference(suspended)).verdict == "suspended"
+    assert validate(hours((0, 24)), reference(suspended)).verdict == "unbalanced"
+    assert validate(hours(), reference(daily({-1: 24, 2: 24}))).verdict == "lost"
+
+
+@pytest.mark.parametrize(("suspended_days", "expected"), [(31 + 6, True), (31 + 5, False)])
+def test_a_suspended_month_has_no_candle_only_if_trading_stops_until_its_last_one_closes(
+    suspended_days: int, expected: bool
+) -> None:
+    days = [START + day * DAY for day in range(suspended_days)]
+    against = reference(daily({-1: 24}).with_suspended(days))
+    result = validation.suspended_result(WEEKS, JANUARY, against, with_last_candle=True)
+    assert (result is not None) == expected
+    assert validation.suspended_result(WEEKS, JANUARY, against) is not None
+
+
+def test_suspended_days_add_nothing_to_a_total() -> None:
+    totals = daily({0: 24, 2: 24})
+    assert totals.totals_for(START, START + 3 * DAY) is None
+    control = totals.with_suspended([START + DAY]).totals_for(START, START + 3 * DAY)
+    assert control is not None
+    assert (control.trades, control.candles) == (48, 2)
+    again = totals.with_suspended([START + DAY]).merged_with(daily({1: 5}).daily)
+    assert again.suspended == frozenset()
