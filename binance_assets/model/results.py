@@ -49,9 +49,9 @@ VERDICT_ORDER: Final[tuple[Verdict, ...]] = (
 )
 """The verdicts from best to worst. All others come after them.
 
-First come those that the exchange's own totals prove: without gaps, then with gaps. Then one that nothing proves, then a
-suspension, which any candles replace. Then those that the totals contradict: without gaps, then with gaps. A partition
-that breaks a rule is the last.
+First come those that the exchange's own totals prove: without gaps, then with gaps. Then one that nothing proves, and
+a suspension, which any candles replace. Then those that the totals contradict: without gaps, then with gaps. A
+partition that breaks a rule is the last.
 """
 
 Quality = tuple[int, int, bool]
