@@ -16,7 +16,8 @@ import ctypes
 import hashlib
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Final
 
 import polars as pl
 
@@ -76,57 +77,51 @@ def content_hashes(candles: pl.DataFrame, ranges: Sequence[tuple[int, int]]) -> 
         ranges: First row, and the row after the last one.
     """
     table = candles.rechunk()
+    names, types = tuple(table.columns), tuple(table.dtypes)
     capsule = table.__arrow_c_stream__()  # owns the stream, and releases it at the end
     stream, batch = _Stream.from_address(_pointer_of(capsule, b"arrow_array_stream")), _Array()
     has_batch = not stream.get_next(ctypes.addressof(stream), ctypes.byref(batch)) and batch.release
     try:
-        columns = [
-            _column_of(name, dtype, batch.children[position].contents if has_batch else _Array())
-            for position, (name, dtype) in enumerate(table.schema.items())
-        ]
-        return [_hash(table, columns, start, end) for start, end in ranges]
+        children = [batch.children[position].contents for position in range(len(names))] if has_batch else []
+        if any(child.null_count for child in children):
+            return [_hash_with_nulls(table.slice(start, end - start)) for start, end in ranges]
+        addresses = [child.buffers[1] + child.offset * _WIDTH for child in children if child.length]
+        return [_hash(_headers(names, types, end - start), addresses, start, end) for start, end in ranges]
     finally:
         if has_batch:
             batch.release(ctypes.addressof(batch))
 
 
-class _Column(NamedTuple):
-    """A column of a table.
-
-    Attributes:
-        name: Its name.
-        prefix: The line that precedes its values in the hash, up to their number.
-        address: Where its values begin in memory; None if it has nulls.
-    """
-
-    name: str
-    prefix: str
-    address: int | None
+@lru_cache(maxsize=256)
+def _headers(names: tuple[str, ...], types: tuple[pl.DataType, ...], rows: int) -> list[bytes]:
+    """Return what precedes the values of each column."""
+    return [f"{name} {_TYPES[dtype]} {rows}\n".encode() for name, dtype in zip(names, types, strict=True)]
 
 
-def _column_of(name: str, dtype: pl.DataType, values: _Array) -> _Column:
-    address = 0  # of a column without values, which is never read
-    if values.length:
-        address = values.buffers[1] + values.offset * _WIDTH
-    return _Column(name, f"{name} {_TYPES[dtype]} ", address if values.null_count == 0 else None)
+def _hash(headers: Sequence[bytes], addresses: Sequence[int], start: int, end: int) -> str:
+    """Return the hash of rows of columns without nulls, whose values begin at ``addresses`` in memory."""
+    if start == end:
+        return _to_text(hashlib.sha256(b"".join(headers)))
+    digest, buffer = hashlib.sha256(), ctypes.c_char * ((end - start) * _WIDTH)
+    for header, address in zip(headers, addresses, strict=True):
+        digest.update(header)
+        digest.update(buffer.from_address(address + start * _WIDTH))
+    return _to_text(digest)
 
 
-def _hash(table: pl.DataFrame, columns: Sequence[_Column], start: int, end: int) -> str:
-    digest, number = hashlib.sha256(), f"{end - start}\n"
-    size = (end - start) * _WIDTH
-    buffer = ctypes.c_char * size
-    for name, prefix, address in columns:
-        if address is None:
-            values = _values_without_nulls(table[name][start:end])
-            digest.update(f"{prefix}{len(values) // _WIDTH}\n".encode())
-            digest.update(values)
-        else:
-            digest.update((prefix + number).encode())
-            if size:
-                digest.update(buffer.from_address(address + start * _WIDTH))
+def _hash_with_nulls(table: pl.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for column in table.get_columns():
+        values = column.drop_nulls()
+        digest.update(_headers((column.name,), (column.dtype,), len(values))[0])
+        digest.update(_bytes_of(values))
+    return _to_text(digest)
+
+
+def _to_text(digest: hashlib._Hash) -> str:
     return base64.urlsafe_b64encode(digest.digest()[:_BYTES]).decode()
 
 
-def _values_without_nulls(column: pl.Series) -> bytes:
-    values = column.drop_nulls().to_physical()
+def _bytes_of(column: pl.Series) -> bytes:
+    values = column.to_physical()
     return struct.pack(f"<{len(values)}{'d' if values.dtype.is_float() else 'q'}", *values)

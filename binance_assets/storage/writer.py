@@ -37,6 +37,7 @@ class PartitionWriter:
         self._clock = clock
         self._pending: dict[Partition, PartitionResult] = {}
         self._added_at: dict[Partition, float] = {}
+        self._rows = 0  # of the pending results
 
     def add(self, result: PartitionResult) -> dict[Partition, StoredPartition]:
         """Collect an accepted partition; return what has been written, which is usually nothing.
@@ -47,10 +48,12 @@ class PartitionWriter:
         """
         if not result.is_accepted:
             raise ValueError(f"{self._series} {result.partition} is refused ({result.verdict}) and must not be written")
+        self._forget(result.partition)
         self._pending[result.partition] = result
+        self._rows += result.candles.height
         self._added_at[result.partition] = self._clock()
         written = self.flush_if_due()
-        if sum(pending.candles.height for pending in self._pending.values()) > _MAX_ROWS:
+        if self._rows > _MAX_ROWS:
             written |= self._flush_other_spans(result.partition)
         return written
 
@@ -82,5 +85,10 @@ class PartitionWriter:
     def _write(self, partitions: Sequence[Partition]) -> dict[Partition, StoredPartition]:
         written = self._lake.write_all(self._series, [self._pending[partition] for partition in partitions])
         for partition in partitions:
-            del self._pending[partition], self._added_at[partition]
+            self._forget(partition)
         return written
+
+    def _forget(self, partition: Partition) -> None:
+        pending = self._pending.pop(partition, None)
+        self._added_at.pop(partition, None)
+        self._rows -= pending.candles.height if pending is not None else 0
