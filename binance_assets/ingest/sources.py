@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
@@ -120,8 +120,37 @@ def fetch_finished(task: SourceTask, partitions: Sequence[Partition], source: So
                     yield better
     doubtful += [best[partition] for partition in pending]
     by_time = sorted(doubtful, key=lambda result: result.partition)
-    for result in with_witnesses(task.exchange, task.series, by_time, task.reference):
+    checked = list(with_witnesses(task.exchange, task.series, by_time, task.reference))
+    unproved = {result.partition for result in by_time if result.verdict == "unproved"}
+    refuted = [result for result in checked if result.verdict == "unbalanced" and result.partition in unproved]
+    replaced = _from_other_source(task, refuted, received)
+    for result in checked:
+        result = replaced.get(result.partition, result)
         yield with_one_source(task, result, received.get(result.partition, set()))
+
+
+def _from_other_source(
+    task: SourceTask, refuted: Sequence[PartitionResult], received: Mapping[Partition, Set[str]]
+) -> dict[Partition, PartitionResult]:
+    """Return the results of the source that has not been tried, as far as witnesses confirm them.
+
+    Args:
+        task: What the partitions are validated against.
+        refuted: The results of partitions without a ``1d`` candle that witnesses refute. They were conclusive before,
+            so that no other source was tried.
+        received: The sources from which candles were received, by partition.
+    """
+    confirmed: dict[Partition, PartitionResult] = {}
+    steps: dict[str, SourceStep] = {"archive": _archive(daily_files_only), "rest": _rest}
+    for source, step in steps.items():
+        wanted = [result.partition for result in refuted if source not in received.get(result.partition, set())]
+        if not wanted or (source == "rest" and task.reference.rest_error is not None):
+            continue
+        results = list(step(task, wanted).results)
+        for result in with_witnesses(task.exchange, task.series, results, task.reference):
+            if result.witnesses:
+                confirmed[result.partition] = result
+    return confirmed
 
 
 def with_one_source(task: SourceTask, result: PartitionResult, received: Set[str]) -> PartitionResult:

@@ -566,3 +566,15 @@ def test_without_the_api_a_missing_row_of_1d_is_named(sandbox: Sandbox, settings
     assert (day.verdict, day.is_accepted) == ("unproved", True)
     assert "the archive has no 1d candle of this day" in day.reason
     assert len(requests_for(sandbox, "1d")) == 2
+
+
+@pytest.mark.parametrize(("source", "other"), [("rest", "archive"), ("archive", "rest")])
+def test_a_day_without_a_1d_candle_that_its_hours_refute_comes_from_the_other_source(
+    sandbox: Sandbox, settings: Settings, source: Source, other: str
+) -> None:
+    differ(sandbox, *ALL_SOURCES, kind="missing_row")
+    differ(sandbox, "klines" if source == "rest" else "archive", interval="1m")
+    days = days_of(settings, MINUTES, *ONE_DAY, source, strict=True)
+    assert verdicts(days) == ["complete", "unproved", "complete"]
+    assert (days[1].provenance.source, days[1].witnesses) == (other, ("1h candles of rest",))
+    assert_exact(sandbox, MINUTES, days)

@@ -935,3 +935,64 @@ def test_serve_prints_its_address_and_stops_without_output(ending: signal.Signal
         process.send_signal(ending)
         assert process.wait(5) == 0
         assert process.stdout.read() == ""
+
+
+# --- rows with other totals, suspensions, removed symbols ----------------------------------------
+
+
+def test_rows_can_have_one_trade_more(faulty_sandbox: Sandbox) -> None:
+    actual, expected = corrupted_window(faulty_sandbox, "one_trade_more")
+    assert actual[4][8] == expected[4][8] + 1
+    assert actual[:4] + actual[5:] == expected[:4] + expected[5:]
+
+
+def test_rows_can_have_doubled_amounts(faulty_sandbox: Sandbox) -> None:
+    actual, expected = corrupted_window(faulty_sandbox, "doubled_amounts")
+    assert [Decimal(actual[4][field]) for field in (5, 7, 9, 10)] == [
+        2 * Decimal(expected[4][field]) for field in (5, 7, 9, 10)
+    ]
+    assert actual[4][:5] == expected[4][:5]
+    assert actual[:4] + actual[5:] == expected[:4] + expected[5:]
+
+
+SUSPENDED, RESUMED = ms("2022-09-29"), ms("2023-03-12")
+
+
+@pytest.mark.parametrize("interval", ["1m", "1h", "1d"])
+def test_a_suspended_symbol_has_no_candles_until_it_is_traded_again(sandbox: Sandbox, interval: str) -> None:
+    window = {"startTime": SUSPENDED - DAY, "endTime": RESUMED + DAY - 1}
+    oldest = rows(sandbox, SPOT, "USDCUSDT", interval, limit=1000, **window)
+    step = parse_interval(interval).step
+    assert oldest[0][0] == SUSPENDED - DAY
+    assert not any(SUSPENDED <= row[0] < RESUMED for row in oldest)
+    assert rows(sandbox, SPOT, "USDCUSDT", interval, startTime=SUSPENDED, endTime=RESUMED - 1) == []
+    assert rows(sandbox, SPOT, "USDCUSDT", interval, startTime=SUSPENDED, limit=1)[0][0] == RESUMED
+    assert rows(sandbox, SPOT, "USDCUSDT", interval, endTime=RESUMED - 1, limit=1)[0][0] == SUSPENDED - step
+
+
+@pytest.mark.parametrize("interval", ["3d", "1w", "1M"])
+def test_longer_candles_of_a_suspended_symbol_are_the_sums_of_its_traded_days(sandbox: Sandbox, interval: str) -> None:
+    window = {"startTime": ms("2022-08-01"), "endTime": ms("2023-05-01") - 1}
+    candles = rows(sandbox, SPOT, "USDCUSDT", interval, limit=1000, **window)
+    days = rows(sandbox, SPOT, "USDCUSDT", "1d", limit=1000, startTime=candles[0][0], endTime=candles[-1][6])
+    for candle in candles:
+        members = [day for day in days if candle[0] <= day[0] <= candle[6]]
+        assert members
+        assert candle[8] == sum(day[8] for day in members)
+        assert Decimal(candle[5]) == sum(Decimal(day[5]) for day in members)
+        assert (candle[1], candle[4]) == (members[0][1], members[-1][4])
+    assert sum(candle[8] for candle in candles) == sum(day[8] for day in days)
+
+
+@pytest.mark.parametrize(
+    ("market", "symbol", "last_day"), [(USDM, "BTCUSDT_210326", "2021-03-26"), (SPOT, "SRMUSDT", "2022-11-28")]
+)
+def test_klines_does_not_know_a_removed_symbol_but_the_archive_has_its_files(
+    sandbox: Sandbox, market: Market, symbol: str, last_day: str
+) -> None:
+    response = get_klines(sandbox, market, symbol, limit=1)
+    assert (response.status_code, response.json()["code"]) == (400, -1121)
+    folder = f"{sandbox.url}/data/{market.archive}/daily/klines/{symbol}/1d"
+    assert requests.get(f"{folder}/{symbol}-1d-{last_day}.zip", timeout=10).status_code == 200
+    after = datetime.fromtimestamp(ms(last_day) // SECOND, UTC).replace(hour=0).date().replace(day=29)
+    assert requests.get(f"{folder}/{symbol}-1d-{after}.zip", timeout=10).status_code == 404
