@@ -1,7 +1,7 @@
 """Revisiting doubt: stored partitions that nothing proved are validated again, without a request for candles.
 
 A partition may be ``unproved`` because its ``1d`` candle was late, or ``unbalanced`` because that candle was wrong.
-Both can change while the candles stay the same. So the stored candles are compared with fresh control totals.
+Both can change while the candles stay the same. So the stored candles are compared with fresh control totals, and witnesses are asked where they disagree.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import server_time
 from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.reference import load_reference
+from binance_assets.ingest.witnesses import with_witnesses
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult, Provenance
 from binance_assets.model.series import Series
@@ -78,8 +79,13 @@ def revisit(
         if readable:
             candles = pl.concat([frame for _, _, frame in readable])
             members = [partition for partition, _, _ in readable]
-            results = validate_partitions(series, candles, members, reference)
-            for result, (partition, stored, _) in zip(results, readable, strict=True):
+            validated = validate_partitions(series, candles, members, reference)
+            results = [
+                replace(result, provenance=_provenance(stored))
+                for result, (_, stored, _) in zip(validated, readable, strict=True)
+            ]
+            witnessed = with_witnesses(exchange, series, results, reference)
+            for result, (partition, stored, _) in zip(witnessed, readable, strict=True):
                 yield _revisited(partition, stored, result)
 
 
@@ -88,7 +94,6 @@ def _revisited(partition: Partition, stored: StoredPartition, result: PartitionR
         return Revisited(partition)
     if not result.is_accepted:
         return Revisited(partition, is_refuted=True)
-    result = replace(result, provenance=_provenance(stored))
     is_news = result.verdict != stored.verdict and entry_of(result).may_replace(stored)
     return Revisited(partition, result if is_news else None)
 

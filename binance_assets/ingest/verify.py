@@ -142,7 +142,7 @@ def _validate_again(
     changed = [
         replace(result, provenance=Provenance(known[result.partition].source))
         for result in results
-        if result.verdict != known[result.partition].verdict
+        if result.verdict != known[result.partition].verdict or not result.is_accepted
     ]
     for result in with_witnesses(exchange, series, changed, reference):
         stored = known[result.partition]

@@ -230,7 +230,15 @@ class LaterLayout(Exception):
 
 def entries_of(results: Sequence[PartitionResult]) -> list[PartitionEntry]:
     """Return the entries of results that are about to be written."""
-    return [_entry_of(result, digest) for result, digest in zip(results, _hashes(results), strict=True)]
+    if not results:
+        return []
+    ends = list(accumulate(result.candles.height for result in results))
+    opens = pl.concat([result.candles["open_time"] for result in results]).to_physical()
+    edges = [
+        (opens[start], opens[end - 1]) if start < end else (None, None)
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+    return [_entry_of(*parts) for parts in zip(results, _hashes(results), edges, strict=True)]
 
 
 def _hashes(results: Sequence[PartitionResult]) -> list[str]:
@@ -247,16 +255,16 @@ def entry_of(result: PartitionResult) -> PartitionEntry:
     return entries_of([result])[0]
 
 
-def _entry_of(result: PartitionResult, digest: str) -> PartitionEntry:
+def _entry_of(result: PartitionResult, digest: str, edges: tuple[int | None, int | None]) -> PartitionEntry:
+    """Return the entry of a result whose candles have the hash ``digest`` and open from the first to the last edge."""
     provenance = result.provenance
-    opens = result.candles["open_time"].to_physical()
     return PartitionEntry(
-        rows=len(opens),
+        rows=result.candles.height,
         verdict=result.verdict,
         source=provenance.source,
         missing=[[to_iso(start), to_iso(end)] for start, end in result.missing],
-        first=opens[0] if len(opens) else None,
-        last=opens[-1] if len(opens) else None,
+        first=edges[0],
+        last=edges[1],
         content_hash=digest,
         note=result.reason or None,
         archive_file=provenance.file,

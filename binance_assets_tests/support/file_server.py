@@ -42,11 +42,11 @@ def serving(files: Mapping[str, bytes], headers: Mapping[str, str] = MappingProx
 
 
 def zip_of(members: Mapping[str, bytes]) -> bytes:
-    """Return a zip of ``members``, by name."""
+    """Return a zip of ``members``, by name; equal members give equal bytes, whenever they are packed."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
