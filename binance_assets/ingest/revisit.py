@@ -1,7 +1,8 @@
 """Revisiting doubt: stored partitions that nothing proved are validated again, without a request for candles.
 
 A partition may be ``unproved`` because its ``1d`` candle was late, or ``unbalanced`` because that candle was wrong.
-Both can change while the candles stay the same. So the stored candles are compared with fresh control totals, and witnesses are asked where they disagree.
+Both can change while the candles stay the same. So the stored candles are compared with fresh control totals, and
+witnesses are asked where these disagree.
 """
 
 from __future__ import annotations
