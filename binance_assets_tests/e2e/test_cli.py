@@ -798,9 +798,9 @@ def test_of_a_range_each_partition_that_cannot_be_accepted_is_an_error_and_the_o
     invoke: Invoke, sandbox: Sandbox, tmp_path: Path
 ) -> None:
     lose_a_minute(sandbox)
-    for path in ("klines", "archive"):
+    for path, status in (("klines", 400), ("archive", 404)):
         sandbox.faults.add(
-            Fault("status", value=400, start=THE_3RD + DAY, end=THE_3RD + 2 * DAY, path=path, interval="1m")
+            Fault("status", value=status, start=THE_3RD + DAY, end=THE_3RD + 2 * DAY, path=path, interval="1m")
         )
     result = invoke("accept", "spot/BTCUSDT/1m", "2024-01-03..2024-01-04", "--reason", "gone")
     assert result.exit_code == 1

@@ -18,7 +18,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe_editor import track
-from binance_assets_tests.support.environment import CHECKOUT, Run, cli_environment, environment_of
+from binance_assets_tests.support.environment import CHECKOUT, cli_environment, environment_of
 from binance_assets_tests.support.lakes import keys
 from binance_assets_tests.support.warm_python import WarmPython
 
@@ -64,12 +64,21 @@ def load(path: Path) -> ModuleType:
     return module
 
 
-@pytest.fixture
-def downloaded(run_cli: Run) -> None:
-    """Three days of candles in the lake, and their series in the universe."""
+@pytest.fixture(scope="module")
+def three_days(shared_sandbox: Sandbox, warm_python: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three days of candles in the lake, and their series in the universe."""
+    folder = tmp_path_factory.mktemp("downloaded")
     days = ("--start", DAYS[0], "--end", "2024-01-04")
-    result = run_cli("download", "BTCUSDT", "--market", "spot", "--interval", "1m", *days)
+    command = ["-m", "binance_assets", "download", "BTCUSDT", "--market", "spot", "--interval", "1m", *days]
+    result = warm_python.run(command, folder, cli_environment(shared_sandbox, folder), timeout=120)
     assert result.returncode == 0, result.stderr
+    return folder
+
+
+@pytest.fixture
+def downloaded(three_days: Path, tmp_path: Path) -> None:
+    """A copy of the three days in the folder of the test."""
+    shutil.copytree(three_days, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture
