@@ -187,6 +187,9 @@ def _serve(connection: Connection, rendered: Sequence[Workload]) -> None:
             series = workload.series
             for day in workload.partitions:
                 sandbox.rows(series.market.name, series.symbol, str(series.interval), day.start, day.end)
+            sandbox.rows(
+                series.market.name, series.symbol, "1d", to_ms(workload.start) - DAY, to_ms(workload.end) + DAY
+            )
         connection.send(sandbox.url)
         with suppress(EOFError, KeyboardInterrupt):  # the parent process has ended
             while connection.recv():
