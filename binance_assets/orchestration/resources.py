@@ -78,7 +78,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _retrier(self) -> Retrier:
         """Return how to retry failed requests.
 
-        A method and not a field, because Dagster makes the resource of a run anew from the fields, which are its
+        A method and not a field, because Dagster makes the resource of each run from the fields, which are its
         configuration. Tests override it with one that waits less.
         """
         return Retrier()
