@@ -112,7 +112,7 @@ def daily_from_archive(exchange: Exchange, series: Series, days: Sequence[tuple[
     if not exchange.archive_matches_api:
         return result
     daily, archived = daily_series(series), to_ms(series.market.archived)
-    wanted = [partition for partition in _day_partitions(days) if partition.start >= archived]
+    wanted = [partition for partition in day_partitions(days) if partition.start >= archived]
     months = _read_files(exchange, all_files(daily, wanted, now))
     for _, part in months:
         result = result.updated(part)
@@ -125,8 +125,14 @@ def daily_from_archive(exchange: Exchange, series: Series, days: Sequence[tuple[
     return result
 
 
-def _day_partitions(days: Iterable[tuple[int, int]]) -> list[Partition]:
-    return [partition for start, end in days for partition in partitions_between(to_date(start), to_date(end), DAILY)]
+def merge_days(days: Iterable[int]) -> list[tuple[int, int]]:
+    """Return the ranges of contiguous ``days`` (ms UTC), ascending and half-open."""
+    return merge_ranges(Partition(day, day + DAY) for day in sorted(days))
+
+
+def day_partitions(ranges: Iterable[tuple[int, int]]) -> list[Partition]:
+    """Return the daily partitions in ``ranges`` (ms UTC, half-open), in their order."""
+    return [partition for start, end in ranges for partition in partitions_between(to_date(start), to_date(end), DAILY)]
 
 
 def _days_of_missing_months(

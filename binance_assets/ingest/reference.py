@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
 from binance_assets.exchange.session import Exchange
 from binance_assets.exchange.symbols import delivery_time
 from binance_assets.ingest.archived_span import archived_close, archived_first_open, is_archived
-from binance_assets.ingest.daily import DailyCandles, daily_from_archive, daily_from_rest
+from binance_assets.ingest.daily import DailyCandles, daily_from_archive, daily_from_rest, merge_days
 from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.suspensions import with_suspensions
 from binance_assets.model.partitions import Partition, merge_ranges
@@ -115,11 +115,6 @@ def _exists_in_archive(exchange: Exchange, series: Series, error: ExchangeError,
 def _has_damaged_file(archived: DailyCandles) -> bool:
     """Return whether the archive responded with files that cannot be read, so that the symbol exists there."""
     return archived.failure is not None and archived.failure.policy.verdict == "invalid"
-
-
-def merge_days(days: Iterable[int]) -> list[tuple[int, int]]:
-    """Return the ranges of contiguous ``days`` (ms UTC), ascending and half-open."""
-    return merge_ranges(Partition(day, day + DAY) for day in sorted(days))
 
 
 def _with_missing_days(

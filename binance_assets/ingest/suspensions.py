@@ -20,9 +20,8 @@ from binance_assets.exchange.archive_files import ArchiveFile, all_files
 from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import read_file
-from binance_assets.ingest.daily import daily_series
-from binance_assets.model.intervals import DAILY, parse_interval
-from binance_assets.model.partitions import Partition, merge_ranges, partitions_between
+from binance_assets.ingest.daily import daily_series, day_partitions, merge_days
+from binance_assets.model.intervals import parse_interval
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_date
 
@@ -54,7 +53,7 @@ def with_suspensions(
     """
     suspended = set[int]()
     try:
-        for gap in merge_ranges(Partition(day, day + DAY) for day in empty):
+        for gap in merge_days(empty):
             if _traded_before(gap, reference, first_open) and _traded_after(exchange, series, gap, reference):
                 if _has_longer_candle(exchange, series, gap):
                     continue
@@ -131,7 +130,7 @@ def _empty_in_archive(exchange: Exchange, series: Series, gaps: Iterable[tuple[i
     Raises:
         ExchangeError: A file could not be read.
     """
-    days = [day for start, end in gaps for day in partitions_between(to_date(start), to_date(end), DAILY)]
+    days = day_partitions(gaps)
     traded = set[int]()
     files = _probes(all_files(series, days, now))
     for _, outcome in exchange.archive.stream(files, lambda file, content: read_file(exchange, file, content)):

@@ -35,13 +35,13 @@ from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.pages import plan_pages
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import read_file, read_page
-from binance_assets.ingest.daily import DailyCandles, daily_from_archive
-from binance_assets.ingest.reference import merge_days, updated_reference
+from binance_assets.ingest.daily import DailyCandles, daily_from_archive, day_partitions, merge_days
+from binance_assets.ingest.reference import updated_reference
 from binance_assets.model.intervals import DAILY, Interval, parse_interval
-from binance_assets.model.partitions import Partition, partitions_between
+from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import DAY, to_date, to_text
+from binance_assets.model.timestamps import DAY, to_text
 
 _WITNESSES: Final = (parse_interval("1h"), parse_interval("4h"))
 
@@ -217,14 +217,9 @@ class _WitnessCheck:
         return _valid(hourly, [outcome for _, outcome in outcomes if not isinstance(outcome, ExchangeError)])
 
     def _hours_in_archive(self, hourly: Series, days: list[tuple[int, int]]) -> pl.DataFrame:
-        partitions = [
-            partition
-            for start, end in days
-            for partition in partitions_between(to_date(start), to_date(end), hourly.interval)
-        ]
         if not self.exchange.archive_matches_api:
             return empty_candles(hourly.market)
-        files = all_files(hourly, partitions, self.reference.now)
+        files = all_files(hourly, day_partitions(days), self.reference.now)
         outcomes = self.exchange.archive.stream(files, lambda file, content: read_file(self.exchange, file, content))
         return _valid(hourly, [outcome for _, outcome in outcomes if not isinstance(outcome, ExchangeError)])
 

@@ -36,6 +36,16 @@ class LakeError(ConfigurationError):
     """The lake cannot be used; the message is one line that says how to fix it."""
 
 
+def check_accepted(series: Series, result: PartitionResult) -> None:
+    """Refuse to write a result that is not accepted.
+
+    Raises:
+        ValueError: It is refused.
+    """
+    if not result.is_accepted:
+        raise ValueError(f"{series} {result.partition} is refused ({result.verdict}) and must not be written")
+
+
 class Lake:
     """The folder that holds the candles. Nothing is created before the first write.
 
@@ -295,8 +305,7 @@ class Lake:
         """
         by_partition = {result.partition: result for result in results}
         for result in by_partition.values():
-            if not result.is_accepted:
-                raise ValueError(f"{series} {result.partition} is refused ({result.verdict}) and must not be written")
+            check_accepted(series, result)
         if not by_partition:
             return {}
         venue = self.venue

@@ -238,13 +238,15 @@ def entries_of(results: Sequence[PartitionResult]) -> list[PartitionEntry]:
         (opens[start], opens[end - 1]) if start < end else (None, None)
         for start, end in zip([0, *ends], ends, strict=False)
     ]
-    return [_entry_of(*parts) for parts in zip(results, _hashes(results), edges, strict=True)]
+    return [_entry_of(*parts) for parts in zip(results, _hashes(results, ends), edges, strict=True)]
 
 
-def _hashes(results: Sequence[PartitionResult]) -> list[str]:
-    """Return the content hashes of the candles; of many small tables, in one call over all of them."""
-    ends = list(accumulate(result.candles.height for result in results))
-    if not ends or ends[-1] > _SMALL * len(ends):
+def _hashes(results: Sequence[PartitionResult], ends: Sequence[int]) -> list[str]:
+    """Return the content hashes of the candles; of many small tables, in one call over all of them.
+
+    ``ends`` are the numbers of candles up to and including each result.
+    """
+    if ends[-1] > _SMALL * len(ends):
         return [content_hash(result.candles) for result in results]
     whole = pl.concat([result.candles for result in results])
     return content_hashes(whole, list(zip([0, *ends], ends, strict=False)))

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -179,7 +180,7 @@ class SpanFolder:
             LaterLayout: A later version wrote a file.
         """
         for name, members in by_span(partitions, self._series.interval).items():
-            yield from self._stable(lambda name=name, members=members: self._read_span(name, members))  # type: ignore[misc]
+            yield from self._stable(partial(self._read_span, name, members))
 
     def scan(self, partitions: Sequence[Partition]) -> pl.LazyFrame:
         """Return the candles of stored partitions (ascending) lazily, sorted by open time.

@@ -9,7 +9,7 @@ from typing import Final
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
-from binance_assets.storage.lake import Lake
+from binance_assets.storage.lake import Lake, check_accepted
 from binance_assets.storage.metadata import StoredPartition
 from binance_assets.storage.spans import by_span, span_name
 
@@ -46,8 +46,7 @@ class PartitionWriter:
             LakeError: A file cannot be written.
             ValueError: The partition is refused.
         """
-        if not result.is_accepted:
-            raise ValueError(f"{self._series} {result.partition} is refused ({result.verdict}) and must not be written")
+        check_accepted(self._series, result)
         self._forget(result.partition)
         self._pending[result.partition] = result
         self._rows += result.candles.height
