@@ -29,7 +29,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-integration test-e2e coverage check recorded bench clean
+.PHONY: help demo demo-ui ui test-fast test test-integration test-hostile test-e2e coverage check recorded bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -48,6 +48,9 @@ test-fast: $(VENV)/installed-test ## run the unit tests
 
 test-integration: $(VENV)/installed-test ## run the integration tests
 	$(PYTEST) $(TESTS)/integration $(ARGS)
+
+test-hostile: $(VENV)/installed-test ## run the hostile tests: what comes from outside and must not be believed
+	$(PYTEST) $(TESTS)/hostile $(ARGS)
 
 test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes, servers and a browser
 	$(PYTEST) $(TESTS)/e2e $(ARGS)

@@ -1,0 +1,54 @@
+"""What comes from outside and is not trusted: text to show, and numbers to believe only within bounds.
+
+A response, a file, or a setting may hold anything. Text from it passes through :func:`printable` before it becomes
+part of a message, and a number through :func:`whole_number` before anything is computed from it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import Final
+
+_MOST_SHOWN: Final = 200
+_NUMBER: Final = re.compile(r"[0-9]{1,20}")
+
+# Categories of Unicode that are not shown: control and format characters, surrogates, private use, line and paragraph
+# separators. They move the cursor, color a terminal, start a new line of a log, or reverse the text that follows.
+_NOT_SHOWN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+
+
+def printable(text: object, limit: int = _MOST_SHOWN) -> str:
+    """Return text from outside for a message: in one line, without control characters, and not too long.
+
+    Args:
+        text: The text, or an object whose text is shown, such as an error.
+        limit: How many characters to show; a longer text is cut, and ``...`` follows.
+    """
+    try:
+        whole = str(text)
+    except Exception:  # an object of a library that cannot name itself
+        whole = type(text).__name__
+    start = whole[: 4 * limit]  # long enough for the limit, unless most of it is not shown
+    shown = "".join(" " if unicodedata.category(character) in _NOT_SHOWN else character for character in start)
+    line = " ".join(shown.split())
+    return line if len(line) <= limit and len(start) == len(whole) else line[:limit] + "..."
+
+
+def whole_number(value: object, bounds: range) -> int | None:
+    """Return a number from outside if it is a whole one within ``bounds``; None for anything else.
+
+    Args:
+        value: An int, a float without a fraction, or a text of up to 20 ASCII digits. A bool is not a number.
+        bounds: The numbers to believe.
+    """
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        number = int(value) if _NUMBER.fullmatch(value) else None
+    elif isinstance(value, float):
+        number = int(value) if math.isfinite(value) and value.is_integer() else None
+    else:
+        number = value if isinstance(value, int) else None
+    return number if number is not None and number in bounds else None
