@@ -1,17 +1,23 @@
-"""Parsing of klines responses and archive files into typed Polars frames; the only error is ValueError."""
+"""Parsing of klines responses and archive files into typed Polars frames; the only error is ValueError.
+
+The public functions turn every other exception into one: a fault of Polars in one page must cost that page only.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from typing import Any, Final, NoReturn
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import polars as pl
 
 from binance_assets.candles.columns import TIME, columns, empty_candles
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import ROW_FIELDS, Market
+from binance_assets.model.outside import printable
 from binance_assets.model.timestamps import CANDLE_TIMES
 
 # Names of the fields of a line that are not columns of the table: the empty first ones and Binance's unused last one.
@@ -43,7 +49,26 @@ _NOT_A_NUMBER: Final = "a field is not a number of the expected kind"
 _NOT_A_CANDLE: Final = "a line is not a candle"
 _MOST_SHOWN: Final = 40
 
+Arguments = ParamSpec("Arguments")
+Parsed = TypeVar("Parsed")
 
+
+def _with_value_errors_only(parse: Callable[Arguments, Parsed]) -> Callable[Arguments, Parsed]:
+    """Return the function with every exception as a ``ValueError``, also a panic of Polars, which is no ``Exception``."""
+
+    @wraps(parse)
+    def parse_or_refuse(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Parsed:
+        try:
+            return parse(*args, **kwargs)
+        except ValueError:
+            raise
+        except (Exception, pl.exceptions.PanicException) as error:
+            raise ValueError(f"it cannot be read: {type(error).__name__}: {printable(error)}") from error
+
+    return parse_or_refuse
+
+
+@_with_value_errors_only
 def csv_rows(body: bytes) -> bytes:
     """Return the rows of a klines response as lines of CSV, each with two empty fields first and a line end.
 
@@ -69,6 +94,7 @@ def count_rows(rows: bytes) -> int:
     return rows.count(b"\n")
 
 
+@_with_value_errors_only
 def parse_rows(market: Market, rows: bytes) -> pl.DataFrame:
     """Parse the lines of :func:`csv_rows`, of one page or of several, into a table with the columns of ``market``.
 
@@ -83,6 +109,7 @@ def parse_rows(market: Market, rows: bytes) -> pl.DataFrame:
     return _typed(market, _integers_from_text(_read(rows, schema, _NOT_A_NUMBER, quote='"')))
 
 
+@_with_value_errors_only
 def parse_archive(market: Market, text: bytes) -> pl.DataFrame:
     """Parse a CSV of the public archive into a table with the columns of ``market``.
 
@@ -257,6 +284,7 @@ def _shown(text: str) -> str:
     return ascii(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "...")
 
 
+@_with_value_errors_only
 def check_window(frame: pl.DataFrame, interval: Interval, start: int, end: int) -> None:
     """Check that a table holds only candles of the requested window.
 

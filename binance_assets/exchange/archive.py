@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import lzma
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
-from binance_assets.exchange.archive_files import ArchiveFile
+from binance_assets.exchange.archive_files import ArchiveFile, most_csv_bytes
 from binance_assets.exchange.errors import (
     BadFile,
     Blocked,
@@ -34,6 +31,7 @@ from binance_assets.exchange.http import HttpClient, HttpResponse
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.workers import WorkerPool
 from binance_assets.model.markets import SANDBOX_HEADER, Market
+from binance_assets.model.outside import printable
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND
 from binance_assets.settings import Settings
@@ -43,11 +41,8 @@ Result = TypeVar("Result")
 # Binance writes two spaces before the name; the asterisk is what sha256sum writes for a file read as binary.
 _SIDECAR: Final = re.compile(r"([0-9A-Fa-f]{64}) [ *]?(\S+)\s*")
 
-# What zipfile and the decompressors raise for bytes that are not a zip, or not one that they can read.
-_UNZIP_ERRORS: Final = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, OSError, RuntimeError, ValueError),
-)
+# Binance deflates. Of the other methods, zipfile cannot bound how much a few bytes become.
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 _UTF8_NAME: Final = 0x800  # the flag of a member whose name is UTF-8
 
@@ -180,7 +175,7 @@ class Archive:
             reason = f"SHA-256 mismatch: {file.name} from the archive does not match its .CHECKSUM file"
             raise ChecksumMismatch(reason, response.request, 200)
         try:
-            text = unzip(response.body, file.name.removesuffix(".zip") + ".csv")
+            text = unzip(response.body, file.name.removesuffix(".zip") + ".csv", most_csv_bytes(file))
             return read(file, ArchiveContent(text, sha256, _modified(response)))
         except ValueError as error:
             reason = f"{file.name} from the archive is not valid: {error}"
@@ -210,8 +205,13 @@ class Archive:
         return response
 
 
-def unzip(body: bytes, name: str) -> bytes:
+def unzip(body: bytes, name: str, most: int) -> bytes:
     """Return the content of a zip that holds the file ``name`` and nothing else.
+
+    Args:
+        body: The zip.
+        name: Name of the file.
+        most: How many bytes the file may have. No more than that is unpacked, whatever the zip says of its size.
 
     Raises:
         ValueError: The bytes are not such a zip.
@@ -221,12 +221,35 @@ def unzip(body: bytes, name: str) -> bytes:
             members = zipped.infolist()
             names = [_member_name(member) for member in members]
             if names == [name]:
-                return zipped.read(members[0])
-    except _UNZIP_ERRORS as error:
+                return _content(zipped, members[0], most)
+    except _Refused:
+        raise
+    except Exception as error:  # zipfile and the decompressors raise a dozen kinds, and document few of them
         raise ValueError(f"the zip cannot be read: {_one_line(error)}") from error
     if len(names) != 1:
         raise ValueError(f"the zip holds {len(names)} files instead of 1")
-    raise ValueError(f"the zip holds {names[0]!a} instead of {name}")
+    raise ValueError(f"the zip holds {printable(ascii(names[0]))} instead of {name}")
+
+
+class _Refused(ValueError):
+    """A zip that could be read, but is not."""
+
+
+def _content(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
+    """Return the content of a member of at most ``most`` bytes.
+
+    Raises:
+        _Refused: It is larger, or compressed in a way that the archive does not use.
+    """
+    if member.compress_type not in _METHODS:
+        raise _Refused(f"the zip cannot be read: its compression method {member.compress_type} is not deflate")
+    text = b""
+    if member.file_size <= most:
+        with zipped.open(member) as file:
+            text = file.read(most + 1)  # to the end, where the CRC is compared, or one byte too far
+    if max(member.file_size, len(text)) > most:
+        raise _Refused(f"the file in the zip is larger than the {most:,} bytes that its candles can take")
+    return text
 
 
 def _member_name(member: zipfile.ZipInfo) -> str:
@@ -240,7 +263,7 @@ def _member_name(member: zipfile.ZipInfo) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(error) or type(error).__name__
 
 
 def _modified(response: HttpResponse) -> int | None:

@@ -30,6 +30,10 @@ _YOUNGEST_MONTH_MS: Final = 3 * DAY
 _MOST_ROWS: Final = 90_000
 _MONTH: Final = 31 * DAY
 
+# A line has about 130 bytes, 200 with the longest numbers that were seen. Files with every row twice were published.
+_MOST_PER_CANDLE: Final = 512
+_MOST_BESIDE_CANDLES: Final = 65_536  # the header, and room for a change of the form in files of a few candles
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
@@ -76,6 +80,12 @@ class ArchiveFile:
         kind = "monthly" if self.monthly else "daily"
         series = self.series
         return f"/data/{series.market.archive}/{kind}/klines/{series.symbol}/{series.interval.name}/{self.name}"
+
+
+def most_csv_bytes(file: ArchiveFile) -> int:
+    """Return how many bytes the CSV of ``file`` can have, generously; what is larger does not hold its candles."""
+    candles = (file.end - file.start) // file.series.interval.step + 1
+    return _MOST_BESIDE_CANDLES + candles * _MOST_PER_CANDLE
 
 
 def daily_files(series: Series, partitions: Sequence[Partition], now: int, age: int = 0) -> list[ArchiveFile]:
