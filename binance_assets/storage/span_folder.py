@@ -10,7 +10,6 @@ merge, put the result if the version is unchanged. Nothing outside this module k
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -25,6 +24,7 @@ import polars as pl
 
 from binance_assets.candles.columns import TIME, columns, empty_candles
 from binance_assets.candles.content_hash import content_hash, content_hashes
+from binance_assets.model.outside import printable
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
@@ -41,24 +41,21 @@ from binance_assets.storage.metadata import (
     encode,
     locate,
 )
+from binance_assets.storage.parquet_files import (
+    Unreadable,
+    file_metadata,
+    read_all,
+    read_blocks,
+    read_footer,
+    to_parquet,
+)
 from binance_assets.storage.spans import KEY, by_span, is_span_name, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState, create_folder, sync_folder
-
-# Ten days of 1m: a reader of one day of a month decodes a third of the file, and compression hardly suffers. Files of
-# 1h and coarser are one group. Measured with a month of 1m: 2.8 ms for a day; 5.6 ms with one group for all.
-_ROW_GROUP: Final = 14_400
-
-# The end of a Parquet file: the length of the footer and the magic bytes. No footer of ours comes near the bound.
-_TAIL: Final = 8
-_MAGIC: Final = b"PAR1"
-_FIRST_READ: Final = 65_536
-_MAX_FOOTER: Final = 16_000_000
 
 # Files may be deleted or replaced between the listing and the reading of a folder. The next listing has what succeeds
 # them.
 _MAX_LISTINGS: Final = 10
 
-_UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 _MAX_NAMED: Final = 5
 
 _log = logging.getLogger(__name__)
@@ -286,7 +283,7 @@ class SpanFolder:
         known: set[Partition] = set()
         files: list[SpanFile | DamagedFile] = []
         for path in paths:
-            footer, size = _read_footer(path)
+            footer, size = read_footer(path)
             try:
                 metadata = self._decode(path, footer)
             except ValueError as error:
@@ -305,20 +302,17 @@ class SpanFolder:
             LaterLayout: A later version wrote the file.
             ValueError: It cannot be read, or is not that of this series; the message says why in one line.
         """
-        if not footer:
-            raise ValueError("cannot be read: its end is not that of a Parquet file")
         try:
-            pairs = pl.read_parquet_metadata(io.BytesIO(_MAGIC + footer))
-            metadata = decode(pairs, path.stem, self._series.interval)
+            metadata = decode(file_metadata(footer), path.stem, self._series.interval)
         except LaterLayout as error:
             raise LaterLayout(
                 f"{path} has {error}, which this version cannot read; install a later binance-assets, or set "
                 "BINANCE_ASSETS_LAKE to another folder"
             ) from None
-        except (ValueError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise ValueError(f"cannot be read: {_first_line(error)}") from None
+        except (ValueError, Unreadable) as error:
+            raise ValueError(f"cannot be read: {printable(error)}") from None
         if metadata.series != str(self._series):
-            raise ValueError(f"holds {metadata.series}, not {self._series}")
+            raise ValueError(f"holds {printable(metadata.series)}, not {self._series}")
         return metadata
 
     def _read_span(self, name: str, partitions: Sequence[Partition]) -> list[PartitionContent]:
@@ -410,25 +404,25 @@ class SpanFolder:
         content = file.path.read_bytes()
         if not content.endswith(file.footer):
             raise FileNotFoundError(f"{file.path} was replaced")
-        expected = columns(self._series.market)
+        expected, reason = columns(self._series.market), None
         try:
-            whole = pl.read_parquet(io.BytesIO(content), hive_partitioning=False)
-        except _UNREADABLE:  # the damage may concern some row groups only
-            frames = {partition: _read_partition(content, partition) for partition in stored}
-        else:
-            if dict(whole.schema) != expected:
-                return dict.fromkeys(stored, "its columns are not those of the schema")
-            ranges = _split(whole, list(stored))
-            hashes = content_hashes(whole, ranges)
-            checked = {
-                partition: _checked(whole.slice(start, end - start), entry, expected, digest)
-                for (partition, entry), (start, end), digest in zip(stored.items(), ranges, hashes, strict=True)
-            }
-            return checked | _found_by_position(file, whole, stored, checked)
-        return {
-            partition: frame if isinstance(frame, str) else _checked(frame, stored[partition], expected)
-            for partition, frame in frames.items()
+            whole = read_all(content, file.footer)
+        except Unreadable:  # the damage may concern some row groups only
+            blocks, reason = read_blocks(content, file.footer, sum(entry.rows for entry in file.stored.values()))
+            whole = pl.concat([empty_candles(self._series.market), *(b for b in blocks if dict(b.schema) == expected)])
+        if dict(whole.schema) != expected:
+            return dict.fromkeys(stored, "its columns are not those of the schema")
+        ranges = _split(whole, list(stored))
+        hashes = content_hashes(whole, ranges)
+        checked = {
+            partition: _checked(whole.slice(start, end - start), entry, digest)
+            for (partition, entry), (start, end), digest in zip(stored.items(), ranges, hashes, strict=True)
         }
+        if reason is None:
+            return checked | _found_by_position(file, whole, stored, checked)
+        found = checked | _found_by_time(whole, stored, checked)
+        unread = f"it cannot be read: {reason}"
+        return {partition: unread if isinstance(frame, str) else frame for partition, frame in found.items()}
 
     def _keep_damaged(self, path: Path, reason: str) -> None:
         copy = self._state.keep_damaged(path)
@@ -456,50 +450,11 @@ class SpanFolder:
             sync_folder(self.path)
 
 
-def to_parquet(candles: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
-    """Return a Parquet file: zstd, statistics, and row groups of ten days of 1m."""
-    from arro3.io import write_parquet  # only writes need it
-
-    buffer = io.BytesIO()
-    integers = [name for name, dtype in candles.schema.items() if dtype.is_integer() or dtype.is_temporal()]
-    write_parquet(
-        candles,
-        buffer,
-        compression="zstd(1)",  # level 3 takes a fifth more time and saves half a percent of the bytes
-        max_row_group_size=_ROW_GROUP,
-        # Prices and amounts hardly repeat, and times differ by a constant: dictionaries would cost a third more bytes.
-        dictionary_enabled=False,
-        column_encoding=dict.fromkeys(integers, "delta_binary_packed"),
-        key_value_metadata=dict(metadata),
-    )
-    return buffer.getvalue()
-
-
-def _read_partition(content: bytes, partition: Partition) -> pl.DataFrame | str:
-    """Return the candles of a partition of a file, of which other parts may be damaged; or why they cannot be read."""
-    try:
-        table = pl.scan_parquet(io.BytesIO(content), hive_partitioning=False)
-        return table.filter(_opens_in([partition])).collect()
-    except _UNREADABLE as error:
-        return f"it cannot be read: {_first_line(error)}"
-
-
-def _checked(
-    candles: pl.DataFrame, entry: PartitionEntry, schema: Mapping[str, pl.DataType], digest: str | None = None
-) -> pl.DataFrame | str:
-    """Return the candles if they have the columns ``schema`` and are those of the entry; otherwise what differs.
-
-    Args:
-        candles: The candles.
-        entry: Their entry.
-        schema: Names and types of the columns.
-        digest: Their hash; None to compute it.
-    """
-    if dict(candles.schema) != schema:
-        return "its columns are not those of the schema"
+def _checked(candles: pl.DataFrame, entry: PartitionEntry, digest: str) -> pl.DataFrame | str:
+    """Return the candles, whose hash is ``digest``, if they are those of the entry; otherwise what differs."""
     if candles.height != entry.rows:
         return f"it has {candles.height:,} candles, and its metadata says {entry.rows:,}"
-    if entry.content_hash is not None and (digest or content_hash(candles)) != entry.content_hash:
+    if entry.content_hash is not None and digest != entry.content_hash:
         return "its candles are not those that were written: their hash is not that of the metadata"
     return candles
 
@@ -531,6 +486,21 @@ def _found_by_position(
     }
 
 
+def _found_by_time(
+    whole: pl.DataFrame,
+    stored: Mapping[Partition, PartitionEntry],
+    checked: Mapping[Partition, pl.DataFrame | str],
+) -> dict[Partition, pl.DataFrame | str]:
+    """Return the partitions whose rows have the hash of the metadata, although other rows are not in order of time."""
+    failed = [partition for partition in stored if isinstance(checked[partition], str)]
+    frames = {partition: whole.filter(_opens_in([partition])) for partition in failed}
+    return {
+        partition: frame
+        for partition, frame in frames.items()
+        if stored[partition].content_hash is not None and content_hash(frame) == stored[partition].content_hash
+    }
+
+
 def _stored_in(files: Sequence[SpanFile | DamagedFile]) -> dict[Partition, StoredPartition]:
     return {key: entry for file in files if isinstance(file, SpanFile) for key, entry in file.stored.items()}
 
@@ -538,27 +508,6 @@ def _stored_in(files: Sequence[SpanFile | DamagedFile]) -> dict[Partition, Store
 def _with_hash(entry: PartitionEntry, candles: pl.DataFrame) -> PartitionEntry:
     """Return the entry with the hash of its candles, which an earlier version did not store."""
     return entry if entry.content_hash is not None else replace(entry, content_hash=content_hash(candles))
-
-
-def _read_footer(path: Path) -> tuple[bytes, int]:
-    """Return the footer of a Parquet file and the size of the file in bytes.
-
-    The file is opened once, so that both belong to the same version of it. What is not Parquet gives an empty footer.
-
-    Raises:
-        OSError: The file does not exist or may not be read.
-    """
-    with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - _FIRST_READ))
-        end = file.read()
-        length = _TAIL + int.from_bytes(end[-_TAIL : -len(_MAGIC)], "little")
-        if end[-len(_MAGIC) :] != _MAGIC or length > min(size, _MAX_FOOTER):
-            return b"", size
-        if length > len(end):
-            file.seek(size - length)
-            end = file.read()
-        return end[-length:], size
 
 
 def _opens_in(partitions: Sequence[Partition]) -> pl.Expr:
@@ -578,7 +527,3 @@ def _split(candles: pl.DataFrame, partitions: Sequence[Partition]) -> list[tuple
     ends = opens.search_sorted(pl.Series([partition.end for partition in partitions], dtype=pl.Int64))
     # Damaged times may be in any order.
     return [(start, max(start, end)) for start, end in zip(starts, ends, strict=True)]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -24,7 +24,7 @@ from binance_assets.orchestration.keys import asset_key
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
-from binance_assets.storage.span_folder import to_parquet
+from binance_assets.storage.parquet_files import to_parquet
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of

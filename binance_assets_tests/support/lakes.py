@@ -14,7 +14,7 @@ from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series
 from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.metadata import decode, encode
-from binance_assets.storage.span_folder import to_parquet
+from binance_assets.storage.parquet_files import to_parquet
 
 
 def state_folder(lake: Lake) -> Path:
@@ -23,10 +23,15 @@ def state_folder(lake: Lake) -> Path:
 
 
 def content_of(path: Path) -> tuple[int, bytes, dict[str, str]]:
-    """Return the size of a file, its bytes before the footer, and its metadata, which two writes order differently."""
+    """Return the size of a file, its bytes before the footer, and its metadata, which two writes order differently.
+
+    The checksum of the footer depends on that order, so it is left out.
+    """
     content = path.read_bytes()
     footer = int.from_bytes(content[-8:-4], "little")
-    return len(content), content[: -8 - footer], pl.read_parquet_metadata(io.BytesIO(content))
+    metadata = pl.read_parquet_metadata(io.BytesIO(content))
+    del metadata["footer_crc32"]
+    return len(content), content[: -8 - footer], metadata
 
 
 def keys(lake: Lake, series: Series) -> list[str]:

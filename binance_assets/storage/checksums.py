@@ -1,0 +1,60 @@
+"""Checksums in a file of the lake: they prove that its bytes are those that were written.
+
+Two keys of the file's own key-value metadata hold a CRC-32, as eight hex digits:
+
+- ``body_crc32``: of the bytes before the footer.
+- ``footer_crc32``: of the footer to the end of the file, with eight zeros in place of this checksum.
+
+They find damage, not forgery. A file without them, or with others, is not refused: it is read with care, see
+:mod:`binance_assets.storage.rehearsal`.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import Final
+
+PLACEHOLDERS: Final = {"body_crc32": "0" * 8, "footer_crc32": "0" * 8}
+"""The metadata with which a file is written before :func:`with_checksums`."""
+
+# A pair of key and value in the footer: each is a field of type binary (0x18), its length in a byte, and its text.
+_BODY: Final = re.compile(rb"\x18\x0abody_crc32\x18\x08([0-9a-f]{8})")
+_FOOTER: Final = re.compile(rb"\x18\x0cfooter_crc32\x18\x08([0-9a-f]{8})")
+
+
+def with_checksums(content: bytes, footer_length: int) -> bytes:
+    """Return a file that was written with ``PLACEHOLDERS``, with its checksums in their place.
+
+    Args:
+        content: The file.
+        footer_length: Length of its footer to the end of the file.
+
+    Raises:
+        ValueError: It has no placeholders.
+    """
+    body, footer = content[:-footer_length], content[-footer_length:]
+    for pattern, checked in ((_BODY, body), (_FOOTER, None)):
+        place = pattern.search(footer)
+        if place is None:
+            raise ValueError("the file has no place for its checksums")
+        checksum = b"%08x" % zlib.crc32(footer if checked is None else checked)
+        footer = footer[: place.start(1)] + checksum + footer[place.end(1) :]
+    return body + footer
+
+
+def is_intact_footer(footer: bytes) -> bool:
+    """Return whether the bytes from the footer to the end of a file are proved to be those that were written."""
+    place = _FOOTER.search(footer)
+    if place is None:
+        return False
+    blank = footer[: place.start(1)] + b"0" * 8 + footer[place.end(1) :]
+    return place[1] == b"%08x" % zlib.crc32(blank)
+
+
+def is_intact(content: bytes, footer: bytes) -> bool:
+    """Return whether all bytes of a file, which ends with ``footer``, are proved to be those that were written."""
+    place = _BODY.search(footer)
+    if place is None or not is_intact_footer(footer):
+        return False
+    return place[1] == b"%08x" % zlib.crc32(memoryview(content)[: -len(footer)])

@@ -1,0 +1,126 @@
+"""Files of the lake as Parquet: writing them with checksums, and reading them, whatever state they are in."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from binance_assets.model.outside import printable
+from binance_assets.storage.checksums import PLACEHOLDERS, is_intact, is_intact_footer, with_checksums
+from binance_assets.storage.parquet_reads import Read, read
+from binance_assets.storage.rehearsal import Unreadable, rehearse
+
+__all__ = ["Unreadable", "file_metadata", "read_all", "read_blocks", "read_footer", "to_parquet"]
+
+# Ten days of 1m: a reader of one day of a month decodes a third of the file, and compression hardly suffers. Files of
+# 1h and coarser are one group. Measured with a month of 1m: 2.8 ms for a day; 5.6 ms with one group for all.
+_ROW_GROUP: Final = 14_400
+
+# The end of a Parquet file: the length of the footer and the magic bytes. No footer of ours comes near the bound.
+_TAIL: Final = 8
+_MAGIC: Final = b"PAR1"
+_FIRST_READ: Final = 65_536
+_MAX_FOOTER: Final = 16_000_000
+
+
+def to_parquet(candles: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
+    """Return a Parquet file: zstd, statistics, row groups of ten days of 1m, and its checksums."""
+    from arro3.io import write_parquet  # only writes need it
+
+    buffer = io.BytesIO()
+    integers = [name for name, dtype in candles.schema.items() if dtype.is_integer() or dtype.is_temporal()]
+    write_parquet(
+        candles,
+        buffer,
+        compression="zstd(1)",  # level 3 takes a fifth more time and saves half a percent of the bytes
+        max_row_group_size=_ROW_GROUP,
+        # Prices and amounts hardly repeat, and times differ by a constant: dictionaries would cost a third more bytes.
+        dictionary_enabled=False,
+        column_encoding=dict.fromkeys(integers, "delta_binary_packed"),
+        key_value_metadata=dict(metadata) | PLACEHOLDERS,
+    )
+    content = buffer.getvalue()
+    return with_checksums(content, _footer_length(content))
+
+
+def read_footer(path: Path) -> tuple[bytes, int]:
+    """Return the bytes from the footer to the end of a Parquet file, and the size of the file in bytes.
+
+    The file is opened once, so that both belong to the same version of it. What is not Parquet gives an empty footer.
+
+    Raises:
+        OSError: The file does not exist or may not be read.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - _FIRST_READ))
+        end = file.read()
+        length = _footer_length(end)
+        if end[-len(_MAGIC) :] != _MAGIC or length > min(size, _MAX_FOOTER):
+            return b"", size
+        if length > len(end):
+            file.seek(size - length)
+            end = file.read()
+        return end[-length:], size
+
+
+def _footer_length(end: bytes) -> int:
+    return _TAIL + int.from_bytes(end[-_TAIL : -len(_MAGIC)], "little")
+
+
+def file_metadata(footer: bytes) -> dict[str, str]:
+    """Return the key-value metadata of a file, given its bytes from the footer to the end.
+
+    Raises:
+        Unreadable: It cannot be read.
+        OSError: No process can be started to try it.
+    """
+    if not footer:
+        raise Unreadable("its end is not that of a Parquet file")
+    metadata: dict[str, str] = _read("metadata", footer, is_intact_footer(footer))
+    return metadata
+
+
+def read_all(content: bytes, footer: bytes) -> pl.DataFrame:
+    """Return all rows of a file, given its content and its footer.
+
+    Raises:
+        Unreadable: Some of it cannot be read.
+        OSError: No process can be started to try it.
+    """
+    table: pl.DataFrame = _read("table", content, is_intact(content, footer))
+    return table
+
+
+def read_blocks(content: bytes, footer: bytes, rows: int) -> tuple[list[pl.DataFrame], str | None]:
+    """Return those row groups of a damaged file that can be read, and why the first other one cannot.
+
+    Args:
+        content: The content of the file.
+        footer: Its footer.
+        rows: How many rows it has.
+
+    Raises:
+        OSError: No process can be started to try it.
+    """
+    is_proved, blocks, reason = is_intact(content, footer), list[pl.DataFrame](), None
+    for first in range(0, rows, _ROW_GROUP):
+        try:
+            blocks.append(_read("rows", content, is_proved, first, _ROW_GROUP))
+        except Unreadable as error:
+            reason = reason or str(error)
+    return blocks, reason
+
+
+def _read(kind: Read, content: bytes, is_proved: bool, first: int = 0, count: int = 0) -> Any:
+    """Return what a read returns; rehearse it unless the bytes are proved to be those that were written."""
+    if not is_proved:
+        rehearse(kind, content, first, count)
+    try:
+        return read(kind, content, first, count)
+    except (Exception, pl.exceptions.PanicException) as error:
+        raise Unreadable(printable(error)) from None
