@@ -54,7 +54,7 @@ Parsed = TypeVar("Parsed")
 
 
 def _with_value_errors_only(parse: Callable[Arguments, Parsed]) -> Callable[Arguments, Parsed]:
-    """Return the function with each exception as a ``ValueError``, also a panic of Polars, which is no ``Exception``."""
+    """Return the function with each exception as a ``ValueError``, also a panic of Polars, not an ``Exception``."""
 
     @wraps(parse)
     def parse_or_refuse(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Parsed:

@@ -45,6 +45,7 @@ import polars as pl
 from binance_assets import __version__
 from binance_assets.candles.content_hash import content_hash, content_hashes
 from binance_assets.model.intervals import Interval
+from binance_assets.model.outside import printable, whole_number
 from binance_assets.model.partitions import (
     Partition,
     merge_ranges,
@@ -54,7 +55,7 @@ from binance_assets.model.partitions import (
 )
 from binance_assets.model.results import ACCEPTED, IN_DOUBT, PartitionResult, Quality, Verdict, quality
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import DAY, from_iso, to_date, to_iso
+from binance_assets.model.timestamps import CANDLE_TIMES, DAY, from_iso, to_date, to_iso, to_ms
 from binance_assets.storage.spans import KEY, span_name
 
 # Rows up to which the calls for a table take longer than the hash of its values.
@@ -62,6 +63,14 @@ _SMALL: Final = 500
 
 LAYOUT: Final = 2
 """The layout that this version writes; it reads layout 1 too."""
+
+# What a number of the metadata can be: also one of a later layout, a month of 1s, and a time until the year 2100.
+_LAYOUTS: Final = range(1, 1_000_000)
+_ROWS: Final = range(10_000_000)
+_TIMES: Final = range(CANDLE_TIMES.stop)
+
+_MOST_LEVELS: Final = 16  # of a field that a later version adds
+_MOST_SHOWN: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,19 +336,21 @@ def decode(metadata: Mapping[str, str], name: str, interval: Interval) -> FileMe
     try:
         if "layout" not in metadata:
             return _decode_layout_1(metadata, name, interval)
-        if (layout := int(metadata["layout"])) > LAYOUT:
+        if (layout := _number(metadata["layout"], _LAYOUTS)) > LAYOUT:
             raise LaterLayout(f"layout {layout}")
         document = json.loads(metadata["partitions"])
-        partitions = [
-            partition for first, last in document["keys"] for partition in _range_of_keys(first, last, name, interval)
-        ]
-        columns = {field: _values_of(column, partitions) for field, column in document["fields"].items()}
+        partitions = _partitions_of(document["keys"], name, interval)
+        keys = [partition.key for partition in partitions]
+        columns = {field: _values_of(column, keys) for field, column in document["fields"].items()}
         entries = {
-            partition: _entry(partition, {field: values[position] for field, values in columns.items()})
-            for position, partition in enumerate(partitions)
+            partition: _entry(partition, key, {field: values[position] for field, values in columns.items()})
+            for position, (partition, key) in enumerate(zip(partitions, keys, strict=True))
         }
-        return FileMetadata(metadata["series"], layout, metadata["venue"] or None, entries)
-    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        venue = _text(metadata["venue"]) or None
+        return FileMetadata(_text(metadata["series"]), layout, venue, entries)
+    except (LaterLayout, ValueError):
+        raise
+    except Exception as error:  # whatever the JSON holds, the file is damaged and nothing else
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
@@ -349,12 +360,21 @@ def _last_key(end: int, interval: Interval) -> str:
     return (last_day.replace(day=1) if interval.is_multi_day else last_day).isoformat()
 
 
-def _range_of_keys(first: str, last: str, name: str, interval: Interval) -> list[Partition]:
-    """Return the partitions from ``first`` to ``last``, both in the span ``name``."""
-    if {span_name(first, interval), span_name(last, interval)} != {name}:
-        raise ValueError(f"the partitions {first} to {last} do not belong to {name}")
-    end = next_partition_first_day(dt.date.fromisoformat(last), interval)
-    return partitions_between(dt.date.fromisoformat(first), end, interval)
+def _partitions_of(ranges: Sequence[Sequence[str]], name: str, interval: Interval) -> list[Partition]:
+    """Return the partitions of ranges of keys, all in the span ``name``.
+
+    Raises:
+        ValueError: They are not in it, or not ascending: the same range a million times would fill the memory.
+    """
+    partitions: list[Partition] = []
+    for first, last in ranges:
+        if {span_name(first, interval), span_name(last, interval)} != {name}:
+            raise ValueError(f"the partitions {first} to {last} do not belong to {name}")
+        start, end = dt.date.fromisoformat(first), next_partition_first_day(dt.date.fromisoformat(last), interval)
+        if start >= end or (partitions and to_ms(start) < partitions[-1].end):
+            raise ValueError(f"the partitions {first} to {last} are not in order")
+        partitions += partitions_between(start, end, interval)
+    return partitions
 
 
 def _column(partitions: Sequence[Partition], values: Sequence[Any]) -> dict[str, Any]:
@@ -373,14 +393,15 @@ def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _values_of(column: Mapping[str, Any], partitions: Sequence[Partition]) -> Sequence[Any]:
+def _values_of(column: Mapping[str, Any], keys: Sequence[str]) -> Sequence[Any]:
     """Return the values of a field, one for each partition."""
     if "each" in column:
-        if len(column["each"]) != len(partitions):
-            raise ValueError(f"{len(column['each'])} values for {len(partitions)} partitions")
+        if len(column["each"]) != len(keys):
+            raise ValueError(f"{len(column['each'])} values for {len(keys)} partitions")
         return list(column["each"])
-    exceptions = column.get("except", {})
-    return [exceptions.get(partition.key, column["default"]) for partition in partitions]
+    if not (exceptions := column.get("except")):
+        return [column["default"]] * len(keys)
+    return [exceptions.get(key, column["default"]) for key in keys]
 
 
 def _values(partition: Partition, entry: PartitionEntry) -> dict[str, Any]:
@@ -417,7 +438,7 @@ def _replaced(value: Mapping[str, Any] | None) -> Replaced | None:
         return None
     return Replaced(
         verdict=_text(value["verdict"]),
-        at=to_iso(int(value["at"])),
+        at=to_iso(_number(value["at"], _TIMES)),
         content_hash=_optional_text(value.get("content_hash")),
         archive_sha256=_optional_text(value.get("archive_sha256")),
     )
@@ -427,7 +448,7 @@ def _template(partition: Partition, file: str) -> str:
     return file.replace(partition.key, "{partition}").replace(partition.key[:7], "{month}")
 
 
-def _entry(partition: Partition, values: Mapping[str, Any]) -> PartitionEntry:
+def _entry(partition: Partition, key: str, values: Mapping[str, Any]) -> PartitionEntry:
     """Return the entry with the fields ``values``.
 
     Raises:
@@ -436,21 +457,19 @@ def _entry(partition: Partition, values: Mapping[str, Any]) -> PartitionEntry:
     rest = dict(values)
     take = rest.pop
     first, last, file = take("first_open", None), take("last_open", None), take("archive_file", None)
-    modified = take("archive_modified", None)
+    modified, offsets = take("archive_modified", None), range(partition.end - partition.start)
     return PartitionEntry(
-        rows=int(take("rows", 0)),
+        rows=_number(take("rows", 0), _ROWS),
         verdict=cast("Verdict", _text(take("verdict"))),  # the caller refuses a verdict that this version does not know
         source=_text(take("source")),
-        missing=[[_text(start), _text(end)] for start, end in take("missing", None) or []],
-        first=None if first is None else partition.start + int(first),
-        last=None if last is None else partition.start + int(last),
-        archive_file=None
-        if file is None
-        else _text(file).replace("{partition}", partition.key).replace("{month}", partition.key[:7]),
-        archive_modified=None if modified is None else to_iso(int(modified)),
+        missing=_gaps(take("missing", None)),
+        first=None if first is None else partition.start + _number(first, offsets),
+        last=None if last is None else partition.start + _number(last, offsets),
+        archive_file=None if file is None else _text(file).replace("{partition}", key).replace("{month}", key[:7]),
+        archive_modified=None if modified is None else to_iso(_number(modified, _TIMES)),
         replaced=_replaced(take("replaced", None)),
         **{name: _optional_text(take(name, None)) for name in _PLAIN_TEXTS},
-        unknown={name: value for name, value in rest.items() if value is not None},
+        unknown={name: _shallow(value) for name, value in rest.items() if value is not None},
     )
 
 
@@ -467,7 +486,46 @@ _PLAIN_TEXTS: Final = (
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not text")
+        raise TypeError(f"{printable(value, _MOST_SHOWN)} is not text")
+    return value
+
+
+def _number(value: object, bounds: range) -> int:
+    """Return a number of the metadata.
+
+    Raises:
+        ValueError: It is not a whole number within ``bounds``.
+    """
+    number = whole_number(value, bounds)
+    if number is None:
+        raise ValueError(f"{printable(value, _MOST_SHOWN)} is not a number from {bounds.start} to {bounds.stop - 1}")
+    return number
+
+
+def _gaps(pairs: Sequence[Sequence[str]] | None) -> list[list[str]]:
+    """Return gaps of the metadata.
+
+    Raises:
+        ValueError, TypeError: One of them is not a pair of times, which a comparison of two partitions would meet.
+    """
+    gaps = [[_text(start), _text(end)] for start, end in pairs or []]
+    for gap in gaps:
+        for text in gap:
+            _number(from_iso(text), _TIMES)
+    return gaps
+
+
+def _shallow(value: object, levels: int = _MOST_LEVELS) -> object:
+    """Return a value that this version does not know, if a rewrite of the file can keep it.
+
+    Raises:
+        ValueError: It is nested so deep that JSON could not be made of it everywhere.
+    """
+    if levels == 0:
+        raise ValueError(f"a field is nested deeper than {_MOST_LEVELS} levels")
+    if isinstance(value, (list, dict)):
+        for member in value.values() if isinstance(value, dict) else value:
+            _shallow(member, levels - 1)
     return value
 
 
@@ -480,15 +538,15 @@ def _decode_layout_1(metadata: Mapping[str, str], key: str, interval: Interval) 
     if not KEY.fullmatch(key):
         raise ValueError(f"{key} is not the key of a partition")
     entry = PartitionEntry(
-        rows=int(metadata["rows"]),
-        verdict=cast("Verdict", metadata["verdict"]),
-        source=metadata["source"],
-        missing=[[_text(start), _text(end)] for start, end in json.loads(metadata["missing"])],
+        rows=_number(metadata["rows"], _ROWS),
+        verdict=cast("Verdict", _text(metadata["verdict"])),
+        source=_text(metadata["source"]),
+        missing=_gaps(json.loads(metadata["missing"])),
         first=_optional_number(metadata["first_open_time"]),
         last=_optional_number(metadata["last_open_time"]),
         **_optional_texts(metadata),
     )
-    return FileMetadata(metadata["series"], 1, None, {partition_for_key(key, interval): entry})
+    return FileMetadata(_text(metadata["series"]), 1, None, {partition_for_key(key, interval): entry})
 
 
 def _optional_texts(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -496,4 +554,4 @@ def _optional_texts(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _optional_number(text: str) -> int | None:
-    return int(text) if text else None
+    return _number(text, _TIMES) if text else None
