@@ -13,7 +13,7 @@ options = ba.DownloadOptions(source=settings.source, strict=settings.strict)
 lake = ba.Lake(settings.lake)
 
 with closing(ba.Exchange(series.market, settings)) as exchange:
-    lake.prepare(exchange.venue)
+    lake.prepare(exchange.venue, exchange.hosts)
     # Partitions of a month share a file. The writer collects them for up to a second, so it rarely writes it twice.
     writer = ba.PartitionWriter(lake, series)
     for result in ba.download(exchange, series, partitions, options):

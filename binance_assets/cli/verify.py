@@ -113,7 +113,7 @@ def _verify_fetched(
 
     exchange = Exchange(series.market, settings)
     try:
-        lake.check_venue(exchange.venue)
+        lake.check_venue(exchange.venue, exchange.hosts)
         return list(verify(lake, exchange, series, partitions, against, settings.strict, advance, deep))
     except ExchangeError as error:
         raise CommandFailed(f"{series} cannot be verified now: {error}") from None

@@ -28,7 +28,14 @@ from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.symbols import Symbols
 from binance_assets.exchange.usage import Metrics, Owner, Usage, UsageRecorder, series_owner
 from binance_assets.exchange.workers import WorkerPool, workers_needed
-from binance_assets.model.markets import ARCHIVE_URL, TIME_WEIGHT, Market, limits_address
+from binance_assets.model.markets import (
+    ARCHIVE_URL,
+    TIME_WEIGHT,
+    Market,
+    exchange_at,
+    is_other_exchange,
+    limits_address,
+)
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import MINUTE, SECOND
 from binance_assets.settings import ConfigurationError, Settings
@@ -133,9 +140,24 @@ class Exchange:
         return self._venue
 
     @property
+    def hosts(self) -> dict[str, str]:
+        """The exchanges behind the hosts of the settings: of the market by its name, and of the ``archive``.
+
+        Empty for the sandbox, whose port changes with each start.
+
+        Raises:
+            ExchangeError, Cancelled: As for :attr:`venue`.
+        """
+        if self.venue == "sandbox":
+            return {}
+        urls = {self.market.name: self._settings.url(self.market), "archive": self._settings.archive_url}
+        return {name: exchange_at(url) for name, url in urls.items()}
+
+    @property
     def archive_matches_api(self) -> bool:
-        """Whether the archive can belong to the same venue as the API: Binance's archive is not the sandbox's."""
-        return self._venue != "sandbox" or self._settings.archive_url != ARCHIVE_URL
+        """Whether the archive can belong to the same exchange as the API: Binance's has no candles of the others."""
+        is_other = self._venue == "sandbox" or is_other_exchange(self._settings.url(self.market))
+        return not is_other or self._settings.archive_url != ARCHIVE_URL
 
     def weight_limit(self) -> int:
         """Return the request weight that an IP may use in a minute, from exchangeInfo at most a day old.

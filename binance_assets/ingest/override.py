@@ -69,7 +69,7 @@ def override(
         ExchangeError: Neither the API nor the archive can be reached.
         Cancelled: The exchange was closed.
     """
-    lake.prepare(exchange.venue)
+    lake.prepare(exchange.venue, exchange.hosts)
     before, now = lake.stored_among(series, partitions), server_time(exchange, options.source)
     writer, written = PartitionWriter(lake, series), dict[Partition, StoredPartition]()
     outcomes: dict[Partition, Override] = {}

@@ -153,7 +153,7 @@ def plan_request(
         )
     plans = [_plan_series(request, series, lake, exchange, first_opens) for series in request.series]
     if any(plan.pending for plan in plans):
-        lake.check_venue(exchange.venue)
+        lake.check_venue(exchange.venue, exchange.hosts)
     unknown = [plan.series for plan in plans if not plan.present and plan.series not in (*known, *first_opens)]
     if source == "archive":
         return plans

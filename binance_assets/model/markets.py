@@ -182,6 +182,12 @@ USED_WEIGHT_HEADER: Final = "X-MBX-USED-WEIGHT-1M"
 SANDBOX_HEADER: Final = "X-Binance-Assets-Sandbox"
 """Response header by which the project's sandbox marks its candles as not Binance's."""
 
+EXCHANGE: Final = "binance.com"
+"""The name of the exchange behind Binance's own hosts."""
+
+# Exchanges of their own: other candles under the same paths and symbols.
+_OTHER_EXCHANGES: Final = ("binance.us", "testnet.binance.vision", "testnet.binancefuture.com")
+
 _BINANCE_HOSTS: Final = frozenset(
     ["api.binance.com", "api-gcp.binance.com", urlsplit(SPOT_ELSEWHERE).netloc, "fapi.binance.com", "dapi.binance.com"]
     + [f"api{n}.binance.com" for n in range(1, 5)]
@@ -207,4 +213,20 @@ def limits_address(url: str) -> str:
     Any other host, such as a testnet or a sandbox, has a count of its own.
     """
     netloc = urlsplit(url).netloc.lower()
-    return "binance.com" if netloc in _BINANCE_HOSTS else netloc
+    return EXCHANGE if netloc in _BINANCE_HOSTS else netloc
+
+
+def exchange_at(url: str) -> str:
+    """Return the name of the exchange whose candles a host serves; the lake refuses to mix those of two names.
+
+    Binance's production hosts and its archive are one exchange. Any other host is taken by its name: a testnet, another
+    region such as ``api.binance.us``, or a proxy, of which nobody can tell what is behind it.
+    """
+    host = (urlsplit(url).hostname or "").lower()
+    return EXCHANGE if host in {*_BINANCE_HOSTS, urlsplit(ARCHIVE_URL).hostname} else host
+
+
+def is_other_exchange(url: str) -> bool:
+    """Return whether a host is known to serve an exchange of which Binance's archive has no candles."""
+    host = exchange_at(url)
+    return any(host == other or host.endswith(f".{other}") for other in _OTHER_EXCHANGES)

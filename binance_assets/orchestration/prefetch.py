@@ -76,7 +76,7 @@ def fetch(task: FetchTask, exchange: Exchange, lake: Lake, strict: bool) -> Iter
     if not partitions and not doubted:
         return
     try:
-        lake.prepare(exchange.venue)
+        lake.prepare(exchange.venue, exchange.hosts)
     except ExchangeError as error:
         yield from (unavailable(task.series, partition, error) for partition in partitions)
         return

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import polars as pl
 
 from binance_assets.candles.columns import empty_candles
 from binance_assets.model.markets import Market
+from binance_assets.model.outside import printable
 from binance_assets.model.partitions import Partition, next_partition_first_day, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_any_series
@@ -27,7 +28,7 @@ from binance_assets.settings import ConfigurationError
 from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entries_of
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
 from binance_assets.storage.spans import by_span, partitions_of_file, span_name
-from binance_assets.storage.state import LakeState
+from binance_assets.storage.state import LakeState, Marker
 
 __all__ = ["Lake", "LakeError", "PartitionContent", "StoredPartition"]
 
@@ -228,54 +229,55 @@ class Lake:
         Raises:
             LakeError: The marker cannot be read, a later version wrote it, or the lake is not a folder.
         """
-        if not self.root.exists():
-            return None
-        if not self.root.is_dir():
-            raise LakeError(f"the lake {self.root} is not a folder; set BINANCE_ASSETS_LAKE to one")
-        try:
-            marker = self._state.marker()
-            layout = 1 if marker is None else int(str(marker.get("layout", 1)))
-            venue = None if marker is None else str(marker["origin"])
-        except (OSError, ValueError, KeyError) as error:
-            raise LakeError(
-                f"{self._state.marker_path} cannot be read ({error}); restore it or set BINANCE_ASSETS_LAKE to another "
-                "folder"
-            ) from None
-        if layout > LAYOUT:
-            raise LakeError(
-                f"the lake {self.root} has layout {layout}, which this version cannot read; "
-                "install a later binance-assets"
-            )
-        return venue or self._venue_of_files()
+        marker = self._marker()
+        return (marker.venue if marker is not None else None) or self._venue_of_files()
 
-    def check_venue(self, venue: str) -> None:
-        """Refuse to mix candles of two venues, the real exchange and the sandbox.
+    def check_venue(self, venue: str, hosts: Mapping[str, str] | None = None) -> None:
+        """Refuse to mix candles of two venues, the real exchange and the sandbox, or of two exchanges.
+
+        Args:
+            venue: The venue of the candles.
+            hosts: The exchanges that they are from, as :attr:`binance_assets.exchange.session.Exchange.hosts` names
+                them; None to check the venue only.
 
         Raises:
-            LakeError: The lake holds candles of another venue, or cannot be used.
+            LakeError: The lake holds candles of another venue or exchange, or cannot be used.
         """
-        if self.venue not in (None, venue):
+        if (own := self.venue) not in (None, venue):
             raise LakeError(
-                f"the lake {self.root} holds candles of venue {self.venue!r}, not of {venue!r}; "
+                f"the lake {self.root} holds candles of venue {printable(own)!r}, not of {venue!r}; "
                 "set BINANCE_ASSETS_LAKE to another folder"
             )
+        marker = self._marker()
+        recorded = {} if marker is None else marker.hosts
+        for name, host in (hosts or {}).items():
+            if (known := recorded.get(name, host)) != host:
+                raise LakeError(
+                    f"the lake {self.root} holds candles of {printable(known)}, and "
+                    f"BINANCE_{name.upper()}_URL is {printable(host)} now; set BINANCE_ASSETS_LAKE to another folder, "
+                    f"or, if both serve the same exchange, remove hosts from {self._state.marker_path}"
+                )
 
-    def prepare(self, venue: str) -> None:
+    def prepare(self, venue: str, hosts: Mapping[str, str] | None = None) -> None:
         """Make the lake ready for writes: create its folder and marker, remove stale temporary files.
 
+        Args:
+            venue: The venue of the candles.
+            hosts: The exchanges that they are from, as for :meth:`check_venue`; the marker keeps them.
+
         Raises:
-            LakeError: The lake holds candles of another venue, or cannot be written.
+            LakeError: The lake holds candles of another venue or exchange, or cannot be written.
             ValueError: ``venue`` is empty.
         """
         if not venue:
             raise ValueError("a lake cannot be prepared for candles of an unknown venue")
-        self.check_venue(venue)
+        self.check_venue(venue, hosts)
         with self._writing():
             self._state.create_lake()
             self._state.create()
             self._state.check_writable()  # fails here, before anything is fetched
-            self._state.write_marker(venue, LAYOUT)
-        self.check_venue(venue)  # another process may have written the marker in the meantime
+            self._state.write_marker(venue, LAYOUT, hosts)
+        self.check_venue(venue, hosts)  # another process may have written the marker in the meantime
 
     def write(self, series: Series, result: PartitionResult) -> StoredPartition:
         """Write one accepted partition, as :meth:`write_all` does.
@@ -394,7 +396,33 @@ class Lake:
     def _folder(self, series: Series) -> SpanFolder:
         return SpanFolder(self.folder(series), series, self._state)
 
+    def _marker(self) -> Marker | None:
+        """Return the marker beside the lake; None if there is none, or no lake.
+
+        Raises:
+            LakeError: It cannot be read, a later version wrote it, or the lake is not a folder.
+        """
+        if not self.root.exists():
+            return None
+        if not self.root.is_dir():
+            raise LakeError(f"the lake {self.root} is not a folder; set BINANCE_ASSETS_LAKE to one")
+        try:
+            marker = self._state.marker()
+        except (OSError, ValueError) as error:
+            raise LakeError(
+                f"{self._state.marker_path} cannot be read ({printable(error)}); restore it or set "
+                "BINANCE_ASSETS_LAKE to another folder"
+            ) from None
+        if marker is not None and marker.layout > LAYOUT:
+            raise LakeError(
+                f"the lake {self.root} has layout {marker.layout}, which this version cannot read; "
+                "install a later binance-assets"
+            )
+        return marker
+
     def _venue_of_files(self) -> str | None:
+        if not self.root.is_dir():
+            return None
         with self._reading():
             return next((venue for series in self.series() if (venue := self._folder(series).venue())), None)
 

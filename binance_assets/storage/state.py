@@ -17,12 +17,16 @@ import re
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from binance_assets.model.markets import Market
+from binance_assets.model.outside import whole_number
+from binance_assets.model.timestamps import CANDLE_TIMES
 from binance_assets.processes import is_alive
 from binance_assets.storage.locks import file_lock
 
@@ -38,6 +42,55 @@ _DAMAGED: Final = "damaged"
 # Where layout 1 had them, below the lake.
 _LAYOUT_1: Final = {_MARKER: "_lake.json", _FIRST_CANDLES: "_first_candles.json", _COVERAGE: "_coverage"}
 _LAYOUT_1_INCOMING: Final = ".incoming"
+
+
+# What the files can have: a marker a few lines, the first candles a line for each of a million series.
+_MOST_MARKER: Final = 65_536
+_MOST_FIRST_CANDLES: Final = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What the marker of a lake says.
+
+    Attributes:
+        venue: The venue of the lake's candles.
+        layout: The layout of the lake.
+        hosts: The exchange that its candles are from, by name of the market, and that of the ``archive``, as
+            :func:`binance_assets.model.markets.exchange_at` names it. Versions before 0.3.0 did not write it.
+    """
+
+    venue: str
+    layout: int
+    hosts: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Marker:
+        """Return the marker with the given text.
+
+        Raises:
+            ValueError: It is not a marker.
+        """
+        content = _parse_object(text)
+        venue, hosts = content.get("origin"), content.get("hosts", {})
+        layout = whole_number(content.get("layout", 1), range(1, 1_000_000))
+        if not isinstance(venue, str) or layout is None:
+            raise ValueError("it names no venue and layout")
+        if not isinstance(hosts, dict) or not all(isinstance(host, str) for host in hosts.values()):
+            raise ValueError("its hosts are not names")
+        return cls(venue, layout, hosts)
+
+    @property
+    def text(self) -> str:
+        """The text of the file."""
+        content: dict[str, object] = {"origin": self.venue, "layout": self.layout}
+        return json.dumps(content | ({"hosts": self.hosts} if self.hosts else {})) + "\n"
+
+    def updated(self, wanted: Marker) -> Marker:
+        """Return the marker to write where there is this one; it stays as it is if its venue is another."""
+        if self.venue != wanted.venue:
+            return self
+        return Marker(self.venue, wanted.layout, wanted.hosts | self.hosts)
 
 
 class LakeState:
@@ -66,9 +119,9 @@ class LakeState:
             OSError: The lake cannot be written.
         """
         try:
-            (self.folder / _INCOMING).mkdir(parents=True, exist_ok=True)
+            create_folder(self.folder / _INCOMING)
         except PermissionError:
-            (self._root / ".state" / _INCOMING).mkdir(parents=True, exist_ok=True)
+            create_folder(self._root / ".state" / _INCOMING)
         _remove_stale_files(self.folder / _INCOMING)
         if any((self._root / name).exists() for name in (*_LAYOUT_1.values(), _LAYOUT_1_INCOMING)):
             with file_lock(self._lock):
@@ -85,22 +138,17 @@ class LakeState:
                 if not os.path.lexists(self._root):
                     for name in (_MARKER, _FIRST_CANDLES):
                         (self.folder / name).unlink(missing_ok=True)
-                    self._root.mkdir(parents=True)
+                    create_folder(self._root)
         self._root.mkdir(exist_ok=True)
 
-    def marker(self) -> dict[str, object] | None:
-        """Return the content of the marker; None if there is none.
+    def marker(self) -> Marker | None:
+        """Return the marker; None if there is none.
 
         Raises:
-            OSError, ValueError: It cannot be read, or is not an object.
+            OSError, ValueError: It cannot be read, or is not a marker.
         """
-        text = self._read(_MARKER)
-        if text is None:
-            return None
-        content = json.loads(text)
-        if not isinstance(content, dict):
-            raise ValueError("it is not an object")
-        return content
+        text = self._read(_MARKER, _MOST_MARKER)
+        return None if text is None else Marker.parse(text)
 
     @property
     def marker_path(self) -> Path:
@@ -108,28 +156,34 @@ class LakeState:
         new, old = self.folder / _MARKER, self._root / _LAYOUT_1[_MARKER]
         return old if old.exists() and not new.exists() else new
 
-    def write_marker(self, venue: str, layout: int) -> None:
+    def write_marker(self, venue: str, layout: int, hosts: Mapping[str, str] | None = None) -> None:
         """Write the marker, unless there is one of another venue, which another process may have just written.
+
+        Args:
+            venue: The venue.
+            layout: The layout of the lake.
+            hosts: The exchange by market, and that of the archive; those that the marker has already stay.
 
         Raises:
             OSError: It cannot be written.
             ValueError: There is one that cannot be read.
         """
-        content = {"origin": venue, "layout": layout}
-        if self.marker() == content:
+        wanted = Marker(venue, layout, dict(hosts or {}))
+        existing = self.marker()
+        if existing is not None and existing.updated(wanted) == existing:
             return
         with file_lock(self._lock):
-            existing = self.marker()
-            if existing is None or existing.get("origin") == venue:
-                self.replace(self.folder / _MARKER, (json.dumps(content) + "\n").encode())
+            existing = self.marker() or wanted
+            self.replace(self.folder / _MARKER, existing.updated(wanted).text.encode())
 
     def first_opens(self) -> dict[str, int]:
         """Return the cached open times of the first candles, ms UTC, by name of the series."""
         try:
-            cached = json.loads(self._read(_FIRST_CANDLES) or "{}")
-            return {str(name): int(first) for name, first in cached.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+            cached = _parse_object(self._read(_FIRST_CANDLES, _MOST_FIRST_CANDLES) or "{}")
+        except (OSError, ValueError):
             return {}  # only a cache: the times can be requested again
+        opens = {name: whole_number(first, range(CANDLE_TIMES.stop)) for name, first in cached.items()}
+        return {name: first for name, first in opens.items() if first is not None}
 
     def remember_first_open(self, name: str, first: int) -> None:
         """Cache the open time of the first candle of the series ``name``, ms UTC.
@@ -194,12 +248,20 @@ class LakeState:
     def _lock(self) -> Path:
         return self.folder / _INCOMING / ".lock"
 
-    def _read(self, name: str) -> str | None:
-        """Return the text of a file, which may still lie where layout 1 had it; None if it does not exist."""
+    def _read(self, name: str, most: int) -> str | None:
+        """Return the text of a file, which may still lie where layout 1 had it; None if it does not exist.
+
+        Raises:
+            OSError: It cannot be read.
+            ValueError: It has more than ``most`` bytes, or is not UTF-8.
+        """
         new, old = self.folder / name, self._root / _LAYOUT_1[name]
         for path in (new, old, new):  # another process may move it between the first two
-            with suppress(FileNotFoundError):
-                return path.read_text(encoding="utf-8")
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                content = file.read(most + 1)
+                if len(content) > most:
+                    raise ValueError(f"it is larger than {most:,} bytes")
+                return content.decode()
         return None
 
     def _move_files_of_layout_1(self) -> None:
@@ -213,6 +275,21 @@ class LakeState:
 
     def _incoming(self) -> Path:
         return self.folder / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    """Return the members of a JSON object.
+
+    Raises:
+        ValueError: The text is not one.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    if not isinstance(content, dict):
+        raise ValueError("it is not an object")
+    return content
 
 
 def create_folder(folder: Path) -> None:
