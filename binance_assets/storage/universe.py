@@ -11,21 +11,31 @@ as ``[5m, 45m, 1h]``). A missing file is an empty universe. This module reads th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import Market, parse_market
+from binance_assets.model.outside import printable
 from binance_assets.model.series import Series, derived_series
 from binance_assets.settings import ConfigurationError, Source
+
+# 100,000 series, each in an entry of its own, take 7 MB and 700,000 values.
+_MOST_BYTES: Final = 10_000_000
+_MOST_NODES: Final = 1_000_000
+_MOST_SERIES: Final = 1_000_000
+
+_MOST_BRACKETS: Final = 32  # two are needed: a list in an entry in braces
+_BRACKET: Final = re.compile(r"[\[\]{}]")
+_COMMENT: Final = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 
 
 class UniverseError(ConfigurationError):
@@ -91,6 +101,11 @@ class _Entry(BaseModel):
     source: Source | None = None
     derive: list[Annotated[str, AfterValidator(lambda text: parse_derived_interval(text).name)]] = []
 
+    @property
+    def size(self) -> int:
+        """The number of its series."""
+        return len(self.symbols) * (len(self.intervals) + len(self.derive))
+
     def tracked(self) -> Iterator[Tracked]:
         for symbol in self.symbols:
             for interval in self.intervals:
@@ -146,10 +161,12 @@ def read_universe(path: Path) -> Universe:
         UniverseError: The file cannot be read, or contradicts itself.
     """
     entries = [_entry(path, number, raw) for number, raw in enumerate(raw_entries(path, load_document(path)), 1)]
+    if sum(entry.size for entry in entries) > _MOST_SERIES:
+        raise UniverseError(f"{path}: the file lists more than {_MOST_SERIES:,} series")
     try:
         tracked = tuple(tracked for entry in entries for tracked in entry.tracked())
     except ValueError as error:
-        raise UniverseError(f"{path}: {error}") from None
+        raise UniverseError(f"{path}: {printable(error)}") from None
     _check_names(
         path,
         [str(fetched.series) for fetched in tracked],
@@ -173,7 +190,7 @@ def _derived(path: Path, number: int, entry: _Entry) -> list[Derived]:
     try:
         return list(entry.derived())
     except ValueError as error:
-        raise UniverseError(f"{path}: entry {number} of series, derive: {error}") from None
+        raise UniverseError(f"{path}: entry {number} of series, derive: {printable(error)}") from None
 
 
 def round_trip_yaml() -> YAML:
@@ -181,6 +198,7 @@ def round_trip_yaml() -> YAML:
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 120
+    yaml.composer.warn_double_anchors = False  # a warning of five lines, with text from the file
     return yaml
 
 
@@ -191,18 +209,69 @@ def load_document(path: Path) -> CommentedMap:
         UniverseError: The file cannot be read, is not YAML, or has a key other than ``series``.
     """
     try:
-        document = round_trip_yaml().load(path.read_text(encoding="utf-8"))
+        text = _read_text(path)
+        _check_nesting(text)
+        document = round_trip_yaml().load(text)
     except FileNotFoundError:
         return CommentedMap(series=CommentedSeq())
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UniverseError(f"{path} cannot be read: {error}") from None
-    except (YAMLError, RecursionError) as error:
-        raise UniverseError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except UniverseError:
+        raise
+    except UnicodeDecodeError as error:
+        raise UniverseError(f"{path} cannot be read: {printable(error)}") from None
+    except Exception as error:  # also a ValueError or a TypeError of the YAML reader, for a number or a tag
+        raise UniverseError(f"{path} is not YAML: {printable(error) or type(error).__name__}") from None
+    if _nodes(document, {}) > _MOST_NODES:
+        raise UniverseError(f"{path}: with its aliases written out, the file has more than {_MOST_NODES:,} values")
     if document is None:
         return CommentedMap(series=CommentedSeq())
     if not isinstance(document, CommentedMap) or set(document) - {"series"}:
         raise UniverseError(f"{path}: the file must have one key, series, with a list of entries")
     return document
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of the file.
+
+    Raises:
+        OSError, UnicodeDecodeError: It cannot be read.
+        UniverseError: It is too large.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise UniverseError(f"{path} is larger than {_MOST_BYTES:,} bytes, which no universe needs")
+    return content.decode().replace("\r\n", "\n")
+
+
+def _check_nesting(text: str) -> None:
+    """Refuse brackets within brackets, for which the YAML reader takes a time that grows with the square of the depth.
+
+    Raises:
+        ValueError: There are more than a universe can have.
+    """
+    depth = 0
+    for match in _BRACKET.finditer(_COMMENT.sub("", text)):
+        depth = depth + 1 if match[0] in "[{" else max(0, depth - 1)
+        if depth > _MOST_BRACKETS:
+            raise ValueError(f"there are more than {_MOST_BRACKETS} brackets within each other")
+
+
+def _nodes(raw: object, counted: dict[int, int]) -> int:
+    """Return the number of values of a loaded document with its aliases written out, without writing them out.
+
+    Args:
+        raw: The document, or a part of it.
+        counted: The numbers of parts that were counted before, by identity.
+    """
+    if not isinstance(raw, (CommentedMap, CommentedSeq)):
+        return 1
+    if id(raw) not in counted:
+        counted[id(raw)] = _MOST_NODES  # for a list that contains itself, until it is counted
+        members = raw.values() if isinstance(raw, CommentedMap) else raw
+        counted[id(raw)] = 1 + sum(_nodes(member, counted) for member in members)
+    return counted[id(raw)]
 
 
 def raw_entries(path: Path, document: CommentedMap) -> CommentedSeq:
@@ -228,8 +297,8 @@ def _entry(path: Path, number: int, raw: Any) -> _Entry:
         return _Entry.model_validate(_plain(raw))
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
+        field = printable(".".join(str(part) for part in first["loc"]))
+        message = printable(first["msg"].removeprefix("Value error, "))
         raise UniverseError(f"{path}: entry {number} of series{', ' + field if field else ''}: {message}") from None
 
 

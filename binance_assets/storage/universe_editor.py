@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.series import Series
 from binance_assets.storage.locks import file_lock
+from binance_assets.storage.state import sync_folder
 from binance_assets.storage.universe import (
     UniverseError,
     base_intervals,
@@ -76,7 +78,8 @@ def untrack(path: Path, series: Sequence[Series]) -> list[Series]:
 def _locked(path: Path) -> Iterator[None]:
     """Keep other processes from editing the file at the same time."""
     try:
-        with file_lock(path.with_name(f".{path.name}.lock")):
+        target = _target(path)  # so that whoever edits the file by another link waits too
+        with file_lock(target.with_name(f".{target.name}.lock")):
             yield
     except OSError as error:
         raise UniverseError(f"{path} cannot be written: {error}") from None
@@ -152,14 +155,23 @@ def _split_off(entry: CommentedMap, symbol: str, intervals: list[Interval]) -> C
 
 
 def _replace(path: Path, document: CommentedMap) -> None:
-    """Replace the file with the document, if the document is a valid universe."""
-    text = io.StringIO()
+    """Replace the file with the document, if the document is a valid universe; return once it is on the disk.
+
+    A symbolic link stays one: the file to which it leads is replaced. Its mode stays, and its owner and group if this
+    user may give files to them.
+    """
+    text, target = io.StringIO(), _target(path)
     round_trip_yaml().dump(document, text)
-    incoming = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    incoming = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        incoming.write_text(text.getvalue(), encoding="utf-8")
+        with incoming.open("x", encoding="utf-8") as file:
+            _copy_rights(target, incoming)
+            file.write(text.getvalue())
+            file.flush()
+            os.fsync(file.fileno())
         read_universe(incoming)
-        os.replace(incoming, path)
+        os.replace(incoming, target)
+        sync_folder(target.parent)
     except UniverseError as error:
         raise UniverseError(str(error).replace(str(incoming), str(path))) from None
     except OSError as error:
@@ -167,3 +179,21 @@ def _replace(path: Path, document: CommentedMap) -> None:
     finally:
         with suppress(OSError):
             incoming.unlink()
+
+
+def _target(path: Path) -> Path:
+    """Return the file to which ``path`` leads, whether it exists or not."""
+    return Path(os.path.realpath(path))
+
+
+def _copy_rights(source: Path, target: Path) -> None:
+    """Give ``target`` the owner, the group, and the mode of ``source``, if that exists."""
+    try:
+        status = source.stat()
+    except FileNotFoundError:
+        return
+    if hasattr(os, "chown"):
+        for owner, group in ((status.st_uid, -1), (-1, status.st_gid)):
+            with suppress(PermissionError):  # only root may give files away
+                os.chown(target, owner, group)
+    target.chmod(stat.S_IMODE(status.st_mode))  # last, because a change of the owner takes bits away
