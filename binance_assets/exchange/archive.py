@@ -249,6 +249,8 @@ def _content(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> byt
             text = file.read(most + 1)  # to the end, where the CRC is compared, or one byte too far
     if max(member.file_size, len(text)) > most:
         raise _Refused(f"the file in the zip is larger than the {most:,} bytes that its candles can take")
+    if len(text) != member.file_size:
+        raise _Refused(f"the zip cannot be read: it names {member.file_size:,} bytes and holds {len(text):,}")
     return text
 
 
