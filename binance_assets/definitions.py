@@ -46,9 +46,9 @@ def build_defs(settings: Settings, universe: Universe, listener: ProgressListene
         schedules=[*candle_schedules(jobs), *catch_up_schedules(universe.series, settings)],
         sensors=candle_sensors(jobs, universe.series, universe.derived, settings),
         resources={
-            "binance": BinanceResource.from_settings(settings),
-            "lake": LakeResource(root=str(settings.lake)),
-            "candles": CandlesIOManager(root=str(settings.lake)),
+            "binance": BinanceResource(settings=settings),
+            "lake": LakeResource(settings=settings),
+            "candles": CandlesIOManager(settings=settings),
         },
         executor=dg.in_process_executor,
     )

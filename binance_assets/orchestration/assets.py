@@ -272,7 +272,7 @@ def _results(
     lake: Lake,
 ) -> Iterator[PartitionResult]:
     """Return the results of the step's partitions; in a run over many short series, from the prefetcher."""
-    fetch_task = partial(fetch, exchange=exchange, lake=lake, strict=binance.strict)
+    fetch_task = partial(fetch, exchange=exchange, lake=lake, strict=binance.settings.strict)
     if not should_prefetch([member.series for member in members], task.partitions):
         return fetch_task(task)
     # Only plain values reach the prefetcher: its threads outlive this step and its context.
