@@ -92,7 +92,7 @@ def candle_definitions() -> dg.Definitions:
         ConfigurationError: A setting or the universe file is not usable.
     """
     settings = read_settings(os.environ)
-    return build_defs(settings, read_universe(settings.universe))
+    return build_defs(settings, read_universe(settings.existing_universe()))
 
 
 @dg.definitions

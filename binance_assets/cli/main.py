@@ -20,6 +20,7 @@ from binance_assets.cli.download import download_command
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
+from binance_assets.cli.ui import ui_command
 from binance_assets.cli.universe import series_command, track_command, untrack_command
 from binance_assets.cli.verify import accept_command, verify_command
 from binance_assets.settings import ConfigurationError
@@ -87,6 +88,7 @@ for command in (
     verify_command,
     accept_command,
     migrate_command,
+    ui_command,
     sandbox_command,
     demo_command,
 ):

@@ -61,7 +61,7 @@ def verify_command(
 
     settings = read_settings(os.environ)
     lake = Lake(settings.lake)
-    universe = read_universe(settings.universe)
+    universe = read_universe(settings.existing_universe())
     derived = {entry.series: entry for entry in universe.derived}
     chosen = [series_named(name) for name in names] or [*universe.series, *derived]
     stored = {series: partitions for series in chosen if (partitions := lake.partitions(series, start, end))}
@@ -147,7 +147,7 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
     settings, series = read_settings(os.environ), series_named(name)
     if not reason.strip():
         raise ConfigurationError("--reason is empty; say why the partition is accepted")
-    universe = read_universe(settings.universe)
+    universe = read_universe(settings.existing_universe())
     if series.derived or str(series) in universe.derived_names:
         raise ConfigurationError(f"{series} is derived; accept the partition of the series that it is derived from")
     lake = Lake(settings.lake)

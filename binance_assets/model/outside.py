@@ -14,6 +14,9 @@ from typing import Final
 _MOST_SHOWN: Final = 200
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
 
+# User name and password of a URL; whatever names a proxy or a host may hold them.
+_USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
+
 # Categories of Unicode that are not shown: control and format characters, surrogates, private use, line and paragraph
 # separators. They move the cursor, color a terminal, start a new line of a log, or reverse the text that follows.
 _NOT_SHOWN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
@@ -21,6 +24,8 @@ _NOT_SHOWN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 def printable(text: object, limit: int = _MOST_SHOWN) -> str:
     """Return text from outside for a message: in one line, without control characters, and not too long.
+
+    The user name and the password of a URL are left out.
 
     Args:
         text: The text, or an object whose text is shown, such as an error.
@@ -30,6 +35,7 @@ def printable(text: object, limit: int = _MOST_SHOWN) -> str:
         whole = str(text)
     except Exception:  # an object of a library that cannot name itself
         whole = type(text).__name__
+    whole = _USER.sub("...@", whole)  # before it is cut, so that no part of a password is left
     start = whole[: 4 * limit]  # long enough for the limit, unless most of it is not shown
     shown = "".join(" " if unicodedata.category(character) in _NOT_SHOWN else character for character in start)
     line = " ".join(shown.split())

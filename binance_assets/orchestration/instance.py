@@ -6,7 +6,8 @@ settings in that file, and the private constructor of the instance (``dagster_in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,23 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
             return open_instance_in(state, config)
     except Exception as error:  # Dagster passes on whatever its storages raise
         raise ConfigurationError(f"the Dagster instance in {state} is not usable: {_short_message(error)}") from None
+
+
+def keep_instance(folder: Path, environment: MutableMapping[str, str]) -> None:
+    """Make ``dagster dev`` use the instance that :func:`open_instance` opens.
+
+    Without ``$DAGSTER_HOME`` and ``dagster.yaml``, ``dagster dev`` keeps its state in a temporary folder that it deletes
+    at its end. The project's own ``dagster.yaml`` is then put into the state folder, which becomes ``$DAGSTER_HOME``.
+
+    Args:
+        folder: The working folder.
+        environment: Environment variables of this process; ``DAGSTER_HOME`` may be set.
+    """
+    if environment.get("DAGSTER_HOME", "").strip() or (folder / _CONFIG).exists():
+        return
+    state = folder.absolute() / _STATE
+    shutil.copyfile(_config_folder(folder) / _CONFIG, state / _CONFIG)
+    environment["DAGSTER_HOME"] = str(state)
 
 
 def _short_message(error: Exception) -> str:
