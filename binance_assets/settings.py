@@ -68,7 +68,9 @@ def _usable(path: Path) -> Path:
     try:
         expanded = path.expanduser()
     except RuntimeError:
-        raise ValueError(f"the home folder that {path.parts[0]} stands for is not known; write an absolute path") from None
+        raise ValueError(
+            f"the home folder that {path.parts[0]} stands for is not known; write an absolute path"
+        ) from None
     try:
         expanded.stat()
     except FileNotFoundError:
@@ -124,7 +126,11 @@ class Settings(BaseModel):
         900, ge=0, le=_LONGEST_BAN, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban to wait for, seconds"
     )
     connect_timeout: float = Field(
-        5, gt=0, le=_LONGEST_WAIT, alias="BINANCE_ASSETS_CONNECT_TIMEOUT", description="Timeout for a connection, seconds"
+        5,
+        gt=0,
+        le=_LONGEST_WAIT,
+        alias="BINANCE_ASSETS_CONNECT_TIMEOUT",
+        description="Timeout for a connection, seconds",
     )
     read_timeout: float = Field(
         15,

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 from dotenv import dotenv_values
@@ -23,7 +23,10 @@ from binance_assets.cli.sandbox import demo_command, sandbox_command
 from binance_assets.cli.ui import ui_command
 from binance_assets.cli.universe import series_command, track_command, untrack_command
 from binance_assets.cli.verify import accept_command, verify_command
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.settings import ConfigurationError
+
+_ENV_FILE: Final = ".env"
 
 
 class CommandGroup(click.Group):
@@ -38,8 +41,7 @@ class CommandGroup(click.Group):
         """
         options["standalone_mode"] = False  # otherwise click prints its errors itself, in several lines
         try:
-            # The file overrides the environment, as it does when Dagster reads it.
-            os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
+            _read_env_file()
             return super().main(*arguments, **options)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
@@ -64,8 +66,28 @@ class CommandGroup(click.Group):
             )
 
 
+def _read_env_file() -> None:
+    """Add the variables of ``.env`` in the working folder; they override the environment, as Dagster has it.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds a variable that no process can have.
+    """
+    try:
+        values = dotenv_values(_ENV_FILE, encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{_ENV_FILE} is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{_ENV_FILE} cannot be read: {error.strerror}") from None
+    for name, value in values.items():
+        if value is None:
+            continue
+        if "\0" in name + value:
+            raise ConfigurationError(f"{_ENV_FILE}: {printable(name)} contains a NUL character; remove it")
+        os.environ[name] = value
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {printable(message, MESSAGE)}", err=True)
     sys.exit(code)
 
 

@@ -14,6 +14,7 @@ import click
 
 from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
 from binance_assets.cli.options import DateRangeType, DateType, series_named, sources_of
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.settings import ConfigurationError, Settings, read_settings
 from binance_assets.storage.universe import read_universe
@@ -145,7 +146,8 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
     from binance_assets.storage.lake import Lake
 
     settings, series = read_settings(os.environ), series_named(name)
-    if not reason.strip():
+    reason = printable(reason, MESSAGE)  # the file keeps it, and every reader of the file shows it
+    if not reason:
         raise ConfigurationError("--reason is empty; say why the partition is accepted")
     universe = read_universe(settings.existing_universe())
     if series.derived or str(series) in universe.derived_names:
@@ -194,7 +196,9 @@ def _print_overrides(series: Series, outcomes: Sequence[Override]) -> bool:
     for outcome in written:
         name = f"{series} {outcome.partition} is {outcome.verdict}"
         if outcome.accepted_by is not None:
-            click.echo(f"{name}, and accepted by {outcome.accepted_by}: {outcome.reason}")
+            click.echo(
+                f"{name}, and accepted by {printable(outcome.accepted_by)}: {printable(outcome.reason, MESSAGE)}"
+            )
         elif len(plain) == 1:
             click.echo(f"{name}; it was written, and nothing had to be accepted")
     if len(plain) > 1:
@@ -203,7 +207,7 @@ def _print_overrides(series: Series, outcomes: Sequence[Override]) -> bool:
         click.echo(f"{series}: {len(plain):,} more partitions were written{more}, and nothing had to be accepted")
     for outcome in outcomes:
         if outcome.stored is None:
-            message = f"{series} {outcome.partition} is {outcome.verdict} and cannot be accepted: {outcome.reason}"
+            message = f"{series} {outcome.partition} is {outcome.verdict} and cannot be accepted: {printable(outcome.reason, MESSAGE)}"
             click.echo(f"error: {message}", err=True)
     return len(written) == len(outcomes)
 
@@ -220,6 +224,6 @@ def _check_key(series: Series, day: dt.date) -> None:
 
 def _user() -> str:
     try:
-        return getuser()
+        return printable(getuser())  # from the environment
     except (ImportError, OSError, KeyError):  # a container may run as a number without a name; Windows lacks both
         return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

@@ -25,6 +25,7 @@ from binance_assets.candles.columns import columns
 from binance_assets.candles.schema import candle_schema
 from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.session import Exchange
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, ascii_symbol
@@ -205,7 +206,7 @@ def _materialize(
     except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
     except ConfigurationError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(printable(error, MESSAGE), allow_retries=False) from None
     metrics = _metrics(series, exchange, tally.rows, started_at)
     if listener:
         listener.finished(series, metrics)

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import dagster as dg
@@ -109,24 +111,22 @@ def run_dagster_dev(arguments: Sequence[str], webserver: Sequence[str]) -> None:
     """
     from dagster._cli import dev
 
-    start = dev.open_ipc_subprocess
-    replaced = False
+    def starting(start: Callable[..., object]) -> Callable[..., object]:
+        replaced = False
 
-    def start_child(parts: Sequence[str], **options: Any) -> Any:
-        nonlocal replaced
-        if list(parts[1:3]) == ["-m", "dagster_webserver"]:
-            replaced, parts = True, [*webserver, *parts[3:]]
-        if not replaced:
-            raise RuntimeError(f"Dagster {dg.__version__} starts its web server in a way that is not known here")
-        return start(parts, **options)
+        def start_child(parts: Sequence[str], **options: object) -> object:
+            nonlocal replaced
+            if list(parts[1:3]) == ["-m", "dagster_webserver"]:
+                replaced, parts = True, [*webserver, *parts[3:]]
+            if not replaced:
+                raise RuntimeError(f"Dagster {dg.__version__} starts its web server in a way that is not known here")
+            return start(parts, **options)
 
-    dev.open_ipc_subprocess = start_child
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.SupersessionWarning)
-            dev.dev_command.main([*arguments], prog_name="dagster dev", standalone_mode=False)
-    finally:
-        dev.open_ipc_subprocess = start
+        return start_child
+
+    with _replaced(dev, "open_ipc_subprocess", starting), warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.SupersessionWarning)
+        dev.dev_command.main([*arguments], prog_name="dagster dev", standalone_mode=False)
 
 
 def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) -> None:
@@ -141,10 +141,19 @@ def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) 
     """
     from dagster_webserver import cli
 
-    create = cli.create_app_from_workspace_process_context
+    def creating(create: Callable[..., ASGIApp]) -> Callable[..., ASGIApp]:
+        return lambda *values, **options: wrap(create(*values, **options))
 
-    def create_wrapped(*args: Any, **options: Any) -> ASGIApp:
-        return wrap(create(*args, **options))
+    with _replaced(cli, "create_app_from_workspace_process_context", creating):
+        cli.dagster_webserver.main([*arguments], prog_name="dagster-webserver", auto_envvar_prefix="DAGSTER_WEBSERVER")
 
-    cli.create_app_from_workspace_process_context = create_wrapped  # type: ignore[assignment]
-    cli.dagster_webserver.main([*arguments], prog_name="dagster-webserver", auto_envvar_prefix="DAGSTER_WEBSERVER")
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, make: Callable[[Any], object]) -> Iterator[None]:
+    """Replace a function of a module, for the length of the block, by the one that ``make`` returns for it."""
+    original = getattr(module, name)
+    setattr(module, name, make(original))
+    try:
+        yield
+    finally:
+        setattr(module, name, original)

@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 import dagster as dg
 import polars as pl
 
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_any_series
 from binance_assets.model.wording import name_some
@@ -48,7 +49,7 @@ class CandlesIOManager(dg.ConfigurableIOManager):
         try:
             return lake.scan(series, partitions)
         except LakeError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+            raise dg.Failure(printable(error, MESSAGE), allow_retries=False) from None
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> NoReturn:
         """Refuse the output: the candles assets write for themselves.
