@@ -68,9 +68,7 @@ def _usable(path: Path) -> Path:
     try:
         expanded = path.expanduser()
     except RuntimeError:
-        raise ValueError(
-            f"the home folder that {path.parts[0]} stands for is not known; write an absolute path"
-        ) from None
+        raise ValueError(f"{path.parts[0]} stands for a home folder that is not known; write another path") from None
     try:
         expanded.stat()
     except FileNotFoundError:

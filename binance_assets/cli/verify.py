@@ -196,9 +196,8 @@ def _print_overrides(series: Series, outcomes: Sequence[Override]) -> bool:
     for outcome in written:
         name = f"{series} {outcome.partition} is {outcome.verdict}"
         if outcome.accepted_by is not None:
-            click.echo(
-                f"{name}, and accepted by {printable(outcome.accepted_by)}: {printable(outcome.reason, MESSAGE)}"
-            )
+            accepted_by, reason = printable(outcome.accepted_by), printable(outcome.reason, MESSAGE)
+            click.echo(f"{name}, and accepted by {accepted_by}: {reason}")
         elif len(plain) == 1:
             click.echo(f"{name}; it was written, and nothing had to be accepted")
     if len(plain) > 1:
@@ -207,7 +206,8 @@ def _print_overrides(series: Series, outcomes: Sequence[Override]) -> bool:
         click.echo(f"{series}: {len(plain):,} more partitions were written{more}, and nothing had to be accepted")
     for outcome in outcomes:
         if outcome.stored is None:
-            message = f"{series} {outcome.partition} is {outcome.verdict} and cannot be accepted: {printable(outcome.reason, MESSAGE)}"
+            reason = printable(outcome.reason, MESSAGE)
+            message = f"{series} {outcome.partition} is {outcome.verdict} and cannot be accepted: {reason}"
             click.echo(f"error: {message}", err=True)
     return len(written) == len(outcomes)
 

@@ -51,8 +51,8 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
 def keep_instance(folder: Path, environment: MutableMapping[str, str]) -> None:
     """Make ``dagster dev`` use the instance that :func:`open_instance` opens.
 
-    Without ``$DAGSTER_HOME`` and ``dagster.yaml``, ``dagster dev`` keeps its state in a temporary folder that it deletes
-    at its end. The project's own ``dagster.yaml`` is then put into the state folder, which becomes ``$DAGSTER_HOME``.
+    Without ``$DAGSTER_HOME`` and ``dagster.yaml``, ``dagster dev`` keeps its state in a temporary folder that it
+    deletes. The project's own ``dagster.yaml`` is then put into the state folder, which becomes ``$DAGSTER_HOME``.
 
     Args:
         folder: The working folder.
