@@ -84,7 +84,11 @@ Location = Annotated[Path, AfterValidator(_usable)]
 
 def _default_ledger() -> Path:
     # Named after the host, because several hosts may share the state folder of a user.
-    return Path(platformdirs.user_state_dir("binance-assets")) / f"ledger-{socket.gethostname()}.sqlite"
+    name = f"ledger-{socket.gethostname()}.sqlite"
+    try:
+        return Path(platformdirs.user_state_dir("binance-assets")) / name
+    except RuntimeError:  # no home folder is known; earlier versions of platformdirs return a path that begins with ~
+        return Path("~") / name
 
 
 class Settings(BaseModel):
@@ -210,8 +214,10 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name, message = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
-        given = f"={_shown(name, values[name])!r}" if name in values else " is not set, and its default cannot be used"
-        raise ConfigurationError(f"{name}{given}: {message}") from None
+        if name not in values:
+            alias = Settings.model_fields[name].alias
+            raise ConfigurationError(f"{alias} is not set, and its default cannot be used: {message}") from None
+        raise ConfigurationError(f"{name}={_shown(name, values[name])!r}: {message}") from None
 
 
 def _shown(name: str, value: object) -> str:

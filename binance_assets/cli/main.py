@@ -60,10 +60,20 @@ class CommandGroup(click.Group):
             if "--debug" in sys.argv:
                 raise
             first_line = (str(error).strip().splitlines() or [""])[0]
+            if _is_of_dagster_state(error):
+                _fail(f"Dagster cannot use its state in $DAGSTER_HOME or .dagster: {first_line}", INCOMPLETE)
             _fail(
                 f"unexpected {type(error).__name__}: {first_line} (--debug before the command shows the traceback)",
                 INCOMPLETE,
             )
+
+
+def _is_of_dagster_state(error: Exception) -> bool:
+    """Return whether a database of the Dagster instance failed, such as on a full disk; only Dagster uses SQLAlchemy.
+
+    It is told by the name of the module, because the import of SQLAlchemy takes time that every command would pay.
+    """
+    return any(base.__module__ == "sqlalchemy.exc" for base in type(error).__mro__)
 
 
 def _read_env_file() -> None:

@@ -13,6 +13,7 @@ from typing import Final
 
 import dagster as dg
 
+from binance_assets.model.outside import printable
 from binance_assets.orchestration.dagster_internals import open_instance_in
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.locks import file_lock
@@ -66,8 +67,9 @@ def keep_instance(folder: Path, environment: MutableMapping[str, str]) -> None:
 
 
 def _short_message(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines)[:_MAX_ERROR_LENGTH]}"
+    # SQLAlchemy tells the cause in the first line, then the statement, then where to read about the error.
+    cause = str(error).partition("\n[SQL: ")[0]
+    return f"{type(error).__name__}: {printable(cause, _MAX_ERROR_LENGTH)}"
 
 
 def _config_folder(folder: Path) -> Path:
