@@ -37,7 +37,10 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
     if stored.content_hash is not None:
         metadata["content_hash"] = dg.MetadataValue.text(printable(stored.content_hash))
     if stored.replaced is not None:
-        metadata["replaced"] = dg.MetadataValue.json(asdict(stored.replaced))
+        replaced = asdict(stored.replaced)
+        metadata["replaced"] = dg.MetadataValue.json(
+            {name: printable(value) if isinstance(value, str) else value for name, value in replaced.items()}
+        )
     if stored.missing:
         metadata["missing"] = dg.MetadataValue.json(stored.missing)
     for name, text in stored.texts.items():
