@@ -23,7 +23,6 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
 from binance_assets.model.outside import printable
 
@@ -31,6 +30,7 @@ _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _HTTP_PORT: Final = 80
 _READING: Final = ("GET", "HEAD")
 _FORBIDDEN: Final = 403
+_DENIAL: Final = "websocket.http.response"  # the ASGI extension with which a WebSocket is refused by a response
 
 
 class Guard:
@@ -53,10 +53,10 @@ class Guard:
         reason = refusal(scope, self._allowed_hosts)
         if reason is None:
             await self._app(scope, receive, _unframed(send))
-        elif scope["type"] == "http":
+        elif scope["type"] == "http" or _DENIAL in (scope.get("extensions") or {}):
             await PlainTextResponse(f"{reason}\n", _FORBIDDEN)(scope, receive, send)
-        else:
-            await WebSocket(scope, receive, send).send_denial_response(PlainTextResponse(f"{reason}\n", _FORBIDDEN))
+        else:  # the server answers with 403, and without the reason
+            await send({"type": "websocket.close"})
 
 
 def refusal(scope: Scope, allowed_hosts: Collection[str] = ()) -> str | None:
