@@ -91,9 +91,10 @@ def _read_env_file() -> None:
     for name, value in values.items():
         if value is None:
             continue
-        if "\0" in name + value:
-            raise ConfigurationError(f"{_ENV_FILE}: {printable(name)} contains a NUL character; remove it")
-        os.environ[name] = value
+        try:
+            os.environ[name] = value
+        except (OSError, ValueError) as error:  # such as a NUL character, or a name with an equals sign
+            raise ConfigurationError(f"{_ENV_FILE}: {printable(name)} cannot be set: {error}") from None
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -145,8 +148,9 @@ def test_the_code_location_names_a_misspelled_variable_in_one_line(monkeypatch: 
     ("content", "message"),
     [
         ("BINANCE_ASSETS_LAKE=lüke\n".encode("latin-1"), ".env is not UTF-8 text"),
-        (b"BINANCE_ASSETS_LAKE=l\0ke\n", "BINANCE_ASSETS_LAKE contains a NUL character"),
-        (b"A\0B=1\n", "contains a NUL character"),
+        (b"BINANCE_ASSETS_LAKE=l\0ke\n", "BINANCE_ASSETS_LAKE cannot be set: embedded null byte"),
+        (b"A\0B=1\n", "A B cannot be set: "),
+        (b"'A=B'=1\n", "A=B cannot be set: "),
         (b"BINANCE_ASSETS_LAKES=x\n", "did you mean BINANCE_ASSETS_LAKE?"),
         (b"BINANCE_ASSETS_WARMUP=inf\n", "BINANCE_ASSETS_WARMUP='inf'"),
         (b'BINANCE_ASSETS_LAKE="a\\nb"\n', "BINANCE_ASSETS_LAKE="),
@@ -155,6 +159,26 @@ def test_the_code_location_names_a_misspelled_variable_in_one_line(monkeypatch: 
 def test_an_env_file_that_cannot_be_used_is_told_in_one_line(content: bytes, message: str, command: Command) -> None:
     Path(".env").write_bytes(content)
     assert message in command.error("series")
+
+
+@given(
+    content=st.one_of(
+        st.binary(),
+        st.lists(st.sampled_from([b"A", b"=", b"\n", b"\0", b"'", b'"', b"\\", b"$", b"{", b"}", b"\xe4", b" ", b"#",
+                                  b"export ", b"BINANCE_ASSETS_LAKE", b":-", b"\xef\xbb\xbf"])).map(b"".join),
+    )
+)  # fmt: skip
+def test_any_env_file_is_read_or_refused_in_one_line(content: bytes) -> None:
+    error = io.StringIO()
+    with TemporaryDirectory() as folder, contextlib.chdir(folder), patch.dict(os.environ), redirect_stderr(error):
+        Path(".env").write_bytes(content)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["no-such-command"])
+    assert ended.value.code == 2
+    *warnings, line = error.getvalue().splitlines()
+    assert line.startswith("error: ")
+    assert line.isprintable()
+    assert all(warning.startswith("python-dotenv could not parse") for warning in warnings)
 
 
 @pytest.mark.parametrize("arguments", [["series"], ["verify"], ["ui"],
