@@ -41,7 +41,7 @@ demo-ui: $(VENV)/installed-runtime ## run the demo, then open Dagster's user int
 	$(BIN)/binance-assets demo --ui
 
 ui: $(VENV)/installed-runtime ## start Dagster's user interface on your own universe.yaml
-	$(BIN)/dagster dev -w workspace.yaml
+	$(BIN)/binance-assets ui
 
 test-fast: $(VENV)/installed-test ## run the unit tests
 	$(PYTEST) $(TESTS)/unit $(ARGS)

@@ -46,9 +46,9 @@ def build_defs(settings: Settings, universe: Universe, listener: ProgressListene
         schedules=[*candle_schedules(jobs), *catch_up_schedules(universe.series, settings)],
         sensors=candle_sensors(jobs, universe.series, universe.derived, settings),
         resources={
-            "binance": BinanceResource.from_settings(settings),
-            "lake": LakeResource(root=str(settings.lake)),
-            "candles": CandlesIOManager(root=str(settings.lake)),
+            "binance": BinanceResource(settings=settings),
+            "lake": LakeResource(settings=settings),
+            "candles": CandlesIOManager(settings=settings),
         },
         executor=dg.in_process_executor,
     )
@@ -92,7 +92,7 @@ def candle_definitions() -> dg.Definitions:
         ConfigurationError: A setting or the universe file is not usable.
     """
     settings = read_settings(os.environ)
-    return build_defs(settings, read_universe(settings.universe))
+    return build_defs(settings, read_universe(settings.existing_universe()))
 
 
 @dg.definitions

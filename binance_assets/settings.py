@@ -8,19 +8,35 @@ it accepts variables in any case, and it refuses a variable that holds only spac
 
 from __future__ import annotations
 
+import difflib
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from binance_assets.model.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
+from binance_assets.model.outside import printable
 
 Source = Literal["auto", "rest", "archive"]
 """Where candles come from."""
+
+
+_PREFIX: Final = "BINANCE_ASSETS_"
+_URL: Final = re.compile(r"BINANCE_([A-Z0-9_]+)_URL")
+# How alike the middle of two such names is for one to be a typo of the other, from 0 to 1. BINANCE_SOPT_URL is a typo;
+# BINANCE_SPOT_WS_URL is a variable of another program.
+_TYPO: Final = 0.75
+# Variables with the prefix that are no settings: the tests read the folder of recorded candles.
+_NO_SETTINGS: Final = frozenset({"BINANCE_ASSETS_RECORDED"})
+
+_HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
+_LONGEST_WAIT: Final = 86_400.0  # seconds
+_LONGEST_BAN: Final = 366 * _LONGEST_WAIT
 
 
 class ConfigurationError(Exception):
@@ -28,25 +44,57 @@ class ConfigurationError(Exception):
 
 
 def _host_only(url: str) -> str:
+    if "@" in url:
+        raise ValueError("must not contain a user name or a password")
+    message = "must be http:// or https:// and a host without a path, such as https://api.binance.com"
+    if not url.isprintable() or " " in url:  # urlsplit leaves out some control characters without an error
+        raise ValueError(message)
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
-        raise ValueError("must be http:// or https:// and a host without a path, such as https://api.binance.com")
+    if parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(message)
+    if not _HOST.fullmatch(parts.netloc) or parts.port == 0:  # reading the port raises ValueError if it is too large
+        raise ValueError(message)
     return f"{parts.scheme}://{parts.netloc}"
 
 
+def _usable(path: Path) -> Path:
+    """Return a path with ``~`` replaced.
+
+    Raises:
+        ValueError: It could not be shown in a message, or nothing could be at this path.
+    """
+    if not str(path).isprintable():  # no control characters, and no bytes that are not UTF-8
+        raise ValueError("must be text without control characters")
+    try:
+        expanded = path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"{path.parts[0]} stands for a home folder that is not known; write another path") from None
+    try:
+        expanded.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # such as a name that is too long, or a parent that is a file
+        raise ValueError(f"cannot be used: {error.strerror}") from None
+    return expanded
+
+
 Url = Annotated[str, AfterValidator(_host_only)]
-Location = Annotated[Path, AfterValidator(Path.expanduser)]
+Location = Annotated[Path, AfterValidator(_usable)]
 
 
 def _default_ledger() -> Path:
     # Named after the host, because several hosts may share the state folder of a user.
-    return Path(platformdirs.user_state_dir("binance-assets")) / f"ledger-{socket.gethostname()}.sqlite"
+    name = f"ledger-{socket.gethostname()}.sqlite"
+    try:
+        return Path(platformdirs.user_state_dir("binance-assets")) / name
+    except RuntimeError:  # no home folder is known; earlier versions of platformdirs return a path that begins with ~
+        return Path("~") / name
 
 
 class Settings(BaseModel):
     """The project's settings; each field's alias is its environment variable."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid", allow_inf_nan=False)
 
     spot_url: Url = Field(SPOT.default_url, alias="BINANCE_SPOT_URL", description="Host of the spot API")
     usdm_url: Url = Field(USDM.default_url, alias="BINANCE_USDM_URL", description="Host of the USD-M futures API")
@@ -72,18 +120,24 @@ class Settings(BaseModel):
     )
     ledger: Location = Field(
         default_factory=_default_ledger,
+        validate_default=True,  # without a home folder, it begins with ~
         alias="BINANCE_ASSETS_LEDGER",
         description="File in which all processes of this host record request weight",
     )
     ban_patience: float = Field(
-        900, ge=0, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban to wait for, seconds"
+        900, ge=0, le=_LONGEST_BAN, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban to wait for, seconds"
     )
     connect_timeout: float = Field(
-        5, gt=0, alias="BINANCE_ASSETS_CONNECT_TIMEOUT", description="Timeout for a connection, seconds"
+        5,
+        gt=0,
+        le=_LONGEST_WAIT,
+        alias="BINANCE_ASSETS_CONNECT_TIMEOUT",
+        description="Timeout for a connection, seconds",
     )
     read_timeout: float = Field(
         15,
         gt=0,
+        le=_LONGEST_WAIT,
         alias="BINANCE_ASSETS_READ_TIMEOUT",
         description="Timeout for data on an open connection, seconds",
     )
@@ -104,15 +158,49 @@ class Settings(BaseModel):
         """Return the URL of the host that serves ``market``."""
         return {SPOT.name: self.spot_url, USDM.name: self.usdm_url, COINM.name: self.coinm_url}[market.name]
 
+    def existing_universe(self) -> Path:
+        """Return the universe file, to read it; the default one may be absent.
+
+        Raises:
+            ConfigurationError: The file was named, and there is none.
+        """
+        if "universe" in self.model_fields_set and not self.universe.exists():
+            raise ConfigurationError(
+                f"BINANCE_ASSETS_UNIVERSE={str(self.universe)!r}: there is no such file; the command track creates it"
+            )
+        return self.universe
+
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
     """Return the settings from ``environment`` (such as ``os.environ``); an empty variable counts as not set.
 
     Raises:
-        ConfigurationError: A value has the wrong type or is out of bounds.
+        ConfigurationError: A value has the wrong type or is out of bounds, or a variable is none of the settings.
     """
-    known = {field.alias for field in Settings.model_fields.values()}
-    return make_settings({name: value for name, value in environment.items() if name in known and value.strip()})
+    known = {str(field.alias) for field in Settings.model_fields.values()}
+    given = {name: value for name, value in environment.items() if value.strip()}
+    _check_names(given, known)
+    return make_settings({name: value for name, value in given.items() if name in known})
+
+
+def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse variables with the prefix of the settings, and those whose name is nearly that of a host's setting."""
+    for name in sorted(set(names) - set(known) - _NO_SETTINGS):
+        if name.upper().startswith(_PREFIX):
+            nearest = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "the README lists them"
+            raise ConfigurationError(f"{printable(name)} is not a setting; {hint}")
+        if intended := _host_setting_like(name, known):
+            raise ConfigurationError(f"{printable(name)} is not a setting; did you mean {intended}?")
+
+
+def _host_setting_like(name: str, known: Iterable[str]) -> str | None:
+    """Return the setting of a host that a variable is likely meant to be; None if it is something else."""
+    if not (matched := _URL.fullmatch(name.upper())):
+        return None
+    hosts = {host[1]: host[0] for host in map(_URL.fullmatch, known) if host}
+    nearest = difflib.get_close_matches(matched[1], hosts, n=1, cutoff=_TYPO)
+    return hosts[nearest[0]] if nearest else None
 
 
 def make_settings(values: Mapping[str, Any]) -> Settings:
@@ -126,4 +214,15 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name, message = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
-        raise ConfigurationError(f"{name}={values.get(name, '')!r}: {message}") from None
+        if name not in values:
+            alias = Settings.model_fields[name].alias
+            raise ConfigurationError(f"{alias} is not set, and its default cannot be used: {message}") from None
+        raise ConfigurationError(f"{name}={_shown(name, values[name])!r}: {message}") from None
+
+
+def _shown(name: str, value: object) -> str:
+    """Return the value of a setting for a message, without the user name and the password of a URL."""
+    text = str(value)
+    if "@" in text and (name.lower().endswith("_url") or "://" in text):
+        text = "...@" + text.rpartition("@")[2]
+    return printable(text)

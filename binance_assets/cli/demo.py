@@ -38,7 +38,7 @@ _RTT_MS: Final = 100
 _START_TIMEOUT: Final = 30  # seconds
 _TABLE_WIDTH: Final = 130
 
-_UI: Final = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml"]
+_UI: Final = [sys.executable, "-m", "binance_assets", "ui"]
 
 _WORKSPACE: Final = """\
 load_from:

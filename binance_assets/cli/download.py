@@ -22,6 +22,7 @@ from binance_assets.cli.options import (
 )
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.settings import Settings, Source, read_settings
@@ -157,5 +158,5 @@ def _run(
         complete &= len(present) == len(plan.requested) and not refused
     print_outcomes(outcomes, view.refused, as_json)
     for failure in failures:
-        click.echo(f"error: {failure}", err=True)
+        click.echo(f"error: {printable(failure, MESSAGE)}", err=True)
     return complete

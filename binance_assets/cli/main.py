@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 from dotenv import dotenv_values
@@ -20,9 +20,13 @@ from binance_assets.cli.download import download_command
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
+from binance_assets.cli.ui import ui_command
 from binance_assets.cli.universe import series_command, track_command, untrack_command
 from binance_assets.cli.verify import accept_command, verify_command
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.settings import ConfigurationError
+
+_ENV_FILE: Final = ".env"
 
 
 class CommandGroup(click.Group):
@@ -37,8 +41,7 @@ class CommandGroup(click.Group):
         """
         options["standalone_mode"] = False  # otherwise click prints its errors itself, in several lines
         try:
-            # The file overrides the environment, as it does when Dagster reads it.
-            os.environ.update({name: value for name, value in dotenv_values(".env").items() if value is not None})
+            _read_env_file()
             return super().main(*arguments, **options)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
@@ -57,14 +60,45 @@ class CommandGroup(click.Group):
             if "--debug" in sys.argv:
                 raise
             first_line = (str(error).strip().splitlines() or [""])[0]
+            if _is_of_dagster_state(error):
+                _fail(f"Dagster cannot use its state in $DAGSTER_HOME or .dagster: {first_line}", INCOMPLETE)
             _fail(
                 f"unexpected {type(error).__name__}: {first_line} (--debug before the command shows the traceback)",
                 INCOMPLETE,
             )
 
 
+def _is_of_dagster_state(error: Exception) -> bool:
+    """Return whether a database of the Dagster instance failed, such as on a full disk; only Dagster uses SQLAlchemy.
+
+    It is told by the name of the module, because the import of SQLAlchemy takes time that every command would pay.
+    """
+    return any(base.__module__ == "sqlalchemy.exc" for base in type(error).__mro__)
+
+
+def _read_env_file() -> None:
+    """Add the variables of ``.env`` in the working folder; they override the environment, as Dagster has it.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds a variable that no process can have.
+    """
+    try:
+        values = dotenv_values(_ENV_FILE, encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{_ENV_FILE} is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{_ENV_FILE} cannot be read: {error.strerror}") from None
+    for name, value in values.items():
+        if value is None:
+            continue
+        try:
+            os.environ[name] = value
+        except (OSError, ValueError) as error:  # such as a NUL character, or a name with an equals sign
+            raise ConfigurationError(f"{_ENV_FILE}: {printable(name)} cannot be set: {error}") from None
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {printable(message, MESSAGE)}", err=True)
     sys.exit(code)
 
 
@@ -87,6 +121,7 @@ for command in (
     verify_command,
     accept_command,
     migrate_command,
+    ui_command,
     sandbox_command,
     demo_command,
 ):

@@ -8,6 +8,7 @@ import sys
 import click
 
 from binance_assets.cli.exit_codes import INCOMPLETE
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.settings import ConfigurationError, read_settings
 
 
@@ -44,7 +45,7 @@ def migrate_command() -> None:
         for name in lake.outdated_spans(member)
     ]
     for line in damaged:
-        click.echo(f"left as it is: {line}", err=True)
+        click.echo(f"left as it is: {printable(line, MESSAGE)}", err=True)
     members = len({member for member, _ in spans})
     click.echo(f"{lake.root} has layout 2; files written: {len(spans):,}, series: {members:,}")
     if damaged:

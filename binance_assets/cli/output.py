@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.results import PartitionResult, format_spans, format_verdicts, other_verdicts
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
@@ -53,7 +54,8 @@ def print_table(table: Table, min_width: int = 0) -> None:
         min_width: Minimum width, also on a narrower terminal. A file or a pipe has room for every table.
     """
     width = Console().width if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    Console(width=max(min_width, width)).print(table)
+    # Without markup, a cell is shown as it is: `[red]` and `:smile:` mean nothing.
+    Console(width=max(min_width, width), markup=False, emoji=False).print(table)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -112,7 +114,7 @@ def outcome_of(
                 "day": result.partition.key,
                 "verdict": result.verdict,
                 "missing": [[to_iso(start), to_iso(end)] for start, end in result.missing],
-                "reason": result.reason,
+                "reason": printable(result.reason, MESSAGE),
             }
             for result in refused
         ],
@@ -159,7 +161,7 @@ def candles_per_second(outcome: Mapping[str, Any]) -> str:
 
 def _print_refused(series: Series, results: Sequence[PartitionResult]) -> None:
     for result in results[:_NAMED_PARTITIONS]:
-        reason = result.reason or format_spans(result.missing)
+        reason = printable(result.reason, MESSAGE) or format_spans(result.missing)
         print(f"refused: {series} {result.partition} is {result.verdict}: {reason}", file=sys.stderr)
     more = len(results) - _NAMED_PARTITIONS
     if more > 0:
@@ -170,5 +172,5 @@ def print_findings(findings: Sequence[Finding]) -> None:
     """Print the differences that ``verify`` found, as a table."""
     table = build_table(["series", "partition"], wrapped=["what differs"])
     for finding in findings:
-        table.add_row(str(finding.series), finding.partition.key, finding.message)
+        table.add_row(str(finding.series), finding.partition.key, printable(finding.message, MESSAGE))
     print_table(table)

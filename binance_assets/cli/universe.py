@@ -42,7 +42,7 @@ def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[I
     """Remove series from the universe; their files stay in the lake."""
     settings = read_settings(os.environ)
     requested = combine(symbols, market, intervals)
-    removed = untrack(settings.universe, requested)
+    removed = untrack(settings.existing_universe(), requested)
     for series in requested:
         click.echo(f"{series} {'is no longer tracked; its files stay' if series in removed else 'was not tracked'}")
     if not removed:
@@ -58,7 +58,7 @@ def series_command() -> None:
     from binance_assets.storage.lake import Lake
 
     settings = read_settings(os.environ)
-    universe = read_universe(settings.universe)
+    universe = read_universe(settings.existing_universe())
     lake = Lake(settings.lake)
     notes = {derived.series: f"  derived from {derived.base.interval}" for derived in universe.derived}
     for series in (*universe.series, *notes):

@@ -14,6 +14,7 @@ import click
 
 from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
 from binance_assets.cli.options import DateRangeType, DateType, series_named, sources_of
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.settings import ConfigurationError, Settings, read_settings
 from binance_assets.storage.universe import read_universe
@@ -61,7 +62,7 @@ def verify_command(
 
     settings = read_settings(os.environ)
     lake = Lake(settings.lake)
-    universe = read_universe(settings.universe)
+    universe = read_universe(settings.existing_universe())
     derived = {entry.series: entry for entry in universe.derived}
     chosen = [series_named(name) for name in names] or [*universe.series, *derived]
     stored = {series: partitions for series in chosen if (partitions := lake.partitions(series, start, end))}
@@ -145,9 +146,10 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
     from binance_assets.storage.lake import Lake
 
     settings, series = read_settings(os.environ), series_named(name)
-    if not reason.strip():
+    reason = printable(reason, MESSAGE)  # the file keeps it, and every reader of the file shows it
+    if not reason:
         raise ConfigurationError("--reason is empty; say why the partition is accepted")
-    universe = read_universe(settings.universe)
+    universe = read_universe(settings.existing_universe())
     if series.derived or str(series) in universe.derived_names:
         raise ConfigurationError(f"{series} is derived; accept the partition of the series that it is derived from")
     lake = Lake(settings.lake)
@@ -194,7 +196,8 @@ def _print_overrides(series: Series, outcomes: Sequence[Override]) -> bool:
     for outcome in written:
         name = f"{series} {outcome.partition} is {outcome.verdict}"
         if outcome.accepted_by is not None:
-            click.echo(f"{name}, and accepted by {outcome.accepted_by}: {outcome.reason}")
+            accepted_by, reason = printable(outcome.accepted_by), printable(outcome.reason, MESSAGE)
+            click.echo(f"{name}, and accepted by {accepted_by}: {reason}")
         elif len(plain) == 1:
             click.echo(f"{name}; it was written, and nothing had to be accepted")
     if len(plain) > 1:
@@ -203,7 +206,8 @@ def _print_overrides(series: Series, outcomes: Sequence[Override]) -> bool:
         click.echo(f"{series}: {len(plain):,} more partitions were written{more}, and nothing had to be accepted")
     for outcome in outcomes:
         if outcome.stored is None:
-            message = f"{series} {outcome.partition} is {outcome.verdict} and cannot be accepted: {outcome.reason}"
+            reason = printable(outcome.reason, MESSAGE)
+            message = f"{series} {outcome.partition} is {outcome.verdict} and cannot be accepted: {reason}"
             click.echo(f"error: {message}", err=True)
     return len(written) == len(outcomes)
 
@@ -220,6 +224,6 @@ def _check_key(series: Series, day: dt.date) -> None:
 
 def _user() -> str:
     try:
-        return getuser()
+        return printable(getuser())  # from the environment
     except (ImportError, OSError, KeyError):  # a container may run as a number without a name; Windows lacks both
         return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

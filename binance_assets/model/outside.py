@@ -11,8 +11,17 @@ import re
 import unicodedata
 from typing import Final
 
+MESSAGE: Final = 2_000
+"""How many characters of a whole message to show; texts inside it are shorter."""
+
 _MOST_SHOWN: Final = 200
 _NUMBER: Final = re.compile(r"[0-9]{1,20}")
+
+# User name and password of a URL; whatever names a proxy or a host may hold them.
+_USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
+
+# What Markdown does not take literally. An underscore inside a word means nothing, and names of series have some.
+_MARKUP: Final = re.compile(r"[\\`*\[\]<>|&]")
 
 # Categories of Unicode that are not shown: control and format characters, surrogates, private use, line and paragraph
 # separators. They move the cursor, color a terminal, start a new line of a log, or reverse the text that follows.
@@ -22,6 +31,8 @@ _NOT_SHOWN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 def printable(text: object, limit: int = _MOST_SHOWN) -> str:
     """Return text from outside for a message: in one line, without control characters, and not too long.
 
+    The user name and the password of a URL are left out.
+
     Args:
         text: The text, or an object whose text is shown, such as an error.
         limit: How many characters to show; a longer text is cut, and ``...`` follows.
@@ -30,10 +41,23 @@ def printable(text: object, limit: int = _MOST_SHOWN) -> str:
         whole = str(text)
     except Exception:  # an object of a library that cannot name itself
         whole = type(text).__name__
+    whole = _USER.sub("...@", whole)  # before it is cut, so that no part of a password is left
     start = whole[: 4 * limit]  # long enough for the limit, unless most of it is not shown
     shown = "".join(" " if unicodedata.category(character) in _NOT_SHOWN else character for character in start)
     line = " ".join(shown.split())
     return line if len(line) <= limit and len(start) == len(whole) else line[:limit] + "..."
+
+
+def markdown(text: object, limit: int = _MOST_SHOWN) -> str:
+    """Return text from outside for Markdown, also for a cell of a table: printable, and shown as it is.
+
+    Without it, the text could add cells to a table, show pictures of another site, or hold HTML.
+
+    Args:
+        text: As for :func:`printable`.
+        limit: How many characters to show.
+    """
+    return _MARKUP.sub(r"\\\g<0>", printable(text, limit))
 
 
 def whole_number(value: object, bounds: range) -> int | None:

@@ -25,6 +25,7 @@ from binance_assets.candles.columns import columns
 from binance_assets.candles.schema import candle_schema
 from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.session import Exchange
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, ascii_symbol
@@ -205,7 +206,7 @@ def _materialize(
     except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
     except ConfigurationError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(printable(error, MESSAGE), allow_retries=False) from None
     metrics = _metrics(series, exchange, tally.rows, started_at)
     if listener:
         listener.finished(series, metrics)
@@ -272,7 +273,7 @@ def _results(
     lake: Lake,
 ) -> Iterator[PartitionResult]:
     """Return the results of the step's partitions; in a run over many short series, from the prefetcher."""
-    fetch_task = partial(fetch, exchange=exchange, lake=lake, strict=binance.strict)
+    fetch_task = partial(fetch, exchange=exchange, lake=lake, strict=binance.settings.strict)
     if not should_prefetch([member.series for member in members], task.partitions):
         return fetch_task(task)
     # Only plain values reach the prefetcher: its threads outlive this step and its context.

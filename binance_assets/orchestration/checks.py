@@ -13,6 +13,7 @@ from typing import Final
 
 import dagster as dg
 
+from binance_assets.model.outside import MESSAGE, markdown, printable
 from binance_assets.model.results import PartitionResult, format_spans, other_verdicts
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.dagster_internals import check_evaluations
@@ -59,7 +60,7 @@ def gap_free_result(
         passed=False,
         check_name=CHECK_NAME,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=format_refused(refused),
+        description=markdown(format_refused(refused), _MAX_NAMED * MESSAGE),  # the UI takes it for Markdown
         metadata=metadata,
     )
 
@@ -70,14 +71,14 @@ def _record(result: PartitionResult) -> dg.TableRecord:
             "day": result.partition.key,
             "verdict": result.verdict,
             "missing": format_spans(result.missing),
-            "reason": result.reason,
+            "reason": printable(result.reason, MESSAGE),
         }
     )
 
 
 def format_refused(refused: Sequence[PartitionResult]) -> str:
     """Return the refused partitions in one line: the first few with their reasons, and how many more there are."""
-    reasons = (f"{result.partition.key} {result.verdict}: {result.reason}" for result in refused)
+    reasons = (f"{result.partition.key} {result.verdict}: {printable(result.reason, MESSAGE)}" for result in refused)
     return f"{len(refused)} refused: {name_some(reasons, _MAX_NAMED, separator='; ')}"
 
 

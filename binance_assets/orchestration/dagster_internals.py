@@ -11,14 +11,18 @@ a range run are documented strings (see ``partitions``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from types import ModuleType
+from typing import Any, Final
 
 import dagster as dg
 from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.instance import InstanceRef
+from starlette.types import ASGIApp
 
 # The return types of the public functions `define_asset_job` and `build_schedule_from_partitioned_job`. Dagster exports
 # the functions but not the types, and strict type checking needs names for them.
@@ -90,3 +94,66 @@ def check_evaluations(
         evaluation = event.event_specific_data if event else None
         if isinstance(evaluation, dg.AssetCheckEvaluation):
             yield record.run_id, evaluation
+
+
+def run_dagster_dev(arguments: Sequence[str], webserver: Sequence[str]) -> None:
+    """Run ``dagster dev`` in this process until interrupted, with another program as its web server.
+
+    ``dagster dev`` has no option for the web server. It starts ``python -m dagster_webserver`` first of its children,
+    with the function that is replaced here.
+
+    Args:
+        arguments: The arguments of ``dagster dev``.
+        webserver: The command that receives the arguments of ``dagster-webserver``.
+
+    Raises:
+        RuntimeError: Dagster starts its web server in another way, so that it cannot be replaced.
+    """
+    from dagster._cli import dev
+
+    def starting(start: Callable[..., object]) -> Callable[..., object]:
+        replaced = False
+
+        def start_child(parts: Sequence[str], **options: object) -> object:
+            nonlocal replaced
+            if list(parts[1:3]) == ["-m", "dagster_webserver"]:
+                replaced, parts = True, [*webserver, *parts[3:]]
+            if not replaced:
+                raise RuntimeError(f"Dagster {dg.__version__} starts its web server in a way that is not known here")
+            return start(parts, **options)
+
+        return start_child
+
+    with _replaced(dev, "open_ipc_subprocess", starting), warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.SupersessionWarning)
+        dev.dev_command.main([*arguments], prog_name="dagster dev", standalone_mode=False)
+
+
+def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) -> None:
+    """Run ``dagster-webserver`` in this process, with its application wrapped in another one.
+
+    The web server has no option for an ASGI middleware. Its command line makes the application with the function that
+    is replaced here, and serves it with uvicorn.
+
+    Args:
+        arguments: The arguments of ``dagster-webserver``.
+        wrap: Receives the application, and returns the one that is served.
+    """
+    from dagster_webserver import cli
+
+    def creating(create: Callable[..., ASGIApp]) -> Callable[..., ASGIApp]:
+        return lambda *values, **options: wrap(create(*values, **options))
+
+    with _replaced(cli, "create_app_from_workspace_process_context", creating):
+        cli.dagster_webserver.main([*arguments], prog_name="dagster-webserver", auto_envvar_prefix="DAGSTER_WEBSERVER")
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, make: Callable[[Any], object]) -> Iterator[None]:
+    """Replace a function of a module, for the length of the block, by the one that ``make`` returns for it."""
+    original = getattr(module, name)
+    setattr(module, name, make(original))
+    try:
+        yield
+    finally:
+        setattr(module, name, original)

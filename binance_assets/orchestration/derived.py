@@ -11,6 +11,7 @@ from contextlib import closing
 import dagster as dg
 
 from binance_assets.ingest.derive import derive_partitions
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.orchestration.assets import CandleEvents, series_asset, write_results
 from binance_assets.orchestration.checks import format_refused, gap_free_result
@@ -63,7 +64,7 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
                 if result is not None and not result.is_accepted:
                     tally.count_refused(result)
     except ConfigurationError as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(printable(error, MESSAGE), allow_retries=False) from None
     context.log.info(f"{derived.series}: {tally.message}, {tally.rows} candles")
     if tally.refused:
         context.log.error(f"{derived.series}: {format_refused(tally.refused)}")

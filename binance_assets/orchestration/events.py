@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import dagster as dg
 
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND
@@ -30,17 +31,20 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
         "dagster/partition_row_count": dg.MetadataValue.int(stored.rows),
         "path": dg.MetadataValue.path(stored.path.absolute()),
         "bytes": dg.MetadataValue.int(stored.size),
-        "verdict": dg.MetadataValue.text(stored.verdict),
-        "source": dg.MetadataValue.text(stored.source),
+        "verdict": dg.MetadataValue.text(printable(stored.verdict)),
+        "source": dg.MetadataValue.text(printable(stored.source)),
     }
     if stored.content_hash is not None:
-        metadata["content_hash"] = dg.MetadataValue.text(stored.content_hash)
+        metadata["content_hash"] = dg.MetadataValue.text(printable(stored.content_hash))
     if stored.replaced is not None:
-        metadata["replaced"] = dg.MetadataValue.json(asdict(stored.replaced))
+        replaced = asdict(stored.replaced)
+        metadata["replaced"] = dg.MetadataValue.json(
+            {name: printable(value) if isinstance(value, str) else value for name, value in replaced.items()}
+        )
     if stored.missing:
         metadata["missing"] = dg.MetadataValue.json(stored.missing)
     for name, text in stored.texts.items():
-        metadata[name] = dg.MetadataValue.text(text)
+        metadata[name] = dg.MetadataValue.text(printable(text, MESSAGE))
     for name, time_ms in (("first_open_time", stored.first), ("last_open_time", stored.last)):
         if time_ms is not None:
             metadata[name] = dg.MetadataValue.timestamp(time_ms / SECOND)

@@ -6,12 +6,14 @@ settings in that file, and the private constructor of the instance (``dagster_in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
 
+from binance_assets.model.outside import printable
 from binance_assets.orchestration.dagster_internals import open_instance_in
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.locks import file_lock
@@ -47,9 +49,27 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
         raise ConfigurationError(f"the Dagster instance in {state} is not usable: {_short_message(error)}") from None
 
 
+def keep_instance(folder: Path, environment: MutableMapping[str, str]) -> None:
+    """Make ``dagster dev`` use the instance that :func:`open_instance` opens.
+
+    Without ``$DAGSTER_HOME`` and ``dagster.yaml``, ``dagster dev`` keeps its state in a temporary folder that it
+    deletes. The project's own ``dagster.yaml`` is then put into the state folder, which becomes ``$DAGSTER_HOME``.
+
+    Args:
+        folder: The working folder.
+        environment: Environment variables of this process; ``DAGSTER_HOME`` may be set.
+    """
+    if environment.get("DAGSTER_HOME", "").strip() or (folder / _CONFIG).exists():
+        return
+    state = folder.absolute() / _STATE
+    shutil.copyfile(_config_folder(folder) / _CONFIG, state / _CONFIG)
+    environment["DAGSTER_HOME"] = str(state)
+
+
 def _short_message(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {' '.join(lines)[:_MAX_ERROR_LENGTH]}"
+    # SQLAlchemy tells the cause in the first line, then the statement, then where to read about the error.
+    cause = str(error).partition("\n[SQL: ")[0]
+    return f"{type(error).__name__}: {printable(cause, _MAX_ERROR_LENGTH)}"
 
 
 def _config_folder(folder: Path) -> Path:

@@ -6,18 +6,17 @@ Here belongs how an input is loaded. What does not belong here: where files are 
 (``storage``).
 """
 
-from __future__ import annotations
-
-from pathlib import Path
+# No `from __future__ import annotations` here: Dagster reads the type of `settings` when the class is defined.
 from typing import Final, NoReturn
 
 import dagster as dg
 import polars as pl
-from pydantic import Field
 
+from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_any_series
 from binance_assets.model.wording import name_some
+from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake, LakeError
 
 _MAX_NAMED: Final = 5
@@ -29,7 +28,7 @@ class CandlesIOManager(dg.ConfigurableIOManager):
     ``dg.AssetIn(key, input_manager_key="candles")`` selects it for an input.
     """
 
-    root: str = Field(description="Folder of the lake")
+    settings: dg.ResourceDependency[Settings]
 
     def load_input(self, context: dg.InputContext) -> pl.LazyFrame:
         """Return the candles of the partitions that the input maps to, sorted by open time.
@@ -41,7 +40,7 @@ class CandlesIOManager(dg.ConfigurableIOManager):
         metadata = context.upstream_output.definition_metadata if context.upstream_output else {}
         if "series" not in metadata:
             raise dg.Failure(f"{context.asset_key.to_user_string()} holds no candles", allow_retries=False)
-        series, lake = parse_any_series(str(metadata["series"])), Lake(Path(self.root))
+        series, lake = parse_any_series(str(metadata["series"])), Lake(self.settings.lake)
         partitions = [partition_for_key(key, series.interval) for key in context.asset_partition_keys]
         missing = lake.missing(series, partitions)
         if missing:
@@ -50,7 +49,7 @@ class CandlesIOManager(dg.ConfigurableIOManager):
         try:
             return lake.scan(series, partitions)
         except LakeError as error:
-            raise dg.Failure(str(error), allow_retries=False) from None
+            raise dg.Failure(printable(error, MESSAGE), allow_retries=False) from None
 
     def handle_output(self, context: dg.OutputContext, obj: object) -> NoReturn:
         """Refuse the output: the candles assets write for themselves.

@@ -20,6 +20,7 @@ from binance_assets.exchange.archive_files import ArchiveFile
 from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.markets import Market
+from binance_assets.model.outside import printable
 from binance_assets.model.series import Series, by_market
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.orchestration.coverage import coverage_key
@@ -181,7 +182,7 @@ def reissued_archives_sensor(
             try:
                 requests += _requests_for(member, _reissued(lake, settings, member))
             except (ExchangeError, ConfigurationError) as error:
-                context.log.warning(f"{member}: the archive could not be checked: {error}")
+                context.log.warning(f"{member}: the archive could not be checked: {printable(error)}")
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason("no file was reissued"),

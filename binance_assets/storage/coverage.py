@@ -12,6 +12,7 @@ from typing import Final
 
 import polars as pl
 
+from binance_assets.model.outside import markdown
 from binance_assets.model.partitions import Partition, last_finished_end, partitions_between
 from binance_assets.model.results import ACCEPTED, UNNAMED_OUTAGE
 from binance_assets.model.series import Series
@@ -136,7 +137,7 @@ def coverage_markdown(table: pl.DataFrame) -> str:
     names = ["series", "first", "last", "partitions", *counts, "refused", "missing", "rows", "bytes"]
     lines = ["| " + " | ".join(names) + " |", "|---|---|---|" + "---:|" * (len(names) - 3)]
     for row in table.select(names).iter_rows():
-        cells = ["" if value is None else f"{value:,}" if isinstance(value, int) else str(value) for value in row]
+        cells = ["" if value is None else f"{value:,}" if isinstance(value, int) else markdown(value) for value in row]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import pytest
+import requests
 from selenium import webdriver
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
@@ -32,6 +33,7 @@ from binance_assets.model.timestamps import HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
 from binance_assets_tests.support.environment import CHECKOUT
+from binance_assets_tests.support.file_server import serving
 
 # The tests share one Dagster and one browser, which the first test starts.
 pytestmark = pytest.mark.timeout(300)
@@ -50,6 +52,33 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 CHROMEDRIVER = ("chromedriver",)
 # While Dagster redraws its page, an element may be gone, or hidden behind another element for a moment.
 REDRAWN = (StaleElementReferenceException, ElementClickInterceptedException, ElementNotInteractableException)
+
+PAUSED = "{ instance { autoMaterializePaused } }"
+# What a page of another site sends, and what a page learns of it.
+ATTACK = """
+<script>
+const url = "{url}", query = "mutation {{ setAutoMaterializePaused(paused: false) }}", outcomes = [];
+const body = JSON.stringify({{query}}), get = url + "/graphql?query=" + encodeURIComponent(query);
+const post = (type, mode) => fetch(url + "/graphql", {{method: "POST", mode, headers: {{"Content-Type": type}}, body}});
+const opened = (create) => new Promise((done) => create(done));
+(async () => {{
+  await post("text/plain", "no-cors");
+  await fetch(get, {{mode: "no-cors"}});
+  await opened((done) => {{
+    const image = new Image();
+    image.onload = image.onerror = done;
+    image.src = get;
+  }});
+  outcomes.push(await post("application/json", "cors").then(() => "sent", () => "not sent"));
+  outcomes.push(await opened((done) => {{
+    const socket = new WebSocket(url.replace("http", "ws") + "/graphql", "graphql-ws");
+    socket.onopen = () => done("open");
+    socket.onerror = () => done("not open");
+  }}));
+  document.body.append(outcomes.join(", "));
+}})();
+</script><body></body>
+"""
 
 Result = TypeVar("Result")
 
@@ -287,6 +316,19 @@ def test_a_schedule_is_started_by_its_switch_and_its_run_succeeds(user: User, pi
     user.see(with_text("12:07 AM UTC"))
     last = user.see("//*[text()='spot_daily_schedule']")
     user.take_picture(pictures / "automation.png", height=last.rect["y"] + 60)
+
+
+def test_a_page_of_another_site_changes_nothing(user: User) -> None:
+    """A browser refuses to send only the JSON: the guard refuses the rest."""
+    page = ATTACK.format(url=user.url).encode()
+    with serving({"/": page}, {"Content-Type": "text/html"}) as url:
+        user.driver.switch_to.new_window("tab")
+        user.driver.get(url)
+        user.see(with_text("not sent, not open"))
+        user.driver.close()
+    user.driver.switch_to.window(user.driver.window_handles[0])
+    response = requests.post(f"{user.url}/graphql", json={"query": PAUSED}, timeout=30).json()
+    assert response["data"]["instance"]["autoMaterializePaused"] is True
 
 
 def test_the_coverage_asset_shows_a_table_and_a_picture(user: User, pictures: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real ``dagster dev`` on the sandbox: web server, daemon and run workers."""
+"""A real ``binance-assets ui`` on the sandbox: a guarded ``dagster dev`` with web server, daemon and run workers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DagsterDev:
 
     def start(self) -> None:
         """Start it without waiting for it."""
-        command = ["-m", "dagster", "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(self._port)]
+        command = ["-m", "binance_assets", "ui", "--port", str(self._port)]
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *command], cwd=self.folder, env=self._environment,

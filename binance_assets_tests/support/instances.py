@@ -99,7 +99,7 @@ def with_quick_retries(definitions: dg.Definitions, settings: Settings) -> dg.De
         jobs=definitions.jobs,
         schedules=definitions.schedules,
         sensors=definitions.sensors,
-        resources={**(definitions.resources or {}), "binance": _QuickBinanceResource.from_settings(settings)},
+        resources={**(definitions.resources or {}), "binance": _QuickBinanceResource(settings=settings)},
         executor=definitions.executor,
     )
 

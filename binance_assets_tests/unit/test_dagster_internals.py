@@ -92,6 +92,39 @@ def test_the_classes_that_configuration_names_exist() -> None:
         assert inspect.isclass(getattr(importlib.import_module(module), name))
 
 
+# The user interface.
+
+
+def test_dagster_dev_starts_its_web_server_first_and_with_the_function_that_is_replaced() -> None:
+    dev = importlib.import_module(f"{dg.__name__}._cli.dev")
+    started = re.findall(r"open_ipc_subprocess\(\s*\[sys.executable, \"-m\", \"(\w+)\"", inspect.getsource(dev))
+    assert started == ["dagster_webserver"]
+    starts = [match.start() for match in re.finditer(r"open_ipc_subprocess\(", inspect.getsource(dev))]
+    assert len(starts) == 2
+    assert "dagster_webserver" in inspect.getsource(dev)[starts[0] : starts[1]]
+    assert "subprocess.Popen" not in inspect.getsource(dev)
+
+
+def test_the_web_server_serves_what_the_function_that_is_replaced_returns() -> None:
+    cli = importlib.import_module("dagster_webserver.cli")
+    source = inspect.getsource(cli)
+    assert re.findall(r"(\w+) = create_app_from_workspace_process_context\(", source) == ["app"]
+    assert re.findall(r"uvicorn\.(\w+)\(\s*(\w+)", source) == [("run", "app")]
+
+
+def test_an_unknown_way_to_start_the_web_server_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As if Dagster started another process first: nothing is started unguarded."""
+    monkeypatch.chdir(tmp_path)
+    dev = importlib.import_module(f"{dg.__name__}._cli.dev")
+
+    def start_another_process() -> None:
+        dev.open_ipc_subprocess(["python", "-m", "another_webserver"])
+
+    monkeypatch.setattr(dev.dev_command, "main", lambda *_arguments, **_options: start_another_process())
+    with pytest.raises(RuntimeError, match="in a way that is not known here"):
+        dagster_internals.run_dagster_dev([], ["unused"])
+
+
 @pytest.mark.parametrize(
     ("method", "parameters"),
     [

@@ -1,0 +1,76 @@
+"""The user interface: ``dagster dev`` with the guard in front of its web server.
+
+``dagster dev`` starts the web server, the daemon, and the code server, each in a process of its own. This module runs
+it, and is itself the program that it starts as its web server:
+``python -m binance_assets.orchestration.user_interface [ALLOWED_HOST]... -- [OPTION OF dagster-webserver]...``
+
+Here belongs how the user interface starts. What does not belong here: what the guard refuses (``guard``), and the
+private names of Dagster that it takes (``dagster_internals``).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from binance_assets.orchestration.dagster_internals import run_dagster_dev, run_webserver
+from binance_assets.orchestration.guard import Guard
+from binance_assets.orchestration.instance import keep_instance, open_instance
+from binance_assets.settings import ConfigurationError
+
+HOST: Final = "127.0.0.1"
+"""The address on which the web server listens."""
+
+_WORKSPACE: Final = "workspace.yaml"
+
+
+def serve_user_interface(folder: Path, port: int | None, allowed_hosts: Sequence[str] = ()) -> None:
+    """Run the user interface on the loopback interface until interrupted.
+
+    It loads what ``workspace.yaml`` in the working folder names, or the project's code location if there is none.
+
+    Args:
+        folder: The working folder.
+        port: The port; None for 3000, or a free one if that is taken.
+        allowed_hosts: Hosts that the guard allows beside the loopback names, in lower case.
+
+    Raises:
+        ConfigurationError: The port is taken, or the Dagster instance is not usable.
+    """
+    if port is not None:
+        _check_free(port)
+    with open_instance(folder, os.environ):  # `dagster dev` would end with a traceback
+        pass
+    keep_instance(folder, os.environ)
+    has_workspace = (folder / _WORKSPACE).exists()
+    target = ["-w", _WORKSPACE] if has_workspace else ["-m", "binance_assets.definitions"]
+    run_dagster_dev(
+        [*target, "-h", HOST, *(["-p", str(port)] if port is not None else [])],
+        [sys.executable, "-m", "binance_assets.orchestration.user_interface", *allowed_hosts, "--"],
+    )
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        # As the web server does: connections that ended a moment ago do not occupy the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ConfigurationError(f"port {port} on {HOST} is not free: {error.strerror}; choose another") from None
+
+
+def main() -> None:
+    """Run the guarded web server, as ``dagster dev`` starts it."""
+    arguments = sys.argv[1:]
+    separator = arguments.index("--")
+    allowed_hosts = arguments[:separator]
+    run_webserver(arguments[separator + 1 :], lambda app: Guard(app, allowed_hosts))
+
+
+if __name__ == "__main__":
+    main()
