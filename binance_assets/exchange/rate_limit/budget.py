@@ -4,8 +4,9 @@ Binance counts request weight per IP and UTC minute. All processes of the host w
 what the server says was used, into one ledger; :mod:`~binance_assets.exchange.rate_limit.policy` decides from it
 whether a call may be made. The used-weight header of the responses is authoritative and covers other programs too.
 
-Two clocks never agree exactly, and the wall clock of this machine is not used at all. So a call that is in flight when a minute ends counts in both minutes, and a new
-minute begins here only when the server's has certainly begun.
+Two clocks never agree exactly. So a call that is in flight when a minute ends counts in both minutes, and a new
+minute begins here only when the server's has certainly begun. The wall clock of this machine decides nothing: it may be
+wrong, and it may be set while a process waits.
 
 A process claims weight for several calls at a time, its *lease*, and hands it out to its threads without the file. If
 fifty threads wrote to the file for each call, they would wait for each other longer than for Binance.

@@ -22,8 +22,8 @@ from binance_assets.settings import ConfigurationError
 _VERSION: Final = 1
 
 # Records in another format are dropped. They lose their value within a minute, except a limit or a ban, which the next
-# responses report again. But a process that still uses that format would fail. So changes to the format only add: tables
-# and columns that earlier versions do not know and do not touch, while all versions share minutes, limits, and leases.
+# responses report again. But a process that still uses that format would fail. So a change to the format only adds
+# tables and columns, which earlier versions do not touch; all versions share minutes, limits, and leases.
 _DROP_TABLES: Final = ("DROP TABLE IF EXISTS pool", "DROP TABLE IF EXISTS minute", "DROP TABLE IF EXISTS lease")
 
 _CREATE_TABLES: Final = (
@@ -233,9 +233,7 @@ class Transaction:
 
     def block(self) -> Block | None:
         """Return the block that was stored last, which may be over; None if there never was one."""
-        row = self._row(
-            "SELECT ends, banned, reason, until, clock, repeats FROM block WHERE address = ? AND name = ?"
-        )
+        row = self._row("SELECT ends, banned, reason, until, clock, repeats FROM block WHERE address = ? AND name = ?")
         return None if row is None else Block(row[0], bool(row[1]), *row[2:])
 
     def store_block(self, block: Block) -> None:
