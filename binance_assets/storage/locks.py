@@ -58,7 +58,7 @@ class LocksUnsupported(OSError):
 
 
 @contextmanager
-def file_lock(path: Path, note: Path | None = None, patience: float = _PATIENCE_SECONDS) -> Iterator[None]:
+def file_lock(path: Path, note: Path | None = None, patience: float | None = None) -> Iterator[None]:
     """Hold the lock on the file ``path`` within the ``with`` statement; wait while another process or thread holds it.
 
     The operating system releases the lock when the process ends, even after a crash. The wait polls, so an interrupt
@@ -73,7 +73,7 @@ def file_lock(path: Path, note: Path | None = None, patience: float = _PATIENCE_
     Args:
         path: The lock file. Its folder is created where it does not exist.
         note: The file in which the holder says who it is; None for the lock file itself.
-        patience: How long to wait, seconds.
+        patience: How long to wait, seconds; None for two minutes.
 
     Raises:
         LockTimeout: Another process still holds the lock.
@@ -82,7 +82,7 @@ def file_lock(path: Path, note: Path | None = None, patience: float = _PATIENCE_
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        descriptor = _wait_for(path, note or path, patience)
+        descriptor = _wait_for(path, note or path, _PATIENCE_SECONDS if patience is None else patience)
     except (LockTimeout, LocksUnsupported):
         raise
     except OSError:

@@ -253,7 +253,7 @@ def test_coverage_does_not_wait_for_a_clock_that_was_set_back(
     definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
 ) -> None:
     report(filled, lake, BTC, "2024-01-01", seconds_ago=-3600)
-    assert markets(tick(definitions, filled, "coverage")) == ["spot/coverage"]
+    assert "spot/coverage" in markets(tick(definitions, filled, "coverage"))
     report(filled, lake, COIN, "2024-01-01", 0)
     waiting = json.dumps({"coinm": {"seen": 0, "waits_since": time.time() + 3600}})
     assert "coinm/coverage" in markets(tick(definitions, filled, "coverage", waiting))
