@@ -349,7 +349,7 @@ def test_the_ledger_keeps_the_block_that_ends_last(ledger: Ledger) -> None:
         for block in (shorter, longer, shorter):
             transaction.store_block(block)
         assert transaction.block() == longer
-        after_a_reboot = Block(500, False, "too much", until=7, clock="another", repeats=3)
+        after_a_reboot = Block(500, False, "too much", number=3, until=7, clock="another")
         transaction.store_block(after_a_reboot)
         assert transaction.block() == after_a_reboot
 
@@ -392,6 +392,44 @@ def test_the_file_format_is_the_one_that_other_versions_read(tmp_path: Path) -> 
             ("here", "spot", 1_200, MIDDLE)
         ]
         assert database.execute("SELECT pid, holder FROM lease").fetchall() == [(os.getpid(), str(this_process()))]
+
+
+VERSION_0_1_0 = """
+CREATE TABLE pool (
+    address TEXT, name TEXT, weight_limit INTEGER, read_at INTEGER NOT NULL DEFAULT 0,
+    blocked_until INTEGER NOT NULL DEFAULT 0, banned INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
+    clock_offset REAL, PRIMARY KEY (address, name));
+CREATE TABLE minute (
+    address TEXT, name TEXT, minute INTEGER, ours INTEGER NOT NULL DEFAULT 0, seen INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (address, name, minute));
+CREATE TABLE lease (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT, name TEXT, weight INTEGER NOT NULL, pid INTEGER NOT NULL,
+    expires INTEGER NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_process_of_version_0_1_0_goes_on_with_the_ledger_that_a_later_one_has_opened(tmp_path: Path) -> None:
+    path, minute = tmp_path / "ledger.sqlite", MIDDLE // MINUTE
+    with closing(sqlite3.connect(path, isolation_level=None)) as earlier:
+        earlier.executescript(VERSION_0_1_0)
+        with closing(Ledger(path)) as ledger:
+            # As that version writes: a claim, its lease, the limit, and a block by the wall clock.
+            earlier.execute("INSERT INTO minute VALUES ('here', 'spot', ?, 30, 0)", (minute,))
+            earlier.execute(
+                "INSERT INTO lease (address, name, weight, pid, expires) VALUES ('here', 'spot', 30, 1, ?)",
+                (2 * MIDDLE,),
+            )
+            earlier.execute(
+                "INSERT INTO pool (address, name, weight_limit, read_at, blocked_until, banned, reason, clock_offset) "
+                "VALUES ('here', 'spot', 200, ?, ?, 1, 'banned', 5.0)",
+                (MIDDLE, 2**50),
+            )
+            budget = budget_at(ledger, MIDDLE)
+            budget.acquire(10, NEVER_STOPPED)
+            assert budget.spendable_now() == 200 - 30 - 10
+            assert earlier.execute("SELECT sum(weight) FROM lease").fetchone() == (40,)
+            assert earlier.execute("SELECT weight_limit, read_at FROM pool").fetchone() == (200, MIDDLE)
 
 
 def test_a_clock_offset_is_shared_with_later_processes(ledger: Ledger) -> None:

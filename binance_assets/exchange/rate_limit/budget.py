@@ -227,7 +227,7 @@ class Budget:
         ends = int(seconds_since_boot() * 1_000 + lasts + self._clock.error_ms)
         self._block_checked_at = 0.0
         with self._ledger.transaction(self._group) as transaction:
-            transaction.store_block(Block(ends, banned, reason, until, boot_clock()))
+            transaction.store_block(Block(ends, banned, reason, until=until, clock=boot_clock()))
 
     def wait_for_block(self, stop: threading.Event) -> None:
         """Wait until no 429 or 418 forbids calls. Does not need the server's clock.

@@ -86,17 +86,17 @@ class Block:
         ends: When it ends, ms since the boot of this machine, by ``clock``.
         banned: Whether it is a ban (418).
         reason: What happened, in one line.
+        number: Which block in a row it is, from 1.
         until: When it ends by the server's clock, ms UTC; None if that clock was unknown.
         clock: The clock of ``ends``, see :func:`binance_assets.boot.boot_clock`.
-        repeats: How many blocks followed each other, this one included.
     """
 
     ends: int
     banned: bool
     reason: str
+    number: int = 1
     until: int | None = None
     clock: str = ""
-    repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class Transaction:
 
     def block(self) -> Block | None:
         """Return the block that was stored last, which may be over; None if there never was one."""
-        row = self._row("SELECT ends, banned, reason, until, clock, repeats FROM block WHERE address = ? AND name = ?")
+        row = self._row("SELECT ends, banned, reason, repeats, until, clock FROM block WHERE address = ? AND name = ?")
         return None if row is None else Block(row[0], bool(row[1]), *row[2:])
 
     def store_block(self, block: Block) -> None:
@@ -246,7 +246,7 @@ class Transaction:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (address, name) DO UPDATE SET clock = excluded.clock, "
             "ends = excluded.ends, until = excluded.until, banned = excluded.banned, reason = excluded.reason, "
             "repeats = excluded.repeats WHERE block.clock <> excluded.clock OR block.ends < excluded.ends",
-            (*self._group, block.clock, block.ends, block.until, int(block.banned), block.reason, block.repeats),
+            (*self._group, block.clock, block.ends, block.until, int(block.banned), block.reason, block.number),
         )
 
     def clock(self) -> StoredClock | None:
