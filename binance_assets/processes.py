@@ -1,23 +1,78 @@
-"""Whether a process of this host still runs.
+"""Which process it is, and whether it still runs.
 
-Process IDs are reused, so an ID alone does not identify a process; together with the start time it does. Run tags
-hold both; leases and names of temporary files hold only the ID, because they expire.
+A process ID is given to other processes later, and each container has process 1. So a process is identified by its
+boot, its PID namespace, its ID there, and its start time. Only a process of the same boot and namespace can be seen
+from here; all others may be alive. Whoever must know of those as well uses a lock that the process holds
+(:func:`binance_assets.storage.locks.own_file`).
 """
 
 from __future__ import annotations
 
 import os
-from typing import Final
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import psutil
 
-# The boot time that Linux reports may differ by a second between two reads while the system clock is being adjusted.
-# A process ID is never reused that fast.
+from binance_assets.boot import boot_id
+
+# The boot time that Linux reports may differ by a second between two reads while the system clock is being adjusted,
+# and earlier versions stored a start time that depends on it. A process ID is never reused that fast.
 _TOLERANCE_SECONDS: Final = 2
+
+_DEAD_STATES: Final = "ZXx"  # ended, but the parent process has not asked for its exit code
+
+
+class ProcessIdentity(NamedTuple):
+    """What distinguishes a process from all others.
+
+    Attributes:
+        boot: The boot of its machine.
+        namespace: Its PID namespace; empty on systems that have none.
+        pid: Its ID in that namespace.
+        began: Its start time, as :func:`process_start_time` returns it; empty if it is unknown.
+    """
+
+    boot: str
+    namespace: str
+    pid: int
+    began: str
+
+    def __str__(self) -> str:
+        """Return the identity as text, which :func:`parse_identity` reads."""
+        return "/".join(map(str, self))
+
+
+def parse_identity(text: str) -> ProcessIdentity | None:
+    """Return the identity that :meth:`ProcessIdentity.__str__` wrote; None for any other text."""
+    parts = text.split("/")
+    if len(parts) != 4 or not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 20):
+        return None
+    return ProcessIdentity(parts[0], parts[1], int(parts[2]), parts[3])
+
+
+def this_process() -> ProcessIdentity:
+    """Return the identity of this process."""
+    return _identity(os.getpid())  # not the one that was cached before a fork
+
+
+@lru_cache(maxsize=1)
+def _identity(pid: int) -> ProcessIdentity:
+    return ProcessIdentity(boot_id(), _namespace(), pid, process_start_time(pid) or "")
+
+
+def is_proved_dead(process: ProcessIdentity) -> bool:
+    """Return whether a process has certainly ended.
+
+    Nothing is proved for a process of another machine, of another boot, or of another container.
+    """
+    return (process.boot, process.namespace) == (boot_id(), _namespace()) and not is_alive(process.pid, process.began)
 
 
 def is_alive(pid: int, started: str | None = None) -> bool:
-    """Return whether the process ``pid`` runs on this host.
+    """Return whether the process ``pid`` runs in this PID namespace.
 
     Args:
         pid: The process ID. Some time after the process ends, the system gives its ID to another one.
@@ -25,11 +80,11 @@ def is_alive(pid: int, started: str | None = None) -> bool:
             string that is not a number means that the start time is unknown; then the ID alone decides.
     """
     try:
-        if not psutil.pid_exists(pid):
+        if not psutil.pid_exists(pid) or _is_zombie(pid):
             return False
     except OverflowError:  # larger than any process ID
         return False
-    if not started or not started.isdigit():
+    if not started or not (started.isascii() and started.isdigit() and len(started) < 20):
         return True
     current = process_start_time(pid)
     return current is None or abs(int(current) - int(started)) <= _TOLERANCE_SECONDS * _ticks_per_second()
@@ -42,12 +97,36 @@ def process_start_time(pid: int) -> str | None:
     of the system clock do not change it. Run tags of earlier versions hold exactly this string, so they stay
     comparable. Other systems store an absolute time; there the ticks count from the epoch.
     """
+    if psutil.LINUX:
+        fields = _stat(pid)
+        return fields[19] if fields else None
     try:
-        created = psutil.Process(pid).create_time()
+        return str(round(psutil.Process(pid).create_time() * _ticks_per_second()))
     except (psutil.Error, ValueError):  # no such process, no permission to read it, or not a process ID
         return None
-    zero = psutil.boot_time() if psutil.LINUX else 0.0
-    return str(round((created - zero) * _ticks_per_second()))
+
+
+def _is_zombie(pid: int) -> bool:
+    fields = _stat(pid) if psutil.LINUX else None
+    return fields is not None and fields[0] in _DEAD_STATES
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of ``/proc/<pid>/stat`` after the name; None if they are unknown.
+
+    They are unknown as well if ``/proc`` is that of another PID namespace, where ``pid`` is another process.
+    """
+    with suppress(OSError):
+        if os.readlink("/proc/self") == str(os.getpid()):
+            return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return None
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _ticks_per_second() -> int:

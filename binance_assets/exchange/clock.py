@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 
+from binance_assets.boot import seconds_since_boot, seconds_suspended
+
 
 class ServerClock:
-    """The server's time, carried forward by this machine's monotonic clock.
+    """The server's time, carried forward by the seconds since this machine booted.
 
-    It never reads this machine's wall clock, which may be wrong.
+    It never reads this machine's wall clock, which may be wrong or may be set. ``time.monotonic``, in which the moments
+    of a request are given, stands still while the machine is suspended, but the server's time goes on. So the seconds
+    of a suspension are added.
     """
 
     def __init__(self) -> None:
-        # Replaced as a whole, so that readers in other threads never see half of an update.
+        # The server's time at zero seconds since the boot (ms), how far off it may be (ms), and when it was read
+        # (seconds since the boot). Replaced as a whole, so that readers in other threads never see half of an update.
         self._reading: tuple[float, float, float] | None = None
 
     def sync(self, server_ms: int, sent: float, received: float) -> None:
@@ -24,7 +29,8 @@ class ServerClock:
             received: ``time.monotonic()`` when the response was complete, seconds.
         """
         error_ms = (received - sent) / 2 * 1_000 + 1  # the response is rounded to a millisecond
-        self._reading = (server_ms - (sent + received) / 2 * 1_000, error_ms, received)
+        suspended = seconds_suspended()
+        self._reading = (server_ms - ((sent + received) / 2 + suspended) * 1_000, error_ms, received + suspended)
 
     def assume(self, server_ms: float, error_ms: float) -> None:
         """Set the clock from a cached offset, until the server itself responds; :attr:`age` stays infinite.
@@ -33,14 +39,13 @@ class ServerClock:
             server_ms: The assumed time of the server, ms UTC.
             error_ms: How far off it may be, ms.
         """
-        now = time.monotonic()
-        self._reading = (server_ms - now * 1_000, error_ms, float("-inf"))
+        self._reading = (server_ms - seconds_since_boot() * 1_000, error_ms, float("-inf"))
 
     def at(self, monotonic: float) -> float:
         """Return the server's time, ms UTC, at a moment of this machine's monotonic clock (seconds)."""
         if self._reading is None:
             raise RuntimeError("the server's clock was read before it was set")
-        return monotonic * 1_000 + self._reading[0]
+        return (monotonic + seconds_suspended()) * 1_000 + self._reading[0]
 
     def now(self) -> float:
         """Return the server's current time, ms UTC."""
@@ -58,5 +63,5 @@ class ServerClock:
 
     @property
     def age(self) -> float:
-        """Seconds since the last synchronization; infinite before the first."""
-        return time.monotonic() - self._reading[2] if self._reading else float("inf")
+        """Seconds since the last synchronization, those of a suspension included; infinite before the first."""
+        return seconds_since_boot() - self._reading[2] if self._reading else float("inf")

@@ -51,6 +51,14 @@ def open_instance_in(state: Path, config: Path) -> dg.DagsterInstance:
     return dg.DagsterInstance.from_ref(ref)
 
 
+def state_folder(instance: dg.DagsterInstance) -> Path:
+    """Return the folder of an instance, that of ``dagster.yaml`` unless :func:`open_instance_in` named another one.
+
+    It exists also where Postgres keeps the runs. The property that names it is not documented.
+    """
+    return Path(instance.root_directory)
+
+
 def keys_in_run(context: dg.AssetExecutionContext) -> Set[dg.AssetKey]:
     """Return the assets that were selected for the run of this step.
 

@@ -16,7 +16,7 @@ import dagster as dg
 from binance_assets.model.outside import printable
 from binance_assets.orchestration.dagster_internals import open_instance_in
 from binance_assets.settings import ConfigurationError
-from binance_assets.storage.locks import file_lock
+from binance_assets.storage.locks import LOCK_NAME, file_lock
 
 _CONFIG: Final = "dagster.yaml"
 _STATE: Final = ".dagster"
@@ -43,7 +43,7 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
     state = Path(home) if home else folder / _STATE
     config = state if home else _config_folder(folder)
     try:
-        with file_lock(state / ".lock"):  # two processes that create the same database at once disturb each other
+        with file_lock(state / LOCK_NAME):  # two processes that create the same database at once disturb each other
             return open_instance_in(state, config)
     except Exception as error:  # Dagster passes on whatever its storages raise
         raise ConfigurationError(f"the Dagster instance in {state} is not usable: {_short_message(error)}") from None

@@ -7,26 +7,38 @@ not belong here: which runs a download needs (``backfill``).
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
+from binance_assets.orchestration.dagster_internals import state_folder
 from binance_assets.orchestration.events import materialization
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
-from binance_assets.processes import is_alive, process_start_time
+from binance_assets.processes import is_alive, is_proved_dead, parse_identity, process_start_time, this_process
 from binance_assets.storage.lake import StoredPartition
+from binance_assets.storage.locks import own_file, taken_over
 
+# Version 0.1.0 has only these three tags. Nothing else tells which process they mean.
 HOST_TAG: Final = "binance_assets/host"
 PROCESS_TAG: Final = "binance_assets/process"
 PROCESS_BEGAN_TAG: Final = "binance_assets/process_began"
+# The whole identity of the process; Dagster's user interface hides tags with this prefix.
+IDENTITY_TAG: Final = ".dagster/binance_assets_process"
+
+# In the folder of the instance: a file for each run of a command, which the process of the run keeps locked.
+_LIVE_RUNS: Final = "binance_assets_runs"
+_LIVE_RUN_NAME: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _UNFINISHED: Final = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -73,6 +85,7 @@ class RangeRun:
             HOST_TAG: socket.gethostname(),
             PROCESS_TAG: str(os.getpid()),
             PROCESS_BEGAN_TAG: process_start_time(os.getpid()) or "",
+            IDENTITY_TAG: str(this_process()),
         }
 
 
@@ -131,14 +144,15 @@ class Execution:
 
     def _execute(self) -> None:
         try:
-            result = self._job.execute_in_process(
-                run_config=self._run.config,
-                instance=self._instance,
-                run_id=self.run_id,
-                asset_selection=[asset_key(member) for member in self._run.series],
-                raise_on_error=False,
-                tags=self._run.tags,
-            )
+            with _proof_of_life(self._instance, self.run_id):
+                result = self._job.execute_in_process(
+                    run_config=self._run.config,
+                    instance=self._instance,
+                    run_id=self.run_id,
+                    asset_selection=[asset_key(member) for member in self._run.series],
+                    raise_on_error=False,
+                    tags=self._run.tags,
+                )
             messages = (_failure_message(event) for event in result.all_events)
             self._failures = [message for message in messages if message is not None]
         except BaseException as error:
@@ -164,20 +178,70 @@ def _failure_message(event: dg.DagsterEvent) -> str | None:
     return f"{event.step_key}: {cause.message.strip().splitlines()[0]}"
 
 
+@contextmanager
+def _proof_of_life(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Keep the file of a run locked while the run is executed; the lock ends with the process.
+
+    Whoever finds the file, in another container or after a reboot, can tell by the lock whether the run is still
+    executed. If the folder of the instance cannot be written, the tags must do.
+    """
+    folder = state_folder(instance) / _LIVE_RUNS
+    with ExitStack() as stack:
+        with suppress(OSError):
+            if os.name != "nt":  # where `own_file` locks nothing
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(own_file(folder / run_id))
+        yield
+
+
 def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
-    """Report as failed the runs whose process on this host was killed before it could report anything.
+    """Report as failed the runs of commands whose process was killed before it could report anything.
+
+    A process counts as dead only if that is proved. Either the lock on the file of its run can be taken. Or there is no
+    such file here, and its identity is one that can be seen from here and does not exist. A process of another machine
+    or container, whose file is not in the folder of this instance, may be alive.
 
     Returns:
         The number of these runs.
     """
-    here = instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED, tags={HOST_TAG: socket.gethostname()}))
     # A re-execution in the UI inherits the tags of its parent, but belongs to another process.
-    ours = [run for run in here if run.parent_run_id is None and run.tags.get(PROCESS_TAG, "").isdigit()]
-    dead = [run for run in ours if not is_alive(int(run.tags[PROCESS_TAG]), run.tags.get(PROCESS_BEGAN_TAG, ""))]
-    for run in dead:
-        message = f"Its process {run.tags[PROCESS_TAG]} does not exist anymore. The partitions that it wrote are kept."
-        instance.report_run_failed(run, message)
-    return len(dead)
+    unfinished = [run for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)) if run.parent_run_id is None]
+    folder = state_folder(instance) / _LIVE_RUNS
+    files = {path.name: path for path in _files_of_runs(folder)}
+    failed = sum(_fail(instance, run) for run in unfinished if run.run_id not in files and _is_proved_dead(run))
+    for path in files.values():
+        with taken_over(path) as abandoned:
+            if abandoned:
+                failed += sum(_fail(instance, run) for run in unfinished if run.run_id == path.name)
+                path.unlink(missing_ok=True)
+    return failed
+
+
+def _files_of_runs(folder: Path) -> list[Path]:
+    with suppress(OSError):  # absent until a command has executed a run
+        return [path for path in folder.iterdir() if _LIVE_RUN_NAME.fullmatch(path.name)]
+    return []
+
+
+def _is_proved_dead(run: dg.DagsterRun) -> bool:
+    """Return whether the tags of a run prove that its process has ended; False for runs of no command."""
+    identity = parse_identity(run.tags.get(IDENTITY_TAG, ""))
+    if identity is not None:
+        return is_proved_dead(identity)
+    process = run.tags.get(PROCESS_TAG, "")
+    if IDENTITY_TAG in run.tags or run.tags.get(HOST_TAG) != socket.gethostname() or not process.isdecimal():
+        return False
+    return not is_alive(int(process), run.tags.get(PROCESS_BEGAN_TAG, ""))
+
+
+def _fail(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Report a run as failed; return False if it has finished in the meantime."""
+    now = instance.get_run_by_id(run.run_id)
+    if now is None or now.is_finished:
+        return False
+    process = f"process {run.tags.get(PROCESS_TAG)} on host {run.tags.get(HOST_TAG)}"
+    instance.report_run_failed(now, f"Its {process} does not exist anymore. The partitions that it wrote are kept.")
+    return True
 
 
 def report_present(

@@ -132,7 +132,8 @@ def coverage_sensor(series: Mapping[Market, Sequence[Series]]) -> dg.SensorDefin
             if newest <= known["seen"]:
                 continue
             known["waits_since"] = known["waits_since"] or now
-            if now - newest_at < _QUIET_SECONDS and now - known["waits_since"] < _MAX_WAIT_SECONDS:
+            # Without `abs`, a clock that is set back would make the sensor wait until it catches up.
+            if abs(now - newest_at) < _QUIET_SECONDS and abs(now - known["waits_since"]) < _MAX_WAIT_SECONDS:
                 continue
             state[market.name] = {"seen": newest, "waits_since": 0}
             requests.append(dg.RunRequest(run_key=f"{market}:{newest}", asset_selection=[coverage_key(market)]))

@@ -29,7 +29,7 @@ from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
 from binance_assets.model.wording import name_some
-from binance_assets.storage.locks import file_lock
+from binance_assets.storage.locks import LOCK_NAME, file_lock
 from binance_assets.storage.metadata import (
     LAYOUT,
     Entries,
@@ -217,7 +217,7 @@ class SpanFolder:
         """
         target = self.span_path(name)
         create_folder(self.path)
-        with file_lock(self.path / ".lock"):
+        with file_lock(self.path / LOCK_NAME, self._state.lock_note(self.path)):
             files, kept, replaced = self._stable(lambda: self._open_and_keep(name, additions))
             located = _stored_in(files)
             declined = {partition: entry for partition, (entry, _) in additions.items() if partition in kept}

@@ -14,8 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
-import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -27,10 +25,11 @@ from typing import Any, Final
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import whole_number
 from binance_assets.model.timestamps import CANDLE_TIMES
-from binance_assets.processes import is_alive
-from binance_assets.storage.locks import file_lock
+from binance_assets.storage.locks import LOCK_NAME, check_locks_between_hosts, file_lock, own_file, taken_over
 
-_INCOMING_NAME: Final = re.compile(r"(?P<pid>\d+)-[0-9a-f]+-(?P<host>.+)")
+# A temporary file is locked by its writer. Those of earlier versions, with process and host in the name, are not.
+_INCOMING_NAME: Final = re.compile(r"[0-9a-f]{32}\.part")
+_OLD_INCOMING_NAME: Final = re.compile(r"\d+-[0-9a-f]+-.+")
 _STALE_SECONDS: Final = 24 * 3600
 
 _MARKER: Final = "lake.json"
@@ -38,6 +37,7 @@ _FIRST_CANDLES: Final = "first_candles.json"
 _COVERAGE: Final = "coverage"
 _INCOMING: Final = "incoming"
 _DAMAGED: Final = "damaged"
+_LOCK_NOTES: Final = "locks"
 
 # Where layout 1 had them, below the lake.
 _LAYOUT_1: Final = {_MARKER: "_lake.json", _FIRST_CANDLES: "_first_candles.json", _COVERAGE: "_coverage"}
@@ -122,7 +122,7 @@ class LakeState:
             create_folder(self.folder / _INCOMING)
         except PermissionError:
             create_folder(self._root / ".state" / _INCOMING)
-        _remove_stale_files(self.folder / _INCOMING)
+        self._remove_stale_files(self.folder / _INCOMING)
         if any((self._root / name).exists() for name in (*_LAYOUT_1.values(), _LAYOUT_1_INCOMING)):
             with file_lock(self._lock):
                 self._move_files_of_layout_1()
@@ -208,15 +208,13 @@ class LakeState:
         create_folder(target.parent)
         incoming = self._incoming()
         incoming.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with incoming.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        with own_file(incoming) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            if os.name == "nt":
+                file.close()  # Windows cannot rename an open file
             incoming.replace(target)
-        finally:
-            with suppress(OSError):
-                incoming.unlink()
         sync_folder(target.parent)
 
     def keep_damaged(self, path: Path) -> Path:
@@ -235,18 +233,26 @@ class LakeState:
         return copy
 
     def check_writable(self) -> None:
-        """Fail, before anything is fetched, if no file can be written.
+        """Fail, before anything is fetched, if no file can be written, or if locks do not reach other hosts.
 
         Raises:
-            OSError: A temporary file cannot be written.
+            OSError: A temporary file cannot be written or locked.
         """
-        probe = self._incoming()
-        probe.touch()
-        probe.unlink()
+        for folder in (self._root, self.folder):
+            check_locks_between_hosts(folder)
+        with own_file(self._incoming()):
+            pass
+
+    def lock_note(self, folder: Path) -> Path:
+        """Return the file in which the holder of the lock of a series says who it is; ``folder`` is that of the series.
+
+        The lock file itself stays empty: it is in the lake, where Polars reads every other file.
+        """
+        return self.folder / _LOCK_NOTES / ",".join(folder.relative_to(self._root).parts)
 
     @property
     def _lock(self) -> Path:
-        return self.folder / _INCOMING / ".lock"
+        return self.folder / _INCOMING / LOCK_NAME
 
     def _read(self, name: str, most: int) -> str | None:
         """Return the text of a file, which may still lie where layout 1 had it; None if it does not exist.
@@ -268,13 +274,30 @@ class LakeState:
         for name, name_1 in _LAYOUT_1.items():
             _move(self._root / name_1, self.folder / name)
         incoming = self._root / _LAYOUT_1_INCOMING
-        _remove_stale_files(incoming)
+        self._remove_stale_files(incoming)
         with suppress(OSError):  # absent, or a process of an earlier version is writing
             (incoming / ".lock").unlink(missing_ok=True)
             incoming.rmdir()
 
     def _incoming(self) -> Path:
-        return self.folder / _INCOMING / f"{os.getpid()}-{uuid.uuid4().hex}-{socket.gethostname()}"
+        return self.folder / _INCOMING / f"{uuid.uuid4().hex}.part"
+
+    def _remove_stale_files(self, incoming: Path) -> None:
+        """Remove temporary files whose writer has died, and those of earlier versions that are older than a day."""
+        for path in incoming.iterdir() if incoming.is_dir() else ():
+            if _INCOMING_NAME.fullmatch(path.name):
+                with taken_over(path) as abandoned:
+                    if abandoned:
+                        path.unlink(missing_ok=True)
+            elif _OLD_INCOMING_NAME.fullmatch(path.name):
+                with suppress(FileNotFoundError):  # its writer has just finished
+                    if self._file_time() - path.stat().st_mtime > _STALE_SECONDS:
+                        path.unlink()
+
+    def _file_time(self) -> float:
+        """Return the time that the file system gives to a new file, seconds; the clock of this process may differ."""
+        with own_file(self._incoming()) as file:
+            return os.fstat(file.fileno()).st_mtime
 
 
 def _parse_object(text: str) -> dict[str, Any]:
@@ -332,22 +355,3 @@ def _move(source: Path, target: Path) -> None:
         source.unlink(missing_ok=True)
     elif source.exists():
         source.replace(target)
-
-
-def _remove_stale_files(incoming: Path) -> None:
-    """Remove temporary files of processes that died, and those that are older than a day."""
-    for path in incoming.iterdir() if incoming.is_dir() else ():
-        if _is_stale(path):
-            path.unlink(missing_ok=True)
-
-
-def _is_stale(path: Path) -> bool:
-    match = _INCOMING_NAME.fullmatch(path.name)
-    if match is None:
-        return False
-    if match["host"] == socket.gethostname() and not is_alive(int(match["pid"])):
-        return True
-    try:
-        return time.time() - path.stat().st_mtime > _STALE_SECONDS
-    except FileNotFoundError:  # its writer has just finished
-        return False

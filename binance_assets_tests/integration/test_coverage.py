@@ -27,6 +27,7 @@ from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
 from binance_assets.storage.lake import Lake
+from binance_assets.storage.locks import LOCK_NAME
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
@@ -165,7 +166,7 @@ def test_coverage_sends_no_request_and_its_file_is_not_read_as_candles(
     refresh(definitions, instance, "coinm")
     assert sandbox.requests == []
     assert pl.scan_parquet(lake.root / "market=spot").collect().height == 24
-    assert {path.name for path in lake.root.rglob("*") if path.is_file()} == {"2024.parquet", ".lock"}
+    assert {path.name for path in lake.root.rglob("*") if path.is_file()} == {"2024.parquet", LOCK_NAME}
     for market in ("spot", "coinm"):
         names = pl.read_parquet(state_folder(lake) / "coverage" / f"{market}.parquet")["series"]
         assert [name.split("/")[0] for name in names] == [market]

@@ -252,18 +252,44 @@ def test_a_file_of_a_later_layout_is_an_error_and_is_never_replaced(lake: Lake, 
         lake.prepare("sandbox")
 
 
+WRITE_AND_WAIT = """
+import sys, time
+from pathlib import Path
+from binance_assets.storage.locks import own_file
+with own_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    print("written", flush=True)
+    time.sleep(60)
+"""
+
+
 def test_prepare_removes_temporary_files_of_dead_processes_only(lake: Lake) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    host = os.uname().nodename
     incoming = lake.root.with_name("lake.state") / "incoming"
-    stale = incoming / f"{dead.pid}-0123-{host}"
-    ours = incoming / f"{os.getpid()}-4567-{host}"
-    stale.write_bytes(b"half")
-    ours.write_bytes(b"half")
+    paths = [incoming / f"{number:032x}.part" for number in range(2)]
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE_AND_WAIT, path], stdout=subprocess.PIPE) for path in paths]
+    try:
+        for writer in writers:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+        writers[0].kill()
+        writers[0].wait()
+        Lake(lake.root).prepare("sandbox")
+        assert [path.exists() for path in paths] == [False, True]  # the second one has a living writer
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.communicate()
+
+
+def test_prepare_removes_temporary_files_of_earlier_versions_after_a_day(lake: Lake) -> None:
+    incoming = lake.root.with_name("lake.state") / "incoming"
+    old, new = (incoming / f"{2**22 + 1}-{name}-{os.uname().nodename}" for name in ("0123", "4567"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (old.stat().st_mtime - 25 * 3600,) * 2)
     Lake(lake.root).prepare("sandbox")
-    assert not stale.exists()
-    assert ours.exists()  # its process is alive
+    assert not old.exists()
+    assert new.exists()  # its writer may be in another container with the same host name
 
 
 def test_a_failed_write_is_an_error_and_keeps_the_files(lake: Lake, fetch: Fetch) -> None:

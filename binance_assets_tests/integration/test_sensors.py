@@ -249,6 +249,16 @@ def test_coverage_waits_while_events_come_and_is_requested_once_when_they_stop(
     assert markets(tick(definitions, filled, "coverage", quiet.cursor)) == []
 
 
+def test_coverage_does_not_wait_for_a_clock_that_was_set_back(
+    definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
+) -> None:
+    report(filled, lake, BTC, "2024-01-01", seconds_ago=-3600)
+    assert "spot/coverage" in markets(tick(definitions, filled, "coverage"))
+    report(filled, lake, COIN, "2024-01-01", 0)
+    waiting = json.dumps({"coinm": {"seen": 0, "waits_since": time.time() + 3600}})
+    assert "coinm/coverage" in markets(tick(definitions, filled, "coverage", waiting))
+
+
 def test_coverage_is_requested_again_only_for_the_market_of_new_events(
     definitions: dg.Definitions, filled: dg.DagsterInstance, lake: Lake
 ) -> None:

@@ -13,6 +13,7 @@ from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series
 from binance_assets.storage.lake import Lake, StoredPartition
+from binance_assets.storage.locks import LOCK_NAME
 from binance_assets.storage.metadata import decode, encode
 from binance_assets.storage.parquet_files import to_parquet
 
@@ -53,7 +54,7 @@ def read(lake: Lake, series: Series, key: str) -> pl.DataFrame:
 
 def temporary_files(lake: Lake) -> list[Path]:
     """Return the files that a write has left behind."""
-    return [path for path in (lake.root.with_name("lake.state") / "incoming").iterdir() if path.name != ".lock"]
+    return [path for path in (lake.root.with_name("lake.state") / "incoming").iterdir() if path.name != LOCK_NAME]
 
 
 def remove(lake: Lake, series: Series, *keys: str) -> None:

@@ -30,6 +30,7 @@ from binance_assets.exchange.rate_limit.ledger import (
 )
 from binance_assets.exchange.rate_limit.policy import Minute, claimable, spendable
 from binance_assets.model.timestamps import MINUTE
+from binance_assets.processes import ProcessIdentity, this_process
 
 NEVER_STOPPED = threading.Event()
 SPOT, FUTURES = RateLimitGroup("here", "spot"), RateLimitGroup("here", "futures")
@@ -211,7 +212,7 @@ def test_the_lease_of_a_dead_process_does_not_block(ledger: Ledger) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     with ledger.transaction(SPOT) as transaction:
-        transaction.write_lease(None, 100, dead.pid, MIDDLE * 2)
+        transaction.write_lease(None, 100, this_process()._replace(pid=dead.pid), MIDDLE * 2)
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     with pytest.raises(Cancelled):  # charged to this minute, because the server may have counted it
@@ -290,8 +291,6 @@ def test_a_file_that_is_not_a_ledger_is_named_in_one_line(tmp_path: Path) -> Non
 def test_the_ledger_keeps_a_limit_with_the_time_at_which_it_was_read(ledger: Ledger) -> None:
     with ledger.transaction(SPOT) as transaction:
         assert transaction.limit() is None
-        transaction.store_clock_offset(5.0)  # creates the row of the group, still without a limit
-        assert transaction.limit() is None
         transaction.store_limit(StoredLimit(1_200, MIDDLE))
         assert transaction.limit() == StoredLimit(1_200, MIDDLE)
         assert transaction.minute(7, documented_limit=6_000) == Minute(1_200, 0, 0, 0)
@@ -324,17 +323,21 @@ def test_the_ledger_keeps_the_largest_used_weight_and_adds_what_no_header_names(
 
 def test_the_ledger_keeps_a_lease_until_it_is_deleted(ledger: Ledger) -> None:
     with ledger.transaction(SPOT) as transaction:
-        first = transaction.write_lease(None, 10, pid=1, expires=50)
-        second = transaction.write_lease(None, 20, pid=2, expires=60)
+        one, two = ProcessIdentity("boot", "pid:[1]", 1, "5"), ProcessIdentity("boot", "pid:[2]", 1, "6")
+        first = transaction.write_lease(None, 10, one, expires=50)
+        second = transaction.write_lease(None, 20, two, expires=60)
         assert transaction.minute(7, 100).in_flight == 30
-        assert transaction.other_leases(None) == [StoredLease(first, 10, 1, 50), StoredLease(second, 20, 2, 60)]
-        assert transaction.write_lease(first, 15, pid=1, expires=70) == first
-        assert transaction.other_leases(second) == [StoredLease(first, 15, 1, 70)]
+        assert transaction.other_leases(None) == [
+            StoredLease(first, 10, "boot/pid:[1]/1/5", 50),
+            StoredLease(second, 20, "boot/pid:[2]/1/6", 60),
+        ]
+        assert transaction.write_lease(first, 15, one, expires=70) == first
+        assert transaction.other_leases(second) == [StoredLease(first, 15, str(one), 70)]
         transaction.delete_lease(None)
         transaction.delete_lease(first)
         assert transaction.minute(7, 100).in_flight == 20
-        again = transaction.write_lease(first, 15, pid=1, expires=80)
-        assert transaction.other_leases(second) == [StoredLease(again, 15, 1, 80)]
+        again = transaction.write_lease(first, 15, one, expires=80)
+        assert transaction.other_leases(second) == [StoredLease(again, 15, str(one), 80)]
     with ledger.transaction(FUTURES) as transaction:
         assert transaction.other_leases(None) == []
 
@@ -346,6 +349,9 @@ def test_the_ledger_keeps_the_block_that_ends_last(ledger: Ledger) -> None:
         for block in (shorter, longer, shorter):
             transaction.store_block(block)
         assert transaction.block() == longer
+        after_a_reboot = Block(500, False, "too much", number=3, until=7, clock="another")
+        transaction.store_block(after_a_reboot)
+        assert transaction.block() == after_a_reboot
 
 
 def test_a_failed_transaction_changes_nothing(ledger: Ledger) -> None:
@@ -378,12 +384,52 @@ def test_the_file_format_is_the_one_that_other_versions_read(tmp_path: Path) -> 
         assert columns == {
             "pool": ["address", "name", "weight_limit", "read_at", "blocked_until", "banned", "reason", "clock_offset"],
             "minute": ["address", "name", "minute", "ours", "seen"],
-            "lease": ["id", "address", "name", "weight", "pid", "expires"],
+            "lease": ["id", "address", "name", "weight", "pid", "expires", "holder"],
+            "block": ["address", "name", "clock", "ends", "until", "banned", "reason", "repeats"],
+            "clock": ["address", "name", "clock", "offset", "read_at"],
         }
         assert database.execute("SELECT address, name, weight_limit, read_at FROM pool").fetchall() == [
             ("here", "spot", 1_200, MIDDLE)
         ]
-        assert database.execute("SELECT pid FROM lease").fetchall() == [(os.getpid(),)]
+        assert database.execute("SELECT pid, holder FROM lease").fetchall() == [(os.getpid(), str(this_process()))]
+
+
+VERSION_0_1_0 = """
+CREATE TABLE pool (
+    address TEXT, name TEXT, weight_limit INTEGER, read_at INTEGER NOT NULL DEFAULT 0,
+    blocked_until INTEGER NOT NULL DEFAULT 0, banned INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
+    clock_offset REAL, PRIMARY KEY (address, name));
+CREATE TABLE minute (
+    address TEXT, name TEXT, minute INTEGER, ours INTEGER NOT NULL DEFAULT 0, seen INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (address, name, minute));
+CREATE TABLE lease (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT, name TEXT, weight INTEGER NOT NULL, pid INTEGER NOT NULL,
+    expires INTEGER NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_process_of_version_0_1_0_goes_on_with_the_ledger_that_a_later_one_has_opened(tmp_path: Path) -> None:
+    path, minute = tmp_path / "ledger.sqlite", MIDDLE // MINUTE
+    with closing(sqlite3.connect(path, isolation_level=None)) as earlier:
+        earlier.executescript(VERSION_0_1_0)
+        with closing(Ledger(path)) as ledger:
+            # As that version writes: a claim, its lease, the limit, and a block by the wall clock.
+            earlier.execute("INSERT INTO minute VALUES ('here', 'spot', ?, 30, 0)", (minute,))
+            earlier.execute(
+                "INSERT INTO lease (address, name, weight, pid, expires) VALUES ('here', 'spot', 30, 1, ?)",
+                (2 * MIDDLE,),
+            )
+            earlier.execute(
+                "INSERT INTO pool (address, name, weight_limit, read_at, blocked_until, banned, reason, clock_offset) "
+                "VALUES ('here', 'spot', 200, ?, ?, 1, 'banned', 5.0)",
+                (MIDDLE, 2**50),
+            )
+            budget = budget_at(ledger, MIDDLE)
+            budget.acquire(10, NEVER_STOPPED)
+            assert budget.spendable_now() == 200 - 30 - 10
+            assert earlier.execute("SELECT sum(weight) FROM lease").fetchone() == (40,)
+            assert earlier.execute("SELECT weight_limit, read_at FROM pool").fetchone() == (200, MIDDLE)
 
 
 def test_a_clock_offset_is_shared_with_later_processes(ledger: Ledger) -> None:

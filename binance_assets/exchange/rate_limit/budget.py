@@ -5,7 +5,8 @@ what the server says was used, into one ledger; :mod:`~binance_assets.exchange.r
 whether a call may be made. The used-weight header of the responses is authoritative and covers other programs too.
 
 Two clocks never agree exactly. So a call that is in flight when a minute ends counts in both minutes, and a new
-minute begins here only when the server's has certainly begun.
+minute begins here only when the server's has certainly begun. The wall clock of this machine decides nothing: it may be
+wrong, and it may be set while a process waits.
 
 A process claims weight for several calls at a time, its *lease*, and hands it out to its threads without the file. If
 fifty threads wrote to the file for each call, they would wait for each other longer than for Binance.
@@ -13,30 +14,33 @@ fifty threads wrote to the file for each call, they would wait for each other lo
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Final
 
+from binance_assets.boot import boot_clock, seconds_since_boot
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited
 from binance_assets.exchange.rate_limit.ledger import (
     Block,
     Ledger,
     RateLimitGroup,
+    StoredClock,
     StoredLimit,
     Transaction,
 )
 from binance_assets.exchange.rate_limit.policy import blocked_until, claimable, spendable
 from binance_assets.model.timestamps import DAY, MINUTE
-from binance_assets.processes import is_alive
+from binance_assets.processes import is_proved_dead, parse_identity, this_process
 
 _LIMIT_AGE_MS: Final = DAY
 _FLUSH_SECONDS: Final = 0.5
 _BLOCK_CHECK_SECONDS: Final = 0.1
-# By how much the wall clock may have drifted, ms, since another process requested the server's time.
-_CACHED_OFFSET_ERROR_MS: Final = 1_000.0
+# A reading of the server's clock by another process is used for half an hour. In this time, the clock of this machine
+# drifts by less than a second, even while it is being adjusted (by at most 500 ppm).
+_CACHED_CLOCK_AGE_MS: Final = 30 * MINUTE
+_CACHED_CLOCK_ERROR_MS: Final = 1_000.0
 _POLL_SECONDS: Final = 0.01
 _LONGEST_POLL_SECONDS: Final = 0.5
 
@@ -119,17 +123,19 @@ class Budget:
             self._flush(transaction, keep=0)
 
     def remember_clock(self) -> None:
-        """Store how far the server's clock is from this machine's, for later processes."""
-        offset = self._clock.now() - time.time() * 1_000
+        """Store how far the server's clock is ahead of the time since the boot, for later processes."""
+        boot_ms = seconds_since_boot() * 1_000
+        stored = StoredClock(self._clock.now() - boot_ms, int(boot_ms), boot_clock())
         with self._ledger.transaction(self._group) as transaction:
-            transaction.store_clock_offset(offset)
+            transaction.store_clock(stored)
 
     def recall_clock(self) -> None:
-        """Set the clock by the offset that another process stored, if any: accurate enough to know the minute."""
+        """Set the clock by what another process stored lately, if any: accurate enough to know the minute."""
         with self._ledger.transaction(self._group) as transaction:
-            offset = transaction.clock_offset()
-        if offset is not None:
-            self._clock.assume(time.time() * 1_000 + offset, _CACHED_OFFSET_ERROR_MS)
+            stored = transaction.clock()
+        boot_ms = seconds_since_boot() * 1_000
+        if stored and stored.clock == boot_clock() and 0 <= boot_ms - stored.read_at < _CACHED_CLOCK_AGE_MS:
+            self._clock.assume(boot_ms + stored.offset, _CACHED_CLOCK_ERROR_MS)
 
     # -- calls ------------------------------------------------------------------------------------------------
 
@@ -207,20 +213,21 @@ class Budget:
     def block(self, error: RateLimited | Banned) -> None:
         """Stop the requests of every process to the group after a 429 or 418, until the block is over.
 
-        The end is stored by this machine's wall clock: all processes of the host share it, and they need the end even
-        before they know the server's time.
+        The end is stored by the time since the boot, which all processes of the host share, even before they know the
+        server's time. After a reboot, the end by the server's clock counts.
         """
-        wall_ms = time.time() * 1_000
-        server_ms = self._clock.now() if self._clock.known else wall_ms
-        until = blocked_until(error, int(server_ms))
+        now = int(self._clock.now()) if self._clock.known else None
+        if now is None:  # then only the length of the block that the response names can be used
+            until, lasts = None, blocked_until(type(error)(error.reason, headers=error.headers), 0)
+        else:
+            until = blocked_until(error, now)
+            lasts = until - now
         banned = isinstance(error, Banned)
-        reason = error.reason
-        if banned:
-            reason = f"banned until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(until / 1_000))} UTC: {reason}"
-        ends = int(wall_ms + until - server_ms + self._clock.error_ms)
+        reason = f"banned {_end_in_words(until, lasts)}: {error.reason}" if banned else error.reason
+        ends = int(seconds_since_boot() * 1_000 + lasts + self._clock.error_ms)
         self._block_checked_at = 0.0
         with self._ledger.transaction(self._group) as transaction:
-            transaction.store_block(Block(ends, banned, reason))
+            transaction.store_block(Block(ends, banned, reason, until=until, clock=boot_clock()))
 
     def wait_for_block(self, stop: threading.Event) -> None:
         """Wait until no 429 or 418 forbids calls. Does not need the server's clock.
@@ -240,7 +247,7 @@ class Budget:
     def _seconds_blocked(self, transaction: Transaction) -> float:
         """Return how many seconds to wait before checking the block again; 0 if nothing forbids calls."""
         block = transaction.block()
-        seconds = block.until / 1_000 - time.time() if block else 0.0
+        seconds = self._seconds_left(block) if block else 0.0
         if block is None or seconds <= 0:
             return 0.0
         if block.banned and seconds > self._patience:
@@ -249,6 +256,18 @@ class Budget:
                 "try again after the ban, or raise the setting to wait for it"
             )
         return float(min(max(seconds, _POLL_SECONDS), _LONGEST_POLL_SECONDS))
+
+    def _seconds_left(self, block: Block) -> float:
+        """Return in how many seconds a block ends; negative if it is over.
+
+        What is left of a block from before a reboot is unknown until the server's time is known. The request that asks
+        for the time is sent, and if the block is not over, its response says so.
+        """
+        if block.clock == boot_clock():
+            return block.ends / 1_000 - seconds_since_boot()
+        if block.until is None or not self._clock.known:
+            return 0.0
+        return (block.until - self._clock.now() + self._clock.error_ms) / 1_000
 
     # -- the lease --------------------------------------------------------------------------------------------
 
@@ -313,16 +332,28 @@ class Budget:
             transaction.delete_lease(lease.row)
             lease.row = None
         else:
-            lease.row = transaction.write_lease(lease.row, weight, os.getpid(), expires)
+            lease.row = transaction.write_lease(lease.row, weight, this_process(), expires)
 
     def _drop_lost_leases(self, transaction: Transaction) -> None:
-        """Delete expired leases and those of dead processes; record their weight, which the server may have counted."""
+        """Delete expired leases and those of dead processes; record their weight, which the server may have counted.
+
+        A process of another container may be alive, and so may one of version 0.1.0, whose lease does not say where it
+        runs. Their leases expire.
+        """
         now = int(self._clock.now())
         for lease in transaction.other_leases(self._lease.row):
-            if lease.expires < now or not is_alive(lease.pid):
+            holder = parse_identity(lease.holder)
+            if lease.expires < now or (holder is not None and is_proved_dead(holder)):
                 transaction.delete_lease(lease.row)
                 transaction.record_seen(self._current_minute(), more=lease.weight)
 
     def _current_minute(self) -> int:
         """Return the minute that has certainly begun on the server."""
         return int((self._clock.now() - self._clock.error_ms) // MINUTE)
+
+
+def _end_in_words(until: int | None, lasts: int) -> str:
+    """Return when a ban ends: by the server's clock (ms UTC), or, where that is unknown, after how many ms."""
+    if until is None:
+        return f"for {lasts / 1_000:.0f} s"
+    return f"until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(until / 1_000))} UTC"

@@ -16,12 +16,14 @@ from typing import Any, Final, NamedTuple
 
 from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.rate_limit.policy import Minute
+from binance_assets.processes import ProcessIdentity
 from binance_assets.settings import ConfigurationError
 
 _VERSION: Final = 1
 
-# Records in the format of another version are dropped. They lose their value within a minute, except a limit or a ban,
-# which the next responses report again.
+# Records in another format are dropped. They lose their value within a minute, except a limit or a ban, which the next
+# responses report again. But a process that still uses that format would fail. So a change to the format only adds
+# tables and columns, which earlier versions do not touch; all versions share minutes, limits, and leases.
 _DROP_TABLES: Final = ("DROP TABLE IF EXISTS pool", "DROP TABLE IF EXISTS minute", "DROP TABLE IF EXISTS lease")
 
 _CREATE_TABLES: Final = (
@@ -38,6 +40,18 @@ _CREATE_TABLES: Final = (
     expires INTEGER NOT NULL)""",
     f"PRAGMA user_version = {_VERSION}",
 )
+
+# What version 0.1.0 lacks. It keeps blocks and the clock in columns of `pool`, by the wall clock; they are not read.
+_ADDED_TABLES: Final = (
+    """CREATE TABLE IF NOT EXISTS block (
+    address TEXT, name TEXT, clock TEXT NOT NULL, ends INTEGER NOT NULL, until INTEGER, banned INTEGER NOT NULL,
+    reason TEXT NOT NULL, repeats INTEGER NOT NULL DEFAULT 1,
+    PRIMARY KEY (address, name))""",
+    """CREATE TABLE IF NOT EXISTS clock (
+    address TEXT, name TEXT, clock TEXT NOT NULL, offset REAL NOT NULL, read_at INTEGER NOT NULL,
+    PRIMARY KEY (address, name))""",
+)
+_ADD_HOLDER: Final = "ALTER TABLE lease ADD COLUMN holder TEXT NOT NULL DEFAULT ''"
 
 
 class LedgerError(ConfigurationError):
@@ -69,14 +83,35 @@ class Block:
     """A 429 or 418 that stops every process of the group.
 
     Attributes:
-        until: When it ends, ms by this machine's wall clock.
+        ends: When it ends, ms since the boot of this machine, by ``clock``.
         banned: Whether it is a ban (418).
         reason: What happened, in one line.
+        number: Which block in a row it is, from 1.
+        until: When it ends by the server's clock, ms UTC; None if that clock was unknown.
+        clock: The clock of ``ends``, see :func:`binance_assets.boot.boot_clock`.
     """
 
-    until: int
+    ends: int
     banned: bool
     reason: str
+    number: int = 1
+    until: int | None = None
+    clock: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClock:
+    """The server's clock as a process read it.
+
+    Attributes:
+        offset: By how many ms the server's clock is ahead of the ms since the boot of this machine.
+        read_at: When the server's time was read, ms since the boot.
+        clock: The clock of both, see :func:`binance_assets.boot.boot_clock`.
+    """
+
+    offset: float
+    read_at: int
+    clock: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +121,13 @@ class StoredLease:
     Attributes:
         row: Number of the lease in the ledger.
         weight: The weight.
-        pid: ID of the process that holds it.
+        holder: Identity of the process that holds it, as text; empty if version 0.1.0 wrote it.
         expires: Server's time, ms UTC, after which the lease counts as lost.
     """
 
     row: int
     weight: int
-    pid: int
+    holder: str
     expires: int
 
 
@@ -164,13 +199,13 @@ class Transaction:
             (*self._group, number, max(at_least, more), more, at_least),
         )
 
-    def write_lease(self, row: int | None, weight: int, pid: int, expires: int) -> int:
+    def write_lease(self, row: int | None, weight: int, holder: ProcessIdentity, expires: int) -> int:
         """Store a lease, and return its number.
 
         Args:
             row: Number of the lease; None for a new one. A lease that another process dropped is stored again.
             weight: The weight that it holds.
-            pid: ID of the process that holds it.
+            holder: The process that holds it.
             expires: Server's time, ms UTC, after which it counts as lost.
         """
         written = self._database.execute(
@@ -179,8 +214,8 @@ class Transaction:
         if row is not None and written.rowcount:
             return row
         inserted = self._database.execute(
-            "INSERT INTO lease (address, name, weight, pid, expires) VALUES (?, ?, ?, ?, ?)",
-            (*self._group, weight, pid, expires),
+            "INSERT INTO lease (address, name, weight, pid, expires, holder) VALUES (?, ?, ?, ?, ?, ?)",
+            (*self._group, weight, holder.pid, expires, str(holder)),
         )
         return int(inserted.lastrowid or 0)
 
@@ -191,36 +226,41 @@ class Transaction:
     def other_leases(self, row: int | None) -> list[StoredLease]:
         """Return the leases of the group, without the one with the number ``row``."""
         rows = self._database.execute(
-            "SELECT id, weight, pid, expires FROM lease WHERE address = ? AND name = ? AND id IS NOT ?",
+            "SELECT id, weight, holder, expires FROM lease WHERE address = ? AND name = ? AND id IS NOT ?",
             (*self._group, row),
         ).fetchall()
         return [StoredLease(*values) for values in rows]
 
     def block(self) -> Block | None:
         """Return the block that was stored last, which may be over; None if there never was one."""
-        row = self._row("SELECT blocked_until, banned, reason FROM pool WHERE address = ? AND name = ?")
-        return None if row is None else Block(row[0], bool(row[1]), row[2])
+        row = self._row("SELECT ends, banned, reason, repeats, until, clock FROM block WHERE address = ? AND name = ?")
+        return None if row is None else Block(row[0], bool(row[1]), *row[2:])
 
     def store_block(self, block: Block) -> None:
-        """Store a block, unless the stored one ends later."""
+        """Store a block, unless the stored one ends later by the same clock.
+
+        A stored one of another clock is replaced: this one is what the server said last.
+        """
         self._database.execute(
-            "INSERT INTO pool (address, name, blocked_until, banned, reason) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (address, name) DO UPDATE SET banned = excluded.banned, reason = excluded.reason, "
-            "blocked_until = excluded.blocked_until WHERE excluded.blocked_until > blocked_until",
-            (*self._group, block.until, int(block.banned), block.reason),
+            "INSERT INTO block (address, name, clock, ends, until, banned, reason, repeats) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (address, name) DO UPDATE SET clock = excluded.clock, "
+            "ends = excluded.ends, until = excluded.until, banned = excluded.banned, reason = excluded.reason, "
+            "repeats = excluded.repeats WHERE block.clock <> excluded.clock OR block.ends < excluded.ends",
+            (*self._group, block.clock, block.ends, block.until, int(block.banned), block.reason, block.number),
         )
 
-    def clock_offset(self) -> float | None:
-        """Return by how many ms the server's clock is ahead of this machine's wall clock; None if unknown."""
-        row = self._row("SELECT clock_offset FROM pool WHERE address = ? AND name = ?")
-        return None if row is None or row[0] is None else float(row[0])
+    def clock(self) -> StoredClock | None:
+        """Return the server's clock as it was read last; None if no process has read it."""
+        row = self._row("SELECT offset, read_at, clock FROM clock WHERE address = ? AND name = ?")
+        return None if row is None else StoredClock(*row)
 
-    def store_clock_offset(self, offset: float) -> None:
-        """Store by how many ms the server's clock is ahead of this machine's wall clock."""
+    def store_clock(self, clock: StoredClock) -> None:
+        """Store the server's clock."""
         self._database.execute(
-            "INSERT INTO pool (address, name, clock_offset) VALUES (?, ?, ?) "
-            "ON CONFLICT (address, name) DO UPDATE SET clock_offset = excluded.clock_offset",
-            (*self._group, offset),
+            "INSERT INTO clock (address, name, clock, offset, read_at) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (address, name) DO UPDATE SET clock = excluded.clock, offset = excluded.offset, "
+            "read_at = excluded.read_at",
+            (*self._group, clock.clock, clock.offset, clock.read_at),
         )
 
     def _row(self, statement: str, *parameters: int) -> Any:
@@ -253,6 +293,10 @@ class Ledger:
             if self._database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
                 for statement in (*_DROP_TABLES, *_CREATE_TABLES):
                     self._database.execute(statement)
+            for statement in _ADDED_TABLES:
+                self._database.execute(statement)
+            if "holder" not in {column[1] for column in self._database.execute("PRAGMA table_info(lease)")}:
+                self._database.execute(_ADD_HOLDER)
             self._database.execute("COMMIT")
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from None
