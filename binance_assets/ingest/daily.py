@@ -14,8 +14,9 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.candles.parsing import csv_rows, parse_archive, parse_rows
+from binance_assets.candles.parsing import csv_rows, exact_amounts, parse_archive, parse_rows
 from binance_assets.candles.schema import every_rule
+from binance_assets.completeness.control_totals import Totals, totals_by_day, with_exact_amounts
 from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import ArchiveFile, all_files, daily_files
 from binance_assets.exchange.errors import ExchangeError, NoConnection, NoFile, NotSent
@@ -37,7 +38,7 @@ class DailyCandles:
     """The ``1d`` candles of some days.
 
     Attributes:
-        candles: The candles that follow the rules, ascending, with the columns of the market.
+        totals: What each candle that follows the rules says was traded, by its open time, ms UTC.
         errors: Why the candle of a day is not known, by the day, ms UTC. A day without a candle and without an error is
             one for which the source has none.
         absent: The days among ``errors`` whose file does not exist in the archive, ms UTC.
@@ -45,7 +46,7 @@ class DailyCandles:
             such error.
     """
 
-    candles: pl.DataFrame
+    totals: Mapping[int, Totals] = field(default_factory=dict)
     errors: Mapping[int, str] = field(default_factory=dict)
     absent: frozenset[int] = frozenset()
     failure: ExchangeError | None = None
@@ -53,7 +54,7 @@ class DailyCandles:
     @property
     def days(self) -> frozenset[int]:
         """The days that have a candle, ms UTC."""
-        return frozenset(self.candles["open_time"].to_physical())
+        return frozenset(self.totals)
 
     def lacks(self, day: int) -> bool:
         """Return whether the source shows that it has no candle of ``day``, ms UTC."""
@@ -61,11 +62,10 @@ class DailyCandles:
 
     def updated(self, other: DailyCandles) -> DailyCandles:
         """Return these candles with those of ``other`` in place of older ones; a known candle ends the day's error."""
-        candles = pl.concat([self.candles, other.candles]).unique("open_time", keep="last").sort("open_time")
-        known = frozenset(candles["open_time"].to_physical())
-        errors = {day: error for day, error in {**self.errors, **other.errors}.items() if day not in known}
+        totals = {**self.totals, **other.totals}
+        errors = {day: error for day, error in {**self.errors, **other.errors}.items() if day not in totals}
         absent = (self.absent - other.errors.keys()) | other.absent
-        return DailyCandles(candles, errors, absent - known, self.failure or other.failure)
+        return DailyCandles(totals, errors, absent - totals.keys(), self.failure or other.failure)
 
 
 def daily_series(series: Series) -> Series:
@@ -81,15 +81,15 @@ def daily_from_rest(exchange: Exchange, series: Series, days: Sequence[tuple[int
     Raises:
         Cancelled: The exchange was closed.
     """
-    daily, result = daily_series(series), DailyCandles(empty_candles(series.market))
+    daily, result = daily_series(series), DailyCandles()
     for page in plan_pages(series.market, DAILY, days):
         if result.failure is not None and result.failure.policy.ends_run:
-            part = _failed(series.market, [(page.start, page.end)], result.failure)
+            part = _failed([(page.start, page.end)], result.failure)
         else:
             try:
                 part = exchange.klines(daily, page, lambda page, body: read_daily_page(daily, page, body))
             except ExchangeError as error:
-                part = _failed(series.market, [(page.start, page.end)], error)
+                part = _failed([(page.start, page.end)], error)
         result = result.updated(part)
     return result
 
@@ -108,7 +108,7 @@ def daily_from_archive(exchange: Exchange, series: Series, days: Sequence[tuple[
     Raises:
         Cancelled: The exchange was closed.
     """
-    result = DailyCandles(empty_candles(series.market))
+    result = DailyCandles()
     if not exchange.archive_matches_api:
         return result
     daily, archived = daily_series(series), to_ms(series.market.archived)
@@ -166,17 +166,17 @@ def _read_files(exchange: Exchange, files: Sequence[ArchiveFile]) -> list[tuple[
     read = []
     for file, outcome in exchange.archive.stream(files, lambda file, content: read_daily_file(exchange, file, content)):
         if isinstance(outcome, ExchangeError):
-            outcome = _failed(file.series.market, merge_ranges(file.partitions), outcome)
+            outcome = _failed(merge_ranges(file.partitions), outcome)
         read.append((file, outcome))
     return read
 
 
-def _failed(market: Market, ranges: Iterable[tuple[int, int]], error: ExchangeError) -> DailyCandles:
+def _failed(ranges: Iterable[tuple[int, int]], error: ExchangeError) -> DailyCandles:
     """Return the result of days that could not be fetched because of ``error``."""
     errors = {day: str(error) for start, end in ranges for day in range(start // DAY * DAY, end, DAY)}
     if isinstance(error, NoFile):
-        return DailyCandles(empty_candles(market), errors, frozenset(errors))
-    return DailyCandles(empty_candles(market), errors, failure=error)
+        return DailyCandles(errors=errors, absent=frozenset(errors))
+    return DailyCandles(errors=errors, failure=error)
 
 
 def read_daily_page(daily: Series, page: Page, body: bytes) -> DailyCandles:
@@ -185,24 +185,29 @@ def read_daily_page(daily: Series, page: Page, body: bytes) -> DailyCandles:
     Raises:
         ValueError: The response is not a list of rows.
     """
+    unread = set[int | None]()
     try:
-        candles = parse_rows(daily.market, csv_rows(body))
-        return _valid_days(daily.market, candles, (page.start, page.end), "the API")
+        lines = csv_rows(body)
+        candles = parse_rows(daily.market, lines)
     except ValueError:
         rows = json.loads(body)
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
             raise
-    frames = [_parse_row(daily.market, row) for row in rows]
-    candles = pl.concat([empty_candles(daily.market), *(frame for frame in frames if frame is not None)])
-    unread = {_day_of(row) for row, frame in zip(rows, frames, strict=True) if frame is None}
-    return _valid_days(daily.market, candles, (page.start, page.end), "the API", unread)
+        readable = [_readable_line(daily.market, row) for row in rows]
+        unread = {_day_of(row) for row, line in zip(rows, readable, strict=True) if not line}
+        lines = b"".join(readable)
+        candles = parse_rows(daily.market, lines)
+    return _valid_days(daily.market, candles, lines, (page.start, page.end), "the API", unread)
 
 
-def _parse_row(market: Market, row: object) -> pl.DataFrame | None:
+def _readable_line(market: Market, row: object) -> bytes:
+    """Return the row of a klines response as the line that :func:`csv_rows` makes of it; empty if it is no candle."""
     try:
-        return parse_rows(market, csv_rows(json.dumps([row], separators=(",", ":")).encode()))
+        line = csv_rows(json.dumps([row], separators=(",", ":")).encode())
+        parse_rows(market, line)
+        return line
     except ValueError:
-        return None
+        return b""
 
 
 def _day_of(row: list[object]) -> int | None:
@@ -225,10 +230,12 @@ def read_daily_file(exchange: Exchange, file: ArchiveFile, content: ArchiveConte
         frames = [_parse_line(market, line) for line in lines]
         candles = pl.concat([empty_candles(market), *(frame for frame in frames if frame is not None)])
         unread = {None for frame in frames if frame is None} or {None}
-    part = _valid_days(market, candles, window, file.name, unread)
+    part = _valid_days(market, candles, content.text, window, file.name, unread)
     wanted = {partition.start for partition in file.partitions}
-    errors = {day: error for day, error in part.errors.items() if day in wanted}
-    return DailyCandles(part.candles.filter(pl.col("open_time").to_physical().is_in(list(wanted))), errors)
+    return DailyCandles(
+        {day: totals for day, totals in part.totals.items() if day in wanted},
+        {day: error for day, error in part.errors.items() if day in wanted},
+    )
 
 
 def _parse_line(market: Market, line: bytes) -> pl.DataFrame | None:
@@ -239,15 +246,21 @@ def _parse_line(market: Market, line: bytes) -> pl.DataFrame | None:
 
 
 def _valid_days(
-    market: Market, candles: pl.DataFrame, window: tuple[int, int], source: str, unread: Iterable[int | None] = ()
+    market: Market,
+    candles: pl.DataFrame,
+    text: bytes,
+    window: tuple[int, int],
+    source: str,
+    unread: Iterable[int | None] = (),
 ) -> DailyCandles:
-    """Return those of ``candles`` that can be evidence, and why the days of the others have none.
+    """Return the totals of those of ``candles`` that can be evidence, and why the days of the others have none.
 
     Exact repeats count once. If two different rows claim the same day, neither of them counts.
 
     Args:
         market: The market.
         candles: Rows in any order.
+        text: The text that they were parsed from, which has their amounts to the last decimal.
         window: The requested time, ``(start, end)`` in ms UTC.
         source: Where they come from, for the errors.
         unread: The days of rows that could not be parsed, ms UTC; None stands for a day that is not known, and then
@@ -257,11 +270,11 @@ def _valid_days(
     opens = pl.col("open_time").to_physical()
     is_valid = every_rule(market, DAILY) & (opens >= window[0]) & (opens < window[1]) & pl.col("open_time").is_unique()
     checked = candles.sort("open_time").with_columns(is_valid.fill_null(False).alias("is_valid"))
-    valid = checked.filter("is_valid").drop("is_valid")
-    known = frozenset(valid["open_time"].to_physical())
+    known, exact = totals_by_day(market, checked.filter("is_valid")), exact_amounts(text)
     bad = {time // DAY * DAY for time in checked.filter(~pl.col("is_valid"))["open_time"].to_physical()}
     bad |= {day for day in unread if day is not None}
     if None in unread:
         bad |= set(range(window[0] // DAY * DAY, window[1], DAY))
     error = f"the row of this day among the 1d candles of {source} breaks the rules for rows"
-    return DailyCandles(valid, dict.fromkeys(sorted(bad - known), error))
+    totals = {day: with_exact_amounts(totals, exact.get(day)) for day, totals in known.items()}
+    return DailyCandles(totals, dict.fromkeys(sorted(bad - known.keys()), error))

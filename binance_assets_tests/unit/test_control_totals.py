@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 from binance_assets.completeness import control_totals
-from binance_assets.completeness.control_totals import UNIT, ControlTotals, Totals, price_discrepancy
+from binance_assets.completeness.control_totals import UNIT, ControlTotals, Totals, price_discrepancy, totals_by_day
 from binance_assets.model.markets import COINM, SPOT, USDM, Market
 from binance_assets.model.timestamps import DAY, MINUTE
 from binance_assets_tests.support.candles import expected as table_of
@@ -25,6 +27,12 @@ def totals_of(trades: int, candle_count: int = 1) -> Totals:
     return Totals(trades, amounts, candle_count, (1.0, 1.0, 1.0, 1.0) if trades else None)
 
 
+def totals_of_amount(amount: float) -> Totals:
+    """Return the totals of a candle with one trade and this amount in each of its columns."""
+    row = [0, "1", "1", "1", "1", repr(amount), 1, repr(amount), 1, repr(amount), repr(amount), "0"]
+    return totals_by_day(SPOT, table_of(SPOT, [row]))[0]
+
+
 def combined(days: dict[int, Totals], start: int, end: int) -> Totals:
     return control_totals.combine(days, start, end)
 
@@ -37,7 +45,7 @@ def message(ours: Totals, theirs: Totals, market: Market = SPOT) -> str:
 @pytest.mark.parametrize("market", [SPOT, USDM, COINM])
 def test_candles_are_added_up_by_the_day_in_which_they_open(market: Market) -> None:
     table = candles((0, 1), (DAY - MINUTE, 2), (DAY, 4), (3 * DAY, 8), market=market)
-    assert control_totals.totals_by_day(market, table) == {
+    assert totals_by_day(market, table) == {
         0: totals_of(3, candle_count=2),
         DAY: totals_of(4),
         3 * DAY: totals_of(8),
@@ -61,7 +69,7 @@ def test_days_are_combined_from_the_start_to_the_excluded_end(start: int, end: i
 
 
 def test_the_totals_of_a_span_need_a_daily_candle_of_each_of_its_days() -> None:
-    known = ControlTotals(SPOT, candles((2 * DAY, 1), (3 * DAY, 2), (5 * DAY, 4)))
+    known = ControlTotals(totals_by_day(SPOT, candles((2 * DAY, 1), (3 * DAY, 2), (5 * DAY, 4))))
     assert known.totals_for(2 * DAY, 4 * DAY) == totals_of(3, candle_count=2)
     assert known.totals_for(2 * DAY, 3 * DAY) == totals_of(1)
     assert known.totals_for(2 * DAY, 5 * DAY) is None
@@ -70,17 +78,17 @@ def test_the_totals_of_a_span_need_a_daily_candle_of_each_of_its_days() -> None:
 
 
 def test_the_days_before_the_first_trade_need_no_daily_candle() -> None:
-    known = ControlTotals(SPOT, candles((2 * DAY, 1), (3 * DAY, 2)))
+    known = ControlTotals(totals_by_day(SPOT, candles((2 * DAY, 1), (3 * DAY, 2))))
     assert known.totals_for(0, 4 * DAY, includes_first_trade=True) == totals_of(3, candle_count=2)
     assert known.totals_for(0, 4 * DAY, includes_first_trade=False) is None
     assert known.totals_for(3 * DAY, 4 * DAY, includes_first_trade=True) == totals_of(2)
     assert known.totals_for(0, 2 * DAY, includes_first_trade=True) is None  # it ends where trading begins
     assert known.totals_for(0, 5 * DAY, includes_first_trade=True) is None
-    assert ControlTotals(SPOT).totals_for(0, DAY, includes_first_trade=True) is None
+    assert ControlTotals().totals_for(0, DAY, includes_first_trade=True) is None
 
 
 def test_the_first_the_last_and_the_days_between_are_known() -> None:
-    known = ControlTotals(SPOT, candles((2 * DAY, 1), (3 * DAY, 2), (5 * DAY, 4)))
+    known = ControlTotals(totals_by_day(SPOT, candles((2 * DAY, 1), (3 * DAY, 2), (5 * DAY, 4))))
     assert (known.first, known.last) == (2 * DAY, 5 * DAY)
     assert [day for day in range(7) if known.has_day(day * DAY)] == [2, 3, 5]
     assert known.extends_to(5 * DAY)
@@ -89,18 +97,20 @@ def test_the_first_the_last_and_the_days_between_are_known() -> None:
 
 
 def test_without_daily_candles_nothing_is_known() -> None:
-    unknown = ControlTotals(COINM)
+    unknown = ControlTotals()
     assert (unknown.first, unknown.last, unknown.has_day(0)) == (None, None, False)
     assert not unknown.extends_to(0)
-    assert unknown.daily.is_empty()
 
 
 def test_newer_daily_candles_replace_older_ones() -> None:
-    older = ControlTotals(COINM, candles((DAY, 1), (2 * DAY, 2), market=COINM))
-    merged = older.merged_with(candles((0, 8), (2 * DAY, 16), market=COINM))
-    assert merged.daily.equals(candles((0, 8), (DAY, 1), (2 * DAY, 16), market=COINM))
+    older = ControlTotals(totals_by_day(COINM, candles((DAY, 1), (2 * DAY, 2), market=COINM)))
+    merged = older.merged_with(totals_by_day(COINM, candles((0, 8), (2 * DAY, 16), market=COINM)))
+    assert [merged.totals_for(day * DAY, (day + 1) * DAY) for day in range(3)] == [
+        totals_of(8),
+        totals_of(1),
+        totals_of(16),
+    ]
     assert merged.totals_for(0, 3 * DAY) == totals_of(25, candle_count=3)
-    assert merged.market is COINM
     assert older.totals_for(DAY, 3 * DAY) == totals_of(3, candle_count=2)
 
 
@@ -161,11 +171,13 @@ def test_base_volumes_of_coinm_may_drift_by_half_of_the_eighth_decimal_per_candl
 
 def test_large_amounts_may_differ_by_what_float64_cannot_hold() -> None:
     """Float64 holds an amount to one part in 2**53; from 67 million on, that is more than the eighth decimal."""
-    below = 22_000_000 * UNIT
-    assert message(Totals(7, (below + 1, 0, 0, 0)), Totals(7, (below, 0, 0, 0))) != ""
-    day = 5_000_000_000 * UNIT  # the quote volume of a busy day of BTCUSDT
-    assert message(Totals(7, (0, day + 200, 0, 0)), Totals(7, (0, day, 0, 0))) == ""
-    assert message(Totals(7, (0, day + 300, 0, 0)), Totals(7, (0, day, 0, 0))) != ""
+    day = 5_000_000_000  # the quote volume of a busy day of BTCUSDT
+    exact, rounded = Totals(7, (0, day * UNIT, 0, 0)), Totals(7, (0, day * UNIT, 0, 0), rounding=(0, 111, 0, 0))
+    assert totals_of_amount(day).rounding[1] == 111
+    for off, balances in ((111, True), (112, False)):
+        assert (message(Totals(7, (0, day * UNIT + off, 0, 0)), rounded) == "") is balances
+        assert (message(replace(rounded, amounts=(0, day * UNIT - off, 0, 0)), exact) == "") is balances
+    assert message(Totals(7, (0, day * UNIT + 1, 0, 0)), exact) != ""
 
 
 def test_a_discrepancy_in_the_eighth_decimal_of_a_large_volume_can_be_read() -> None:
@@ -190,7 +202,7 @@ def test_prices_are_those_of_the_candles_with_trades() -> None:
         (3 * MINUTE, "1", "1", "1", "1", 0),
         (DAY, "2", "2", "2", "2", 0),
     )
-    days = control_totals.totals_by_day(SPOT, table.reverse())
+    days = totals_by_day(SPOT, table.reverse())
     assert (days[0].prices, days[DAY].prices) == ((5, 8, 4, 5), None)
     assert combined(days, 0, 2 * DAY).prices == (5, 8, 4, 5)
     assert combined(days, DAY, 2 * DAY).prices is None
@@ -198,7 +210,7 @@ def test_prices_are_those_of_the_candles_with_trades() -> None:
 
 def test_prices_of_days_are_combined_in_order() -> None:
     table = priced((0, "5", "7", "4", "6", 3), (DAY, "6", "9", "5", "8", 1), (2 * DAY, "8", "8", "3", "7", 1))
-    assert combined(control_totals.totals_by_day(SPOT, table), 0, 3 * DAY).prices == (5, 9, 3, 7)
+    assert combined(totals_by_day(SPOT, table), 0, 3 * DAY).prices == (5, 9, 3, 7)
 
 
 @pytest.mark.parametrize(
