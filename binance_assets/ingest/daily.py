@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import polars as pl
 
@@ -18,19 +17,16 @@ from binance_assets.candles.parsing import csv_rows, exact_amounts, parse_archiv
 from binance_assets.candles.schema import every_rule
 from binance_assets.completeness.control_totals import Totals, totals_by_day, with_exact_amounts
 from binance_assets.exchange.archive import ArchiveContent
-from binance_assets.exchange.archive_files import ArchiveFile, all_files, daily_files
+from binance_assets.exchange.archive_files import ArchiveFile, daily_files, probes
 from binance_assets.exchange.errors import ExchangeError, NoConnection, NoFile, NotSent
 from binance_assets.exchange.pages import Page, plan_pages
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import check_venue
+from binance_assets.ingest.blocks import check_venue, read_days
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import Partition, merge_ranges, partitions_between
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_date, to_ms
-
-_PROBED_DAYS: Final = (0, 14, -1)
-"""The days of a month whose daily files show whether the month has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +109,14 @@ def daily_from_archive(exchange: Exchange, series: Series, days: Sequence[tuple[
         return result
     daily, archived = daily_series(series), to_ms(series.market.archived)
     wanted = [partition for partition in day_partitions(days) if partition.start >= archived]
-    months = _read_files(exchange, all_files(daily, wanted, now))
-    for _, part in months:
-        result = result.updated(part)
-    if isinstance(result.failure, (NoConnection, NotSent)):
-        return result
-    single = {day for file, part in months if file.monthly for day in part.errors.keys() - part.absent}
-    single |= _days_of_missing_months(exchange, months, result)
-    for _, part in _read_files(exchange, daily_files(daily, [day for day in wanted if day.start in single], now)):
-        result = result.updated(part)
+
+    def to_read_again(outcomes: Sequence[tuple[ArchiveFile, DailyCandles | ExchangeError]]) -> set[int]:
+        return _days_to_read_again(exchange, [_part_of(file, outcome) for file, outcome in outcomes], now)
+
+    for file, outcome in read_days(
+        exchange, daily, wanted, now, lambda file, content: read_daily_file(exchange, file, content), to_read_again
+    ):
+        result = result.updated(_part_of(file, outcome)[1])
     return result
 
 
@@ -135,40 +130,36 @@ def day_partitions(ranges: Iterable[tuple[int, int]]) -> list[Partition]:
     return [partition for start, end in ranges for partition in partitions_between(to_date(start), to_date(end), DAILY)]
 
 
-def _days_of_missing_months(
-    exchange: Exchange, months: Sequence[tuple[ArchiveFile, DailyCandles]], found: DailyCandles
-) -> set[int]:
-    """Return the wanted days of those months that lack their file although some of their daily files exist.
+def _part_of(file: ArchiveFile, outcome: DailyCandles | ExchangeError) -> tuple[ArchiveFile, DailyCandles]:
+    return file, _failed(merge_ranges(file.partitions), outcome) if isinstance(outcome, ExchangeError) else outcome
 
-    Only months within the trading of the symbol are probed, as far as the candles that were ``found`` show it, or that
-    touch it: not one month before a listing in the middle of a month. Three daily files of each month are looked up, so
-    that a long suspension does not cost a request for each of its days.
+
+def _days_to_read_again(exchange: Exchange, files: Sequence[tuple[ArchiveFile, DailyCandles]], now: int) -> set[int]:
+    """Return the days (ms UTC) to read from daily files: those of bad rows, of bad months, and of some missing months.
+
+    A missing month counts if some of its daily files exist, or if that is not known. It is probed only within the
+    trading of the symbol, as far as the files show it, or where it touches it: not one month before a listing in the
+    middle of a month.
     """
-    days = found.days
-    if not days:
+    if any(isinstance(part.failure, (NoConnection, NotSent)) for _, part in files):
         return set()
-    first, end = min(days), max(days) + DAY
-    probes = {
-        partition: file
-        for file, part in months
-        if file.monthly and part.absent and file.end >= first and file.start <= end
-        for partition in (file.partitions[min(n, len(file.partitions) - 1)] for n in _PROBED_DAYS)
-    }
-    daily = [
-        ArchiveFile(file.series, partition.start, partition.end, (partition,)) for partition, file in probes.items()
+    again = {day for file, part in files if file.monthly for day in part.errors.keys() - part.absent}
+    days = {day for _, part in files for day in part.days}
+    if not days:
+        return again
+    missing = [
+        file
+        for file, part in files
+        if file.monthly and part.absent and file.end >= min(days) and file.start <= max(days) + DAY
     ]
-    exists = exchange.archive.checksums(daily)
-    existing = {probes[probe.partitions[0]] for probe, outcome in exists if not isinstance(outcome, NoFile)}
-    return {partition.start for file in existing for partition in file.partitions}
-
-
-def _read_files(exchange: Exchange, files: Sequence[ArchiveFile]) -> list[tuple[ArchiveFile, DailyCandles]]:
-    read = []
-    for file, outcome in exchange.archive.stream(files, lambda file, content: read_daily_file(exchange, file, content)):
-        if isinstance(outcome, ExchangeError):
-            outcome = _failed(merge_ranges(file.partitions), outcome)
-        read.append((file, outcome))
-    return read
+    probed = probes([day for file in missing for day in daily_files(file.series, file.partitions, now)])
+    found = [file.start for file, exists in exchange.archive.existence(probed) if exists is not False]
+    return again | {
+        day.start
+        for file in missing
+        if any(file.start <= start < file.end for start in found)
+        for day in file.partitions
+    }
 
 
 def _failed(ranges: Iterable[tuple[int, int]], error: ExchangeError) -> DailyCandles:

@@ -29,11 +29,10 @@ from binance_assets.completeness.control_totals import Totals, any_discrepancy, 
 from binance_assets.completeness.disputed_days import disputed_days_within
 from binance_assets.completeness.reference_data import Origin, ReferenceData
 from binance_assets.completeness.validation import validate_partitions
-from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.pages import plan_pages
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import read_file, read_page
+from binance_assets.ingest.blocks import read_days, read_file, read_page
 from binance_assets.ingest.daily import DailyCandles, daily_from_archive, day_partitions, merge_days
 from binance_assets.ingest.reference import updated_reference
 from binance_assets.model.intervals import DAILY, Interval, parse_interval
@@ -218,8 +217,13 @@ class _WitnessCheck:
     def _hours_in_archive(self, hourly: Series, days: list[tuple[int, int]]) -> dict[int, Totals]:
         if not self.exchange.archive_matches_api:
             return {}
-        files = all_files(hourly, day_partitions(days), self.reference.now)
-        outcomes = self.exchange.archive.stream(files, lambda file, content: read_file(self.exchange, file, content))
+        outcomes = read_days(
+            self.exchange,
+            hourly,
+            day_partitions(days),
+            self.reference.now,
+            lambda file, content: read_file(self.exchange, file, content),
+        )
         return _valid(hourly, [outcome for _, outcome in outcomes if not isinstance(outcome, ExchangeError)])
 
     def _difference(self, result: PartitionResult, hours: Mapping[int, Totals], interval: Interval) -> str | None:
