@@ -111,12 +111,12 @@ def daily_from_archive(exchange: Exchange, series: Series, days: Sequence[tuple[
     wanted = [partition for partition in day_partitions(days) if partition.start >= archived]
 
     def to_read_again(outcomes: Sequence[tuple[ArchiveFile, DailyCandles | ExchangeError]]) -> set[int]:
-        return _days_to_read_again(exchange, [_part_of(file, outcome) for file, outcome in outcomes], now)
+        return _days_to_read_again(exchange, [(file, _part_of(file, outcome)) for file, outcome in outcomes], now)
 
     for file, outcome in read_days(
         exchange, daily, wanted, now, lambda file, content: read_daily_file(exchange, file, content), to_read_again
     ):
-        result = result.updated(_part_of(file, outcome)[1])
+        result = result.updated(_part_of(file, outcome))
     return result
 
 
@@ -130,8 +130,8 @@ def day_partitions(ranges: Iterable[tuple[int, int]]) -> list[Partition]:
     return [partition for start, end in ranges for partition in partitions_between(to_date(start), to_date(end), DAILY)]
 
 
-def _part_of(file: ArchiveFile, outcome: DailyCandles | ExchangeError) -> tuple[ArchiveFile, DailyCandles]:
-    return file, _failed(merge_ranges(file.partitions), outcome) if isinstance(outcome, ExchangeError) else outcome
+def _part_of(file: ArchiveFile, outcome: DailyCandles | ExchangeError) -> DailyCandles:
+    return _failed(merge_ranges(file.partitions), outcome) if isinstance(outcome, ExchangeError) else outcome
 
 
 def _days_to_read_again(exchange: Exchange, files: Sequence[tuple[ArchiveFile, DailyCandles]], now: int) -> set[int]:

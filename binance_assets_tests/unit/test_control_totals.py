@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from binance_assets.completeness import control_totals
 from binance_assets.completeness.control_totals import UNIT, ControlTotals, Totals, price_discrepancy, totals_by_day
+from binance_assets.exchange.pages import Page
+from binance_assets.ingest.daily import read_daily_page
+from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import COINM, SPOT, USDM, Market
-from binance_assets.model.timestamps import DAY, MINUTE
+from binance_assets.model.series import Series
+from binance_assets.model.timestamps import DAY, MINUTE, to_ms
+from binance_assets_tests.support.candles import body_of, parse_page
 from binance_assets_tests.support.candles import expected as table_of
+
+JAN_1 = to_ms(dt.date(2024, 1, 1))
 
 
 def candles(*opens_and_trades: tuple[int, int], market: Market = SPOT) -> pl.DataFrame:
@@ -178,6 +192,105 @@ def test_large_amounts_may_differ_by_what_float64_cannot_hold() -> None:
         assert (message(Totals(7, (0, day * UNIT + off, 0, 0)), rounded) == "") is balances
         assert (message(replace(rounded, amounts=(0, day * UNIT - off, 0, 0)), exact) == "") is balances
     assert message(Totals(7, (0, day * UNIT + 1, 0, 0)), exact) != ""
+
+
+# -- exactness --------------------------------------------------------------------------------------------------------
+
+ROUNDED_FROM = 2**26 * UNIT
+small_amounts = st.integers(0, ROUNDED_FROM - 1)
+any_amounts = st.integers(0, 10**18) | st.integers(ROUNDED_FROM - 10, ROUNDED_FROM + 10) | small_amounts
+
+
+def decimal(units: int) -> str:
+    """Return the text that Binance sends for an amount."""
+    return f"{Decimal(units).scaleb(-8):.8f}"
+
+
+def row_of(time: int, units: int) -> list[Any]:
+    """Return the row of a candle with this amount in each of its columns, as Binance sends it."""
+    amount = decimal(units)
+    return [time, "1.0", "1.0", "1.0", "1.0", amount, time + MINUTE - 1, amount, 1, amount, amount, "0"]
+
+
+def table_with(units: Sequence[int]) -> pl.DataFrame:
+    """Return candles of a day, parsed as the project parses them."""
+    return parse_page(SPOT, body_of([row_of(JAN_1 + n * MINUTE, amount) for n, amount in enumerate(units)]))
+
+
+def exact_control(units: Sequence[int]) -> Totals:
+    """Return the control totals of their day as they are read from the text of its 1d candle."""
+    daily = Series(SPOT, "BTCUSDT", DAILY)
+    row = row_of(JAN_1, sum(units))
+    row[6], row[8] = JAN_1 + DAY - 1, len(units)
+    return read_daily_page(daily, Page(JAN_1, JAN_1 + DAY, 1, 2), body_of([row])).totals[JAN_1]
+
+
+@given(st.lists(any_amounts, min_size=1, max_size=60))
+def test_the_totals_are_exact_but_for_what_float64_rounds(units: list[int]) -> None:
+    (totals,) = totals_by_day(SPOT, table_with(units)).values()
+    # The bound by its definition: half the distance between neighboring floats, and half a unit for the rounding.
+    floats = [float(decimal(amount)) for amount in units]
+    errors = [math.ulp(amount) / 2 * UNIT + 0.5 for amount in floats if amount >= 2**26]
+    for total, rounding in zip(totals.amounts, totals.rounding, strict=True):
+        assert abs(total - sum(units)) <= rounding
+        assert abs(total - sum(units)) <= sum(errors)
+        assert rounding <= sum(amount * UNIT / 2**52 for amount in floats if amount >= 2**26)
+
+
+@given(st.lists(any_amounts, min_size=1, max_size=60))
+def test_candles_always_agree_with_their_exact_control_totals(units: list[int]) -> None:
+    (ours,) = totals_by_day(SPOT, table_with(units)).values()
+    control = exact_control(units)
+    assert (control.amounts, control.rounding) == ((sum(units),) * 4, (0,) * 4)
+    assert message(ours, replace(control, trades=ours.trades)) == ""
+
+
+@given(st.lists(any_amounts, min_size=1, max_size=60))
+def test_candles_always_agree_with_control_totals_of_float64(units: list[int]) -> None:
+    (ours,) = totals_by_day(SPOT, table_with(units)).values()
+    (control,) = totals_by_day(SPOT, table_with([sum(units)])).values()
+    assert message(ours, replace(control, trades=ours.trades)) == ""
+
+
+@given(
+    units=st.lists(small_amounts, min_size=1, max_size=60),
+    data=st.data(),
+    off=st.integers(1, 10**12) | st.sampled_from([1, 2]),
+    sign=st.sampled_from([1, -1]),
+)
+def test_any_change_of_a_day_of_candles_below_67_million_is_found(
+    units: list[int], data: st.DataObject, off: int, sign: int
+) -> None:
+    control = exact_control(units)
+    position = data.draw(st.integers(0, len(units) - 1))
+    changed = units[position] + sign * off
+    assume(0 <= changed < ROUNDED_FROM)
+    units[position] = changed
+    (ours,) = totals_by_day(SPOT, table_with(units)).values()
+    assert message(ours, control) == f"volume {shown(sum(units))} of {shown(control.amounts[0])}"
+
+
+def shown(units: int) -> str:
+    return f"{Decimal(units).scaleb(-8):,.8f}"
+
+
+@given(st.lists(any_amounts, min_size=2, max_size=40))
+def test_hours_add_up_to_the_totals_of_their_day(units: list[int]) -> None:
+    table = table_with(units)
+    hours = totals_by_day(SPOT, table, 10 * MINUTE)
+    (day,) = totals_by_day(SPOT, table).values()
+    (combined_day,) = control_totals.combine_each(hours, 10 * MINUTE, DAY).values()
+    assert replace(combined_day, rounding=(0,) * 4) == replace(day, rounding=(0,) * 4)
+    for ours, whole in zip(combined_day.rounding, day.rounding, strict=True):
+        assert ours <= whole <= ours + len(hours)
+
+
+@pytest.mark.parametrize("exact", [None, (7, 7, 7, 7), (5_000_000_000 * UNIT + 112,) * 4])
+def test_amounts_that_cannot_be_those_of_the_row_are_ignored(exact: tuple[int, ...] | None) -> None:
+    row = totals_of_amount(5_000_000_000)
+    assert control_totals.with_exact_amounts(row, exact) == row
+    known = control_totals.with_exact_amounts(row, (5_000_000_000 * UNIT + 111,) * 4)
+    assert known == replace(row, amounts=(5_000_000_000 * UNIT + 111,) * 4, rounding=(0,) * 4)
 
 
 def test_a_discrepancy_in_the_eighth_decimal_of_a_large_volume_can_be_read() -> None:
