@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from binance_assets.candles.columns import columns, empty_candles
+from binance_assets.candles.columns import PRICES, columns, empty_candles
 from binance_assets.candles.resampling import resample
 from binance_assets.candles.schema import candle_schema
 from binance_assets.completeness.control_totals import ControlTotals, Totals, totals_by_day
@@ -161,6 +161,9 @@ def test_scattered_gaps_become_spans(day: pl.DataFrame) -> None:
         ("volume", -0.1, "volume is a number and not negative"),
         ("volume", float("nan"), "volume"),
         ("trades", -1, "trades is not negative"),
+        ("volume", 10.0**18, "volume is less than 10^18"),
+        ("quote_volume", 10.0**40, "quote_volume is less than 10^18"),  # no integer could hold the sum
+        ("volume", float("inf"), "volume is a number and not negative"),
         ("taker_buy_volume", 10.0**12, "taker_buy_volume is at most volume"),
         ("taker_buy_quote_volume", 10.0**18, "taker_buy_quote_volume is at most quote_volume"),
     ],
@@ -172,6 +175,20 @@ def test_row_that_breaks_a_rule_makes_the_day_invalid(
     assert result.verdict == "invalid"
     assert message in result.reason
     assert "2024-01-01 01:17" in result.reason
+
+
+def test_a_row_with_amounts_that_no_integer_holds_costs_its_own_day_only(day: pl.DataFrame) -> None:
+    for amount in (1e18, 1e40, 1.7e308):
+        amounts = {name: pl.lit(amount) for name in MINUTES.market.value_columns}
+        is_row = pl.int_range(pl.len()) == 77
+        changed = day.with_columns(
+            *(pl.when(is_row).then(value).otherwise(pl.col(name)).alias(name) for name, value in amounts.items()),
+            *(pl.when(is_row).then(pl.lit(1.0)).otherwise(pl.col(name)).alias(name) for name in PRICES),
+        )
+        later = day.with_columns(pl.col("open_time", "close_time") + pl.duration(days=1))
+        days = [DAY_ONE, Partition(DAY_ONE.end, DAY_ONE.end + DAY)]
+        results = validate_without_totals(MINUTES, pl.concat([changed, later]), days)
+        assert [result.verdict for result in results] == ["invalid", "unproved"], results[0].reason
 
 
 def test_all_broken_rules_are_reported_at_once(day: pl.DataFrame) -> None:
