@@ -16,7 +16,7 @@ import polars as pl
 
 from binance_assets.candles.columns import TIME, columns, empty_candles
 from binance_assets.model.intervals import Interval
-from binance_assets.model.markets import ROW_FIELDS, Market
+from binance_assets.model.markets import AMOUNT_DECIMALS, ROW_FIELDS, Market
 from binance_assets.model.outside import printable
 from binance_assets.model.timestamps import CANDLE_TIMES
 
@@ -43,7 +43,14 @@ _ROW_SKELETON: Final = b'[,"","","","","",,"",,"","",""],'
 _BYTES_OF_OTHER_NUMBERS: Final = (b"+", b"-", b"e", b"E", b"n", b"N", b" ", b"\t", b"\r")
 
 _HEADER: Final = re.compile(rb"[A-Za-z_ ]+(,[A-Za-z_ ]+){11}(\n|\Z)")
+_OPEN_TIME: Final = re.compile(r'"?([0-9]{13,16})"?')
 _DECIMAL: Final = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)")
+
+# Whole part and decimals of an amount, at most as many as the totals count, and zeros.
+_AMOUNT: Final = rf"([0-9]{{1,20}})(?:\.([0-9]{{1,{AMOUNT_DECIMALS}}})0*)?"
+_PLAIN_AMOUNT: Final = re.compile(_AMOUNT)
+_QUOTED_AMOUNT: Final = re.compile(f'"{_AMOUNT}"')
+_AMOUNT_FIELDS: Final = (5, 7, 9, 10)
 
 _NOT_A_NUMBER: Final = "a field is not a number of the expected kind"
 _NOT_A_CANDLE: Final = "a line is not a candle"
@@ -127,6 +134,30 @@ def parse_archive(market: Market, text: bytes) -> pl.DataFrame:
         lines = _checked_lines(lines)
     raw = _read_archive(lines, _raw_schema(market, pl.Int64(), pl.String()))
     return _typed(market, raw, 1 if raw["open_time"][0] in CANDLE_TIMES else _MICROSECONDS)
+
+
+def exact_amounts(lines: bytes) -> dict[int, tuple[int, ...]]:
+    """Return the amounts of candles as their text has them, in units of the last decimal, by open time, ms UTC.
+
+    The table holds them as Float64, which rounds the eighth decimal from 67 million on. A candle is left out if one of
+    its amounts is not a plain decimal, or was a number instead of a string in a response, as Binance never sends it.
+
+    Args:
+        lines: The lines of :func:`csv_rows`, or an archive file. Lines that are not candles are ignored.
+    """
+    is_response = lines.startswith(b",,")
+    pattern = _QUOTED_AMOUNT if is_response else _PLAIN_AMOUNT
+    amounts: dict[int, tuple[int, ...]] = {}
+    for line in lines.decode("latin-1").split("\n"):
+        fields = line.split(",")[len(_EMPTY_FIELDS) if is_response else 0 :]
+        if len(fields) != ROW_FIELDS or not (opens := _OPEN_TIME.fullmatch(fields[0])):
+            continue
+        found = [pattern.fullmatch(fields[index]) for index in _AMOUNT_FIELDS]
+        units = tuple(int(match[1] + (match[2] or "").ljust(AMOUNT_DECIMALS, "0")) for match in found if match)
+        if len(units) == len(_AMOUNT_FIELDS):
+            time = int(opens[1])
+            amounts[time if time in CANDLE_TIMES else time // _MICROSECONDS] = units
+    return amounts
 
 
 def drop_repeats(candles: pl.DataFrame) -> pl.DataFrame:
@@ -272,9 +303,10 @@ def _field(value: Any) -> str:
     if isinstance(value, str):
         if not _DECIMAL.fullmatch(value):
             raise ValueError(f"{_NOT_A_NUMBER}: {_shown(value)}")
-    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        return f'"{value}"'
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("a field is neither a number nor a string")
-    elif not math.isfinite(value):
+    if not math.isfinite(value):
         raise ValueError("a field is a number that is too large")
     return str(value)
 

@@ -6,6 +6,7 @@ description of the table: the Parquet files, Dagster's column metadata and the R
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,8 @@ from binance_assets.model.markets import AMOUNT_DECIMALS, COINM, Market
 from binance_assets.model.timestamps import MINUTE
 
 _HALF_A_UNIT: Final = 0.5 * 10**-AMOUNT_DECIMALS  # half of the last decimal that Binance reports
+# No amount of the real exchange comes near, and the sums of such amounts still fit into the integers that add them up.
+_TOO_MUCH: Final = 1e18
 # A product of two rounded numbers is off by less than two parts in 10**16.
 _FLOAT_ROUNDING: Final = 1e-15
 
@@ -49,9 +52,9 @@ def candle_schema(market: Market, interval: Interval, contract_size: int | None 
     """Return the schema that every accepted table of candles of a market and interval satisfies.
 
     It checks types; no nulls; open times strictly ascending and on the grid of the interval (``3d``: one grid per
-    table); ``low <= open, close <= high``; prices positive and finite; volumes and trades not negative; taker volumes
-    at most the total; the mean price of all trades, of those of takers, and of those of makers from low to high; no
-    amounts and a single price without trades. It does not look for gaps, see
+    table); ``low <= open, close <= high``; prices positive and finite; volumes and trades not negative; volumes below
+    10^18; taker volumes at most the total; the mean price of all trades, of those of takers, and of those of makers
+    from low to high; no amounts and a single price without trades. It does not look for gaps, see
     :mod:`binance_assets.completeness.validation`.
 
     Args:
@@ -94,8 +97,12 @@ def _rules(market: Market, interval: Interval, contract_size: int | None) -> lis
     # In Polars NaN is greater than any number, so the rules check explicitly that values are finite.
     prices = [_Rule(name, "is a positive number", _finite(name) & (pl.col(name) > 0)) for name in PRICES]
     amounts = [
-        _Rule(name, "is a number and not negative", _finite(name) & (pl.col(name) >= 0))
+        rule
         for name in market.value_columns
+        for rule in (
+            _Rule(name, "is a number and not negative", pl.col(name).is_between(0, math.inf, closed="left")),
+            _Rule(name, "is less than 10^18", pl.col(name) < _TOO_MUCH),
+        )
     ]
     return [
         *prices,

@@ -11,21 +11,28 @@ of the candles with trades. Binance ignores the prices of candles without trades
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import polars as pl
 
-from binance_assets.candles.columns import PRICES, empty_candles
+from binance_assets.candles.columns import PRICES
 from binance_assets.model.markets import AMOUNT_DECIMALS, COINM, Market
 from binance_assets.model.timestamps import DAY
 
 UNIT: Final = 10**AMOUNT_DECIMALS
 """Amounts are added up as integers, in units of the last decimal that Binance reports."""
 
-# Float64 holds an amount to one part in 2**53. Of both totals together, and of the multiplication that makes units of
-# them, this is more than what remains. Below 22 million it is less than a unit, so the totals must be equal.
-_FLOAT_ROUNDING: Final = 2**-51
+# Below this amount (67 million) the Float64 of a decimal number with eight places names that number and no other: it is
+# off by at most 2**-28, 0.37 of a unit, and the steps below add less than 0.01. So rounding to units restores it.
+_FIRST_ROUNDED: Final = 2**26
+
+# From there on, the Float64 of an amount is off by at most one part in 2**53, which is 0.74 of a unit or more, and
+# rounding to units adds at most half a unit and 0.01. Together that is less than 1.7 parts in 2**53, and so less than
+# this share, also of the whole part alone.
+_ROUNDING: Final = 2**-52
+
+_NOTHING: Final = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +44,28 @@ class Totals:
         amounts: Totals of the market's value columns, in their order, in :data:`UNIT` parts of the asset.
         candles: Number of candles that were added up.
         prices: First open, highest high, lowest low, and last close of the candles with trades; None without trades.
+        rounding: By how many units each total may be wrong, because Float64 rounds amounts from 67 million on.
     """
 
     trades: int
     amounts: tuple[int, ...]
     candles: int = 1
     prices: tuple[float, float, float, float] | None = None
+    rounding: tuple[int, ...] = _NOTHING
 
 
 class ControlTotals:
-    """The ``1d`` candles of a symbol, as far as they are known, and their totals.
+    """What the ``1d`` candles of a symbol say, as far as they are known.
 
     Args:
-        market: The market.
-        daily: Candles of ``1d``, ascending, with the columns of the market; None for no candles.
+        days: The totals of each ``1d`` candle, by its open time, ms UTC; None for no candles.
         suspended: The days on which trading was suspended, ms UTC: neither source has a candle of them, and the symbol
             was traded before and after. They add nothing to a total.
     """
 
-    def __init__(
-        self, market: Market, daily: pl.DataFrame | None = None, suspended: frozenset[int] = frozenset()
-    ) -> None:
-        self.market = market
+    def __init__(self, days: Mapping[int, Totals] | None = None, suspended: frozenset[int] = frozenset()) -> None:
         self.suspended = suspended
-        self.daily = empty_candles(market) if daily is None else daily
-        self._days = totals_by_day(market, self.daily)
+        self._days = dict(days or {})
 
     def has_day(self, day: int) -> bool:
         """Return whether a candle opens at ``day``, ms UTC."""
@@ -97,14 +101,13 @@ class ControlTotals:
         begin = max(start, self.first or start) if includes_first_trade else start
         return combine(self._days, begin, end) if begin < end and self.covers(begin, end) else None
 
-    def merged_with(self, daily: pl.DataFrame) -> ControlTotals:
-        """Return these control totals with newer ``1d`` candles in place of older ones."""
-        both = pl.concat([self.daily, daily]).unique("open_time", keep="last").sort("open_time")
-        return ControlTotals(self.market, both, self.suspended - frozenset(daily["open_time"].to_physical()))
+    def merged_with(self, days: Mapping[int, Totals]) -> ControlTotals:
+        """Return these control totals with those of newer ``1d`` candles in place of older ones."""
+        return ControlTotals({**self._days, **days}, self.suspended - days.keys())
 
     def with_suspended(self, days: Iterable[int]) -> ControlTotals:
         """Return these control totals with ``days`` (ms UTC) on which trading was suspended."""
-        return ControlTotals(self.market, self.daily, self.suspended.union(days))
+        return ControlTotals(self._days, self.suspended.union(days))
 
 
 def totals_by_day(market: Market, candles: pl.DataFrame, step: int = DAY) -> dict[int, Totals]:
@@ -117,8 +120,15 @@ def totals_by_day(market: Market, candles: pl.DataFrame, step: int = DAY) -> dic
     """
     day = pl.col("open_time").to_physical() // step * step
     traded = pl.col("trades") > 0
-    # A float that is multiplied by 10**8 and rounded is the decimal number that Binance sent. Int128 holds any sum.
-    units = (pl.col(market.value_columns) * UNIT).round().cast(pl.Int128).sum()
+    # The whole part and the rest of an amount are exact. Multiplied as one, a large amount would be rounded once more.
+    # Int128 holds any sum.
+    amounts = pl.col(market.value_columns)
+    whole = amounts.floor()
+    sums = [
+        whole.cast(pl.Int128).sum().name.prefix("whole "),
+        ((amounts - whole) * UNIT).round().cast(pl.Int64).sum().name.prefix("rest of "),
+        whole.filter(whole >= _FIRST_ROUNDED).sum().name.prefix("rounded "),
+    ]
     prices = [
         pl.col("open").filter(traded).first(),
         pl.col("high").filter(traded).max(),
@@ -126,19 +136,68 @@ def totals_by_day(market: Market, candles: pl.DataFrame, step: int = DAY) -> dic
         pl.col("close").filter(traded).last(),
     ]
     in_order = candles if candles["open_time"].is_sorted() else candles.sort("open_time")
-    summed = in_order.group_by(day.alias("day")).agg(pl.col("trades").sum(), units, pl.len().alias("candles"), *prices)
-    return {row[0]: Totals(row[1], row[2:6], row[6], None if row[7] is None else row[7:]) for row in summed.iter_rows()}
+    summed = in_order.group_by(day.alias("day")).agg(pl.col("trades").sum(), pl.len().alias("candles"), *prices, *sums)
+    return {row[0]: _totals(row[1], row[2], row[3:7], row[7:11], row[11:15], row[15:]) for row in summed.iter_rows()}
 
 
-def combine(days: Mapping[int, Totals], start: int, end: int) -> Totals:
-    """Return the totals of the days in ``[start, end)``, ms UTC; days without totals add nothing."""
-    chosen = [days[day] for day in range(start, end, DAY) if day in days]
+def _totals(
+    trades: int,
+    candles: int,
+    prices: tuple[float, float, float, float] | tuple[None, ...],
+    whole: tuple[int, ...],
+    rest: tuple[int, ...],
+    rounded: tuple[float, ...],
+) -> Totals:
+    """Return totals from the sums of the whole parts, of the rests (in units), and of the amounts that are rounded."""
+    amounts = tuple(part * UNIT + units for part, units in zip(whole, rest, strict=True))
+    rounding = tuple(int(amount * UNIT * _ROUNDING) for amount in rounded)
+    return Totals(trades, amounts, candles, None if prices[0] is None else prices, rounding)
+
+
+def with_exact_amounts(totals: Totals, amounts: Sequence[int] | None) -> Totals:
+    """Return the totals of a candle with its amounts as its text has them.
+
+    Args:
+        totals: The totals of the candle as a row of a table.
+        amounts: Its amounts, in units; None if they are not known. They are ignored if they cannot be those of the row.
+    """
+    if amounts is None or any(
+        abs(exact - amount) > rounding
+        for exact, amount, rounding in zip(amounts, totals.amounts, totals.rounding, strict=True)
+    ):
+        return totals
+    return replace(totals, amounts=tuple(amounts), rounding=_NOTHING)
+
+
+def combine(days: Mapping[int, Totals], start: int, end: int, step: int = DAY) -> Totals:
+    """Return the totals of the days in ``[start, end)``, ms UTC; days without totals add nothing.
+
+    Args:
+        days: The totals, by the time at which each day begins, ms UTC.
+        start: Where the first day begins.
+        end: Where the last one ends.
+        step: The length of another span instead of the day, ms.
+    """
+    chosen = [days[day] for day in range(start, end, step) if day in days]
     if len(chosen) == 1:
         return chosen[0]
-    columns = zip(*(totals.amounts for totals in chosen), strict=True)
-    amounts = tuple(map(sum, columns)) or (0,) * 4
-    candles = sum(totals.candles for totals in chosen)
-    return Totals(sum(totals.trades for totals in chosen), amounts, candles, _combine_prices(chosen))
+    return Totals(
+        sum(totals.trades for totals in chosen),
+        _sums(totals.amounts for totals in chosen),
+        sum(totals.candles for totals in chosen),
+        _combine_prices(chosen),
+        _sums(totals.rounding for totals in chosen),
+    )
+
+
+def combine_each(totals: Mapping[int, Totals], step: int, longer: int) -> dict[int, Totals]:
+    """Return the totals of spans of the length ``longer``, from those of spans of the length ``step``, both in ms."""
+    starts = sorted({start // longer * longer for start in totals})
+    return {start: combine(totals, start, start + longer, step) for start in starts}
+
+
+def _sums(rows: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(map(sum, zip(*rows, strict=True))) or _NOTHING
 
 
 def _combine_prices(days: Sequence[Totals]) -> tuple[float, float, float, float] | None:
@@ -152,8 +211,8 @@ def _combine_prices(days: Sequence[Totals]) -> tuple[float, float, float, float]
 def discrepancy(market: Market, actual: Totals, control: Totals) -> str | None:
     """Return how the trades and amounts of two totals differ, as text; None if they agree.
 
-    They must be equal, but for the rounding of Float64. Only the base volumes of COIN-M may drift, by half a unit for
-    each candle, because each candle is rounded.
+    They must be equal, but for what Float64 rounds in amounts from 67 million on. Only the base volumes of COIN-M may
+    drift, by half a unit for each candle, because each candle is rounded.
 
     Source: 1,855 spot days of 1m, 162,000 spot symbol-days by REST, and 258,553 USD-M days of 4h, as exact decimals. On
     some days the intervals of USD-M disagree market-wide. No COIN-M days are recorded in two intervals.
@@ -165,9 +224,11 @@ def discrepancy(market: Market, actual: Totals, control: Totals) -> str | None:
     """
     if actual.trades != control.trades:
         return f"{actual.trades:,} trades of {control.trades:,}"
-    for name, amount, expected in zip(market.value_columns, actual.amounts, control.amounts, strict=True):
+    rounding = _sums((actual.rounding, control.rounding))
+    columns = zip(market.value_columns, actual.amounts, control.amounts, rounding, strict=True)
+    for name, amount, expected, rounded in columns:
         drift = (actual.candles + 1) // 2 if market is COINM and "base" in name else 0
-        if abs(amount - expected) > max(drift, int(_FLOAT_ROUNDING * abs(expected))):
+        if abs(amount - expected) > drift + rounded:
             return f"{name} {_decimal(amount)} of {_decimal(expected)}"
     return None
 

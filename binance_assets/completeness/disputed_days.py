@@ -7,12 +7,11 @@ recorded candles, 2026-11 (258,553 candles of ``4h`` against ``1d``, 568,700 of 
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
+from binance_assets.completeness.tables import table_rows
 from binance_assets.model.markets import MARKETS, Market
 from binance_assets.model.partitions import Partition
 from binance_assets.model.timestamps import to_ms
@@ -41,11 +40,8 @@ class DisputedDay:
 @cache
 def disputed_days() -> tuple[DisputedDay, ...]:
     """Return the known days of all markets, ascending."""
-    text = files("binance_assets.completeness").joinpath("disputed_days.csv").read_text(encoding="utf-8")
-    return tuple(
-        DisputedDay(row["market"], dt.date.fromisoformat(row["day"]), row["what"])
-        for row in csv.DictReader(text.splitlines())
-    )
+    rows = table_rows("disputed_days.csv")
+    return tuple(DisputedDay(row["market"], dt.date.fromisoformat(row["day"]), row["what"]) for row in rows)
 
 
 def disputed_days_within(market: Market, partition: Partition) -> list[DisputedDay]:

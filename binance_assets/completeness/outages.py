@@ -8,13 +8,12 @@ list.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
+from binance_assets.completeness.tables import table_rows
 from binance_assets.model.markets import Market
 from binance_assets.model.timestamps import DAY, from_iso, to_text
 
@@ -44,11 +43,8 @@ class Outage:
 @cache
 def known_outages() -> tuple[Outage, ...]:
     """Return the known outages of all markets, ascending."""
-    text = files("binance_assets.completeness").joinpath("known_outages.csv").read_text(encoding="utf-8")
-    return tuple(
-        Outage(row["market"], from_iso(row["stop"]), from_iso(row["resume"]))
-        for row in csv.DictReader(text.splitlines())
-    )
+    rows = table_rows("known_outages.csv")
+    return tuple(Outage(row["market"], from_iso(row["stop"]), from_iso(row["resume"])) for row in rows)
 
 
 def explains_short_candle(market: Market, start: int, end: int) -> bool:

@@ -129,6 +129,17 @@ class Archive:
         """
         return self._map_concurrently(files, self._checksum)
 
+    def existence(self, files: Sequence[ArchiveFile]) -> Iterator[tuple[ArchiveFile, bool | ExchangeError]]:
+        """Yield each of ``files`` with whether the archive has it, or with the error that left this unknown.
+
+        The checksum is requested, because it is small. What it contains does not matter: only a 404 shows that there is
+        no file.
+
+        Raises:
+            Cancelled: The archive was closed.
+        """
+        return self._map_concurrently(files, self._exists)
+
     def _map_concurrently(
         self, files: Sequence[ArchiveFile], request: Callable[[ArchiveFile], Result]
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
@@ -190,6 +201,13 @@ class Archive:
                 reason += f" but that of {match[2]!a}"
             raise UnexpectedResponse(reason, response.request, 200)
         return match[1].lower()
+
+    def _exists(self, file: ArchiveFile) -> bool:
+        try:
+            self._get(file, file.path + ".CHECKSUM")
+        except NoFile:
+            return False
+        return True
 
     def _get(self, file: ArchiveFile, path: str) -> HttpResponse:
         if self._circuit_open is not None:

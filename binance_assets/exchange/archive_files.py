@@ -156,6 +156,18 @@ def daily_files_only(series: Series, partitions: Sequence[Partition], now: int) 
     )
 
 
+def probes(files: Sequence[ArchiveFile]) -> list[ArchiveFile]:
+    """Return the first, the middle, and the last of the daily ``files`` (ascending) of each month.
+
+    They show whether a month without a monthly file has any, in three requests instead of one for each day.
+    """
+    chosen: dict[ArchiveFile, None] = {}
+    for _, members in groupby(files, key=lambda file: to_date(file.start).replace(day=1)):
+        month = list(members)
+        chosen |= dict.fromkeys([month[0], month[(len(month) - 1) // 2], month[-1]])
+    return list(chosen)
+
+
 def _is_cheaper(file: ArchiveFile) -> bool:
     """Return whether REST needs more requests for the wanted partitions, counted in full pages of the cheapest size."""
     rows = sum((partition.end - partition.start) // file.series.interval.step for partition in file.partitions)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from binance_assets.exchange.archive_files import ArchiveFile, daily_files, monthly_files
-from binance_assets.exchange.errors import ExchangeError, NoFile
+from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.session import Exchange
 from binance_assets.exchange.symbols import delivery_time
 from binance_assets.ingest.blocks import read_file
@@ -68,11 +68,11 @@ def _existing(exchange: Exchange, files: Sequence[ArchiveFile]) -> list[ArchiveF
         ExchangeError: A request failed.
     """
     existing = []
-    for file, outcome in exchange.archive.checksums(files):
-        if isinstance(outcome, str):
+    for file, exists in exchange.archive.existence(files):
+        if isinstance(exists, ExchangeError):
+            raise exists
+        if exists:
             existing.append(file)
-        elif not isinstance(outcome, NoFile):
-            raise outcome
     return existing
 
 

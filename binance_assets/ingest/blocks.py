@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.parsing import check_window, count_rows, csv_rows, drop_repeats, parse_archive, parse_rows
 from binance_assets.exchange.archive import ArchiveContent
-from binance_assets.exchange.archive_files import ArchiveFile
+from binance_assets.exchange.archive_files import ArchiveFile, all_files, daily_files
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.pages import Page, plan_pages
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
+
+Result = TypeVar("Result")
 
 BLOCK_ROWS: Final = 45_000
 """Rows from which a block is validated: about a month of 1m, up to which a Pandera call costs the same."""
@@ -144,6 +146,16 @@ def read_page(series: Series, page: Page, body: bytes) -> pl.DataFrame:
     return candles
 
 
+def days_of_failed_months(outcomes: Sequence[tuple[ArchiveFile, object]]) -> set[int]:
+    """Return the days (ms UTC) that are wanted from monthly files which are missing or cannot be read."""
+    return {
+        day.start
+        for file, outcome in outcomes
+        if file.monthly and isinstance(outcome, ExchangeError)
+        for day in file.partitions
+    }
+
+
 def read_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) -> pl.DataFrame:
     """Return the candles of a file of the archive, with the columns of its market.
 
@@ -154,6 +166,36 @@ def read_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) ->
     candles = parse_archive(file.series.market, content.text)
     check_window(candles, file.series.interval, file.start, file.end)
     return candles
+
+
+def read_days(
+    exchange: Exchange,
+    series: Series,
+    days: Sequence[Partition],
+    now: int,
+    read: Callable[[ArchiveFile, ArchiveContent], Result],
+    to_read_again: Callable[[Sequence[tuple[ArchiveFile, Result | ExchangeError]]], Set[int]] = days_of_failed_months,
+) -> list[tuple[ArchiveFile, Result | ExchangeError]]:
+    """Return what the archive's files of ``days`` hold: monthly files first, then daily ones in place of bad months.
+
+    Args:
+        exchange: The market.
+        series: A series of an interval of at most a day.
+        days: The days, ascending.
+        now: The server's time, ms UTC.
+        read: Reads the content of a file; a ``ValueError`` means that the content is not valid.
+        to_read_again: Returns the days (ms UTC) to read from daily files, given the first files and their outcomes.
+
+    Returns:
+        Each file with its result, or with the error that took its place; a later result of a day counts.
+
+    Raises:
+        Cancelled: The exchange was closed.
+    """
+    first = list(exchange.archive.stream(all_files(series, days, now), read))
+    again = to_read_again(first)
+    single = daily_files(series, [day for day in days if day.start in again], now)
+    return [*first, *exchange.archive.stream(single, read)]
 
 
 def check_venue(exchange: Exchange) -> None:

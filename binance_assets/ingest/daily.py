@@ -9,27 +9,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.candles.parsing import csv_rows, parse_archive, parse_rows
+from binance_assets.candles.parsing import csv_rows, exact_amounts, parse_archive, parse_rows
 from binance_assets.candles.schema import every_rule
+from binance_assets.completeness.control_totals import Totals, totals_by_day, with_exact_amounts
 from binance_assets.exchange.archive import ArchiveContent
-from binance_assets.exchange.archive_files import ArchiveFile, all_files, daily_files
+from binance_assets.exchange.archive_files import ArchiveFile, daily_files, probes
 from binance_assets.exchange.errors import ExchangeError, NoConnection, NoFile, NotSent
 from binance_assets.exchange.pages import Page, plan_pages
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import check_venue
+from binance_assets.ingest.blocks import check_venue, read_days
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import Partition, merge_ranges, partitions_between
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_date, to_ms
-
-_PROBED_DAYS: Final = (0, 14, -1)
-"""The days of a month whose daily files show whether the month has any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class DailyCandles:
     """The ``1d`` candles of some days.
 
     Attributes:
-        candles: The candles that follow the rules, ascending, with the columns of the market.
+        totals: What each candle that follows the rules says was traded, by its open time, ms UTC.
         errors: Why the candle of a day is not known, by the day, ms UTC. A day without a candle and without an error is
             one for which the source has none.
         absent: The days among ``errors`` whose file does not exist in the archive, ms UTC.
@@ -45,7 +42,7 @@ class DailyCandles:
             such error.
     """
 
-    candles: pl.DataFrame
+    totals: Mapping[int, Totals] = field(default_factory=dict)
     errors: Mapping[int, str] = field(default_factory=dict)
     absent: frozenset[int] = frozenset()
     failure: ExchangeError | None = None
@@ -53,7 +50,7 @@ class DailyCandles:
     @property
     def days(self) -> frozenset[int]:
         """The days that have a candle, ms UTC."""
-        return frozenset(self.candles["open_time"].to_physical())
+        return frozenset(self.totals)
 
     def lacks(self, day: int) -> bool:
         """Return whether the source shows that it has no candle of ``day``, ms UTC."""
@@ -61,11 +58,10 @@ class DailyCandles:
 
     def updated(self, other: DailyCandles) -> DailyCandles:
         """Return these candles with those of ``other`` in place of older ones; a known candle ends the day's error."""
-        candles = pl.concat([self.candles, other.candles]).unique("open_time", keep="last").sort("open_time")
-        known = frozenset(candles["open_time"].to_physical())
-        errors = {day: error for day, error in {**self.errors, **other.errors}.items() if day not in known}
+        totals = {**self.totals, **other.totals}
+        errors = {day: error for day, error in {**self.errors, **other.errors}.items() if day not in totals}
         absent = (self.absent - other.errors.keys()) | other.absent
-        return DailyCandles(candles, errors, absent - known, self.failure or other.failure)
+        return DailyCandles(totals, errors, absent - totals.keys(), self.failure or other.failure)
 
 
 def daily_series(series: Series) -> Series:
@@ -81,15 +77,15 @@ def daily_from_rest(exchange: Exchange, series: Series, days: Sequence[tuple[int
     Raises:
         Cancelled: The exchange was closed.
     """
-    daily, result = daily_series(series), DailyCandles(empty_candles(series.market))
+    daily, result = daily_series(series), DailyCandles()
     for page in plan_pages(series.market, DAILY, days):
         if result.failure is not None and result.failure.policy.ends_run:
-            part = _failed(series.market, [(page.start, page.end)], result.failure)
+            part = _failed([(page.start, page.end)], result.failure)
         else:
             try:
                 part = exchange.klines(daily, page, lambda page, body: read_daily_page(daily, page, body))
             except ExchangeError as error:
-                part = _failed(series.market, [(page.start, page.end)], error)
+                part = _failed([(page.start, page.end)], error)
         result = result.updated(part)
     return result
 
@@ -108,20 +104,19 @@ def daily_from_archive(exchange: Exchange, series: Series, days: Sequence[tuple[
     Raises:
         Cancelled: The exchange was closed.
     """
-    result = DailyCandles(empty_candles(series.market))
+    result = DailyCandles()
     if not exchange.archive_matches_api:
         return result
     daily, archived = daily_series(series), to_ms(series.market.archived)
     wanted = [partition for partition in day_partitions(days) if partition.start >= archived]
-    months = _read_files(exchange, all_files(daily, wanted, now))
-    for _, part in months:
-        result = result.updated(part)
-    if isinstance(result.failure, (NoConnection, NotSent)):
-        return result
-    single = {day for file, part in months if file.monthly for day in part.errors.keys() - part.absent}
-    single |= _days_of_missing_months(exchange, months, result)
-    for _, part in _read_files(exchange, daily_files(daily, [day for day in wanted if day.start in single], now)):
-        result = result.updated(part)
+
+    def to_read_again(outcomes: Sequence[tuple[ArchiveFile, DailyCandles | ExchangeError]]) -> set[int]:
+        return _days_to_read_again(exchange, [(file, _part_of(file, outcome)) for file, outcome in outcomes], now)
+
+    for file, outcome in read_days(
+        exchange, daily, wanted, now, lambda file, content: read_daily_file(exchange, file, content), to_read_again
+    ):
+        result = result.updated(_part_of(file, outcome))
     return result
 
 
@@ -135,48 +130,44 @@ def day_partitions(ranges: Iterable[tuple[int, int]]) -> list[Partition]:
     return [partition for start, end in ranges for partition in partitions_between(to_date(start), to_date(end), DAILY)]
 
 
-def _days_of_missing_months(
-    exchange: Exchange, months: Sequence[tuple[ArchiveFile, DailyCandles]], found: DailyCandles
-) -> set[int]:
-    """Return the wanted days of those months that lack their file although some of their daily files exist.
+def _part_of(file: ArchiveFile, outcome: DailyCandles | ExchangeError) -> DailyCandles:
+    return _failed(merge_ranges(file.partitions), outcome) if isinstance(outcome, ExchangeError) else outcome
 
-    Only months within the trading of the symbol are probed, as far as the candles that were ``found`` show it, or that
-    touch it: not one month before a listing in the middle of a month. Three daily files of each month are looked up, so
-    that a long suspension does not cost a request for each of its days.
+
+def _days_to_read_again(exchange: Exchange, files: Sequence[tuple[ArchiveFile, DailyCandles]], now: int) -> set[int]:
+    """Return the days (ms UTC) to read from daily files: those of bad rows, of bad months, and of some missing months.
+
+    A missing month counts if some of its daily files exist, or if that is not known. It is probed only within the
+    trading of the symbol, as far as the files show it, or where it touches it: not one month before a listing in the
+    middle of a month.
     """
-    days = found.days
-    if not days:
+    if any(isinstance(part.failure, (NoConnection, NotSent)) for _, part in files):
         return set()
-    first, end = min(days), max(days) + DAY
-    probes = {
-        partition: file
-        for file, part in months
-        if file.monthly and part.absent and file.end >= first and file.start <= end
-        for partition in (file.partitions[min(n, len(file.partitions) - 1)] for n in _PROBED_DAYS)
-    }
-    daily = [
-        ArchiveFile(file.series, partition.start, partition.end, (partition,)) for partition, file in probes.items()
+    again = {day for file, part in files if file.monthly for day in part.errors.keys() - part.absent}
+    days = {day for _, part in files for day in part.days}
+    if not days:
+        return again
+    missing = [
+        file
+        for file, part in files
+        if file.monthly and part.absent and file.end >= min(days) and file.start <= max(days) + DAY
     ]
-    exists = exchange.archive.checksums(daily)
-    existing = {probes[probe.partitions[0]] for probe, outcome in exists if not isinstance(outcome, NoFile)}
-    return {partition.start for file in existing for partition in file.partitions}
+    probed = probes([day for file in missing for day in daily_files(file.series, file.partitions, now)])
+    found = [file.start for file, exists in exchange.archive.existence(probed) if exists is not False]
+    return again | {
+        day.start
+        for file in missing
+        if any(file.start <= start < file.end for start in found)
+        for day in file.partitions
+    }
 
 
-def _read_files(exchange: Exchange, files: Sequence[ArchiveFile]) -> list[tuple[ArchiveFile, DailyCandles]]:
-    read = []
-    for file, outcome in exchange.archive.stream(files, lambda file, content: read_daily_file(exchange, file, content)):
-        if isinstance(outcome, ExchangeError):
-            outcome = _failed(file.series.market, merge_ranges(file.partitions), outcome)
-        read.append((file, outcome))
-    return read
-
-
-def _failed(market: Market, ranges: Iterable[tuple[int, int]], error: ExchangeError) -> DailyCandles:
+def _failed(ranges: Iterable[tuple[int, int]], error: ExchangeError) -> DailyCandles:
     """Return the result of days that could not be fetched because of ``error``."""
     errors = {day: str(error) for start, end in ranges for day in range(start // DAY * DAY, end, DAY)}
     if isinstance(error, NoFile):
-        return DailyCandles(empty_candles(market), errors, frozenset(errors))
-    return DailyCandles(empty_candles(market), errors, failure=error)
+        return DailyCandles(errors=errors, absent=frozenset(errors))
+    return DailyCandles(errors=errors, failure=error)
 
 
 def read_daily_page(daily: Series, page: Page, body: bytes) -> DailyCandles:
@@ -185,24 +176,29 @@ def read_daily_page(daily: Series, page: Page, body: bytes) -> DailyCandles:
     Raises:
         ValueError: The response is not a list of rows.
     """
+    unread = set[int | None]()
     try:
-        candles = parse_rows(daily.market, csv_rows(body))
-        return _valid_days(daily.market, candles, (page.start, page.end), "the API")
+        lines = csv_rows(body)
+        candles = parse_rows(daily.market, lines)
     except ValueError:
         rows = json.loads(body)
         if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
             raise
-    frames = [_parse_row(daily.market, row) for row in rows]
-    candles = pl.concat([empty_candles(daily.market), *(frame for frame in frames if frame is not None)])
-    unread = {_day_of(row) for row, frame in zip(rows, frames, strict=True) if frame is None}
-    return _valid_days(daily.market, candles, (page.start, page.end), "the API", unread)
+        readable = [_readable_line(daily.market, row) for row in rows]
+        unread = {_day_of(row) for row, line in zip(rows, readable, strict=True) if not line}
+        lines = b"".join(readable)
+        candles = parse_rows(daily.market, lines)
+    return _valid_days(daily.market, candles, lines, (page.start, page.end), "the API", unread)
 
 
-def _parse_row(market: Market, row: object) -> pl.DataFrame | None:
+def _readable_line(market: Market, row: object) -> bytes:
+    """Return the row of a klines response as the line that :func:`csv_rows` makes of it; empty if it is no candle."""
     try:
-        return parse_rows(market, csv_rows(json.dumps([row], separators=(",", ":")).encode()))
+        line = csv_rows(json.dumps([row], separators=(",", ":")).encode())
+        parse_rows(market, line)
+        return line
     except ValueError:
-        return None
+        return b""
 
 
 def _day_of(row: list[object]) -> int | None:
@@ -225,10 +221,12 @@ def read_daily_file(exchange: Exchange, file: ArchiveFile, content: ArchiveConte
         frames = [_parse_line(market, line) for line in lines]
         candles = pl.concat([empty_candles(market), *(frame for frame in frames if frame is not None)])
         unread = {None for frame in frames if frame is None} or {None}
-    part = _valid_days(market, candles, window, file.name, unread)
+    part = _valid_days(market, candles, content.text, window, file.name, unread)
     wanted = {partition.start for partition in file.partitions}
-    errors = {day: error for day, error in part.errors.items() if day in wanted}
-    return DailyCandles(part.candles.filter(pl.col("open_time").to_physical().is_in(list(wanted))), errors)
+    return DailyCandles(
+        {day: totals for day, totals in part.totals.items() if day in wanted},
+        {day: error for day, error in part.errors.items() if day in wanted},
+    )
 
 
 def _parse_line(market: Market, line: bytes) -> pl.DataFrame | None:
@@ -239,15 +237,21 @@ def _parse_line(market: Market, line: bytes) -> pl.DataFrame | None:
 
 
 def _valid_days(
-    market: Market, candles: pl.DataFrame, window: tuple[int, int], source: str, unread: Iterable[int | None] = ()
+    market: Market,
+    candles: pl.DataFrame,
+    text: bytes,
+    window: tuple[int, int],
+    source: str,
+    unread: Iterable[int | None] = (),
 ) -> DailyCandles:
-    """Return those of ``candles`` that can be evidence, and why the days of the others have none.
+    """Return the totals of those of ``candles`` that can be evidence, and why the days of the others have none.
 
     Exact repeats count once. If two different rows claim the same day, neither of them counts.
 
     Args:
         market: The market.
         candles: Rows in any order.
+        text: The text that they were parsed from, which has their amounts to the last decimal.
         window: The requested time, ``(start, end)`` in ms UTC.
         source: Where they come from, for the errors.
         unread: The days of rows that could not be parsed, ms UTC; None stands for a day that is not known, and then
@@ -257,11 +261,11 @@ def _valid_days(
     opens = pl.col("open_time").to_physical()
     is_valid = every_rule(market, DAILY) & (opens >= window[0]) & (opens < window[1]) & pl.col("open_time").is_unique()
     checked = candles.sort("open_time").with_columns(is_valid.fill_null(False).alias("is_valid"))
-    valid = checked.filter("is_valid").drop("is_valid")
-    known = frozenset(valid["open_time"].to_physical())
+    known, exact = totals_by_day(market, checked.filter("is_valid")), exact_amounts(text)
     bad = {time // DAY * DAY for time in checked.filter(~pl.col("is_valid"))["open_time"].to_physical()}
     bad |= {day for day in unread if day is not None}
     if None in unread:
         bad |= set(range(window[0] // DAY * DAY, window[1], DAY))
     error = f"the row of this day among the 1d candles of {source} breaks the rules for rows"
-    return DailyCandles(valid, dict.fromkeys(sorted(bad - known), error))
+    totals = {day: with_exact_amounts(totals, exact.get(day)) for day, totals in known.items()}
+    return DailyCandles(totals, dict.fromkeys(sorted(bad - known.keys()), error))

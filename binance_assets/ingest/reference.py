@@ -43,13 +43,13 @@ def load_reference(
         Cancelled: The exchange was closed.
     """
     if not partitions:
-        return ReferenceData(now, ControlTotals(series.market), strict=options.strict)
+        return ReferenceData(now, ControlTotals(), strict=options.strict)
     days = _days(series, partitions, now)
     daily, archived_days, rest_error = _load_daily(exchange, series, days, now, options)
     if daily.failure is not None and not daily.failure.policy.ends_run:
         error = str(daily.failure)
-        return ReferenceData(now, ControlTotals(series.market), strict=options.strict, control_totals_error=error)
-    control_totals = ControlTotals(series.market, daily.candles)
+        return ReferenceData(now, ControlTotals(), strict=options.strict, control_totals_error=error)
+    control_totals = ControlTotals(daily.totals)
     trading_span = _trading_span(exchange, series, partitions, days, control_totals, bool(daily.errors), now, options)
     reference = ReferenceData(
         now,
@@ -85,10 +85,10 @@ def _load_daily(
         raise error
     archived = daily_from_archive(exchange, series, merge_days(daily.errors), now)
     unknown = str(error) if isinstance(error, UnknownSymbol) else None
-    if archived.candles.is_empty() and not _has_damaged_file(archived):
+    if not archived.totals and not _has_damaged_file(archived):
         if error.policy.ends_run and not _exists_in_archive(exchange, series, error, now):
             raise error
-        if daily.candles.is_empty() and unknown is None:
+        if not daily.totals and unknown is None:
             return daily, frozenset(), None
     no_row = f"the archive has no 1d candle of this day, and the API has none either: {error}"
     errors = {day: archived.errors.get(day, no_row) for day in daily.errors}
@@ -169,7 +169,7 @@ def updated_reference(reference: ReferenceData, daily: DailyCandles, is_archive:
     archived = reference.archived_days | received if is_archive else reference.archived_days - received
     return replace(
         reference,
-        control_totals=known.merged_with(daily.candles) if received else known,
+        control_totals=known.merged_with(daily.totals),
         control_totals_error=None if received else reference.control_totals_error,
         daily_errors={day: error for day, error in errors.items() if not known.has_day(day)},
         archived_days=archived,
@@ -230,7 +230,7 @@ def _trading_span(
             first = _first_open(exchange, series, control_totals, now, options)
             unknown_because = None if first is not None else "the exchange reports no first candle"
     except ExchangeError as error:
-        if error.policy.ends_run and not control_totals.daily.height and not is_replaced:
+        if error.policy.ends_run and control_totals.first is None and not is_replaced:
             raise
         unknown_because = str(error)
     if not control_totals.has_day(days[-1][1] - DAY):

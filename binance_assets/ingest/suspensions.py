@@ -10,26 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Final
 
 import polars as pl
 
 from binance_assets.completeness.reference_data import ReferenceData
-from binance_assets.exchange.archive_files import ArchiveFile, all_files
+from binance_assets.exchange.archive_files import all_files, probes
 from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import read_file
 from binance_assets.ingest.daily import daily_series, day_partitions, merge_days
 from binance_assets.model.intervals import parse_interval
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import DAY, to_date
+from binance_assets.model.timestamps import DAY
 
 _HOURLY: Final = parse_interval("1h")
 # Requests for a candle in a gap. Each one that finds a candle cuts the gap in two.
 _MOST_PROBES: Final = 12
-# Daily files that are looked up in each month of a gap that has no monthly file.
-_PROBED_DAYS: Final = 3
 
 
 def with_suspensions(
@@ -132,20 +129,11 @@ def _empty_in_archive(exchange: Exchange, series: Series, gaps: Iterable[tuple[i
     """
     days = day_partitions(gaps)
     traded = set[int]()
-    files = _probes(all_files(series, days, now))
+    files = all_files(series, days, now)
+    files = [*(file for file in files if file.monthly), *probes([file for file in files if not file.monthly])]
     for _, outcome in exchange.archive.stream(files, lambda file, content: read_file(exchange, file, content)):
         if isinstance(outcome, pl.DataFrame):
             traded |= {time // DAY * DAY for time in outcome["open_time"].to_physical()}
         elif not isinstance(outcome, NoFile):
             raise outcome
     return {day.start for day in days} - traded
-
-
-def _probes(files: Sequence[ArchiveFile]) -> list[ArchiveFile]:
-    """Return the monthly ones of ``files``, and of the daily ones of each month the first, the middle and the last."""
-    chosen = [file for file in files if file.monthly]
-    daily = [file for file in files if not file.monthly]
-    for _, members in groupby(daily, key=lambda file: to_date(file.start).replace(day=1)):
-        month = list(members)
-        chosen += {month[n * (len(month) - 1) // (_PROBED_DAYS - 1)]: None for n in range(_PROBED_DAYS)}
-    return chosen

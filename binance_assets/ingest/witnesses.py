@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -24,17 +24,15 @@ from weakref import WeakKeyDictionary
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.candles.resampling import resample
 from binance_assets.candles.schema import every_rule
-from binance_assets.completeness.control_totals import any_discrepancy, totals_by_day
+from binance_assets.completeness.control_totals import Totals, any_discrepancy, combine_each, totals_by_day
 from binance_assets.completeness.disputed_days import disputed_days_within
 from binance_assets.completeness.reference_data import Origin, ReferenceData
 from binance_assets.completeness.validation import validate_partitions
-from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.pages import plan_pages
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import read_file, read_page
+from binance_assets.ingest.blocks import read_days, read_file, read_page
 from binance_assets.ingest.daily import DailyCandles, daily_from_archive, day_partitions, merge_days
 from binance_assets.ingest.reference import updated_reference
 from binance_assets.model.intervals import DAILY, Interval, parse_interval
@@ -88,28 +86,28 @@ def with_witnesses(
 
 @dataclass
 class _WitnessCache:
-    """The candles of witnesses that a run has fetched, so that each is requested once for all series of a symbol."""
+    """The totals of witnesses that a run has fetched, so that each is requested once for all series of a symbol."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    frames: dict[tuple[str, Interval, Origin], pl.DataFrame] = field(default_factory=dict)
+    totals: dict[tuple[str, Interval, Origin], dict[int, Totals]] = field(default_factory=dict)
     days: dict[tuple[str, Interval, Origin], set[int]] = field(default_factory=dict)
 
     def get(
         self,
         key: tuple[str, Interval, Origin],
         days: set[int],
-        fetch: Callable[[list[tuple[int, int]]], pl.DataFrame],
-    ) -> pl.DataFrame:
-        """Return the candles of ``days`` (ms UTC), of which ``fetch`` requests those that are not known yet."""
+        fetch: Callable[[list[tuple[int, int]]], Mapping[int, Totals]],
+    ) -> dict[int, Totals]:
+        """Return the totals of the candles of ``days``, by open time; ``fetch`` requests those that are not known yet.
+
+        All times are in ms UTC. Candles of other days may be among them.
+        """
         with self.lock:
             new = days - self.days.get(key, set())
             if new:
-                known = self.frames.get(key)
-                received = fetch(merge_days(new))
-                both = received if known is None else pl.concat([known, received])
-                self.frames[key] = both.unique("open_time", keep="last").sort("open_time")
+                self.totals[key] = {**self.totals.get(key, {}), **fetch(merge_days(new))}
                 self.days[key] = self.days.get(key, set()) | new
-            return self.frames[key]
+            return self.totals[key]
 
 
 _CACHES: Final[WeakKeyDictionary[Exchange, _WitnessCache]] = WeakKeyDictionary()
@@ -157,16 +155,16 @@ class _WitnessCheck:
         }
         if not days or not self.exchange.archive_matches_api:
             return {}
-        frame = self.cache.get((self.series.symbol, DAILY, "archive"), days, self._archived_daily)
-        chosen = frame.filter(pl.col("open_time").to_physical().is_in(sorted(days)))
-        if chosen.is_empty():
+        archived = self.cache.get((self.series.symbol, DAILY, "archive"), days, self._archived_daily)
+        chosen = {day: archived[day] for day in days if day in archived}
+        if not chosen:
             return {}
         reference = updated_reference(self.reference, DailyCandles(chosen), is_archive=True)
         again = [self._validate(result, reference) for result in doubtful]
         return {result.partition: result for result in again if result.verdict in _AGREED}
 
-    def _archived_daily(self, days: list[tuple[int, int]]) -> pl.DataFrame:
-        return daily_from_archive(self.exchange, self.series, days, self.reference.now).candles
+    def _archived_daily(self, days: list[tuple[int, int]]) -> Mapping[int, Totals]:
+        return daily_from_archive(self.exchange, self.series, days, self.reference.now).totals
 
     def _validate(self, result: PartitionResult, reference: ReferenceData) -> PartitionResult:
         partitions = [result.partition]
@@ -205,35 +203,38 @@ class _WitnessCheck:
             return origins
         return {"archive"} if self.reference.rest_error is not None else {"rest", "archive"}
 
-    def _hours(self, origin: Origin, interval: Interval, asked: Sequence[PartitionResult]) -> pl.DataFrame:
+    def _hours(self, origin: Origin, interval: Interval, asked: Sequence[PartitionResult]) -> dict[int, Totals]:
         days = {day for result in asked for day in _days_of(self.series, result.partition)}
         hourly = Series(self.series.market, self.series.symbol, interval)
         read = self._hours_by_rest if origin == "rest" else self._hours_in_archive
         return self.cache.get((self.series.symbol, interval, origin), days, lambda ranges: read(hourly, ranges))
 
-    def _hours_by_rest(self, hourly: Series, days: list[tuple[int, int]]) -> pl.DataFrame:
+    def _hours_by_rest(self, hourly: Series, days: list[tuple[int, int]]) -> dict[int, Totals]:
         pages = plan_pages(hourly.market, hourly.interval, days)
         outcomes = self.exchange.stream(hourly, pages, lambda page, body: read_page(hourly, page, body))
         return _valid(hourly, [outcome for _, outcome in outcomes if not isinstance(outcome, ExchangeError)])
 
-    def _hours_in_archive(self, hourly: Series, days: list[tuple[int, int]]) -> pl.DataFrame:
+    def _hours_in_archive(self, hourly: Series, days: list[tuple[int, int]]) -> dict[int, Totals]:
         if not self.exchange.archive_matches_api:
-            return empty_candles(hourly.market)
-        files = all_files(hourly, day_partitions(days), self.reference.now)
-        outcomes = self.exchange.archive.stream(files, lambda file, content: read_file(self.exchange, file, content))
+            return {}
+        outcomes = read_days(
+            self.exchange,
+            hourly,
+            day_partitions(days),
+            self.reference.now,
+            lambda file, content: read_file(self.exchange, file, content),
+        )
         return _valid(hourly, [outcome for _, outcome in outcomes if not isinstance(outcome, ExchangeError)])
 
-    def _difference(self, result: PartitionResult, hours: pl.DataFrame, interval: Interval) -> str | None:
+    def _difference(self, result: PartitionResult, hours: Mapping[int, Totals], interval: Interval) -> str | None:
         """Return how the hours of a partition differ from its candles; an empty text if some hours are not known."""
-        partition = result.partition
-        times = pl.col("open_time").to_physical()
-        days = _days_of(self.series, partition)
-        within = hours.filter((times >= days[0]) & (times < days[-1] + DAY))
-        if within.is_empty():
+        days = _days_of(self.series, result.partition)
+        within = {time: totals for time, totals in hours.items() if days[0] <= time < days[-1] + DAY}
+        if not within:
             return ""
         if not self.series.interval.is_multi_day:
             return _first_difference(self.series, result.candles, within, interval)
-        daily = DailyCandles(resample(self.series.market, within, DAILY))
+        daily = DailyCandles(combine_each(within, interval.step, DAY))
         again = self._validate(result, updated_reference(self.reference, daily, is_archive=False))
         if again.verdict in _AGREED:
             return None
@@ -253,13 +254,16 @@ def _days_of(series: Series, partition: Partition) -> range:
     return range(partition.start, partition.end + overhang, DAY)
 
 
-def _valid(series: Series, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Return the candles that follow the rules, ascending: a bad row leaves its hour without a witness."""
+def _valid(series: Series, frames: Sequence[pl.DataFrame]) -> dict[int, Totals]:
+    """Return the totals of the candles that follow the rules: a bad row leaves its hour without a witness."""
     candles = pl.concat([empty_candles(series.market), *frames]).unique("open_time").sort("open_time")
-    return candles.filter(every_rule(series.market, series.interval).fill_null(False))
+    valid = candles.filter(every_rule(series.market, series.interval).fill_null(False))
+    return totals_by_day(series.market, valid, series.interval.step)
 
 
-def _first_difference(series: Series, candles: pl.DataFrame, hours: pl.DataFrame, interval: Interval) -> str | None:
+def _first_difference(
+    series: Series, candles: pl.DataFrame, hours: Mapping[int, Totals], interval: Interval
+) -> str | None:
     """Return the first difference between the totals of candles and of hours.
 
     A span in which nothing was traded may be without candles.
@@ -269,7 +273,7 @@ def _first_difference(series: Series, candles: pl.DataFrame, hours: pl.DataFrame
     """
     is_incomplete = False
     step = math.lcm(series.interval.step, interval.step)
-    ours, theirs = totals_by_day(series.market, candles, step), totals_by_day(series.market, hours, step)
+    ours, theirs = totals_by_day(series.market, candles, step), combine_each(hours, interval.step, step)
     for start in sorted(ours.keys() | theirs.keys()):
         own, other = ours.get(start), theirs.get(start)
         if other is None:

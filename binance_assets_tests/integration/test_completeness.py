@@ -147,7 +147,7 @@ def test_a_day_is_unbalanced_if_any_of_its_totals_differs_by_one(shared_sandbox:
     for column in ("trades", *SPOT.value_columns):
         changed = daily.with_columns(pl.col(column) + 1)
         (result,) = validate_partitions(
-            series, candles, [partition], ReferenceData(partition.end, ControlTotals(SPOT, changed))
+            series, candles, [partition], ReferenceData(partition.end, ControlTotals(totals_by_day(SPOT, changed)))
         )
         assert (result.verdict, column in result.reason) == ("unbalanced", True)
 
@@ -447,7 +447,7 @@ def test_totals_of_days_are_combined_exactly(days: list[list[int]]) -> None:
 def test_control_totals_cover_only_the_days_that_they_have(shared_sandbox: Sandbox) -> None:
     end = JAN_2 + 10 * DAY
     rows = shared_sandbox.rows("spot", "BTCUSDT", "1d", JAN_2, end)
-    control_totals = ControlTotals(SPOT, parse_page(SPOT, body_of(rows[:4] + rows[5:])))
+    control_totals = ControlTotals(totals_by_day(SPOT, parse_page(SPOT, body_of(rows[:4] + rows[5:]))))
     assert (control_totals.first, control_totals.has_day(JAN_2 + 3 * DAY), control_totals.has_day(JAN_2 + 4 * DAY)) == (
         JAN_2,
         True,
@@ -461,7 +461,7 @@ def test_control_totals_cover_only_the_days_that_they_have(shared_sandbox: Sandb
     from_listing = control_totals.totals_for(JAN_2 - 3 * DAY, JAN_2 + DAY, includes_first_trade=True)
     assert from_listing is not None
     assert from_listing.trades == rows[0][8]
-    assert ControlTotals(SPOT, empty_candles(SPOT)).totals_for(JAN_2, JAN_2 + DAY) is None
+    assert ControlTotals(totals_by_day(SPOT, empty_candles(SPOT))).totals_for(JAN_2, JAN_2 + DAY) is None
 
 
 # -- known outages --------------------------------------------------------------------------------------------------

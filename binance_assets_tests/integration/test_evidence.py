@@ -124,6 +124,23 @@ def test_a_daily_file_replaces_a_bad_row_of_a_monthly_file_of_1d(
     assert verdicts(days_of(settings, BTC, *RANGE, "archive")) == ["complete"] * 60
 
 
+def test_days_of_a_missing_month_of_1d_are_read_although_nothing_shows_that_it_has_daily_files(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    """Only a 404 shows that a file does not exist. Another failure of a file that is looked up costs its own day."""
+    refuse_location(sandbox)
+    first, middle, last = (dt.date(2024, 1, day) for day in (1, 16, 31))
+    end = to_ms(last) + DAY
+    sandbox.faults.add(Fault("status", value=404, path="archive/monthly", interval="1d", end=end))
+    for day in (first, middle, last):
+        start = to_ms(day)
+        fault = Fault("status", value=500, path="archive/checksum", interval="1d", start=start, end=start + DAY)
+        sandbox.faults.add(fault)
+    days = days_of(settings, BTC, *RANGE, "archive")
+    assert [day.partition.key for day in days if day.verdict != "complete"] == [f"{first}", f"{middle}", f"{last}"]
+    assert {day.verdict for day in days} == {"complete", "unproved"}
+
+
 # -- suspensions ----------------------------------------------------------------------------------------------------
 
 USDC = "spot/USDCUSDT"
@@ -235,6 +252,24 @@ def test_a_removed_symbol_ends_with_its_last_file(
     last = "complete" if interval == "1d" else "delisted"
     assert verdicts(days) == ["complete", "complete", last, *["delisted"] * 4]
     assert_exact(sandbox, name, days)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "verdict"),
+    [
+        ("not_a_zip", None, "delisted"),  # whatever the checksum is, the archive has the file
+        ("status", 500, "unreachable"),  # a file may have been overlooked
+    ],
+)
+def test_the_life_of_a_removed_symbol_is_known_if_each_month_shows_whether_it_has_a_file(
+    sandbox: Sandbox, settings: Settings, kind: str, value: int | None, verdict: str
+) -> None:
+    start = to_ms(dt.date(2021, 5, 1))
+    fault = Fault(kind, value=value, path="archive/checksum", interval="1d", start=start, end=start + DAY)
+    sandbox.faults.add(fault)
+    days = days_of(settings, f"{REMOVED}/1h", "2023-05-01", "2023-05-04", "auto")
+    assert set(verdicts(days)) == {verdict}, [day.reason for day in days]
+    assert [request for request in sandbox.requests if request.path.endswith("SRMUSDT-1d-2021-05.zip.CHECKSUM")]
 
 
 @pytest.mark.parametrize(
@@ -407,6 +442,23 @@ def test_without_the_api_the_hours_of_the_archive_are_witnesses(sandbox: Sandbox
     differ(sandbox, "archive")
     _, day, _ = days_of(settings, MINUTES, *ONE_DAY, "archive", strict=True)
     assert (day.verdict, day.is_accepted, day.witnesses) == ("unbalanced", True, ("1h candles of archive",))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("truncated_zip", None), ("not_a_zip", None), ("fields_11", None), ("status", 404)]
+)
+def test_daily_files_replace_a_bad_monthly_file_of_witness_hours(
+    sandbox: Sandbox, settings: Settings, kind: str, value: int | None
+) -> None:
+    refuse_location(sandbox)
+    two_days = Fault("one_trade_more", path="archive", interval="1d", start=JAN_20, end=JAN_20 + 2 * DAY)
+    sandbox.faults.add(two_days)
+    sandbox.faults.add(Fault(kind, value=value, path="archive/monthly", interval="1h"))
+    days = days_of(settings, MINUTES, "2024-01-19", "2024-01-23", "archive", strict=True)
+    assert verdicts(days) == ["complete", "unbalanced", "unbalanced", "complete"]
+    assert [day.witnesses for day in days[1:3]] == [("1h candles of archive",)] * 2, [day.reason for day in days]
+    assert "BTCUSDT-1h-2024-01-20.zip" in requests_for(sandbox, "1h")
+    assert requests_for(sandbox, "4h") == []
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -238,7 +238,7 @@ KINDS: dict[str, tuple[Change, Outcome]] = {
     "open moved inside its candle": (between(OPEN), "written"),
     "close moved inside its candle": (between(CLOSE), "written"),
     "a high raised below the day's": (high_raised_below_the_days, "written"),
-    "1e-8 more turnover": (changed(QUOTE, lambda amount: amount + Decimal("1e-8")), "written"),
+    "1e-8 more turnover": (changed(QUOTE, lambda amount: amount + Decimal("1e-8")), "refused"),
     "two candles merged": (merged, "written"),
     "times in microseconds": (times_in_microseconds(0, 1440), "sound"),
     "a row in microseconds after insane ones": (insane_rows_before_microseconds, "refused"),
@@ -247,9 +247,8 @@ KINDS: dict[str, tuple[Change, Outcome]] = {
 """The kinds of defects, and what becomes of a day that has the defect in both sources.
 
 ``written`` marks what no evidence that is asked for can show. The day's sums and its four prices stay the same, and the
-mean prices stay within their candles. The sum of a day's turnover of BTCUSDT is not exact to the eighth decimal in
-Float64. Two merged candles, or a dropped candle without trades, look like an outage of a minute, which both sources
-show; the note says that it is not a known one.
+mean prices stay within their candles. Two merged candles, or a dropped candle without trades, look like an outage of a
+minute, which both sources show; the note says that it is not a known one.
 """
 
 LIKE_AN_OUTAGE = ("two candles merged", "candles without trades dropped")

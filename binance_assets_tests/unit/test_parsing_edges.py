@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from binance_assets.candles import parsing
 from binance_assets.candles.columns import columns
@@ -354,3 +356,62 @@ def test_one_candle_off_the_grid_is_enough() -> None:
     table = frame(OPEN_TIME, OPEN_TIME + MINUTE, OPEN_TIME + 2 * MINUTE + 1, OPEN_TIME + 3 * MINUTE)
     with pytest.raises(ValueError, match="grid of 1m"):
         parsing.check_window(table, MINUTES, OPEN_TIME, OPEN_TIME + HOUR)
+
+
+# -- amounts to the last decimal --------------------------------------------------------------------------------------
+
+EXACT = (10_000_000_001, 20_050_000_000, 5_000_000_000, 10_025_000_000)
+"""The amounts of ``ROW`` in units of the eighth decimal."""
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("time", [OPEN_TIME, str(OPEN_TIME)])
+def test_amounts_of_a_response_are_exact_however_it_is_laid_out(separators: tuple[str, str], time: int | str) -> None:
+    body = json.dumps([[time, *ROW[1:]]], separators=separators).encode()
+    assert parsing.exact_amounts(parsing.csv_rows(body)) == {OPEN_TIME: EXACT}
+
+
+def test_amounts_of_a_file_are_exact_with_and_without_header_in_both_units_of_time() -> None:
+    microseconds = LINE.replace(str(OPEN_TIME).encode(), f"{OPEN_TIME}000".encode(), 1)
+    for line in (LINE, microseconds):
+        for text in (line, line + b"\n", HEADER + b"\n" + line + b"\n", HEADER + b"\r\n" + line + b"\r\n\r\n"):
+            assert parsing.exact_amounts(text) == {OPEN_TIME: EXACT}
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("0", 0),
+        ("7", 700_000_000),
+        ("0.10", 10_000_000),
+        ("5123456789.12345678", 512_345_678_912_345_678),  # Float64 ends with ...5712
+        ("5123456789.1234567800", 512_345_678_912_345_678),
+        ("5123456789.123456781", None),  # more decimals than the totals count
+        ("1e5", None),
+        ("-1", None),
+        ("", None),
+        ("1.", None),
+        ("9" * 21, None),
+    ],
+)
+def test_an_amount_is_exact_if_it_is_a_plain_decimal(text: str, units: int | None) -> None:
+    line = LINE.replace(b",200.5,", f",{text},".encode(), 1)
+    expected_amounts = {} if units is None else {OPEN_TIME: (EXACT[0], units, *EXACT[2:])}
+    assert parsing.exact_amounts(line) == expected_amounts
+    quoted = b",," + line.replace(f",{text},".encode(), f',"{text}",'.encode())
+    for amount in (b"100.00000001", b"50.0", b"100.25"):
+        quoted = quoted.replace(b"," + amount + b",", b',"' + amount + b'",')
+    assert parsing.exact_amounts(quoted) == expected_amounts
+
+
+def test_an_amount_that_was_a_number_in_json_is_not_exact() -> None:
+    """Python reads such a number as Float64, so its text is lost."""
+    body = body_of([[*ROW[:7], 5123456789.12345678, *ROW[8:]]])
+    assert parsing.exact_amounts(parsing.csv_rows(body)) == {}
+
+
+@given(st.binary() | st.lists(st.sampled_from([LINE, b",", b"\n", b'"', b"9" * 30])).map(b"".join))
+def test_any_bytes_have_exact_amounts_or_none(text: bytes) -> None:
+    for time, amounts in parsing.exact_amounts(text).items():
+        assert time > 0
+        assert len(amounts) == 4

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from binance_assets.candles.columns import columns, empty_candles
+from binance_assets.candles.columns import PRICES, columns, empty_candles
 from binance_assets.candles.resampling import resample
 from binance_assets.candles.schema import candle_schema
-from binance_assets.completeness.control_totals import ControlTotals
+from binance_assets.completeness.control_totals import ControlTotals, Totals, totals_by_day
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
 from binance_assets.completeness.validation import validate_partitions
 from binance_assets.model.intervals import parse_interval
@@ -43,20 +43,20 @@ def control_totals(shared_sandbox: Sandbox) -> ControlTotals:
 
 def control_totals_of(sandbox: Sandbox, series: Series, start: int, end: int) -> ControlTotals:
     rows = sandbox.rows(series.market.name, series.symbol, "1d", start, end)
-    return ControlTotals(series.market, parse_page(series.market, body_of(rows)))
+    return ControlTotals(totals_by_day(series.market, parse_page(series.market, body_of(rows))))
 
 
 def validate_without_totals(
     series: Series, candles: pl.DataFrame, partitions: list[Partition], now: int = LATER
 ) -> list[PartitionResult]:
     """Validate without the exchange's control totals."""
-    return validate_partitions(series, candles, partitions, ReferenceData(now, ControlTotals(series.market)))
+    return validate_partitions(series, candles, partitions, ReferenceData(now, ControlTotals()))
 
 
 def validate_day(candles: pl.DataFrame, control_totals: ControlTotals | None = None) -> PartitionResult:
     """Validate day one, with ``control_totals`` if given."""
     (result,) = validate_partitions(
-        MINUTES, candles, [DAY_ONE], ReferenceData(LATER, control_totals or ControlTotals(MINUTES.market))
+        MINUTES, candles, [DAY_ONE], ReferenceData(LATER, control_totals or ControlTotals())
     )
     return result
 
@@ -75,21 +75,19 @@ def test_day_without_gaps_and_with_matching_totals_is_complete(
     assert result.candles.equals(day)
 
 
-def daily_candle_of(candles: pl.DataFrame) -> pl.DataFrame:
-    """Return the 1d candle of day one as if only these candles had been traded."""
-    return resample(MINUTES.market, candles, parse_interval("1d"))
+def daily_totals_of(candles: pl.DataFrame) -> dict[int, Totals]:
+    """Return the totals of the 1d candle of day one as if only these candles had been traded."""
+    return totals_by_day(MINUTES.market, resample(MINUTES.market, candles, parse_interval("1d")))
 
 
 def test_gap_at_the_end_is_unfinished_until_later_trading_is_seen(
     day: pl.DataFrame, control_totals: ControlTotals
 ) -> None:
     received = day.head(1_410)
-    stalled = validate_day(received, ControlTotals(MINUTES.market, daily_candle_of(received)))
+    stalled = validate_day(received, ControlTotals(daily_totals_of(received)))
     assert (stalled.verdict, stalled.is_accepted) == ("unfinished", False)
-    later_trading = pl.concat(
-        [daily_candle_of(received), control_totals.daily.filter(pl.col("open_time") > received["open_time"][-1])]
-    )
-    assert validate_day(received, ControlTotals(MINUTES.market, later_trading)).verdict == "outage"
+    later_trading = control_totals.merged_with(daily_totals_of(received))
+    assert validate_day(received, later_trading).verdict == "outage"
     assert validate_day(received, control_totals).verdict == "lost"  # known to be lost, not unfinished
 
 
@@ -97,14 +95,14 @@ def test_gap_at_the_start_is_unreachable_while_the_first_candle_is_unknown(day: 
     traded = day.tail(540)
     unknown = ReferenceData(
         LATER,
-        ControlTotals(MINUTES.market, daily_candle_of(traded)),
+        ControlTotals(daily_totals_of(traded)),
         TradingSpan(first_unknown_because="it responded with 500"),
     )
     (result,) = validate_partitions(MINUTES, traded, [DAY_ONE], unknown)
     assert (result.verdict, result.is_accepted) == ("unreachable", False)
     assert "it responded with 500" in result.reason
     known = ReferenceData(
-        LATER, ControlTotals(MINUTES.market, daily_candle_of(traded)), TradingSpan(first=DAY_ONE.start + 900 * MINUTE)
+        LATER, ControlTotals(daily_totals_of(traded)), TradingSpan(first=DAY_ONE.start + 900 * MINUTE)
     )
     assert validate_partitions(MINUTES, traded, [DAY_ONE], known)[0].verdict == "listing"
 
@@ -163,6 +161,9 @@ def test_scattered_gaps_become_spans(day: pl.DataFrame) -> None:
         ("volume", -0.1, "volume is a number and not negative"),
         ("volume", float("nan"), "volume"),
         ("trades", -1, "trades is not negative"),
+        ("volume", 10.0**18, "volume is less than 10^18"),
+        ("quote_volume", 10.0**40, "quote_volume is less than 10^18"),  # no integer could hold the sum
+        ("volume", float("inf"), "volume is a number and not negative"),
         ("taker_buy_volume", 10.0**12, "taker_buy_volume is at most volume"),
         ("taker_buy_quote_volume", 10.0**18, "taker_buy_quote_volume is at most quote_volume"),
     ],
@@ -174,6 +175,20 @@ def test_row_that_breaks_a_rule_makes_the_day_invalid(
     assert result.verdict == "invalid"
     assert message in result.reason
     assert "2024-01-01 01:17" in result.reason
+
+
+def test_a_row_with_amounts_that_no_integer_holds_costs_its_own_day_only(day: pl.DataFrame) -> None:
+    for amount in (1e18, 1e40, 1.7e308):
+        amounts = {name: pl.lit(amount) for name in MINUTES.market.value_columns}
+        is_row = pl.int_range(pl.len()) == 77
+        changed = day.with_columns(
+            *(pl.when(is_row).then(value).otherwise(pl.col(name)).alias(name) for name, value in amounts.items()),
+            *(pl.when(is_row).then(pl.lit(1.0)).otherwise(pl.col(name)).alias(name) for name in PRICES),
+        )
+        later = day.with_columns(pl.col("open_time", "close_time") + pl.duration(days=1))
+        days = [DAY_ONE, Partition(DAY_ONE.end, DAY_ONE.end + DAY)]
+        results = validate_without_totals(MINUTES, pl.concat([changed, later]), days)
+        assert [result.verdict for result in results] == ["invalid", "unproved"], results[0].reason
 
 
 def test_all_broken_rules_are_reported_at_once(day: pl.DataFrame) -> None:
@@ -202,7 +217,7 @@ def cut_short(day: pl.DataFrame, row: int, milliseconds: int = 18_353) -> pl.Dat
 def without_candle(day: pl.DataFrame, row: int) -> tuple[pl.DataFrame, ControlTotals]:
     """Remove a candle; return the other ones, and the control totals of a day on which it was not traded."""
     rest = day.filter(pl.int_range(pl.len()) != row)
-    return rest, ControlTotals(MINUTES.market, daily_candle_of(rest))
+    return rest, ControlTotals(daily_totals_of(rest))
 
 
 @pytest.mark.parametrize("milliseconds", [1, 30_000, 59_999, -1])
@@ -337,7 +352,7 @@ def day_of(sandbox: Sandbox, name: str) -> tuple[Series, pl.DataFrame, pl.DataFr
 
 
 def validate_against(series: Series, candles: pl.DataFrame, daily: pl.DataFrame) -> PartitionResult:
-    reference = ReferenceData(LATER, ControlTotals(series.market, daily))
+    reference = ReferenceData(LATER, ControlTotals(totals_by_day(series.market, daily)))
     (result,) = validate_partitions(series, candles, [DAY_ONE], reference)
     return result
 

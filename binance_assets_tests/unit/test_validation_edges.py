@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from binance_assets.completeness import validation
-from binance_assets.completeness.control_totals import ControlTotals
+from binance_assets.completeness.control_totals import ControlTotals, Totals, totals_by_day
 from binance_assets.completeness.outages import unnamed_spans
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
 from binance_assets.model.markets import SPOT, USDM
@@ -44,10 +44,15 @@ def hours(*ranges: tuple[int, int], start: int = START) -> pl.DataFrame:
     return candles(HOURS, (start + hour * HOUR for first, end in ranges for hour in range(first, end)))
 
 
+def daily_totals(trades_by_day: dict[int, int]) -> dict[int, Totals]:
+    """Return the totals of 1d candles from the number of trades by day since ``START``."""
+    tables = [candles(DAYS, [START + day * DAY], trades) for day, trades in sorted(trades_by_day.items())]
+    return totals_by_day(SPOT, pl.concat(tables))
+
+
 def daily(trades_by_day: dict[int, int]) -> ControlTotals:
     """Return control totals from the number of trades by day since ``START``."""
-    tables = [candles(DAYS, [START + day * DAY], trades) for day, trades in sorted(trades_by_day.items())]
-    return ControlTotals(SPOT, pl.concat(tables))
+    return ControlTotals(daily_totals(trades_by_day))
 
 
 def reference(
@@ -61,7 +66,7 @@ def reference(
 ) -> ReferenceData:
     """Return reference data; None means that nothing is unknown and that no error occurred."""
     span = TradingSpan(first, end, *([] if unknown_because is None else [unknown_because]))
-    return ReferenceData(now, control_totals or ControlTotals(SPOT), span, strict, *([] if error is None else [error]))
+    return ReferenceData(now, control_totals or ControlTotals(), span, strict, *([] if error is None else [error]))
 
 
 def validate(
@@ -308,7 +313,7 @@ def test_a_gap_without_trades_is_an_outage_and_its_reason_names_every_gap() -> N
 
 def test_the_reason_of_an_outage_names_a_known_one() -> None:
     day = partition_for_key("2023-03-24", HOURS.interval)
-    control_totals = ControlTotals(SPOT, candles(DAYS, [day.start], 23))
+    control_totals = ControlTotals(totals_by_day(SPOT, candles(DAYS, [day.start], 23)))
     result = validate(hours((0, 13), (14, 24), start=day.start), reference(control_totals), partition=day)
     assert result.verdict == "outage"
     assert "(spot outage of 2023-03-24 12:39 to 2023-03-24 14:00)" in result.reason
@@ -316,7 +321,7 @@ def test_the_reason_of_an_outage_names_a_known_one() -> None:
 
 def test_the_reason_of_an_outage_names_all_known_ones() -> None:
     day = partition_for_key("2017-12-18", HOURS.interval)
-    control_totals = ControlTotals(SPOT, candles(DAYS, [day.start], 22))
+    control_totals = ControlTotals(totals_by_day(SPOT, candles(DAYS, [day.start], 22)))
     result = validate(hours((0, 10), (11, 13), (14, 24), start=day.start), reference(control_totals), partition=day)
     first, second = "2017-12-18 10:00 to 2017-12-18 10:14", "2017-12-18 12:29 to 2017-12-18 13:34"
     assert f"(spot outage of {first}, spot outage of {second})" in result.reason
@@ -476,5 +481,5 @@ def test_suspended_days_add_nothing_to_a_total() -> None:
     control = totals.with_suspended([START + DAY]).totals_for(START, START + 3 * DAY)
     assert control is not None
     assert (control.trades, control.candles) == (48, 2)
-    again = totals.with_suspended([START + DAY]).merged_with(daily({1: 5}).daily)
+    again = totals.with_suspended([START + DAY]).merged_with(daily_totals({1: 5}))
     assert again.suspended == frozenset()
