@@ -29,6 +29,9 @@ _YOUNGEST_MONTH_MS: Final = 3 * DAY
 # A file is read as a whole. So instead of a file with more candles (a month of 1s), the files of its days are fetched.
 _MOST_ROWS: Final = 90_000
 _MONTH: Final = 31 * DAY
+# A row has some 150 bytes, and a zip is smaller than its rows. Some bytes are for header, names and other intervals.
+_MOST_ROW_BYTES: Final = 300
+_MOST_OTHER_BYTES: Final = 64_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,11 @@ class ArchiveFile:
         kind = "monthly" if self.monthly else "daily"
         series = self.series
         return f"/data/{series.market.archive}/{kind}/klines/{series.symbol}/{series.interval.name}/{self.name}"
+
+
+def largest_zip(file: ArchiveFile) -> int:
+    """Return the most bytes that the zip of ``file`` can have, generously: by the candles of its day or month."""
+    return _MOST_OTHER_BYTES + -(-(file.end - file.start) // file.series.interval.step) * _MOST_ROW_BYTES
 
 
 def daily_files(series: Series, partitions: Sequence[Partition], now: int, age: int = 0) -> list[ArchiveFile]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from binance_assets.exchange.clock import ServerClock
-from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited
+from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited, RateLimitedForLong
 from binance_assets.exchange.rate_limit.ledger import (
     Block,
     Ledger,
@@ -28,7 +28,14 @@ from binance_assets.exchange.rate_limit.ledger import (
     StoredLimit,
     Transaction,
 )
-from binance_assets.exchange.rate_limit.policy import blocked_until, claimable, spendable
+from binance_assets.exchange.rate_limit.policy import (
+    believed_limit,
+    blocked_until,
+    claimable,
+    longest_wait,
+    number_in_a_row,
+    spendable,
+)
 from binance_assets.model.timestamps import DAY, MINUTE
 from binance_assets.processes import is_alive
 
@@ -73,7 +80,7 @@ class Budget:
         clock: The server's clock.
         documented_limit: The weight limit of a minute that applies until :meth:`remember_limit` is called.
         share: The part of the limit to use, 0 to 1.
-        patience: The longest ban to wait for, seconds.
+        patience: The longest block to wait for, seconds.
         call_lifetime: After how many seconds a call that was never recorded counts as lost.
     """
 
@@ -98,21 +105,33 @@ class Budget:
         self._lock = threading.Lock()
         self._lease = _Lease()
         self._block_checked_at = 0.0
+        # Blocks in a row, as far as this process knows, and when it last saw one (``time.monotonic()``).
+        self._blocks = 0
+        self._block_seen_at = 0.0
 
     # -- the limit and the clock, shared with other processes -------------------------------------------------
 
     @property
     def known_limit(self) -> int | None:
-        """The weight limit of a minute, if it was read less than a day ago."""
+        """The weight limit of a minute, if it was read less than a day ago and is to be believed."""
         now = self._clock.now()
         with self._ledger.transaction(self._group) as transaction:
             limit = transaction.limit()
         if limit is None or not 0 <= now - limit.read_at < _LIMIT_AGE_MS:
             return None
-        return limit.weight
+        return believed_limit(limit.weight, self._documented_limit)
+
+    @property
+    def limit(self) -> int:
+        """The weight limit of a minute that this process uses at the moment."""
+        return self._limit
 
     def remember_limit(self, limit: int) -> None:
-        """Store the limit that exchangeInfo has just named; give back the lease that was claimed under another one."""
+        """Store the limit that exchangeInfo has just named; give back the lease that was claimed under another one.
+
+        Args:
+            limit: The limit, as :func:`believed_limit` returns it.
+        """
         with self._lock, self._ledger.transaction(self._group) as transaction:
             transaction.store_limit(StoredLimit(limit, int(self._clock.now())))
             self._limit = limit
@@ -145,7 +164,7 @@ class Budget:
 
         Raises:
             Cancelled: ``stop`` was set.
-            BannedForLong: The IP is banned for longer than the patience of the settings.
+            BannedForLong, RateLimitedForLong: The IP is blocked for longer than the patience of the settings.
             LedgerError: The ledger cannot be written.
         """
         # One thread of the process waits for weight at a time; the others queue behind it instead of polling.
@@ -212,22 +231,35 @@ class Budget:
         """
         wall_ms = time.time() * 1_000
         server_ms = self._clock.now() if self._clock.known else wall_ms
-        until = blocked_until(error, int(server_ms))
-        banned = isinstance(error, Banned)
-        reason = error.reason
-        if banned:
-            reason = f"banned until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(until / 1_000))} UTC: {reason}"
-        ends = int(wall_ms + until - server_ms + self._clock.error_ms)
+        is_ban = isinstance(error, Banned)
         self._block_checked_at = 0.0
         with self._ledger.transaction(self._group) as transaction:
-            transaction.store_block(Block(ends, banned, reason))
+            last = transaction.block() or Block(0, False, "", 0)
+            number = number_in_a_row(last.number, last.until, int(wall_ms))
+            until = blocked_until(error, int(server_ms), number)
+            utc = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(until / 1_000))} UTC"
+            reason = f"{'banned' if is_ban else 'no requests'} until {utc}: {error.reason}"
+            ends = int(wall_ms + until - server_ms + self._clock.error_ms)
+            transaction.store_block(Block(ends, is_ban, reason, number))
+        self._blocks, self._block_seen_at = number, time.monotonic()
+
+    def succeed(self, sent: float) -> None:
+        """Note that a request succeeded: after the last block, so that the next one is the first in a row again.
+
+        Args:
+            sent: ``time.monotonic()`` when the request was sent, seconds.
+        """
+        if self._blocks and sent > self._block_seen_at:
+            self._blocks = 0
+            with self._ledger.transaction(self._group) as transaction:
+                transaction.end_blocks_in_a_row()
 
     def wait_for_block(self, stop: threading.Event) -> None:
         """Wait until no 429 or 418 forbids calls. Does not need the server's clock.
 
         Raises:
             Cancelled: ``stop`` was set.
-            BannedForLong: The IP is banned for longer than the patience of the settings.
+            BannedForLong, RateLimitedForLong: The IP is blocked for longer than the patience of the settings.
         """
         while not stop.is_set():
             with self._ledger.transaction(self._group) as transaction:
@@ -243,11 +275,13 @@ class Budget:
         seconds = block.until / 1_000 - time.time() if block else 0.0
         if block is None or seconds <= 0:
             return 0.0
-        if block.banned and seconds > self._patience:
-            raise BannedForLong(
+        if seconds > longest_wait(block.banned, self._patience):
+            kind = BannedForLong if block.banned else RateLimitedForLong
+            raise kind(
                 f"{block.reason}; this is longer than BINANCE_ASSETS_BAN_PATIENCE ({self._patience:g} s): "
-                "try again after the ban, or raise the setting to wait for it"
+                "try again then, or raise the setting to wait for it"
             )
+        self._blocks, self._block_seen_at = block.number, time.monotonic()
         return float(min(max(seconds, _POLL_SECONDS), _LONGEST_POLL_SECONDS))
 
     # -- the lease --------------------------------------------------------------------------------------------
@@ -261,6 +295,8 @@ class Budget:
             if wait:
                 return wait
             self._block_checked_at = time.monotonic()
+        if self._blocks and lease.in_flight:
+            return _POLL_SECONDS  # after a block, one request alone asks whether it is over
         if lease.minute != minute or lease.unused < weight or self._used_up_by_others(minute, weight):
             wait = self._renew(minute, weight)
             if wait:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from binance_assets.exchange.errors import Cancelled
-from binance_assets.exchange.rate_limit.policy import Minute
+from binance_assets.exchange.rate_limit.policy import Minute, believed_limit
 from binance_assets.settings import ConfigurationError
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 # Records in the format of another version are dropped. They lose their value within a minute, except a limit or a ban,
 # which the next responses report again.
@@ -28,7 +28,7 @@ _CREATE_TABLES: Final = (
     """CREATE TABLE pool (
     address TEXT, name TEXT, weight_limit INTEGER, read_at INTEGER NOT NULL DEFAULT 0,
     blocked_until INTEGER NOT NULL DEFAULT 0, banned INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
-    clock_offset REAL,
+    clock_offset REAL, blocks INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (address, name))""",
     """CREATE TABLE minute (
     address TEXT, name TEXT, minute INTEGER, ours INTEGER NOT NULL DEFAULT 0, seen INTEGER NOT NULL DEFAULT 0,
@@ -72,11 +72,13 @@ class Block:
         until: When it ends, ms by this machine's wall clock.
         banned: Whether it is a ban (418).
         reason: What happened, in one line.
+        number: Which block in a row it is, from 1; 0 if a request has succeeded since.
     """
 
     until: int
     banned: bool
     reason: str
+    number: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +127,14 @@ class Transaction:
 
         Args:
             number: The minute.
-            documented_limit: The weight limit that applies if none is stored.
+            documented_limit: The weight limit that applies if none is stored that is to be believed.
         """
         limit = self.limit()
         row = self._row("SELECT ours, seen FROM minute WHERE address = ? AND name = ? AND minute = ?", number)
         ours, seen = row or (0, 0)
         (in_flight,) = self._row("SELECT coalesce(sum(weight), 0) FROM lease WHERE address = ? AND name = ?")
-        return Minute((limit and limit.weight) or documented_limit, ours, seen, in_flight)
+        believed = believed_limit(limit.weight, documented_limit) if limit else None
+        return Minute(believed or documented_limit, ours, seen, in_flight)
 
     def add_ours(self, number: int, weight: int) -> None:
         """Add to the weight that processes of this host have claimed in a minute; delete minutes that are long over.
@@ -198,17 +201,22 @@ class Transaction:
 
     def block(self) -> Block | None:
         """Return the block that was stored last, which may be over; None if there never was one."""
-        row = self._row("SELECT blocked_until, banned, reason FROM pool WHERE address = ? AND name = ?")
-        return None if row is None else Block(row[0], bool(row[1]), row[2])
+        row = self._row("SELECT blocked_until, banned, reason, blocks FROM pool WHERE address = ? AND name = ?")
+        return None if row is None else Block(row[0], bool(row[1]), row[2], row[3])
 
     def store_block(self, block: Block) -> None:
         """Store a block, unless the stored one ends later."""
         self._database.execute(
-            "INSERT INTO pool (address, name, blocked_until, banned, reason) VALUES (?, ?, ?, ?, ?) "
+            "INSERT INTO pool (address, name, blocked_until, banned, reason, blocks) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (address, name) DO UPDATE SET banned = excluded.banned, reason = excluded.reason, "
-            "blocked_until = excluded.blocked_until WHERE excluded.blocked_until > blocked_until",
-            (*self._group, block.until, int(block.banned), block.reason),
+            "blocks = excluded.blocks, blocked_until = excluded.blocked_until "
+            "WHERE excluded.blocked_until > blocked_until",
+            (*self._group, block.until, int(block.banned), block.reason, block.number),
         )
+
+    def end_blocks_in_a_row(self) -> None:
+        """Record that a request has succeeded after the last block."""
+        self._database.execute("UPDATE pool SET blocks = 0 WHERE address = ? AND name = ?", self._group)
 
     def clock_offset(self) -> float | None:
         """Return by how many ms the server's clock is ahead of this machine's wall clock; None if unknown."""
