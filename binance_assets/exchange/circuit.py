@@ -31,12 +31,20 @@ class Circuit:
         failures: After how many failed calls in a row one call at a time asks.
         probes: After how many failed calls of that kind the host counts as dead; 0 for none.
         also: Errors that count as a failure of the host, in addition to those whose policy says so.
+        clock: Returns a time in seconds that never goes back.
     """
 
-    def __init__(self, failures: int, probes: int, also: tuple[type[ExchangeError], ...] = ()) -> None:
+    def __init__(
+        self,
+        failures: int,
+        probes: int,
+        also: tuple[type[ExchangeError], ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._most_failures = failures
         self._most_probes = probes
         self._also = also
+        self._clock = clock
         self._asking = threading.Lock()
         self._counting = threading.Lock()
         self._failures = 0
@@ -66,7 +74,7 @@ class Circuit:
         Raises:
             NotSent: It does.
         """
-        if time.monotonic() < self._dead_until:
+        if self._clock() < self._dead_until:
             raise NotSent.after(self._error)
 
     def trip(self, error: ExchangeError) -> None:
@@ -74,7 +82,7 @@ class Circuit:
         with self._counting:
             self._error = error
             self._failures, self._probes = self._most_failures, self._most_probes
-            self._dead_until = time.monotonic() + _PAUSE_SECONDS
+            self._dead_until = self._clock() + _PAUSE_SECONDS
 
     def reset(self) -> None:
         """Count the host as alive."""
@@ -96,7 +104,7 @@ class Circuit:
 
     def _fail(self, error: ExchangeError, is_probe: bool) -> None:
         with self._counting:
-            now = time.monotonic()
+            now = self._clock()
             self._error = error
             self._failures += 1
             if self._failures <= self._most_failures:
