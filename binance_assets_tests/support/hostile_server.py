@@ -1,4 +1,4 @@
-"""A server on the loopback interface that sends scripted bytes: odd headers, chunk sizes and slow drips are possible."""
+"""A server on the loopback interface that sends scripted bytes, such as odd headers, chunk sizes, and slow drips."""
 
 from __future__ import annotations
 
@@ -113,14 +113,20 @@ def hostile_server(script: Script | None = None) -> Iterator[HostileServer]:
 def market_script(
     page: Script, time_ms: Callable[[], int] = lambda: int(time.time() * 1_000), limit: object = 6_000
 ) -> Script:
-    """Return a script that responds like the spot API to ``/time`` and ``/exchangeInfo``, and with ``page`` elsewhere."""
+    """Return a script that responds like the spot API to ``/time`` and ``/exchangeInfo``, and by ``page`` elsewhere.
+
+    Args:
+        page: Responds to all other paths.
+        time_ms: Returns the server's time, ms UTC.
+        limit: The weight limit, as JSON.
+    """
 
     def script(path: str) -> Pieces:
         if "/time" in path:
             return answer(b'{"serverTime": %d}' % time_ms())
         if "/exchangeInfo" in path:
-            limits = '{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": %s}' % limit
-            return answer(b'{"symbols": [], "rateLimits": [%s]}' % limits.encode())
+            kind = '"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1'
+            return answer(f'{{"symbols": [], "rateLimits": [{{{kind}, "limit": {limit}}}]}}'.encode())
         return page(path)
 
     return script
