@@ -13,7 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from binance_assets.model.outside import MESSAGE, printable
-from binance_assets.model.results import PartitionResult, format_spans, format_verdicts, other_verdicts
+from binance_assets.model.results import (
+    PartitionResult,
+    format_spans,
+    format_verdicts,
+    group_by_reason,
+    name_partitions,
+    other_verdicts,
+)
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
 from binance_assets.settings import Source
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from binance_assets.orchestration.metrics import RunMetrics
     from binance_assets.storage.lake import StoredPartition
 
-_NAMED_PARTITIONS: Final = 10
+_NAMED_REASONS: Final = 10
 _WIDTH_WITHOUT_TERMINAL: Final = 160
 
 
@@ -131,7 +138,7 @@ def outcome_of(
 def print_outcomes(
     outcomes: Mapping[str, dict[str, Any]], refused: Mapping[Series, Sequence[PartitionResult]], as_json: bool
 ) -> None:
-    """Print the outcome of each series: as JSON, or as a table and a line for each refused partition.
+    """Print the outcome of each series: as JSON, or as a table and a line for each reason of refused partitions.
 
     The table counts verdicts other than ``complete``, if there are any.
     """
@@ -160,10 +167,12 @@ def candles_per_second(outcome: Mapping[str, Any]) -> str:
 
 
 def _print_refused(series: Series, results: Sequence[PartitionResult]) -> None:
-    for result in results[:_NAMED_PARTITIONS]:
-        reason = printable(result.reason, MESSAGE) or format_spans(result.missing)
-        print(f"refused: {series} {result.partition} is {result.verdict}: {reason}", file=sys.stderr)
-    more = len(results) - _NAMED_PARTITIONS
+    groups = group_by_reason(results)
+    for group in groups[:_NAMED_REASONS]:
+        first, verb = group[0], "are" if len(group) > 1 else "is"
+        reason = printable(first.reason, MESSAGE) or format_spans(first.missing)
+        print(f"refused: {series} {name_partitions(group)} {verb} {first.verdict}: {reason}", file=sys.stderr)
+    more = sum(len(group) for group in groups[_NAMED_REASONS:])
     if more > 0:
         print(f"refused: {series}: {more} more; --json lists them all", file=sys.stderr)
 

@@ -12,28 +12,27 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 from binance_assets.exchange.archive_files import ArchiveFile, most_csv_bytes
+from binance_assets.exchange.circuit import Circuit
+from binance_assets.exchange.clock import http_date
 from binance_assets.exchange.errors import (
     BadFile,
     Blocked,
     ChecksumMismatch,
     ExchangeError,
-    NoConnection,
     NoFile,
-    NotSent,
     RefusedRequest,
+    UndocumentedStatus,
     UnexpectedResponse,
 )
-from binance_assets.exchange.http import HttpClient, HttpResponse
+from binance_assets.exchange.http import CHECKSUM_BYTES, PAGE_BYTES, HttpClient, HttpResponse
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.workers import WorkerPool
 from binance_assets.model.markets import SANDBOX_HEADER, Market
 from binance_assets.model.outside import printable
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import SECOND
 from binance_assets.settings import Settings
 
 Result = TypeVar("Result")
@@ -95,7 +94,7 @@ class Archive:
         self._on_request = on_request
         self._retrier = retrier or Retrier()
         self.venue: str | None = None
-        self._circuit_open: NoConnection | None = None
+        self._circuit = Circuit(failures=3, probes=0)  # there is another source, so it is not asked for long
 
     @property
     def workers(self) -> int:
@@ -144,11 +143,7 @@ class Archive:
         self, files: Sequence[ArchiveFile], request: Callable[[ArchiveFile], Result]
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
         def request_with_retries(file: ArchiveFile) -> Result:
-            try:
-                return self._retrier.call_with_retries(lambda: request(file), self._pool.stop)
-            except NoConnection as error:
-                self._circuit_open = error  # other files would fail as well, and there is another source
-                raise
+            return self._circuit.call(lambda: self._retrier.call_with_retries(lambda: request(file), self._pool.stop))
 
         return self._pool.stream(files, request_with_retries, lambda: self._most_workers)
 
@@ -159,19 +154,22 @@ class Archive:
             ExchangeError: The request failed.
             Cancelled: The archive was closed.
         """
-        return self._pool.run(lambda: self._retrier.call_with_retries(self._read_time, self._pool.stop))
+        return self._pool.run(
+            lambda: self._circuit.call(lambda: self._retrier.call_with_retries(self._read_time, self._pool.stop))
+        )
 
     def _read_time(self) -> int:
         headers: Mapping[str, str]
         try:
-            headers = self._client.get("/", {}).headers
-        except (RefusedRequest, Blocked) as error:  # also a response, and only its headers are needed
+            headers = self._client.get("/", {}, PAGE_BYTES).headers
+        # Also a response, and only its headers are needed.
+        except (RefusedRequest, UndocumentedStatus, Blocked) as error:
             headers = error.headers
         self.venue = "sandbox" if SANDBOX_HEADER in headers else "binance"
-        try:
-            return int(parsedate_to_datetime(headers["Date"]).timestamp()) * SECOND
-        except (KeyError, ValueError):
-            raise UnexpectedResponse("the archive's response has no valid Date header", self._client.url) from None
+        time = http_date(headers.get("Date"))
+        if time is None:
+            raise UnexpectedResponse("the archive's response has no valid Date header", self._client.url)
+        return time
 
     def close(self) -> None:
         """Stop all work: waits end, and requests in flight are abandoned."""
@@ -179,7 +177,7 @@ class Archive:
         self._client.close()
 
     def _read(self, file: ArchiveFile, read: Callable[[ArchiveFile, ArchiveContent], Result]) -> Result:
-        response = self._get(file, file.path)
+        response = self._get(file, file.path, most_csv_bytes(file))
         expected = self._checksum(file)
         sha256 = hashlib.sha256(response.body).hexdigest()
         if sha256 != expected:
@@ -193,29 +191,28 @@ class Archive:
             raise BadFile(reason, response.request, 200, headers=response.headers) from error
 
     def _checksum(self, file: ArchiveFile) -> str:
-        response = self._get(file, file.path + ".CHECKSUM")
+        response = self._get(file, file.path + ".CHECKSUM", CHECKSUM_BYTES)
         match = _SIDECAR.fullmatch(response.body.decode("utf-8", "replace"))
         if match is None or match[2] != file.name:
             reason = f"{file.name}.CHECKSUM from the archive does not hold the SHA-256 of that file"
             if match is not None:
-                reason += f" but that of {match[2]!a}"
+                reason += f" but that of {printable(match[2])!a}"
             raise UnexpectedResponse(reason, response.request, 200)
         return match[1].lower()
 
     def _exists(self, file: ArchiveFile) -> bool:
         try:
-            self._get(file, file.path + ".CHECKSUM")
+            self._get(file, file.path + ".CHECKSUM", CHECKSUM_BYTES)
         except NoFile:
             return False
         return True
 
-    def _get(self, file: ArchiveFile, path: str) -> HttpResponse:
-        if self._circuit_open is not None:
-            raise NotSent.after(self._circuit_open, self._client.url + path)
+    def _get(self, file: ArchiveFile, path: str, most_bytes: int) -> HttpResponse:
+        self._circuit.check()
         self._on_request(file.series)
         try:
-            response = self._client.get(path, {})
-        except RefusedRequest as error:
+            response = self._client.get(path, {}, most_bytes)
+        except (RefusedRequest, UndocumentedStatus) as error:
             if error.status == 404:
                 raise NoFile(f"the archive has no {path.rpartition('/')[2]}", error.request, 404) from None
             raise
@@ -287,7 +284,4 @@ def _one_line(error: Exception) -> str:
 
 
 def _modified(response: HttpResponse) -> int | None:
-    try:
-        return int(parsedate_to_datetime(response.headers["Last-Modified"]).timestamp()) * SECOND
-    except (KeyError, ValueError):
-        return None
+    return http_date(response.headers.get("Last-Modified"))

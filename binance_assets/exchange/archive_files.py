@@ -83,7 +83,10 @@ class ArchiveFile:
 
 
 def most_csv_bytes(file: ArchiveFile) -> int:
-    """Return how many bytes the CSV of ``file`` can have, generously; what is larger does not hold its candles."""
+    """Return how many bytes the CSV of ``file`` can have, generously; what is larger does not hold its candles.
+
+    The zip of the CSV is never larger, so this bounds the download too.
+    """
     candles = (file.end - file.start) // file.series.interval.step + 1
     return _MOST_BESIDE_CANDLES + candles * _MOST_PER_CANDLE
 

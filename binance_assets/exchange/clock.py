@@ -3,8 +3,24 @@
 from __future__ import annotations
 
 import time
+from email.utils import parsedate_to_datetime
 
 from binance_assets.boot import seconds_since_boot, seconds_suspended
+from binance_assets.model.outside import whole_number
+from binance_assets.model.timestamps import CANDLE_TIMES, SECOND
+
+
+def http_date(text: str | None) -> int | None:
+    """Return the time of a header such as ``Date``, ms UTC, to the second; None if it is not a believable time.
+
+    Args:
+        text: The value of the header; None if the response does not have it.
+    """
+    try:
+        seconds = parsedate_to_datetime(text or "").timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return whole_number(int(seconds) * SECOND, CANDLE_TIMES)
 
 
 class ServerClock:

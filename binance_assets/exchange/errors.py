@@ -8,11 +8,14 @@ partition that cannot be fetched because of this error. This module is the only 
     └── ExchangeError               a request that failed
         ├── NoConnection            no response: refused, reset, unknown host
         ├── TimedOut                no response: a timeout of the settings passed
-        ├── BrokenResponse          the body ended early
+        ├── BrokenResponse          the response ended early, or is not HTTP
         ├── UnexpectedResponse      200, but not what was requested
+        │   └── TooLarge            200, and more bytes than such a response can have
+        ├── UndocumentedStatus      a status that Binance does not document, or not its body
         ├── ServerError             408, 5XX, codes of internal failures
         ├── Blocked                 403 from the firewall
-        ├── RateLimited             429
+        ├── RateLimited             429, and code -1003 of any 4XX
+        │   └── RateLimitedForLong  429 that lasts longer than the settings allow to wait
         ├── Banned                  418
         │   └── BannedForLong       418 that lasts longer than the settings allow to wait
         ├── RestrictedLocation      451
@@ -24,7 +27,8 @@ partition that cannot be fetched because of this error. This module is the only 
         └── NotSent                 given up without sending, after an earlier error
 
 Sources: the error lists of Binance's spot and futures documentation, and recorded responses. A 403 page is HTML, a
-503 may lack its code, and a 451 has code 0, so this module assumes nothing about a body.
+503 may lack its code, and a 451 has code 0, so this module assumes nothing about a body. A proxy or a login page may
+respond in place of Binance, so a status that Binance does not document may pass.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from typing import Any, ClassVar, Final, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from binance_assets.model.markets import SPOT, SPOT_ELSEWHERE
+from binance_assets.model.outside import printable, whole_number
 
 
 class Cancelled(Exception):
@@ -50,12 +55,14 @@ class Policy:
         attempts: How often a request is tried in total before the error is final.
         first_delay: Seconds before the second attempt; the delay doubles with every further attempt.
         ends_run: Whether no other request of the run can succeed.
+        host_fails: Whether the host itself fails, so that its next response will probably be the same error.
         verdict: Verdict of a partition that cannot be fetched because of this error.
     """
 
     attempts: int
     first_delay: float = 0.25
     ends_run: bool = False
+    host_fails: bool = False
     verdict: Literal["unreachable", "invalid"] = "unreachable"
 
 
@@ -94,20 +101,20 @@ class ExchangeError(Exception):
 class NoConnection(ExchangeError):
     """No response: the connection was refused or reset, or the host name does not resolve."""
 
-    policy = Policy(attempts=6)
+    policy = Policy(attempts=6, host_fails=True)
 
 
 class TimedOut(ExchangeError):
-    """No connection, or no further byte of a response, within the timeouts of the settings."""
+    """No connection, no further byte, or no whole response within the time that the settings allow."""
 
     # Each attempt already took a whole timeout.
-    policy = Policy(attempts=3)
+    policy = Policy(attempts=3, host_fails=True)
 
 
 class BrokenResponse(ExchangeError):
-    """The body of the response ended early."""
+    """The response ended early, or is not HTTP."""
 
-    policy = Policy(attempts=6)
+    policy = Policy(attempts=6, host_fails=True)
 
 
 class UnexpectedResponse(ExchangeError):
@@ -116,23 +123,44 @@ class UnexpectedResponse(ExchangeError):
     policy = Policy(attempts=6, verdict="invalid")
 
 
+class TooLarge(UnexpectedResponse):
+    """A 200 with more bytes than such a response can have; each attempt may cost all the bytes that are allowed."""
+
+    policy = Policy(attempts=2, verdict="invalid")
+
+
+class UndocumentedStatus(ExchangeError):
+    """A status below 500 that Binance does not document, or not with this body: 202, 3XX, a 404 page in HTML.
+
+    A proxy, a gateway or a login page may respond in place of Binance for some seconds, or for good.
+    """
+
+    policy = Policy(attempts=4, first_delay=1, ends_run=True)
+
+
 class ServerError(ExchangeError):
     """An internal failure at Binance (408, 5XX, codes -1000 to -1008, -1016); a GET is safe to repeat."""
 
-    policy = Policy(attempts=6)
+    policy = Policy(attempts=6, host_fails=True)
 
 
 class Blocked(ExchangeError):
     """403 from the firewall in front of Binance; it needs a long pause."""
 
-    policy = Policy(attempts=4, first_delay=2)
+    policy = Policy(attempts=4, first_delay=2, host_fails=True)
 
 
 class RateLimited(ExchangeError):
-    """429: this IP has used more request weight than a minute allows."""
+    """429, or code -1003: this IP has used more request weight than a minute allows."""
 
     # Attempts of each request; after a 429 all workers wait for the next minute.
     policy = Policy(attempts=10, first_delay=0)
+
+
+class RateLimitedForLong(RateLimited):
+    """A 429 that forbids requests for longer than ``BINANCE_ASSETS_BAN_PATIENCE`` and the rest of a minute."""
+
+    policy = Policy(attempts=1, ends_run=True)
 
 
 class Banned(ExchangeError):
@@ -183,6 +211,9 @@ class BadFile(ExchangeError):
     policy = Policy(attempts=2, verdict="invalid")
 
 
+_NOT_ASKED: Final = "not asked, because an earlier request failed: "
+
+
 class NotSent(ExchangeError):
     """A request that was not sent, because an earlier one showed that it could not succeed."""
 
@@ -196,11 +227,15 @@ class NotSent(ExchangeError):
             error: The earlier error.
             request: The URL that was not requested; None for that of the earlier error.
         """
-        return cls(f"request not sent after an earlier error: {error}", request or error.request)
+        reason = error.reason.removeprefix(_NOT_ASKED)
+        return cls(f"{_NOT_ASKED}{reason}", request or error.request)
 
 
 _TRANSIENT_CODES: Final = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
 _UNKNOWN_SYMBOL: Final = -1121
+_TOO_MANY_REQUESTS: Final = -1003
+_CODES: Final = range(-999_999, 1_000_000)
+_MOST_OF_A_MESSAGE: Final = 300  # that of a 451 has 200 characters
 
 
 def error_for_response(status: int, headers: Mapping[str, str], body: bytes, request: str) -> ExchangeError:
@@ -209,19 +244,24 @@ def error_for_response(status: int, headers: Mapping[str, str], body: bytes, req
     Args:
         status: HTTP status.
         headers: Headers of the response.
-        body: Body of the response.
+        body: Body of the response, or its beginning.
         request: The requested URL.
     """
     code, message = _code_and_message(body)
     summary = f"HTTP {status} from {request.split('?')[0]}" + (f" ({code}: {message})" if message else "")
-    kind, reason = _classify(status, code, summary, request)
+    if 300 <= status < 400 and (location := headers.get("Location")):
+        summary += f" (redirects to {printable(location)})"
+    has_other_body = code is None and bool(body.strip())
+    kind, reason = _classify(status, code, has_other_body, summary, request)
     return kind(reason, request, status, code, headers, message)
 
 
-def _classify(status: int, code: int | None, summary: str, request: str) -> tuple[type[ExchangeError], str]:
+def _classify(
+    status: int, code: int | None, has_other_body: bool, summary: str, request: str
+) -> tuple[type[ExchangeError], str]:
     if status == 418:
         return Banned, f"Binance has banned this IP: {summary}"
-    if status == 429:
+    if status == 429 or (code == _TOO_MANY_REQUESTS and 400 <= status < 500):
         return RateLimited, f"this IP has used up its request weight: {summary}"
     if status == 451:
         other_host = f"set BINANCE_SPOT_URL={SPOT_ELSEWHERE}"
@@ -229,20 +269,28 @@ def _classify(status: int, code: int | None, summary: str, request: str) -> tupl
         return RestrictedLocation, f"Binance does not serve this location; {remedy}: {summary}"
     if status == 403:
         return Blocked, f"the firewall in front of Binance blocks this IP; try again later: {summary}"
+    if status == 407:
+        return RefusedRequest, f"the proxy wants a user name and a password; set them in HTTPS_PROXY: {summary}"
     if code == _UNKNOWN_SYMBOL:
         symbol = parse_qs(urlsplit(request).query).get("symbol", ["of that name"])[0]
         return UnknownSymbol, f"there is no symbol {symbol} on this market: {summary}"
     if status == 408 or status >= 500 or code in _TRANSIENT_CODES:
         return ServerError, f"internal error at Binance; try again later: {summary}"
+    if status < 400 or has_other_body:  # Binance's own 4XX has a code, or no body
+        return UndocumentedStatus, f"not a response of Binance; check the network, proxies and BINANCE_*_URL: {summary}"
     return RefusedRequest, f"Binance refused the request: {summary}"
 
 
 def _code_and_message(body: bytes) -> tuple[int | None, str | None]:
+    """Return the code and the message of an error body, as far as it has them in the documented types."""
     try:
         response: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, None
     if not isinstance(response, dict):
         return None, None
-    code, message = response.get("code"), response.get("msg")
-    return code if isinstance(code, int) else None, None if message is None else str(message)
+    message = response.get("msg")
+    return (
+        whole_number(response.get("code"), _CODES),
+        None if message is None else printable(message, _MOST_OF_A_MESSAGE),
+    )

@@ -1,17 +1,55 @@
-"""One GET request: its response, or one of the named errors. No retries and no waiting here."""
+"""One GET request: its response, or one of the named errors. No retries and no waiting here.
+
+Nothing of a response is believed: its bytes are counted before and after decoding, the whole call has a deadline, and
+whatever else goes wrong becomes a named error too.
+"""
 
 from __future__ import annotations
 
+import http.client
+import re
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import LocationParseError
+from requests.utils import select_proxy
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from binance_assets.exchange.errors import BrokenResponse, ExchangeError, NoConnection, TimedOut, error_for_response
+from binance_assets.exchange.errors import (
+    BrokenResponse,
+    Cancelled,
+    ExchangeError,
+    NoConnection,
+    TimedOut,
+    TooLarge,
+    UnexpectedResponse,
+    error_for_response,
+)
+from binance_assets.exchange.transport import BoundedSession, DeadlinePassed, TooManyBytes, call_bounds
 from binance_assets.model.markets import SANDBOX_HEADER, USED_WEIGHT_HEADER
+from binance_assets.model.outside import printable, whole_number
+
+TIME_BYTES: Final = 64_000
+"""The most bytes of a small response: the server's time, an error."""
+
+PAGE_BYTES: Final = 2_000_000
+"""The most bytes of a klines page: 1500 candles have 0.3 million."""
+
+INFO_BYTES: Final = 100_000_000
+"""The most bytes of exchangeInfo: that of spot has some ten million."""
+
+CHECKSUM_BYTES: Final = 1_000
+"""The most bytes of a ``.CHECKSUM`` file of the archive."""
+
+# Headers and the framing of chunks. The library itself accepts at most 100 headers of 64 kB.
+_OVERHEAD_BYTES: Final = 1_000_000
+_READ_BYTES: Final = 2**18
+_LENGTHS: Final = range(10**18)
+_USER_INFORMATION: Final = re.compile(r"//[^/\s@]*@")
+_MOST_CAUSES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +76,27 @@ class HttpResponse:
         return SANDBOX_HEADER in self.headers
 
 
-def used_weight(headers: Mapping[str, str]) -> int | None:
-    """Return the weight that this IP has used in the server's current minute; None if the headers do not say."""
-    value = headers.get(USED_WEIGHT_HEADER, "")
-    return int(value) if value.isdigit() else None
+def used_weight(headers: Mapping[str, str], limit: int) -> int | None:
+    """Return the weight that this IP has used in the server's current minute; None if the headers do not say.
+
+    Args:
+        headers: The headers of a response.
+        limit: The weight limit of a minute. A number above ten times the limit makes no sense and says nothing.
+    """
+    return whole_number(headers.get(USED_WEIGHT_HEADER), range(10 * limit + 1))
+
+
+def longest_call(most_bytes: int, connect_timeout: float, read_timeout: float) -> float:
+    """Return how long a call may take in total, seconds, so that a response that trickles in ends too.
+
+    Each started million bytes has one more read timeout: 67 kB/s with the default of 15 s.
+
+    Args:
+        most_bytes: The largest body that is accepted.
+        connect_timeout: Longest wait for a connection, seconds.
+        read_timeout: Longest wait for the next byte, seconds.
+    """
+    return connect_timeout + read_timeout * (2 + most_bytes // 1_000_000)
 
 
 class HttpClient:
@@ -57,66 +112,182 @@ class HttpClient:
     def __init__(self, url: str, connections: int, connect_timeout: float, read_timeout: float) -> None:
         self.url = url
         self._timeouts = (connect_timeout, read_timeout)
-        self._session = requests.Session()
-        # No retries by the library: each retry has to acquire its weight from the budget first.
-        adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._session = BoundedSession(connections)
         # Look up proxies and certificates of the environment once; for each request it would cost more than parsing.
-        self._route = self._session.merge_environment_settings(url, {}, None, None, None)
+        self._route = self._session.merge_environment_settings(url, {}, True, None, None)
         self._session.trust_env = False
 
-    def get(self, path: str, parameters: Mapping[str, str | int]) -> HttpResponse:
+    def get(self, path: str, parameters: Mapping[str, str | int], most_bytes: int) -> HttpResponse:
         """Send ``GET path?parameters``.
 
         Args:
             path: Path on the host.
             parameters: Query parameters.
+            most_bytes: The largest body to accept, encoded or decoded.
 
         Returns:
             The response, which has status 200.
 
         Raises:
-            ExchangeError: There is no response, or one with another status; the class of the error says which.
+            ExchangeError: There is no response, or one with another status, or one that is too large or too slow; the
+                class of the error says which.
         """
         sent = time.monotonic()
         target = self.url + path
+        seconds = longest_call(most_bytes, *self._timeouts)
+        response: requests.Response | None = None
         try:
-            response = self._session.get(
-                target,
-                params={name: str(value) for name, value in parameters.items()},
-                timeout=self._timeouts,
-                allow_redirects=False,
-                **self._route,
-            )
-            body = response.content
-        except (requests.RequestException, LocationParseError) as error:
-            raise self._error_without_response(error, target) from error
-        if response.status_code != 200:
-            raise error_for_response(response.status_code, response.headers, body, response.url)
+            with call_bounds(sent + seconds, most_bytes + _OVERHEAD_BYTES):
+                response = self._session.get(
+                    target,
+                    params={name: str(value) for name, value in parameters.items()},
+                    timeout=self._timeouts,
+                    allow_redirects=False,
+                    **self._route,
+                )
+                if response.status_code == 200:
+                    body = _read_body(response, most_bytes)
+                else:
+                    body = _error_body(response)
+                    raise error_for_response(response.status_code, response.headers, body, response.url)
+        except (ExchangeError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._named(error, target, response, most_bytes, time.monotonic() >= sent + seconds) from error
         return HttpResponse(body, response.headers, sent, time.monotonic(), response.url)
 
     def close(self) -> None:
         """Close the idle connections."""
         self._session.close()
 
-    def _error_without_response(self, error: Exception, target: str) -> ExchangeError:
+    def _named(
+        self,
+        error: Exception,
+        target: str,
+        response: requests.Response | None,
+        most_bytes: int,
+        is_late: bool,
+    ) -> ExchangeError:
+        """Return the named error of a call that raised ``error``.
+
+        Args:
+            error: What was raised.
+            target: The requested URL.
+            response: The response, if its headers arrived.
+            most_bytes: The largest body that is accepted.
+            is_late: Whether the deadline of the call has passed.
+        """
+        causes = list(_causes(error))
+        reason = _reason(causes[-1])
+        status, headers = (200, response.headers) if response is not None else (None, None)
         connect_timeout, read_timeout = self._timeouts
-        if isinstance(error, requests.ConnectTimeout):
+
+        def is_caused_by(*kinds: type[BaseException]) -> bool:
+            return any(isinstance(cause, kinds) for cause in causes)
+
+        if is_caused_by(TooManyBytes):
+            return TooLarge(f"{target}: the response is larger than {most_bytes:,} bytes", target, 200, headers=headers)
+        if is_caused_by(_BadEncoding):
+            return UnexpectedResponse(f"{target}: the body cannot be decoded ({reason})", target, 200, headers=headers)
+        if is_caused_by(requests.exceptions.ProxyError):
+            fails = "does not connect" if "Tunnel" in reason else "cannot be reached"
+            remedy = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+            return NoConnection(f"{target}: the proxy {self._proxy(target)} {fails} ({reason}); {remedy}", target)
+        if is_caused_by(requests.ConnectTimeout):
             remedy = "check the network or raise BINANCE_ASSETS_CONNECT_TIMEOUT"
             return TimedOut(f"{target}: no connection within {connect_timeout:g} s; {remedy}", target)
-        if isinstance(error, (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError)):
-            return BrokenResponse(f"{target}: the response ended early", target)
-        # The library reports a timeout in the middle of a body as a ConnectionError.
-        if isinstance(error, requests.Timeout) or "Read timed out" in str(error):
-            remedy = "check the network or raise BINANCE_ASSETS_READ_TIMEOUT"
-            return TimedOut(f"{target}: no data for {read_timeout:g} s; {remedy}", target)
-        return NoConnection(
-            f"{target}: no connection ({_root_cause(error)}); check the network and BINANCE_*_URL", target
-        )
+        remedy = "check the network or raise BINANCE_ASSETS_READ_TIMEOUT"
+        if is_caused_by(DeadlinePassed) or (is_late and is_caused_by(TimeoutError, ReadTimeoutError)):
+            seconds = longest_call(most_bytes, connect_timeout, read_timeout)
+            late = f"the response was not complete after {seconds:g} s"
+            return TimedOut(f"{target}: {late}; {remedy}", target, status, headers=headers)
+        if is_caused_by(TimeoutError, ReadTimeoutError):
+            return TimedOut(f"{target}: no data for {read_timeout:g} s; {remedy}", target, status, headers=headers)
+        if response is not None:
+            return BrokenResponse(f"{target}: the response ended early ({reason})", target, status, headers=headers)
+        if is_caused_by(http.client.HTTPException) and not is_caused_by(ConnectionError):
+            return BrokenResponse(f"{target}: the response is not HTTP ({reason})", target)
+        if is_caused_by(OSError, requests.RequestException, HTTPError):
+            return NoConnection(f"{target}: no connection ({reason}); check the network and BINANCE_*_URL", target)
+        return UnexpectedResponse(f"{target}: the response cannot be read ({reason})", target)
+
+    def _proxy(self, target: str) -> str:
+        return _USER_INFORMATION.sub("//", printable(select_proxy(target, self._route["proxies"])))
 
 
-def _root_cause(error: BaseException) -> str:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return str(error).strip("()") or type(error).__name__
+class _BadEncoding(Exception):
+    """A body that is not encoded as its headers say, or not as the request allows."""
+
+
+def _read_body(response: requests.Response, most_bytes: int) -> bytes:
+    """Return the whole decoded body, and leave the connection for the next request.
+
+    Raises:
+        TooManyBytes: It is larger than ``most_bytes``, encoded or decoded.
+        _BadEncoding: It cannot be decoded.
+    """
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    try:
+        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            raise _BadEncoding(f"the encoding {encoding!r} was not requested")
+        if (whole_number(response.headers.get("Content-Length"), _LENGTHS) or 0) > most_bytes:
+            raise TooManyBytes
+        received = bytearray()
+        for part in response.raw.stream(_READ_BYTES, decode_content=False):
+            received += part
+            if len(received) > most_bytes:
+                raise TooManyBytes
+    except BaseException:
+        response.close()
+        raise
+    body = bytes(received)
+    return _decoded(body, encoding, most_bytes) if body and encoding not in ("", "identity") else body
+
+
+def _error_body(response: requests.Response) -> bytes:
+    """Return the body of an error, empty if it cannot be read or is too large: the status says enough without it."""
+    try:
+        return _read_body(response, TIME_BYTES)
+    except MemoryError:
+        raise
+    except Exception:
+        return b""
+
+
+def _decoded(body: bytes, encoding: str, most_bytes: int) -> bytes:
+    """Return a gzip or deflate body decoded, without ever holding more than ``most_bytes`` of it.
+
+    Raises:
+        TooManyBytes: It holds more.
+        _BadEncoding: It is not such a body, is cut off, or is followed by something else.
+    """
+    # "deflate" means the zlib format. Some servers send the bare format, which never begins like that of zlib.
+    bits = zlib.MAX_WBITS
+    if encoding != "deflate":
+        bits += 16
+    elif body[0] & 0x0F != 8:
+        bits = -bits
+    decoder = zlib.decompressobj(bits)
+    try:
+        decoded = decoder.decompress(body, most_bytes + 1)
+    except zlib.error as error:
+        raise _BadEncoding(str(error)) from None
+    if len(decoded) > most_bytes:
+        raise TooManyBytes
+    if not decoder.eof or decoder.unused_data:
+        raise _BadEncoding("it is cut off, or followed by other bytes")
+    return decoded
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes down to the first one, but none of an earlier request."""
+    cause: BaseException | None = error
+    for _ in range(_MOST_CAUSES):
+        if cause is None or isinstance(cause, (ExchangeError, Cancelled)):
+            return
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _reason(error: BaseException) -> str:
+    return _USER_INFORMATION.sub("//", printable(error)).strip("()") or type(error).__name__

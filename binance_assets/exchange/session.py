@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
 import time
@@ -10,20 +11,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
+from polars.exceptions import PanicException
+
 from binance_assets.exchange.archive import Archive
+from binance_assets.exchange.circuit import Circuit
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import (
     Banned,
     Cancelled,
     ExchangeError,
-    NotSent,
     RateLimited,
     UnexpectedResponse,
 )
-from binance_assets.exchange.http import HttpClient, HttpResponse, used_weight
+from binance_assets.exchange.http import (
+    INFO_BYTES,
+    PAGE_BYTES,
+    TIME_BYTES,
+    HttpClient,
+    HttpResponse,
+    longest_call,
+    used_weight,
+)
 from binance_assets.exchange.pages import Page, klines_parameters
 from binance_assets.exchange.rate_limit.budget import Budget
 from binance_assets.exchange.rate_limit.ledger import Ledger, RateLimitGroup
+from binance_assets.exchange.rate_limit.policy import believed_limit
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.symbols import Symbols
 from binance_assets.exchange.usage import Metrics, Owner, Usage, UsageRecorder, series_owner
@@ -36,8 +48,9 @@ from binance_assets.model.markets import (
     is_other_exchange,
     limits_address,
 )
+from binance_assets.model.outside import printable, whole_number
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import MINUTE, SECOND
+from binance_assets.model.timestamps import CANDLE_TIMES, MINUTE, SECOND
 from binance_assets.settings import ConfigurationError, Settings
 
 Item = TypeVar("Item")
@@ -49,8 +62,12 @@ _CLOCK_AGE_SECONDS: Final = 600
 _RESYNC_SECONDS: Final = 60
 # How often a wait checks whether the exchange was closed.
 _STOP_POLL_SECONDS: Final = 0.1
-# How long the exchange counts as unreachable after a failed request for its time.
-_CIRCUIT_OPEN_SECONDS: Final = 60
+# How long to wait after a failed attempt to read the weight limit before the next attempt.
+_LIMIT_PAUSE_SECONDS: Final = 60
+# The largest body of each endpoint; that of all others is a page.
+_MOST_BYTES: Final = {"/time": TIME_BYTES, "/exchangeInfo": INFO_BYTES}
+
+_log = logging.getLogger(__name__)
 
 
 class Exchange:
@@ -88,15 +105,18 @@ class Exchange:
             market.weight_limit,
             settings.weight_share,
             settings.ban_patience,
-            call_lifetime=settings.connect_timeout + 2 * settings.read_timeout,
+            call_lifetime=longest_call(PAGE_BYTES, settings.connect_timeout, settings.read_timeout),
         )
         self._usage = UsageRecorder()
         self._pool = WorkerPool(settings.warmup)
         self._requesting = threading.RLock()
         self._next_sync = 0.0
         self._limit_reader: threading.Thread | None = None
+        self._next_limit_read = 0.0
         self._venue: str | None = None
-        self._circuit_open: tuple[float, ExchangeError] | None = None
+        # The API is asked for a minute longer: without it, only what the archive has can be fetched. A response that
+        # is something else than what was requested counts too: a login page responds to everything.
+        self._circuit = Circuit(failures=5, probes=10, also=(UnexpectedResponse,))
         self.archive = Archive(
             market, settings, lambda series: self._usage.record_request(series_owner(series), 0), self._retrier
         )
@@ -292,13 +312,13 @@ class Exchange:
 
     def _read_first_time(self) -> None:
         """Request the time. After a failure, other series of the run fail for a while without a request."""
-        if self._circuit_open is not None and time.monotonic() < self._circuit_open[0]:
-            raise NotSent.after(self._circuit_open[1])
+        self._circuit.check()
         try:
             self._pool.run(lambda: self._retrier.call_with_retries(self._read_time, self._pool.stop))
         except ExchangeError as error:
-            self._circuit_open = (time.monotonic() + _CIRCUIT_OPEN_SECONDS, error)
+            self._circuit.trip(error)
             raise
+        self._circuit.reset()
 
     def _read_time(self) -> None:
         claimed = self._clock.known
@@ -316,7 +336,7 @@ class Exchange:
         self._venue = "sandbox" if response.from_sandbox else "binance"
         self._clock.sync(server_ms, response.sent, response.received)
         if not claimed:
-            self._budget.record_unclaimed(TIME_WEIGHT, used_weight(response.headers))
+            self._budget.record_unclaimed(TIME_WEIGHT, used_weight(response.headers, self._budget.limit))
         self._budget.remember_clock()
 
     def _start_reading_limit(self) -> threading.Thread | None:
@@ -324,15 +344,26 @@ class Exchange:
         self._ensure_clock()
         with self._requesting:
             idle = self._limit_reader is None or not self._limit_reader.is_alive()
-            if idle and self._budget.known_limit is None:
+            if idle and time.monotonic() > self._next_limit_read and self._budget.known_limit is None:
                 self._limit_reader = threading.Thread(target=self._read_limit, name="binance-limit", daemon=True)
                 self._limit_reader.start()
             return self._limit_reader
 
     def _read_limit(self) -> None:
         with suppress(ExchangeError, Cancelled, ConfigurationError):
-            limit = self._call("/exchangeInfo", {}, self.market.info_weight, _weight_limit)
-            self._budget.remember_limit(limit)
+            told = self._call("/exchangeInfo", {}, self.market.info_weight, _weight_limit)
+            documented = self.market.weight_limit
+            limit = believed_limit(told, documented)
+            if limit is not None:
+                self._budget.remember_limit(limit)
+                return
+            _log.warning(
+                "%s names a weight limit of %s per minute, which is not believed; the documented limit of %d applies",
+                *(self._client.url, printable(told, 30), documented),
+            )
+            self._next_limit_read = math.inf  # it would be the same again in this run
+            return
+        self._next_limit_read = time.monotonic() + _LIMIT_PAUSE_SECONDS
 
     # -- requests ---------------------------------------------------------------------------------------------
 
@@ -368,8 +399,10 @@ class Exchange:
             timed: Whether the round trip counts for the warm-up.
         """
         self._ensure_clock()
-        return self._retrier.call_with_retries(
-            lambda: self._send_metered(endpoint, parameters, weight, read, timed), self._pool.stop
+        return self._circuit.call(
+            lambda: self._retrier.call_with_retries(
+                lambda: self._send_metered(endpoint, parameters, weight, read, timed), self._pool.stop
+            )
         )
 
     def _send_metered(
@@ -386,12 +419,13 @@ class Exchange:
         sent, used = time.monotonic(), None
         try:
             response = self._get(endpoint, parameters)
-            used = used_weight(response.headers)
+            used = used_weight(response.headers, self._budget.limit)
         except ExchangeError as error:
-            used = used_weight(error.headers)
+            used = used_weight(error.headers, self._budget.limit)
             raise
         finally:
             self._budget.record(weight, used, sent, time.monotonic())
+        self._budget.succeed(sent)
         if timed and not self._pool.sized:
             self._usage.record_round_trip(response.received - response.sent)
         with _reading(response, endpoint.strip("/")):
@@ -399,7 +433,7 @@ class Exchange:
 
     def _get(self, endpoint: str, parameters: Mapping[str, str | int]) -> HttpResponse:
         try:
-            return self._client.get(self.market.api + endpoint, parameters)
+            return self._client.get(self.market.api + endpoint, parameters, _MOST_BYTES.get(endpoint, PAGE_BYTES))
         except (RateLimited, Banned) as error:
             self._budget.block(error)
             raise
@@ -416,11 +450,14 @@ class Exchange:
 
 @contextmanager
 def _reading(response: HttpResponse, expected: str) -> Iterator[None]:
-    """Turn an error in reading a response into :class:`UnexpectedResponse`."""
+    """Turn whatever reading a response raises, a panic of Polars included, into :class:`UnexpectedResponse`."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        reason = f"unexpected response from {response.request.split('?')[0]} instead of {expected}: {error}"
+    except (ExchangeError, Cancelled, ConfigurationError, MemoryError):
+        raise
+    except (Exception, PanicException) as error:
+        cause = printable(error) or type(error).__name__
+        reason = f"unexpected response from {response.request.split('?')[0]} instead of {expected}: {cause}"
         raise UnexpectedResponse(reason, response.request, 200, None, response.headers) from error
 
 
@@ -429,13 +466,17 @@ def _owner(parameters: Mapping[str, str | int]) -> Owner:
 
 
 def _server_time(response: HttpResponse) -> tuple[HttpResponse, int]:
-    return response, int(json.loads(response.body)["serverTime"])
+    told = json.loads(response.body)["serverTime"]
+    time = whole_number(told, CANDLE_TIMES)
+    if time is None:
+        raise ValueError(f"{printable(told, 30)} is not a time in ms")
+    return response, time
 
 
-def _weight_limit(response: HttpResponse) -> int:
-    """Return the request weight that an IP may use in a minute, according to exchangeInfo's ``rateLimits``."""
+def _weight_limit(response: HttpResponse) -> object:
+    """Return what exchangeInfo's ``rateLimits`` say about the request weight that an IP may use in a minute."""
     for limit in json.loads(response.body)["rateLimits"]:
         kind = (limit["rateLimitType"], limit["interval"], limit["intervalNum"])
         if kind == ("REQUEST_WEIGHT", "MINUTE", 1):
-            return int(limit["limit"])
+            return limit["limit"]
     raise ValueError("no limit of request weight per minute")

@@ -13,6 +13,7 @@ from binance_assets.exchange.http import HttpResponse
 from binance_assets.exchange.pages import klines_parameters, plan_pages
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import NO_DELIVERY, ROW_FIELDS, TRADED_ON, Market
+from binance_assets.model.outside import printable, whole_number
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import CANDLE_TIMES, DAY, HOUR, to_ms
 
@@ -161,13 +162,13 @@ def read_symbols(response: HttpResponse) -> dict[str, SymbolInfo]:
     """Read the symbols of an exchangeInfo response.
 
     Raises:
-        ValueError, KeyError, TypeError: The body is of another form.
+        Exception: The body is of another form.
     """
     symbols = {}
     for entry in json.loads(response.body)["symbols"]:
         status = entry["status"] if "status" in entry else entry["contractStatus"]  # COIN-M's name of it
-        delivery = entry.get("deliveryDate", NO_DELIVERY)
-        symbols[str(entry["symbol"])] = SymbolInfo(str(status), int(delivery) if delivery < NO_DELIVERY else None)
+        delivery = whole_number(entry.get("deliveryDate"), range(NO_DELIVERY))
+        symbols[str(entry["symbol"])] = SymbolInfo(str(status), delivery)
     return symbols
 
 
@@ -175,14 +176,14 @@ def read_first_open_time(response: HttpResponse) -> int | None:
     """Read the open time, ms UTC, of the first row of a klines response; None if it has no rows.
 
     Raises:
-        ValueError, TypeError: The body is of another form.
+        ValueError: The body is of another form.
     """
     rows = json.loads(response.body)
     if not isinstance(rows, list) or any(not isinstance(row, list) or len(row) != ROW_FIELDS for row in rows):
         raise ValueError("not a list of candles")
     if not rows:
         return None
-    time = int(str(rows[0][0]))
-    if time not in CANDLE_TIMES:
-        raise ValueError(f"{time} is not a time of a candle in ms")
+    time = whole_number(rows[0][0], CANDLE_TIMES)
+    if time is None:
+        raise ValueError(f"{printable(rows[0][0], 30)} is not a time of a candle in ms")
     return time

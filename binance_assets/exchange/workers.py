@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
@@ -21,10 +20,6 @@ Result = TypeVar("Result")
 
 _BURST_SECONDS: Final = 1.0
 _STOP_POLL_SECONDS: Final = 0.1
-
-# The exchange counts as unreachable after this many failed tasks in a row, over more than this time, retries included.
-_FAILURES_IN_A_ROW: Final = 10
-_FAILING_SECONDS: Final = 60
 
 
 def workers_needed(round_trip: float, pages: int, sustainable: float, cap: int) -> int:
@@ -82,8 +77,8 @@ class WorkerPool:
         Several threads may each have a stream of their own; they share the workers.
 
         Only as many tasks as keep the workers busy are in flight, or done and not yet used, so memory does not grow
-        with the number of tasks. Once a task's error ends the run, or every task has failed for a minute, the remaining
-        tasks are not tried; they get a :class:`NotSent`.
+        with the number of tasks. Once a task's error ends the run, the remaining tasks are not tried; they get a
+        :class:`NotSent`.
 
         Args:
             tasks: The tasks.
@@ -101,7 +96,6 @@ class WorkerPool:
         self._start_threads()
         waiting = iter(tasks)
         in_flight: deque[tuple[Task, Future[Result]]] = deque()
-        failures, failing_since = 0, 0.0
         while True:
             while len(in_flight) < self._look_ahead() and (task := next(waiting, None)) is not None:
                 in_flight.append((task, self._submit(task, fetch)))
@@ -113,13 +107,7 @@ class WorkerPool:
             except ExchangeError as error:
                 outcome = error
             yield task, outcome
-            if isinstance(outcome, ExchangeError):
-                failing_since = failing_since if failures else time.monotonic()
-                failures += 1
-            else:
-                failures = 0
-            unreachable = failures >= _FAILURES_IN_A_ROW and time.monotonic() - failing_since > _FAILING_SECONDS
-            if isinstance(outcome, ExchangeError) and (outcome.policy.ends_run or unreachable):
+            if isinstance(outcome, ExchangeError) and outcome.policy.ends_run:
                 for _, future in in_flight:
                     future.cancel()
                 not_sent = NotSent.after(outcome)

@@ -185,6 +185,20 @@ def format_verdicts(verdicts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {verdict}" for verdict, count in other_verdicts(verdicts).items())
 
 
+def group_by_reason(results: Iterable[PartitionResult]) -> list[list[PartitionResult]]:
+    """Return ``results`` in groups of the same verdict and reason, in the order of their first members."""
+    groups: dict[tuple[str, str], list[PartitionResult]] = {}
+    for result in results:
+        reason = result.reason or format_spans(result.missing)
+        groups.setdefault((result.verdict, reason), []).append(result)
+    return list(groups.values())
+
+
+def name_partitions(group: Sequence[PartitionResult]) -> str:
+    """Return the partitions of a group for a message: ``2024-01-01``, or ``2024-01-01 and 30 more``."""
+    return name_some((result.partition.key for result in group), 1)
+
+
 def format_spans(spans: Sequence[tuple[int, int]]) -> str:
     """Return half-open spans (ms UTC) for people, ``2023-03-24 12:40 to 14:00``: the first few, and how many more."""
     return name_some((_format_span(start, end) for start, end in spans), _NAMED_SPANS)

@@ -14,7 +14,7 @@ from typing import Final
 import dagster as dg
 
 from binance_assets.model.outside import MESSAGE, markdown, printable
-from binance_assets.model.results import PartitionResult, format_spans, other_verdicts
+from binance_assets.model.results import PartitionResult, format_spans, group_by_reason, name_partitions, other_verdicts
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.dagster_internals import check_evaluations
 from binance_assets.orchestration.metrics import RunMetrics
@@ -77,8 +77,10 @@ def _record(result: PartitionResult) -> dg.TableRecord:
 
 
 def format_refused(refused: Sequence[PartitionResult]) -> str:
-    """Return the refused partitions in one line: the first few with their reasons, and how many more there are."""
-    reasons = (f"{result.partition.key} {result.verdict}: {printable(result.reason, MESSAGE)}" for result in refused)
+    """Return the refused partitions in one line: the first few reasons with their partitions, and how many more."""
+    groups = group_by_reason(refused)
+    firsts = ((name_partitions(group), group[0]) for group in groups)
+    reasons = (f"{names} {first.verdict}: {printable(first.reason, MESSAGE)}" for names, first in firsts)
     return f"{len(refused)} refused: {name_some(reasons, _MAX_NAMED, separator='; ')}"
 
 

@@ -279,7 +279,7 @@ def test_warm_up_pages_are_kept_and_metrics_count_every_request(sandbox: Sandbox
 def small_limits(settings: Settings) -> Iterator[tuple[Sandbox, Settings]]:
     """A sandbox with small limits and a clock 7 s before the end of a minute, and settings that point to it."""
     offset = 53_000 - int(time.time() * 1_000) % MINUTE
-    with running_sandbox(SandboxOptions(limits={"spot": 400, "futures": 60}, clock_offset_ms=offset)) as sandbox:
+    with running_sandbox(SandboxOptions(limits={"spot": 600, "futures": 240}, clock_offset_ms=offset)) as sandbox:
         urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
         yield sandbox, Settings.model_validate(settings.model_dump() | urls)
 
@@ -288,16 +288,16 @@ def test_the_whole_weight_of_a_minute_is_used_without_a_429(small_limits: tuple[
     sandbox, settings = small_limits
     series = parse_series("usdm/ETHUSDT/1m")
     exchange = Exchange(series.market, settings)
-    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 13), series.interval)  # 12 days cost 70 of 60
+    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 15), series.interval)  # 45 days cost 260 of 240
     results = list(download(exchange, series, days))
     assert {result.verdict for result in results} == {"complete"}
     assert {request.status for request in sandbox.requests} == {200}
     used = Counter[int]()
     for request in sandbox.requests:
         used[request.at_ms // MINUTE] += request.weight
-    assert sum(used.values()) == 73  # 70 for the pages, 3 for the time, the limit and the control totals
+    assert sum(used.values()) == 263  # 260 for the pages, 3 for the time, the limit and the control totals
     assert len(used) == 2
-    assert max(used.values()) >= 59  # a page costs 2
+    assert max(used.values()) >= 239  # a page costs 2
     exchange.close()
 
 
@@ -306,7 +306,7 @@ def test_process_that_starts_in_a_used_up_minute_waits_before_requesting_the_tim
 ) -> None:
     sandbox, settings = small_limits
     series = parse_series("usdm/ETHUSDT/1m")
-    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 11), series.interval)  # 10 days cost 58 of 60
+    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 11), series.interval)  # 41 days cost 238 of 240
     first, second = Exchange(series.market, settings), Exchange(series.market, settings)
     assert {day.verdict for day in download(first, series, days)} == {"complete"}
     assert second.now() // MINUTE > sandbox.requests[0].at_ms // MINUTE

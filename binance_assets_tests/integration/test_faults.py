@@ -22,10 +22,10 @@ ROWS = ("missing_row", "empty", "doubled_row", "contradicting_row", "unordered",
 BODIES = ("broken_json", "truncated_json", "json_object", "nested", "fields_11", "fields_13", "nan", "empty_strings",
           "null", "numbers_as_strings", "strings_as_numbers")  # fmt: skip
 CONNECTIONS = ("reset", "reset_amid_body", "truncated_body", "hang")
-STATUSES = (408, 500, 502, 503, "503-no-code", 403, 429, 418)
+STATUSES = (408, 500, 502, 503, "503-no-code", 403, 429)
 
 # After each of these the client waits for seconds, so their tests use a coarser interval, which has fewer pages.
-SLOW_FAULTS = ("hang", 403, 429, 418)
+SLOW_FAULTS = ("hang", 403, 429)
 
 
 def fetch_week(settings: Settings, name: str) -> list[PartitionResult]:
@@ -120,6 +120,17 @@ def test_after_a_429_no_request_is_sent_before_the_retry_after(settings: Setting
         position = next(position for position, request in enumerate(page_requests) if request.status == 429)
         rejected, later = page_requests[position], page_requests[position + 1 :]
         assert all(request.at_ms - rejected.at_ms >= 1_000 for request in later)
+
+
+def test_a_ban_among_good_responses_ends_the_run_and_keeps_exact_partitions(
+    sandbox: Sandbox, settings: Settings
+) -> None:
+    sandbox.faults.add(Fault("status", value=418, share=0.25, seconds=1))  # a ban of a second lasts two minutes
+    short_patience = Settings.model_validate(settings.model_dump() | {"ban_patience": 5})
+    results = fetch_week(short_patience, "usdm/ETHUSDT/3m")
+    assert_exact_or_refused(sandbox, "usdm/ETHUSDT/3m", results)
+    assert {"unreachable"} == {result.verdict for result in results if not result.is_accepted}
+    assert sum(request.status == 418 for request in sandbox.requests) == 1
 
 
 def test_a_ban_longer_than_the_ban_patience_ends_the_run_and_reports_its_end(

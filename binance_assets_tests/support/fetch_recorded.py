@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from binance_assets.exchange.archive_files import ArchiveFile
+from binance_assets.exchange.archive_files import ArchiveFile, most_csv_bytes
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.http import HttpClient
 from binance_assets.model.series import parse_series
@@ -92,7 +92,7 @@ def _fetch_zip(wanted: RecordedZip, path: Path, client: HttpClient) -> str | Non
         print(f"{path.name}: already there")
         return None
     try:
-        body = client.get(wanted.in_archive.path, {}).body
+        body = client.get(wanted.in_archive.path, {}, most_csv_bytes(wanted.in_archive)).body
     except ExchangeError as error:
         return f"{path.name}: {error}"
     if _sha256(body) != wanted.sha256:

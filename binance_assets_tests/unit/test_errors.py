@@ -20,6 +20,7 @@ from binance_assets.exchange.errors import (
     RestrictedLocation,
     ServerError,
     TimedOut,
+    UndocumentedStatus,
     UnexpectedResponse,
     UnknownSymbol,
     error_for_response,
@@ -30,7 +31,7 @@ from binance_assets.exchange.retry import retry_delay
 SPOT_KLINES = "https://api.binance.com/api/v3/klines?symbol=BTCUSDT&interval=1m"
 FUTURES_KLINES = "https://fapi.binance.com/fapi/v1/klines?symbol=BTCUSDT&interval=1m"
 PERMANENT = [RefusedRequest, UnknownSymbol, RestrictedLocation]
-TRANSIENT = [NoConnection, TimedOut, ServerError, UnexpectedResponse, RateLimited, Blocked]
+TRANSIENT = [NoConnection, TimedOut, ServerError, UnexpectedResponse, RateLimited, Blocked, UndocumentedStatus]
 
 
 def error_body(code: int, message: str = "as documented") -> bytes:
@@ -55,7 +56,10 @@ def error_body(code: int, message: str = "as documented") -> bytes:
         (502, b"<html>502 Bad Gateway</html>", ServerError),
         (503, error_body(-1008), ServerError),
         (503, b'{"timestamp":1638827401078,"path":"/fapi/v1/klines","msg":"Unknown error"}', ServerError),
-        (302, b"", RefusedRequest),
+        (302, b"", UndocumentedStatus),
+        (202, b"", UndocumentedStatus),
+        (404, b"<html>404 Not Found</html>", UndocumentedStatus),
+        (400, error_body(-1003), RateLimited),
         (2000, b"[]", ServerError),
     ],
 )

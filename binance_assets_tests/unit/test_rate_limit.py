@@ -187,8 +187,8 @@ def test_a_lease_leaves_most_of_the_minute_to_others_and_ends_with_the_calls(led
 def test_a_lease_is_given_back_if_the_limit_turns_out_to_be_lower(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE, limit=6_000)
     budget.acquire(2, NEVER_STOPPED)
-    budget.remember_limit(10)
-    assert budget.spendable_now() == 8
+    budget.remember_limit(600)
+    assert budget.spendable_now() == 598
 
 
 def test_a_lease_is_not_spent_on_top_of_what_others_have_used_since(ledger: Ledger) -> None:
@@ -271,9 +271,9 @@ def test_responses_that_overtake_each_other_at_the_edge_of_a_minute_do_not_spend
 def test_limits_are_remembered_for_a_day(ledger: Ledger) -> None:
     budget = budget_at(ledger, MIDDLE)
     assert budget.known_limit is None
-    budget.remember_limit(1_200)
-    assert budget.known_limit == 1_200
-    assert budget.spendable_now() == 1_200
+    budget.remember_limit(1_000)
+    assert budget.known_limit == 1_000
+    assert budget.spendable_now() == 1_000
     assert budget_at(ledger, MIDDLE + 25 * 60 * MINUTE).known_limit is None
 
 
@@ -291,9 +291,9 @@ def test_a_file_that_is_not_a_ledger_is_named_in_one_line(tmp_path: Path) -> Non
 def test_the_ledger_keeps_a_limit_with_the_time_at_which_it_was_read(ledger: Ledger) -> None:
     with ledger.transaction(SPOT) as transaction:
         assert transaction.limit() is None
-        transaction.store_limit(StoredLimit(1_200, MIDDLE))
-        assert transaction.limit() == StoredLimit(1_200, MIDDLE)
-        assert transaction.minute(7, documented_limit=6_000) == Minute(1_200, 0, 0, 0)
+        transaction.store_limit(StoredLimit(1_000, MIDDLE))
+        assert transaction.limit() == StoredLimit(1_000, MIDDLE)
+        assert transaction.minute(7, documented_limit=6_000) == Minute(1_000, 0, 0, 0)
     with ledger.transaction(FUTURES) as transaction:
         assert transaction.limit() is None
         assert transaction.minute(7, documented_limit=6_000) == Minute(6_000, 0, 0, 0)
@@ -375,10 +375,10 @@ def test_a_closed_ledger_cancels_its_users(ledger: Ledger) -> None:
 def test_the_file_format_is_the_one_that_other_versions_read(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     budget = budget_at(Ledger(path), MIDDLE)
-    budget.remember_limit(1_200)
+    budget.remember_limit(1_000)
     budget.acquire(2, NEVER_STOPPED)
     with closing(sqlite3.connect(path)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
         columns = {name: [column[1] for column in database.execute(f"PRAGMA table_info({name})")] for (name,) in tables}
         assert columns == {
@@ -389,7 +389,7 @@ def test_the_file_format_is_the_one_that_other_versions_read(tmp_path: Path) -> 
             "clock": ["address", "name", "clock", "offset", "read_at"],
         }
         assert database.execute("SELECT address, name, weight_limit, read_at FROM pool").fetchall() == [
-            ("here", "spot", 1_200, MIDDLE)
+            ("here", "spot", 1_000, MIDDLE)
         ]
         assert database.execute("SELECT pid, holder FROM lease").fetchall() == [(os.getpid(), str(this_process()))]
 

@@ -21,7 +21,7 @@ from typing import Final
 
 from binance_assets.boot import boot_clock, seconds_since_boot
 from binance_assets.exchange.clock import ServerClock
-from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited
+from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited, RateLimitedForLong
 from binance_assets.exchange.rate_limit.ledger import (
     Block,
     Ledger,
@@ -30,7 +30,14 @@ from binance_assets.exchange.rate_limit.ledger import (
     StoredLimit,
     Transaction,
 )
-from binance_assets.exchange.rate_limit.policy import blocked_until, claimable, spendable
+from binance_assets.exchange.rate_limit.policy import (
+    believed_limit,
+    blocked_until,
+    claimable,
+    longest_wait,
+    number_in_a_row,
+    spendable,
+)
 from binance_assets.model.timestamps import DAY, MINUTE
 from binance_assets.processes import is_proved_dead, parse_identity, this_process
 
@@ -77,7 +84,7 @@ class Budget:
         clock: The server's clock.
         documented_limit: The weight limit of a minute that applies until :meth:`remember_limit` is called.
         share: The part of the limit to use, 0 to 1.
-        patience: The longest ban to wait for, seconds.
+        patience: The longest block to wait for, seconds.
         call_lifetime: After how many seconds a call that was never recorded counts as lost.
     """
 
@@ -102,21 +109,33 @@ class Budget:
         self._lock = threading.Lock()
         self._lease = _Lease()
         self._block_checked_at = 0.0
+        # Blocks in a row, as far as this process knows, and when it last saw one (``time.monotonic()``).
+        self._blocks = 0
+        self._block_seen_at = 0.0
 
     # -- the limit and the clock, shared with other processes -------------------------------------------------
 
     @property
     def known_limit(self) -> int | None:
-        """The weight limit of a minute, if it was read less than a day ago."""
+        """The weight limit of a minute, if it was read less than a day ago and is to be believed."""
         now = self._clock.now()
         with self._ledger.transaction(self._group) as transaction:
             limit = transaction.limit()
         if limit is None or not 0 <= now - limit.read_at < _LIMIT_AGE_MS:
             return None
-        return limit.weight
+        return believed_limit(limit.weight, self._documented_limit)
+
+    @property
+    def limit(self) -> int:
+        """The weight limit of a minute that this process uses at the moment."""
+        return self._limit
 
     def remember_limit(self, limit: int) -> None:
-        """Store the limit that exchangeInfo has just named; give back the lease that was claimed under another one."""
+        """Store the limit that exchangeInfo has just named; give back the lease that was claimed under another one.
+
+        Args:
+            limit: The limit, as :func:`believed_limit` returns it.
+        """
         with self._lock, self._ledger.transaction(self._group) as transaction:
             transaction.store_limit(StoredLimit(limit, int(self._clock.now())))
             self._limit = limit
@@ -151,7 +170,7 @@ class Budget:
 
         Raises:
             Cancelled: ``stop`` was set.
-            BannedForLong: The IP is banned for longer than the patience of the settings.
+            BannedForLong, RateLimitedForLong: The IP is blocked for longer than the patience of the settings.
             LedgerError: The ledger cannot be written.
         """
         # One thread of the process waits for weight at a time; the others queue behind it instead of polling.
@@ -216,25 +235,40 @@ class Budget:
         The end is stored by the time since the boot, which all processes of the host share, even before they know the
         server's time. After a reboot, the end by the server's clock counts.
         """
-        now = int(self._clock.now()) if self._clock.known else None
-        if now is None:  # then only the length of the block that the response names can be used
-            until, lasts = None, blocked_until(type(error)(error.reason, headers=error.headers), 0)
-        else:
-            until = blocked_until(error, now)
-            lasts = until - now
-        banned = isinstance(error, Banned)
-        reason = f"banned {_end_in_words(until, lasts)}: {error.reason}" if banned else error.reason
-        ends = int(seconds_since_boot() * 1_000 + lasts + self._clock.error_ms)
+        now, since_boot = int(self._clock.now()) if self._clock.known else None, int(seconds_since_boot() * 1_000)
+        is_ban = isinstance(error, Banned)
         self._block_checked_at = 0.0
         with self._ledger.transaction(self._group) as transaction:
-            transaction.store_block(Block(ends, banned, reason, until=until, clock=boot_clock()))
+            last = transaction.block()
+            in_a_row = last is not None and last.clock == boot_clock()
+            number = number_in_a_row(last.number, last.ends, since_boot) if last is not None and in_a_row else 1
+            if now is None:  # then only the length of the block that the response names can be used
+                until, lasts = None, blocked_until(type(error)(error.reason, headers=error.headers), 0, number)
+            else:
+                until = blocked_until(error, now, number)
+                lasts = until - now
+            reason = f"{'banned' if is_ban else 'no requests'} {_end_in_words(until, lasts)}: {error.reason}"
+            ends = int(since_boot + lasts + self._clock.error_ms)
+            transaction.store_block(Block(ends, is_ban, reason, number, until, boot_clock()))
+        self._blocks, self._block_seen_at = number, time.monotonic()
+
+    def succeed(self, sent: float) -> None:
+        """Note that a request succeeded: after the last block, so that the next one is the first in a row again.
+
+        Args:
+            sent: ``time.monotonic()`` when the request was sent, seconds.
+        """
+        if self._blocks and sent > self._block_seen_at:
+            self._blocks = 0
+            with self._ledger.transaction(self._group) as transaction:
+                transaction.end_blocks_in_a_row()
 
     def wait_for_block(self, stop: threading.Event) -> None:
         """Wait until no 429 or 418 forbids calls. Does not need the server's clock.
 
         Raises:
             Cancelled: ``stop`` was set.
-            BannedForLong: The IP is banned for longer than the patience of the settings.
+            BannedForLong, RateLimitedForLong: The IP is blocked for longer than the patience of the settings.
         """
         while not stop.is_set():
             with self._ledger.transaction(self._group) as transaction:
@@ -250,11 +284,13 @@ class Budget:
         seconds = self._seconds_left(block) if block else 0.0
         if block is None or seconds <= 0:
             return 0.0
-        if block.banned and seconds > self._patience:
-            raise BannedForLong(
+        if seconds > longest_wait(block.banned, self._patience):
+            kind = BannedForLong if block.banned else RateLimitedForLong
+            raise kind(
                 f"{block.reason}; this is longer than BINANCE_ASSETS_BAN_PATIENCE ({self._patience:g} s): "
-                "try again after the ban, or raise the setting to wait for it"
+                "try again then, or raise the setting to wait for it"
             )
+        self._blocks, self._block_seen_at = block.number, time.monotonic()
         return float(min(max(seconds, _POLL_SECONDS), _LONGEST_POLL_SECONDS))
 
     def _seconds_left(self, block: Block) -> float:
@@ -280,6 +316,8 @@ class Budget:
             if wait:
                 return wait
             self._block_checked_at = time.monotonic()
+        if self._blocks and lease.in_flight:
+            return _POLL_SECONDS  # after a block, one request alone asks whether it is over
         if lease.minute != minute or lease.unused < weight or self._used_up_by_others(minute, weight):
             wait = self._renew(minute, weight)
             if wait:
@@ -353,7 +391,7 @@ class Budget:
 
 
 def _end_in_words(until: int | None, lasts: int) -> str:
-    """Return when a ban ends: by the server's clock (ms UTC), or, where that is unknown, after how many ms."""
+    """Return when a block ends: by the server's clock (ms UTC), or, where that is unknown, after how many ms."""
     if until is None:
         return f"for {lasts / 1_000:.0f} s"
     return f"until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(until / 1_000))} UTC"

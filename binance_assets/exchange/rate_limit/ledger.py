@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from binance_assets.exchange.errors import Cancelled
-from binance_assets.exchange.rate_limit.policy import Minute
+from binance_assets.exchange.rate_limit.policy import Minute, believed_limit
 from binance_assets.processes import ProcessIdentity
 from binance_assets.settings import ConfigurationError
 
@@ -86,7 +86,7 @@ class Block:
         ends: When it ends, ms since the boot of this machine, by ``clock``.
         banned: Whether it is a ban (418).
         reason: What happened, in one line.
-        number: Which block in a row it is, from 1.
+        number: Which block in a row it is, from 1; 0 if a request has succeeded since.
         until: When it ends by the server's clock, ms UTC; None if that clock was unknown.
         clock: The clock of ``ends``, see :func:`binance_assets.boot.boot_clock`.
     """
@@ -160,13 +160,14 @@ class Transaction:
 
         Args:
             number: The minute.
-            documented_limit: The weight limit that applies if none is stored.
+            documented_limit: The weight limit that applies if none is stored that is to be believed.
         """
         limit = self.limit()
         row = self._row("SELECT ours, seen FROM minute WHERE address = ? AND name = ? AND minute = ?", number)
         ours, seen = row or (0, 0)
         (in_flight,) = self._row("SELECT coalesce(sum(weight), 0) FROM lease WHERE address = ? AND name = ?")
-        return Minute((limit and limit.weight) or documented_limit, ours, seen, in_flight)
+        believed = believed_limit(limit.weight, documented_limit) if limit else None
+        return Minute(believed or documented_limit, ours, seen, in_flight)
 
     def add_ours(self, number: int, weight: int) -> None:
         """Add to the weight that processes of this host have claimed in a minute; delete minutes that are long over.
@@ -248,6 +249,10 @@ class Transaction:
             "repeats = excluded.repeats WHERE block.clock <> excluded.clock OR block.ends < excluded.ends",
             (*self._group, block.clock, block.ends, block.until, int(block.banned), block.reason, block.number),
         )
+
+    def end_blocks_in_a_row(self) -> None:
+        """Record that a request has succeeded after the last block."""
+        self._database.execute("UPDATE block SET repeats = 0 WHERE address = ? AND name = ?", self._group)
 
     def clock(self) -> StoredClock | None:
         """Return the server's clock as it was read last; None if no process has read it."""

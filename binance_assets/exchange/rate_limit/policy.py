@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from binance_assets.exchange.clock import http_date
 from binance_assets.exchange.errors import Banned, RateLimited
-from binance_assets.model.timestamps import MINUTE, SECOND
+from binance_assets.model.outside import whole_number
+from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
 
 # A lease covers at most this many calls, and at most this part (one eighth) of what may still be claimed, so that other
 # processes get their share.
@@ -78,24 +81,91 @@ def claimable(minute: Minute, share: float, weight: int) -> int:
     return max(weight, min(_LEASED_CALLS * weight, spare // _LEASED_PART, half))
 
 
+# How far the limit that exchangeInfo names may be from the documented one.
+_BELIEVED_FACTOR: Final = 10
+
+
+def believed_limit(told: object, documented: int) -> int | None:
+    """Return the weight limit of a minute that the exchange names; None if it is not to be believed.
+
+    A limit of 1 would stop every process of the host for good, and one of a million would get the IP banned.
+
+    Args:
+        told: What exchangeInfo or the ledger says.
+        documented: The documented limit; the other must be a tenth of it to ten times as much.
+    """
+    return whole_number(told, range(-(-documented // _BELIEVED_FACTOR), documented * _BELIEVED_FACTOR + 1))
+
+
 _SHORTEST_BAN: Final = 2 * MINUTE
-_BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})")
+_SHORTEST_BLOCK: Final = SECOND
+# The longest ban that Binance documents. A longer one is not believed: it would outlive every memory of its reason.
+_LONGEST_BLOCK: Final = 3 * DAY
+_BANNED_UNTIL: Final = re.compile(r"banned until ([0-9]{13})")
+_SECONDS: Final = range(10**12)
+# After so long without a block, the next one counts as the first again.
+_QUIET: Final = HOUR
 
 
-def blocked_until(error: RateLimited | Banned, now: int) -> int:
+def blocked_until(error: RateLimited | Banned, now: int, number: int = 1) -> int:
     """Return until when a 429 or 418 forbids further calls, ms on the server's clock.
 
-    Binance names it as ``Retry-After`` in seconds and, for bans, as ``banned until <ms>`` in the message; the later
-    of the two applies. Without either, a 429 lasts until the next minute and a ban two minutes (the shortest ban).
+    Binance names it as ``Retry-After`` (in seconds, or as a date) and, for bans, as ``banned until <ms>`` in the
+    message; the later of the two applies. Without either, a 429 lasts until the next minute. A 429 lasts at least a
+    second and a ban at least two minutes, the shortest ban. This doubles with each block in a row, so that a server
+    that says ``Retry-After: 0`` again and again is asked less and less.
 
     Args:
         error: The 429 or 418.
         now: The server's time, ms UTC.
+        number: Which block in a row it is, from 1.
     """
-    times = [int(digits) for digits in _BANNED_UNTIL.findall(error.message or "")]
-    seconds = next((value for name, value in error.headers.items() if name.lower() == "retry-after"), "")
-    if seconds.isdigit():
-        times.append(now + int(seconds) * SECOND)
-    if times:
-        return max(times)
-    return now + _SHORTEST_BAN if isinstance(error, Banned) else (now // MINUTE + 1) * MINUTE
+    is_ban = isinstance(error, Banned)
+    shortest = (_SHORTEST_BAN if is_ban else _SHORTEST_BLOCK) << min(number - 1, 20)
+    told = [int(digits) for digits in _BANNED_UNTIL.findall(error.message or "")]
+    wait = _retry_after({name.lower(): value for name, value in error.headers.items()}, now)
+    if wait:
+        told.append(now + wait)
+    if not told and not is_ban:
+        told.append((now // MINUTE + 1) * MINUTE)
+    return min(max([now + shortest, *told]), now + _LONGEST_BLOCK)
+
+
+def _retry_after(headers: Mapping[str, str], now: int) -> int:
+    """Return how long ``Retry-After`` says to wait, ms; 0 if it does not say.
+
+    Args:
+        headers: The headers of the response, with names in lower case.
+        now: The server's time, ms UTC; the header ``Date`` of the response takes precedence.
+    """
+    value = headers.get("retry-after", "").strip()
+    seconds = whole_number(value, _SECONDS)
+    if seconds is not None:
+        return seconds * SECOND
+    until = http_date(value)
+    return 0 if until is None else max(0, until - (http_date(headers.get("date")) or now))
+
+
+def number_in_a_row(previous: int, ended: int, now: int) -> int:
+    """Return which block in a row a new 429 or 418 is, from 1.
+
+    A block that has not ended yet is the same one: the requests that were in flight when it began fail as well.
+
+    Args:
+        previous: Which one the last block was; 0 if there was none, or a request has succeeded since.
+        ended: When the last block ends or ended, ms.
+        now: The time by the same clock, ms.
+    """
+    if previous and now < ended:
+        return previous
+    return 1 if now - ended > _QUIET else previous + 1
+
+
+def longest_wait(is_ban: bool, patience: float) -> float:
+    """Return how long to wait for the end of a block, seconds; a longer block ends the run.
+
+    Args:
+        is_ban: Whether it is a ban. After a 429, the rest of a minute is always waited for, as for weight.
+        patience: The patience of the settings, seconds.
+    """
+    return patience if is_ban else max(patience, MINUTE / SECOND)
