@@ -76,7 +76,7 @@ class Settings(BaseModel):
         description="File in which all processes of this host record request weight",
     )
     ban_patience: float = Field(
-        900, ge=0, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban to wait for, seconds"
+        900, ge=0, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban or 429 to wait for, seconds"
     )
     connect_timeout: float = Field(
         5, gt=0, alias="BINANCE_ASSETS_CONNECT_TIMEOUT", description="Timeout for a connection, seconds"

@@ -34,7 +34,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     warmup: int = Field(description="Pages fetched one after another to measure the round trip")
     weight_share: float = Field(description="Share of the request weight of this IP to use, 0 to 1")
     ledger: str = Field(description="File in which all processes of this host record request weight")
-    ban_patience: float = Field(description="Longest ban to wait out, seconds")
+    ban_patience: float = Field(description="Longest ban or 429 to wait out, seconds")
     connect_timeout: float = Field(description="Longest wait for a connection, seconds")
     read_timeout: float = Field(description="Longest wait for the next bytes of a response, seconds")
     strict: bool = Field(description="Whether to refuse partitions whose totals differ from the exchange's own )")

@@ -150,7 +150,7 @@ def test_a_connection_is_kept_alive_over_good_and_bad_responses() -> None:
     with hostile_server(lambda path: answer(b"[]")) as server:
         client = HttpClient(server.url, 1, connect_timeout=30, read_timeout=30)
         for body, status in ((b"[]", "200 OK"), (b'{"code": -1000}', "400 Bad"), (b"x" * 60_000, "503 Busy")) * 5:
-            server.script = lambda path, body=body, status=status: answer(body, status=status)  # type: ignore[misc]
+            server.script = lambda path, body=body, status=status: answer(body, status=status)
             with_error = status != "200 OK"
             try:
                 call(client)
@@ -258,7 +258,7 @@ VALUES.append("[" * 50_000)
 def read(name: str, body: bytes) -> object:
     response = HttpResponse(body, {}, 0.0, 0.1, "http://exchange/path")
     with _reading(response, name):
-        return READERS[name](response)  # type: ignore[operator]
+        return READERS[name](response)
     raise AssertionError
 
 
@@ -272,7 +272,7 @@ def test_every_odd_value_in_a_response_gives_a_value_or_a_named_error(name: str,
         assert_one_clear_line(error)
     else:
         assert name != "the server's time" or found[1] in CANDLE_TIMES  # type: ignore[index]
-        assert name != "the first open time" or found in CANDLE_TIMES  # type: ignore[operator]
+        assert name != "the first open time" or found in CANDLE_TIMES
 
 
 @pytest.mark.parametrize("name", READERS)
