@@ -125,7 +125,11 @@ class Settings(BaseModel):
         description="File in which all processes of this host record request weight",
     )
     ban_patience: float = Field(
-        900, ge=0, le=_LONGEST_BAN, alias="BINANCE_ASSETS_BAN_PATIENCE", description="Longest ban to wait for, seconds"
+        900,
+        ge=0,
+        le=_LONGEST_BAN,
+        alias="BINANCE_ASSETS_BAN_PATIENCE",
+        description="Longest ban or 429 to wait for, seconds",
     )
     connect_timeout: float = Field(
         5,

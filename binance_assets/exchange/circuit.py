@@ -30,20 +30,12 @@ class Circuit:
     Args:
         failures: After how many failed calls in a row one call at a time asks.
         probes: After how many failed calls of that kind the host counts as dead; 0 for none.
-        also: Errors that count as a failure of the host, in addition to those whose policy says so.
         clock: Returns a time in seconds that never goes back.
     """
 
-    def __init__(
-        self,
-        failures: int,
-        probes: int,
-        also: tuple[type[ExchangeError], ...] = (),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, failures: int, probes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most_failures = failures
         self._most_probes = probes
-        self._also = also
         self._clock = clock
         self._asking = threading.Lock()
         self._counting = threading.Lock()
@@ -94,7 +86,7 @@ class Circuit:
         try:
             result = attempt()
         except ExchangeError as error:
-            if error.policy.host_fails or isinstance(error, self._also):
+            if error.policy.host_fails:
                 self._fail(error, is_probe)
             elif error.status is not None:
                 self.reset()  # any other response is a sign of life

@@ -118,15 +118,15 @@ class BrokenResponse(ExchangeError):
 
 
 class UnexpectedResponse(ExchangeError):
-    """A 200 whose body is not what was requested."""
+    """A 200 whose body is not what was requested. A login page responds like this to everything."""
 
-    policy = Policy(attempts=6, verdict="invalid")
+    policy = Policy(attempts=6, host_fails=True, verdict="invalid")
 
 
 class TooLarge(UnexpectedResponse):
     """A 200 with more bytes than such a response can have; each attempt may cost all the bytes that are allowed."""
 
-    policy = Policy(attempts=2, verdict="invalid")
+    policy = Policy(attempts=2, host_fails=True, verdict="invalid")
 
 
 class UndocumentedStatus(ExchangeError):

@@ -114,9 +114,8 @@ class Exchange:
         self._limit_reader: threading.Thread | None = None
         self._next_limit_read = 0.0
         self._venue: str | None = None
-        # The API is asked for a minute longer: without it, only what the archive has can be fetched. A response that
-        # is something else than what was requested counts too: a login page responds to everything.
-        self._circuit = Circuit(failures=5, probes=10, also=(UnexpectedResponse,))
+        # The API is asked for a minute longer: without it, only what the archive has can be fetched.
+        self._circuit = Circuit(failures=5, probes=10)
         self.archive = Archive(
             market, settings, lambda series: self._usage.record_request(series_owner(series), 0), self._retrier
         )

@@ -52,7 +52,7 @@ ODD_NUMBERS = ["²", "-1", "+5", "1.5", "1e3", "9" * 5_000, "1" + "0" * 30, "", 
 
 def settings_for(server: HostileServer, folder: Path, **changes: object) -> Settings:
     urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), server.url)
-    values = {**urls, "ledger": folder / "ledger.sqlite", "connect_timeout": 5, "read_timeout": 5}
+    values = {**urls, "ledger": folder / "ledger.sqlite", "connect_timeout": 30, "read_timeout": 30}
     return Settings.model_validate({**values, **changes})
 
 

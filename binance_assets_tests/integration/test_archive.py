@@ -350,7 +350,7 @@ class ArchiveCases:
 @pytest.fixture(scope="module")
 def archive_cases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ArchiveCases]:
     offset = to_ms(dt.date(2024, 2, 20)) + 12 * HOUR - int(time.time() * SECOND)
-    options = SandboxOptions(clock_offset_ms=offset, limits={"spot": 200_000, "futures": 200_000})
+    options = SandboxOptions(clock_offset_ms=offset, limits={"spot": 60_000, "futures": 24_000})
     with running_sandbox(options) as sandbox:
         cases = ArchiveCases(sandbox, tmp_path_factory.mktemp("cases"))
         cases.run()
@@ -395,7 +395,7 @@ def test_with_all_faults_at_once_partitions_are_correct_or_refused_with_a_reason
             assert day.verdict in {"lost", "invalid", "unreachable"}
             assert day.reason
             assert "\n" not in day.reason
-    assert sum(day.is_accepted for day in days) >= 10
+    assert sum(day.is_accepted for day in days) >= 10, [day.reason for day in days]
 
 
 def test_all_kinds_of_row_faults_of_files_are_covered() -> None:

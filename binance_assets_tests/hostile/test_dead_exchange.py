@@ -1,0 +1,190 @@
+"""A dead exchange: a run stops asking after a bounded number of requests, and says what it did not ask for."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from binance_assets.cli.progress import ProgressView
+from binance_assets.definitions import definitions_for
+from binance_assets.exchange.circuit import Circuit
+from binance_assets.exchange.errors import ExchangeError, NoConnection, NotSent, RefusedRequest
+from binance_assets.exchange.retry import Retrier
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
+from binance_assets.model.markets import SPOT
+from binance_assets.model.partitions import partitions_between
+from binance_assets.model.results import PartitionResult, group_by_reason
+from binance_assets.model.series import parse_series
+from binance_assets.orchestration.checks import format_refused
+from binance_assets.orchestration.resources import BinanceResource
+from binance_assets.settings import Settings, Source
+from binance_assets_tests.support.exchange import quick_retrier
+from binance_assets_tests.support.hostile_server import HostileServer, Pieces, answer, hostile_server, market_script
+
+NAMES = [f"spot/S{number:02}USDT/1m" for number in range(8)]
+DAYS = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 1), parse_series(NAMES[0]).interval)
+WORKERS = 4
+ATTEMPTS = NoConnection.policy.attempts
+# Five failed calls, those in flight at that moment (of the workers, and for the limit), and ten calls one at a time.
+MOST_REQUESTS = ATTEMPTS * (5 + WORKERS + 1 + 10)
+
+
+def settings_for(server: HostileServer, folder: Path) -> Settings:
+    urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), server.url)
+    values = {"ledger": folder / "ledger.sqlite", "max_workers": WORKERS, "lake": folder / "lake"}
+    return Settings.model_validate({**urls, **values, "universe": folder / "universe.yaml"})
+
+
+def only_time(page: Callable[[str], Pieces]) -> Callable[[str], Pieces]:
+    """Return a script that responds to ``/time`` only, and by ``page`` elsewhere."""
+    good = market_script(page)
+    return lambda path: good(path) if "/time" in path else page(path)
+
+
+def fetch(exchange: Exchange, name: str, source: Source) -> list[PartitionResult]:
+    return list(download(exchange, parse_series(name), DAYS, DownloadOptions(source)))
+
+
+def assert_told_in_few_lines(results: list[PartitionResult], is_asked: bool) -> None:
+    assert {result.verdict for result in results} <= {"unreachable", "invalid"}
+    groups = group_by_reason(results)
+    assert len(groups) <= 3
+    assert is_asked or all("not asked, because an earlier request failed: " in group[0].reason for group in groups)
+    assert sum(map(len, groups)) == len(DAYS)
+    assert "\n" not in format_refused(results)
+    assert len(format_refused(results)) < 1_000
+
+
+DEAD: dict[str, Callable[[str], Pieces]] = {
+    "500": lambda path: answer(b"{}", status="500 Bad"),
+    "a broken body": lambda path: iter([b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nx"]),
+    "garbage": lambda path: iter([b"garbage\r\n\r\n"]),
+    "a login page": lambda path: answer(b"<html>log in</html>"),
+}
+
+
+@pytest.mark.parametrize("source", ["rest", "auto"])
+def test_a_server_that_is_dead_from_the_start_is_asked_for_its_time_once(tmp_path: Path, source: Source) -> None:
+    with hostile_server() as server:
+        exchange = Exchange(SPOT, settings_for(server, tmp_path), retrier=quick_retrier())
+        for name in NAMES:
+            results = fetch(exchange, name, source)
+            assert_told_in_few_lines(results, is_asked=name == NAMES[0] or source == "auto")
+        exchange.close()
+        assert server.counts("/time") == ATTEMPTS
+        # The archive is asked for its time instead: three failed calls.
+        assert len(server.paths) == ATTEMPTS * (1 if source == "rest" else 1 + 3)
+
+
+@pytest.mark.parametrize("name", [None, *DEAD])
+def test_a_server_that_dies_is_asked_a_bounded_number_of_times_for_all_series(tmp_path: Path, name: str | None) -> None:
+    with hostile_server() as server:
+        server.script = only_time(DEAD[name] if name else lambda path: iter([]))
+        exchange = Exchange(SPOT, settings_for(server, tmp_path), retrier=quick_retrier())
+        for number, series in enumerate(NAMES):
+            assert_told_in_few_lines(fetch(exchange, series, "rest"), is_asked=number < 5)
+        requests = exchange.metrics().requests
+        exchange.close()
+        assert server.counts("/klines") + server.counts("/exchangeInfo") <= MOST_REQUESTS
+        assert requests == len(server.paths)
+
+
+class QuickBinance(BinanceResource):
+    """The resource of a run, with shorter waits between two attempts."""
+
+    def _retrier(self) -> Retrier:
+        return quick_retrier()
+
+
+def test_a_dagster_run_over_many_series_of_a_dead_server_asks_as_little(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    with hostile_server() as server:
+        server.script = only_time(lambda path: iter([]))
+        settings = settings_for(server, tmp_path)
+        defs = definitions_for(settings, {parse_series(name): "rest" for name in NAMES[:3]}, ProgressView(0))
+        assets = [defs.get_assets_def(dg.AssetKey(name.split("/"))) for name in NAMES[:3]]
+        resources = {**(defs.resources or {}), "binance": QuickBinance.from_settings(settings)}
+        tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-31"}
+        result = dg.materialize(assets, resources=resources, instance=instance, tags=tags, raise_on_error=False)
+        assert not result.success
+        assert server.counts("/klines") + server.counts("/exchangeInfo") <= MOST_REQUESTS
+        checks = [str(check.description) for check in result.get_asset_check_evaluations()]
+        assert len(checks) == 3
+        assert all("\n" not in check and len(check) < 1_500 for check in checks)
+        assert any("not asked, because an earlier request failed: " in check for check in checks)
+
+
+# -- the rule --------------------------------------------------------------------------------------------------------
+
+
+class Calls:
+    """Calls through a circuit, to a host that a test turns off and on."""
+
+    def __init__(self, failures: int = 5, probes: int = 10) -> None:
+        self.now = 0.0
+        self.sent = 0
+        self.error: ExchangeError | None = None
+        self.circuit = Circuit(failures, probes, clock=lambda: self.now)
+
+    def attempt(self) -> str:
+        self.sent += 1
+        if self.error is not None:
+            raise self.error
+        return "candles"
+
+    def call(self) -> str:
+        try:
+            return self.circuit.call(self.attempt)
+        except ExchangeError as error:
+            return type(error).__name__
+
+
+def test_a_host_is_dead_after_so_many_failed_calls_in_a_row_and_asked_once_a_minute() -> None:
+    calls = Calls()
+    calls.error = NoConnection("gone")
+    assert [calls.call() for _ in range(40)] == ["NoConnection"] * 15 + ["NotSent"] * 25
+    calls.now += 59
+    assert calls.call() == "NotSent"
+    calls.now += 2
+    assert [calls.call() for _ in range(5)] == ["NoConnection"] + ["NotSent"] * 4
+    assert calls.sent == 16
+    calls.now += 61
+    calls.error = None
+    assert [calls.call() for _ in range(5)] == ["candles"] * 5
+
+
+def test_a_slow_failure_counts_as_dead_after_a_minute_of_asking() -> None:
+    calls = Calls()
+    calls.error = NoConnection("gone")
+    outcomes = []
+    for _ in range(10):
+        outcomes.append(calls.call())
+        calls.now += 31
+    assert outcomes[:8] == ["NoConnection"] * 7 + ["NotSent"]
+
+
+def test_one_success_or_one_response_of_the_host_starts_the_count_again() -> None:
+    calls = Calls()
+    for _ in range(5):
+        calls.error = NoConnection("gone")
+        assert [calls.call() for _ in range(14)] == ["NoConnection"] * 14
+        calls.error = RefusedRequest("no", status=400)
+        assert calls.call() == "RefusedRequest"
+
+
+def test_without_calls_one_at_a_time_a_host_is_dead_at_once() -> None:
+    calls = Calls(failures=3, probes=0)
+    calls.error = NoConnection("gone")
+    assert [calls.call() for _ in range(6)] == ["NoConnection"] * 3 + ["NotSent"] * 3
+
+
+def test_the_reason_of_what_was_not_asked_names_the_first_error_once() -> None:
+    error = NotSent.after(NotSent.after(NoConnection("gone")))
+    assert str(error) == "not asked, because an earlier request failed: gone"
