@@ -6,6 +6,7 @@
 PYTHON ?= python3
 DEPENDENCIES ?= newest
 ARGS ?=
+SECONDS ?= 600
 
 VENV := .venv$(filter-out -newest,-$(DEPENDENCIES))
 BIN := $(VENV)/bin
@@ -29,7 +30,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-integration test-hostile test-e2e coverage check recorded bench clean
+.PHONY: help demo demo-ui ui test-fast test test-integration test-hostile test-e2e coverage check recorded fuzz bench clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -71,6 +72,9 @@ check: $(VENV)/installed-check ## check style, types, import directions, and tha
 
 recorded: $(VENV)/installed-runtime ## fetch the recorded candles that some tests replay into recorded/, from Binance's public archive
 	$(BIN)/python -m $(TESTS).support.fetch_recorded
+
+fuzz: $(VENV)/installed-test ## send mutated inputs to every border for SECONDS (600)
+	$(BIN)/python -m $(TESTS).hostile.fuzz --seconds $(SECONDS) $(ARGS)
 
 bench: $(VENV)/installed-runtime ## measure speed against the sandbox exchange beside the targets
 	$(BIN)/python -m benchmarks.run
