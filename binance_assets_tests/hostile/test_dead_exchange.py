@@ -13,7 +13,6 @@ from binance_assets.cli.progress import ProgressView
 from binance_assets.definitions import definitions_for
 from binance_assets.exchange.circuit import Circuit
 from binance_assets.exchange.errors import ExchangeError, NoConnection, NotSent, RefusedRequest
-from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.ingest.options import DownloadOptions
@@ -22,10 +21,10 @@ from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult, group_by_reason
 from binance_assets.model.series import parse_series
 from binance_assets.orchestration.checks import format_refused
-from binance_assets.orchestration.resources import BinanceResource
 from binance_assets.settings import Settings, Source
 from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.hostile_server import HostileServer, Pieces, answer, hostile_server, market_script
+from binance_assets_tests.support.instances import QuickBinanceResource
 
 NAMES = [f"spot/S{number:02}USDT/1m" for number in range(8)]
 DAYS = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 1), parse_series(NAMES[0]).interval)
@@ -95,13 +94,6 @@ def test_a_server_that_dies_is_asked_a_bounded_number_of_times_for_all_series(tm
         assert requests == len(server.paths)
 
 
-class QuickBinance(BinanceResource):
-    """The resource of a run, with shorter waits between two attempts."""
-
-    def _retrier(self) -> Retrier:
-        return quick_retrier()
-
-
 def test_a_dagster_run_over_many_series_of_a_dead_server_asks_as_little(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -110,7 +102,7 @@ def test_a_dagster_run_over_many_series_of_a_dead_server_asks_as_little(
         settings = settings_for(server, tmp_path)
         defs = definitions_for(settings, {parse_series(name): "rest" for name in NAMES[:3]}, ProgressView(0))
         assets = [defs.get_assets_def(dg.AssetKey(name.split("/"))) for name in NAMES[:3]]
-        resources = {**(defs.resources or {}), "binance": QuickBinance.from_settings(settings)}
+        resources = {**(defs.resources or {}), "binance": QuickBinanceResource(settings=settings)}
         tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-31"}
         result = dg.materialize(assets, resources=resources, instance=instance, tags=tags, raise_on_error=False)
         assert not result.success

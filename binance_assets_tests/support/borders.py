@@ -206,7 +206,7 @@ def _ledger(path: Path) -> object:
     ledger = Ledger(path)
     try:
         with ledger.transaction(RateLimitGroup("localhost", "spot")) as transaction:
-            return transaction.limit(), transaction.block(), transaction.minute(1, 6_000), transaction.clock_offset()
+            return transaction.limit(), transaction.block(), transaction.minute(1, 6_000), transaction.clock()
     finally:
         ledger.close()
 
@@ -231,14 +231,14 @@ BORDERS: Final = {
         Border("page", _pages, lambda _: lambda body: parse_rows(SPOT, csv_rows(body)), _VALUE),
         Border("page of COIN-M", _pages, lambda _: lambda body: parse_rows(COINM, csv_rows(body)), _VALUE),
         Border("archive file", _csvs, lambda _: lambda text: parse_archive(SPOT, text), _VALUE),
-        Border("zip", _zips, lambda _: lambda body: unzip(body, _ZIPPED), _VALUE),
+        Border("zip", _zips, lambda _: lambda body: unzip(body, _ZIPPED, 100_000), _VALUE),
         Border("error body", _error_bodies, lambda _: _klines_error),
         Border("exchangeInfo", _exchange_infos, lambda _: lambda body: read_symbols(_response(body)), _UNEXPECTED),
         Border("first row", _pages, lambda _: lambda body: read_first_open_time(_response(body)), _UNEXPECTED),
         Border(
             "used weight",
             lambda: [b"1", b"5999"],
-            lambda _: lambda value: used_weight({USED_WEIGHT_HEADER: value.decode("latin-1")}),
+            lambda _: lambda value: used_weight({USED_WEIGHT_HEADER: value.decode("latin-1")}, 6_000),
         ),
         Border(
             "Retry-After",

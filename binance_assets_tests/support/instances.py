@@ -85,7 +85,7 @@ def universe_of(*series: Series, derived: Sequence[Derived] = ()) -> Universe:
     return Universe(tuple(Tracked(member) for member in series), tuple(derived))
 
 
-class _QuickBinanceResource(BinanceResource):
+class QuickBinanceResource(BinanceResource):
     """The resource with the same attempts and shorter delays."""
 
     def _retrier(self) -> Retrier:
@@ -99,7 +99,7 @@ def with_quick_retries(definitions: dg.Definitions, settings: Settings) -> dg.De
         jobs=definitions.jobs,
         schedules=definitions.schedules,
         sensors=definitions.sensors,
-        resources={**(definitions.resources or {}), "binance": _QuickBinanceResource(settings=settings)},
+        resources={**(definitions.resources or {}), "binance": QuickBinanceResource(settings=settings)},
         executor=definitions.executor,
     )
 
