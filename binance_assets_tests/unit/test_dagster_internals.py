@@ -24,6 +24,7 @@ from binance_assets.orchestration.dagster_internals import (
     has_downstream_in_run,
     keys_in_run,
     open_instance_in,
+    state_folder,
 )
 from binance_assets.orchestration.partitions import DAILY, PARTITION_TAG, range_tags, tagged_range
 from binance_assets_tests.support.environment import CHECKOUT
@@ -232,3 +233,14 @@ def test_the_tags_of_a_range_select_its_partitions() -> None:
     assert tagged_range(run.tags) == ("2024-01-05", "2024-01-05")
     assert tagged_range(range_tags("2024-01-01", "2024-01-03")) == ("2024-01-01", "2024-01-03")
     assert tagged_range({}) is None
+
+
+# The folder of an instance.
+
+
+def test_the_folder_of_an_instance_is_that_of_its_state(tmp_path: Path) -> None:
+    config, state = tmp_path / "config", tmp_path / "state"
+    config.mkdir()
+    (config / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    with open_instance_in(state, config) as instance:
+        assert state_folder(instance) == state
