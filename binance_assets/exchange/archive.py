@@ -94,7 +94,7 @@ class Archive:
         self._on_request = on_request
         self._retrier = retrier or Retrier()
         self.venue: str | None = None
-        self._circuit = Circuit(failures=3, probes=0)  # there is another source, so it is not asked for long
+        self._circuit = Circuit(failures=5, probes=2)  # there is another source, so it is not asked for long
 
     @property
     def workers(self) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from urllib.parse import urlsplit
 
 Pieces = bytes | Iterable[bytes]
@@ -75,7 +76,7 @@ class HostileServer:
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection, connection.makefile("rb") as reader:
-            while head := b"".join(iter(reader.readline, b"\r\n")):
+            while head := b"".join(takewhile(lambda line: line not in (b"", b"\r\n"), reader)):
                 path = head.split(b" ", 2)[1].decode("latin-1")
                 self.heads.append(head)
                 self.paths.append(path)
