@@ -5,8 +5,8 @@ Two keys of the file's own key-value metadata hold a CRC-32, as eight hex digits
 - ``body_crc32``: of the bytes before the footer.
 - ``footer_crc32``: of the footer to the end of the file, with eight zeros in place of this checksum.
 
-They find damage, not forgery. A file without them, or with others, is not refused: it is read with care, see
-:mod:`binance_assets.storage.rehearsal`.
+They find damage, not forgery. A footer with another checksum is refused: nothing else protects the verdicts in it. A
+file without checksums, or with a damaged body, is read with care, see :mod:`binance_assets.storage.rehearsal`.
 """
 
 from __future__ import annotations
@@ -43,11 +43,14 @@ def with_checksums(content: bytes, footer_length: int) -> bytes:
     return body + footer
 
 
-def is_intact_footer(footer: bytes) -> bool:
-    """Return whether the bytes from the footer to the end of a file are proved to be those that were written."""
+def footer_is_intact(footer: bytes) -> bool | None:
+    """Return whether the bytes from the footer to the end of a file are those that were written.
+
+    None if the footer has no checksum, as in layout 1.
+    """
     place = _FOOTER.search(footer)
     if place is None:
-        return False
+        return None
     blank = footer[: place.start(1)] + b"0" * 8 + footer[place.end(1) :]
     return place[1] == b"%08x" % zlib.crc32(blank)
 
@@ -55,6 +58,6 @@ def is_intact_footer(footer: bytes) -> bool:
 def is_intact(content: bytes, footer: bytes) -> bool:
     """Return whether all bytes of a file, which ends with ``footer``, are proved to be those that were written."""
     place = _BODY.search(footer)
-    if place is None or not is_intact_footer(footer):
+    if place is None or not footer_is_intact(footer):
         return False
     return place[1] == b"%08x" % zlib.crc32(memoryview(content)[: -len(footer)])

@@ -7,6 +7,7 @@ The format is public. Layout 2 has these keys:
 - ``version``: the version of the program that last wrote the file.
 - ``venue``: ``binance`` or ``sandbox``; an empty string if it is not known.
 - ``partitions``: JSON, an object with ``keys`` and ``fields``.
+- ``body_crc32``, ``footer_crc32``: see :mod:`binance_assets.storage.checksums`.
 
 ``keys`` lists the partitions as ranges of consecutive keys, ``[["2024-01-01", "2024-01-31"]]``, both ends included.
 ``fields`` has an object for each field that is set. ``{"default": "complete", "except": {"2024-01-05": "outage"}}``

@@ -10,7 +10,7 @@ from typing import Any, Final
 import polars as pl
 
 from binance_assets.model.outside import printable
-from binance_assets.storage.checksums import PLACEHOLDERS, is_intact, is_intact_footer, with_checksums
+from binance_assets.storage.checksums import PLACEHOLDERS, footer_is_intact, is_intact, with_checksums
 from binance_assets.storage.parquet_reads import Read, read
 from binance_assets.storage.rehearsal import Unreadable, rehearse
 
@@ -81,7 +81,10 @@ def file_metadata(footer: bytes) -> dict[str, str]:
     """
     if not footer:
         raise Unreadable("its end is not that of a Parquet file")
-    metadata: dict[str, str] = _read("metadata", footer, is_intact_footer(footer))
+    is_proved = footer_is_intact(footer)
+    if is_proved is False:
+        raise Unreadable("its footer is not the one that was written")
+    metadata: dict[str, str] = _read("metadata", footer, is_proved is True)
     return metadata
 
 

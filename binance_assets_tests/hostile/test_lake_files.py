@@ -194,7 +194,7 @@ HOSTILE_METADATA: Final = {
     "deep": metadata_of("[" * 20_000),
     "deep field": metadata_of(document(later={"default": nested(500)})),
     "a million years": metadata_of(document([["0001-01-01", "9999-12-31"]])),
-    "the same year 100,000 times": metadata_of(document([["2024-01-01", "2024-12-31"]] * 100_000)),
+    "the same year 20,000 times": metadata_of(document([["2024-01-01", "2024-12-31"]] * 20_000)),
     "ranges backwards": metadata_of(document([["2024-01-03", "2024-01-01"]])),
     "ranges that overlap": metadata_of(document([["2024-01-01", "2024-01-03"], ["2024-01-03", "2024-01-04"]])),
     "no dates": metadata_of(document([["2024-13-45", "2024-99-99"]])),
@@ -296,7 +296,9 @@ def decoded(metadata: dict[str, str], name: str = "2024") -> FileMetadata | None
 
 def with_huge_list(footer: bytes) -> bytes:
     """Return a footer whose list of columns claims to have 2^28 elements, for which Polars allocates at once."""
-    return footer.replace(b"\x19\xcc", b"\x19\xfc\xff\xff\xff\x7f", 1)
+    return footer.replace(b"\x19\xcc", b"\x19\xfc\xff\xff\xff\x7f", 1).replace(
+        b"\x19\xdc", b"\x19\xfc\xff\xff\xff\x7f", 1
+    )
 
 
 def with_one_value_too_many(content: bytes) -> bytes:
@@ -311,17 +313,36 @@ def with_body(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
     return change(content[:end]) + content[end:]
 
 
-def test_a_footer_that_asks_for_gigabytes_is_a_damaged_file(lake: Lake) -> None:
+def with_footer(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    end = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    footer = change(content[end:-8])
+    return content[:end] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
+@pytest.mark.parametrize("layout", [1, 2])
+def test_a_footer_that_asks_for_gigabytes_is_a_damaged_file(lake: Lake, layout: int) -> None:
     path = lake.path(SERIES, PARTITIONS[0])
-    footer, _ = read_footer(path)
-    changed = with_huge_list(footer)
-    assert changed != footer
-    body = path.read_bytes()[: -len(footer)]
-    path.write_bytes(body + changed[:-8] + (len(changed) - 8).to_bytes(4, "little") + b"PAR1")
-    (line,) = lake.damaged(SERIES)
-    assert line.startswith(f"{path} cannot be read: ")
+    if layout == 1:
+        path.unlink()
+        path = write_as_layout_1(lake.root, SERIES, result_of(SERIES, DAYS[0]))
+    content = path.read_bytes()
+    path.write_bytes(with_footer(content, with_huge_list))
+    assert path.read_bytes() != content
+    reason = [
+        "Polars asks for more memory or time than a file of the lake needs",
+        "its footer is not the one that was written",
+    ]
+    assert lake.damaged(SERIES) == [f"{path} cannot be read: {reason[layout - 1]}"]
     lake.write(SERIES, result_of(SERIES, DAYS[0]))
     assert keys(lake, SERIES) == DAYS[:1]
+
+
+def test_a_flipped_bit_in_the_metadata_is_a_damaged_file_and_not_a_later_layout(lake: Lake) -> None:
+    path = lake.path(SERIES, PARTITIONS[0])
+    path.write_bytes(
+        with_footer(path.read_bytes(), lambda footer: footer.replace(b"layout\x18\x012", b"layout\x18\x013"))
+    )
+    assert lake.damaged(SERIES) == [f"{path} cannot be read: its footer is not the one that was written"]
 
 
 def test_a_page_that_asks_for_exabytes_costs_its_row_group_only(lake: Lake) -> None:
@@ -332,8 +353,6 @@ def test_a_page_that_asks_for_exabytes_costs_its_row_group_only(lake: Lake) -> N
     assert keys(lake, SERIES) == DAYS, "the footer still lists them"
     reasons = {str(candles) for _, _, candles in lake.read_each(SERIES, PARTITIONS)}
     assert reasons == {"it cannot be read: Polars asks for more memory or time than a file of the lake needs"}
-    with pytest.raises(LakeError, match="cannot be read"):
-        lake.scan(SERIES, PARTITIONS)
     lake.write(SERIES, result_of(SERIES, DAYS[0]))
     assert keys(lake, SERIES) == DAYS[:1]
 
@@ -402,7 +421,7 @@ def test_bytes_that_kill_the_rehearsal_are_not_blamed_on_the_next_ones(lake: Lak
     deadly = with_body(path.read_bytes(), with_one_value_too_many)
     for _ in range(2):
         with pytest.raises(Unreadable, match="more memory or time"):
-            read_all(deadly, footer)
+            read_all(deadly, footer)  # once by a new process, and once by one that has answered before
         assert read_all(old.read_bytes(), read_footer(old)[0]).height == 24
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_assets.model.intervals import INTERVALS, Interval, parse_derived_interval, parse_interval
-from binance_assets.model.markets import COINM, SPOT, USDM, limits_address
+from binance_assets.model.markets import COINM, SPOT, USDM, exchange_at, is_other_exchange, limits_address
 from binance_assets.model.partitions import (
     FIRST_DAY,
     Partition,
@@ -255,3 +255,25 @@ def test_binance_hosts_share_a_budget_and_other_hosts_do_not() -> None:
     assert limits_address("https://data-api.binance.vision") == limits_address("https://api.binance.com")
     assert limits_address("http://127.0.0.1:8900") == "127.0.0.1:8900"
     assert limits_address("https://testnet.binance.vision") != limits_address("https://api.binance.com")
+
+
+@pytest.mark.parametrize(
+    ("url", "exchange", "is_other"),
+    [
+        ("https://api.binance.com", "binance.com", False),
+        ("https://API3.binance.com:443", "binance.com", False),
+        ("https://api-gcp.binance.com", "binance.com", False),
+        ("https://data-api.binance.vision", "binance.com", False),
+        ("https://fapi.binance.com", "binance.com", False),
+        ("https://dapi.binance.com", "binance.com", False),
+        ("https://data.binance.vision", "binance.com", False),
+        ("https://testnet.binance.vision", "testnet.binance.vision", True),
+        ("https://testnet.binancefuture.com", "testnet.binancefuture.com", True),
+        ("https://api.binance.us", "api.binance.us", True),
+        ("https://api.binance.com.example.org", "api.binance.com.example.org", False),
+        ("http://proxy.local:8080", "proxy.local", False),
+        ("http://127.0.0.1:8900", "127.0.0.1", False),
+    ],
+)
+def test_hosts_of_one_exchange_have_one_name(url: str, exchange: str, is_other: bool) -> None:
+    assert (exchange_at(url), is_other_exchange(url)) == (exchange, is_other)
