@@ -563,9 +563,15 @@ def test_without_a_command_the_help_is_printed_and_the_exit_code_is_2(invoke: In
     assert (result.exit_code, "Commands:" in result.stdout, result.stderr) == (2, True, "")
 
 
-def test_an_unexpected_error_is_reported_in_one_line(invoke: Invoke, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_bytes(b"\xff\xfe")
-    assert "unexpected UnicodeDecodeError" in error_line(invoke("series"), code=1)
+def test_an_unexpected_error_is_reported_in_one_line(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "binance_assets", "series"], cwd=tmp_path, env=cli_environment(sandbox, tmp_path),
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert result.stderr.startswith("error: unexpected OSError: ")
 
 
 # -- interrupts -----------------------------------------------------------------------------------------------------
@@ -666,7 +672,7 @@ def test_tracked_series_are_listed_until_they_are_untracked(invoke: Invoke) -> N
 
 def test_help_lists_every_command(run_cli: Run, invoke: Invoke) -> None:
     printed = run_cli("--help").stdout.partition("Commands:")[2].splitlines()
-    names = {"download", "track", "untrack", "series", "verify", "accept", "migrate", "sandbox", "demo"}
+    names = {"download", "track", "untrack", "series", "verify", "accept", "migrate", "ui", "sandbox", "demo"}
     assert {line.split()[0] for line in printed if line.strip()} == names
     assert "--dry-run" in invoke("download", "--help").stdout
 

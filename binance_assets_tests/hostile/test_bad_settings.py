@@ -190,7 +190,7 @@ def test_a_universe_that_was_named_must_exist(arguments: list[str], command: Com
 
 
 def test_the_default_universe_may_be_absent(run_cli: Run) -> None:
-    result = run_cli("series", BINANCE_ASSETS_UNIVERSE="")
+    result = run_cli("series")
     assert (result.returncode, result.stderr.count("\n")) == (0, 1)
     assert "tracks no series yet" in result.stderr
 
@@ -291,7 +291,7 @@ def nobody(sandbox: Sandbox, warm_python: WarmPython) -> Iterator[Nobody]:
 
 
 def test_a_user_without_a_home_folder_must_say_where_the_ledger_is(nobody: Nobody) -> None:
-    result = nobody.run("series", BINANCE_ASSETS_LEDGER="", BINANCE_ASSETS_UNIVERSE="")
+    result = nobody.run("series", BINANCE_ASSETS_LEDGER="")
     assert result.stderr.startswith("error: BINANCE_ASSETS_LEDGER is not set, and its default cannot be used: ~ stands")
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
 

@@ -296,7 +296,7 @@ def test_no_run_configuration_leads_to_another_exchange_or_folder(sandbox: Sandb
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(run_cli: Run, door: Door) -> None:
-    result = run_cli("ui", "--port", str(door.port), BINANCE_ASSETS_UNIVERSE="")
+    result = run_cli("ui", "--port", str(door.port))
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(f"error: port {door.port} on 127.0.0.1 is not free: ")
     assert result.stderr.count("\n") == 1

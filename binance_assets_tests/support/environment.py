@@ -38,6 +38,10 @@ def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
 
 
 def cli_environment(sandbox: Sandbox, folder: Path) -> dict[str, str]:
-    """Return the whole environment of a process that works in ``folder`` against ``sandbox``."""
+    """Return the whole environment of a process that works in ``folder`` against ``sandbox``.
+
+    The universe is the default one of the folder, which may be absent; one that a variable names may not.
+    """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("BINANCE_", "DAGSTER_"))}
-    return inherited | environment_of(sandbox, folder) | {"COLUMNS": "200", "DAGSTER_DISABLE_TELEMETRY": "1"}
+    own = environment_of(sandbox, folder) | {"COLUMNS": "200", "DAGSTER_DISABLE_TELEMETRY": "1"}
+    return {name: value for name, value in (inherited | own).items() if name != "BINANCE_ASSETS_UNIVERSE"}
