@@ -16,15 +16,15 @@ import zlib
 from typing import Final
 
 PLACEHOLDERS: Final = {"body_crc32": "0" * 8, "footer_crc32": "0" * 8}
-"""The metadata with which a file is written before :func:`with_checksums`."""
+"""The metadata with which a file is written before :func:`fill_in`."""
 
 # A pair of key and value in the footer: each is a field of type binary (0x18), its length in a byte, and its text.
 _BODY: Final = re.compile(rb"\x18\x0abody_crc32\x18\x08([0-9a-f]{8})")
 _FOOTER: Final = re.compile(rb"\x18\x0cfooter_crc32\x18\x08([0-9a-f]{8})")
 
 
-def with_checksums(content: bytes, footer_length: int) -> bytes:
-    """Return a file that was written with ``PLACEHOLDERS``, with its checksums in their place.
+def fill_in(content: memoryview, footer_length: int) -> None:
+    """Write the checksums into a file that was written with ``PLACEHOLDERS``.
 
     Args:
         content: The file.
@@ -34,13 +34,11 @@ def with_checksums(content: bytes, footer_length: int) -> bytes:
         ValueError: It has no placeholders.
     """
     body, footer = content[:-footer_length], content[-footer_length:]
-    for pattern, checked in ((_BODY, body), (_FOOTER, None)):
+    for pattern, checked in ((_BODY, body), (_FOOTER, footer)):
         place = pattern.search(footer)
         if place is None:
             raise ValueError("the file has no place for its checksums")
-        checksum = b"%08x" % zlib.crc32(footer if checked is None else checked)
-        footer = footer[: place.start(1)] + checksum + footer[place.end(1) :]
-    return body + footer
+        footer[place.start(1) : place.end(1)] = b"%08x" % zlib.crc32(checked)
 
 
 def footer_is_intact(footer: bytes) -> bool | None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import polars as pl
 
 from binance_assets.model.outside import printable
-from binance_assets.storage.checksums import PLACEHOLDERS, footer_is_intact, is_intact, with_checksums
+from binance_assets.storage.checksums import PLACEHOLDERS, fill_in, footer_is_intact, is_intact
 from binance_assets.storage.parquet_reads import Read, read
 from binance_assets.storage.rehearsal import Unreadable, rehearse
 
@@ -43,8 +43,9 @@ def to_parquet(candles: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
         column_encoding=dict.fromkeys(integers, "delta_binary_packed"),
         key_value_metadata=dict(metadata) | PLACEHOLDERS,
     )
-    content = buffer.getvalue()
-    return with_checksums(content, _footer_length(content))
+    with buffer.getbuffer() as content:
+        fill_in(content, _footer_length(content))
+    return buffer.getvalue()
 
 
 def read_footer(path: Path) -> tuple[bytes, int]:
@@ -68,7 +69,7 @@ def read_footer(path: Path) -> tuple[bytes, int]:
         return end[-length:], size
 
 
-def _footer_length(end: bytes) -> int:
+def _footer_length(end: bytes | memoryview) -> int:
     return _TAIL + int.from_bytes(end[-_TAIL : -len(_MAGIC)], "little")
 
 

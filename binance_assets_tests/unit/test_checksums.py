@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.storage.checksums import footer_is_intact, is_intact, with_checksums
+from binance_assets.storage.checksums import fill_in, footer_is_intact, is_intact
 from binance_assets.storage.parquet_files import to_parquet
 
 FILE = to_parquet(pl.DataFrame({"open_time": range(50)}), {"layout": "2"})
@@ -41,4 +41,4 @@ def test_a_footer_without_a_checksum_is_neither_intact_nor_damaged() -> None:
     assert footer_is_intact(b"PAR1") is None
     assert not is_intact(b"PAR1PAR1", b"PAR1")
     with pytest.raises(ValueError, match="no place for its checksums"):
-        with_checksums(b"PAR1PAR1", 4)
+        fill_in(memoryview(bytearray(b"PAR1PAR1")), 4)
