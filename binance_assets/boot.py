@@ -52,7 +52,7 @@ def boot_id() -> str:
     looks like a reboot.
     """
     with suppress(OSError):
-        return _BOOT_ID.read_text(encoding="ascii").strip()
+        return _BOOT_ID.read_text(encoding="utf-8").strip()
     import psutil  # not needed on Linux
 
     return f"minute-{round(psutil.boot_time() / 60)}"

@@ -42,6 +42,7 @@ _ROW_SKELETON: Final = b'[,"","","","","",,"",,"","",""],'
 # Polars also ignores a carriage return after one. To look for these bytes takes half as long as to remove all digits.
 _BYTES_OF_OTHER_NUMBERS: Final = (b"+", b"-", b"e", b"E", b"n", b"N", b" ", b"\t", b"\r")
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _HEADER: Final = re.compile(rb"[A-Za-z_ ]+(,[A-Za-z_ ]+){11}(\n|\Z)")
 _OPEN_TIME: Final = re.compile(r'"?([0-9]{13,16})"?')
 _DECIMAL: Final = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)")
@@ -121,7 +122,8 @@ def parse_archive(market: Market, text: bytes) -> pl.DataFrame:
     """Parse a CSV of the public archive into a table with the columns of ``market``.
 
     Some files have a header row and some do not, and spot files count in microseconds from 2025 on. Both may change
-    when Binance publishes a file again, so both are detected. Windows line ends and blank lines at the end are allowed.
+    when Binance publishes a file again, so both are detected. Windows line ends, blank lines at the end, and a
+    byte order mark are allowed.
     Exact repeats of a row are dropped.
 
     Raises:
@@ -253,6 +255,7 @@ def _wrong_times(times: pl.Series, divisor: int) -> str:
 
 def _lines_without_header(text: bytes) -> bytes:
     """Return the lines of an archive file that must be candles, each with a line end."""
+    text = text.removeprefix(_BYTE_ORDER_MARK)
     if b"\r" in text:
         text = text.replace(b"\r\n", b"\n")
     header = _HEADER.match(text)

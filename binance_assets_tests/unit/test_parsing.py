@@ -169,7 +169,8 @@ def test_mutated_files_are_the_table_of_their_lines_or_a_value_error(
     table, reason = table_or_reason(lambda: parse_archive(SPOT, mutated))
     assert "\n" not in reason
     if table is not None:
-        rows = [line.split(",") for line in mutated.decode("latin-1").split("\n") if line.strip("\r")]
+        lines = mutated.removeprefix(b"\xef\xbb\xbf").decode("latin-1").split("\n")
+        rows = [line.split(",") for line in lines if line.strip("\r")]
         in_ms = [[int(row[0]) // unit, *row[1:6], int(row[6]) // unit, *row[7:]] for row in rows if row[0].isdigit()]
         assert table.equals(expected(SPOT, in_ms).unique(maintain_order=True))
         assert all(len(row) == 12 for row in rows)

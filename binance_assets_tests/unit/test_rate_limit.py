@@ -378,7 +378,7 @@ def test_the_file_format_is_the_one_that_other_versions_read(tmp_path: Path) -> 
     budget.remember_limit(1_000)
     budget.acquire(2, NEVER_STOPPED)
     with closing(sqlite3.connect(path)) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
         tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
         columns = {name: [column[1] for column in database.execute(f"PRAGMA table_info({name})")] for (name,) in tables}
         assert columns == {
