@@ -232,15 +232,18 @@ def _read_body(response: requests.Response, most_bytes: int) -> bytes:
             raise _BadEncoding(f"the encoding {encoding!r} was not requested")
         if (whole_number(response.headers.get("Content-Length"), _LENGTHS) or 0) > most_bytes:
             raise TooManyBytes
-        received = bytearray()
-        for part in response.raw.stream(_READ_BYTES, decode_content=False):
-            received += part
-            if len(received) > most_bytes:
+        parts = response.raw.stream(_READ_BYTES, decode_content=False)
+        first, rest = next(parts, b""), bytearray()  # a page is mostly one part, which is not copied
+        for part in parts:
+            rest += part
+            if len(first) + len(rest) > most_bytes:
                 raise TooManyBytes
+        if len(first) > most_bytes:
+            raise TooManyBytes
     except BaseException:
         response.close()
         raise
-    body = bytes(received)
+    body: bytes = first + rest if rest else first
     return _decoded(body, encoding, most_bytes) if body and encoding not in ("", "identity") else body
 
 
