@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,14 +19,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from binance_assets.exchange.session import Exchange
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY
+from binance_assets.settings import make_settings
 from binance_assets.storage import rehearsal
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.metadata import FileMetadata, LaterLayout, PartitionEntry, decode, encode
 from binance_assets.storage.parquet_files import Unreadable, file_metadata, read_all, read_footer, to_parquet
 from binance_assets_tests.support.environment import CHECKOUT
+from binance_assets_tests.support.file_server import serving
 from binance_assets_tests.support.lakes import keys, state_folder
 from binance_assets_tests.support.mutated_lake import Part, read_damaged
 from binance_assets_tests.support.results import result_of, write_as_layout_1
@@ -145,6 +149,19 @@ def test_each_market_has_a_host_of_its_own_and_others_stay(tmp_path: Path) -> No
     assert marker(lake)["hosts"] == BINANCE | {"usdm": "proxy.local"}
     with pytest.raises(LakeError, match=r"holds candles of proxy\.local, and BINANCE_USDM_URL is binance\.com now"):
         lake.check_venue("binance", {"usdm": "binance.com"})
+
+
+def test_the_hosts_are_those_of_the_settings_and_the_archive_of_binance_is_not_that_of_others(tmp_path: Path) -> None:
+    now = {"/api/v3/time": b'{"serverTime": 1704153600000}'}
+    with serving(now) as url:
+        settings = make_settings({"spot_url": url, "ledger": tmp_path / "ledger.sqlite"})
+        with closing(Exchange(SERIES.market, settings)) as exchange:
+            assert exchange.venue == "binance"
+            assert exchange.hosts == {"spot": "127.0.0.1", "archive": "binance.com"}
+            assert exchange.archive_matches_api
+    other = make_settings({"spot_url": "https://testnet.binance.vision", "ledger": tmp_path / "ledger.sqlite"})
+    with closing(Exchange(SERIES.market, other)) as exchange:
+        assert not exchange.archive_matches_api
 
 
 def test_the_sandbox_has_no_host(lake: Lake) -> None:
