@@ -27,7 +27,7 @@ from binance_assets.exchange.errors import (
     UndocumentedStatus,
     UnexpectedResponse,
 )
-from binance_assets.exchange.http import CHECKSUM_BYTES, PAGE_BYTES, HttpClient, HttpResponse
+from binance_assets.exchange.http import CHECKSUM_BYTES, PAGE_BYTES, HttpClient, HttpResponse, reading
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.workers import WorkerPool
 from binance_assets.model.markets import SANDBOX_HEADER, Market
@@ -183,12 +183,14 @@ class Archive:
         if sha256 != expected:
             reason = f"SHA-256 mismatch: {file.name} from the archive does not match its .CHECKSUM file"
             raise ChecksumMismatch(reason, response.request, 200)
-        try:
+
+        def bad_file(cause: str) -> ExchangeError:
+            reason = f"{file.name} from the archive is not valid: {cause}"
+            return BadFile(reason, response.request, 200, headers=response.headers)
+
+        with reading(bad_file):
             text = unzip(response.body, file.name.removesuffix(".zip") + ".csv", most_csv_bytes(file))
             return read(file, ArchiveContent(text, sha256, _modified(response)))
-        except ValueError as error:
-            reason = f"{file.name} from the archive is not valid: {error}"
-            raise BadFile(reason, response.request, 200, headers=response.headers) from error
 
     def _checksum(self, file: ArchiveFile) -> str:
         response = self._get(file, file.path + ".CHECKSUM", CHECKSUM_BYTES)

@@ -10,11 +10,13 @@ import http.client
 import re
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import requests
+from polars.exceptions import PanicException
 from requests.utils import select_proxy
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
@@ -31,6 +33,7 @@ from binance_assets.exchange.errors import (
 from binance_assets.exchange.transport import BoundedSession, DeadlinePassed, TooManyBytes, call_bounds
 from binance_assets.model.markets import SANDBOX_HEADER, USED_WEIGHT_HEADER
 from binance_assets.model.outside import printable, whole_number
+from binance_assets.settings import ConfigurationError
 
 TIME_BYTES: Final = 64_000
 """The most bytes of a small response: the server's time, an error."""
@@ -213,6 +216,21 @@ class HttpClient:
 
     def _proxy(self, target: str) -> str:
         return _USER_INFORMATION.sub("//", printable(select_proxy(target, self._route["proxies"])))
+
+
+@contextmanager
+def reading(error_for: Callable[[str], ExchangeError]) -> Iterator[None]:
+    """Turn whatever reading a response raises, a panic of Polars included, into a named error.
+
+    Args:
+        error_for: Returns the error, given the cause in one line.
+    """
+    try:
+        yield
+    except (ExchangeError, Cancelled, ConfigurationError, MemoryError):
+        raise
+    except (Exception, PanicException) as error:
+        raise error_for(printable(error) or type(error).__name__) from error
 
 
 class _BadEncoding(Exception):

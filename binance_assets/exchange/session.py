@@ -8,10 +8,8 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Final, TypeVar
-
-from polars.exceptions import PanicException
 
 from binance_assets.exchange.archive import Archive
 from binance_assets.exchange.circuit import Circuit
@@ -30,6 +28,7 @@ from binance_assets.exchange.http import (
     HttpClient,
     HttpResponse,
     longest_call,
+    reading,
     used_weight,
 )
 from binance_assets.exchange.pages import Page, klines_parameters
@@ -447,17 +446,14 @@ class Exchange:
         return workers_needed(round_trip, pages, sustainable, self._settings.max_workers)
 
 
-@contextmanager
-def _reading(response: HttpResponse, expected: str) -> Iterator[None]:
-    """Turn whatever reading a response raises, a panic of Polars included, into :class:`UnexpectedResponse`."""
-    try:
-        yield
-    except (ExchangeError, Cancelled, ConfigurationError, MemoryError):
-        raise
-    except (Exception, PanicException) as error:
-        cause = printable(error) or type(error).__name__
+def _reading(response: HttpResponse, expected: str) -> AbstractContextManager[None]:
+    """Turn whatever reading a response raises into :class:`UnexpectedResponse`."""
+
+    def unexpected(cause: str) -> ExchangeError:
         reason = f"unexpected response from {response.request.split('?')[0]} instead of {expected}: {cause}"
-        raise UnexpectedResponse(reason, response.request, 200, None, response.headers) from error
+        return UnexpectedResponse(reason, response.request, 200, None, response.headers)
+
+    return reading(unexpected)
 
 
 def _owner(parameters: Mapping[str, str | int]) -> Owner:

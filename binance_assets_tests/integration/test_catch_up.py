@@ -487,7 +487,7 @@ def test_attempts_do_not_count_while_the_exchange_is_unreachable(
         result = execute(definitions, instance, request, "spot_daily")
         assert not result.success
         (check,) = result.get_asset_check_evaluations()
-        assert "2024-03-01 unreachable: " in str(check.description)
+        assert "refused: 2024-03-01 and 6 more unreachable: " in str(check.description)
     sandbox.faults.clear()
     (request,) = evaluate(up, instance, "spot_catch_up").run_requests or []
     assert execute(up, instance, request, "spot_daily").success
