@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from typing import Final
 
 import dagster as dg
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND
+from binance_assets.orchestration.dagster_internals import log_materializations
+from binance_assets.orchestration.event_log import enable_batches
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import StoredPartition
+
+# The most events in one batch. With the second that partitions wait for their file, it bounds what a killed process
+# has written and not reported.
+_MAX_BATCH: Final = 100
 
 
 def materialization(series: Series, partition: Partition, stored: StoredPartition) -> dg.AssetMaterialization:
@@ -47,7 +54,19 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
     return dg.AssetMaterialization(asset_key(series), partition=partition.key, metadata=metadata)
 
 
-def materializations(series: Series, written: Mapping[Partition, StoredPartition]) -> Iterator[dg.AssetMaterialization]:
-    """Yield the events that report stored partitions to Dagster, in the given order."""
-    for partition, stored in written.items():
-        yield materialization(series, partition, stored)
+def materializations(
+    context: dg.AssetExecutionContext, series: Series, written: Mapping[Partition, StoredPartition]
+) -> Iterator[dg.DagsterEvent]:
+    """Log what a step has written, in the given order; yield the events, which the step yields in turn.
+
+    Partitions that were written together are logged together, a bounded number at a time.
+
+    Args:
+        context: The step.
+        series: The series of the step.
+        written: The partitions with their entries in the lake.
+    """
+    events = [materialization(series, partition, stored) for partition, stored in written.items()]
+    enable_batches()
+    for start in range(0, len(events), _MAX_BATCH):
+        yield from log_materializations(context, events[start : start + _MAX_BATCH])
