@@ -63,6 +63,7 @@ class BatchingEventLog(SqliteEventLogStorage):
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._under_way: dict[str, db.Connection] = {}
         self._latest: dict[tuple[dg.AssetKey | None, str], tuple[EventLogEntry, int]] | None = None
+        self._columns: set[str] = set()
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._closer = weakref.finalize(self, _close_all, self._kept, self._process)
@@ -174,13 +175,14 @@ class BatchingEventLog(SqliteEventLogStorage):
         self._latest.pop(key, None)  # to keep the order of the events
         self._latest[key] = event, event_id
 
-    def _has_asset_key_index_cols_on_connection(self, conn: db.Connection) -> bool:
-        """Return whether the index has columns of 2021: a migration adds them, and nothing removes them."""
-        if not self._has_index_columns:
-            self._has_index_columns = super()._has_asset_key_index_cols_on_connection(conn)
-        return self._has_index_columns
+    def _has_asset_key_col_on_connection(self, conn: db.Connection, column_name: str) -> bool:
+        """Return whether the table of assets has a column: a migration adds columns, and nothing removes one.
 
-    _has_index_columns = False
+        Dagster asks for each event and for each asset that it reads.
+        """
+        if column_name not in self._columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._columns.add(column_name)
+        return column_name in self._columns
 
     def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
         """Store one planned row for a run over several partitions, because such a run evaluates a check once.

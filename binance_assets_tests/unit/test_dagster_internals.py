@@ -134,7 +134,7 @@ def test_the_installed_version_of_dagster_is_one_that_the_event_log_knows() -> N
         ("_connect", ["shard"]),
         ("_initdb", ["engine"]),
         ("_store_asset_event", ["conn", "event", "event_id"]),
-        ("_has_asset_key_index_cols_on_connection", ["conn"]),
+        ("_has_asset_key_col_on_connection", ["conn", "column_name"]),
         ("_store_asset_check_evaluation_planned", ["event", "event_id"]),
         ("_update_asset_check_evaluation", ["event", "event_id"]),
     ],
