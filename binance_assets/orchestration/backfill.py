@@ -21,8 +21,8 @@ from binance_assets.orchestration.partitions import partition_kind
 from binance_assets.orchestration.progress import RunController
 from binance_assets.orchestration.runs import Execution, RangeRun, fail_runs_of_dead_processes, report_present
 
-# Dagster plans all partitions of a run before the first is fetched, which takes half a millisecond for each. This bound,
-# about twenty years of days, keeps that wait below five seconds.
+# Dagster plans all partitions of a run before the first is fetched, which takes half a millisecond for each. This
+# bound, about twenty years of days, keeps that wait below five seconds.
 _MAX_PARTITIONS: Final = 7_320
 
 
