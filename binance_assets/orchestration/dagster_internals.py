@@ -20,9 +20,10 @@ import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.events import DagsterEventBatchMetadata
+from dagster._core.events import DagsterEventBatchMetadata, StepMaterializationData
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance import InstanceRef
+from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME as INDEX_SHARD
@@ -165,9 +166,25 @@ def log_materializations(
         context: The step.
         materializations: Of one asset, because Dagster's Postgres storage updates the asset of the last one only.
     """
-    batch, last = str(uuid.uuid4()), len(materializations) - 1
     step = context.get_step_execution_context()
-    return [
-        dg.DagsterEvent.asset_materialization(step, event, DagsterEventBatchMetadata(batch, is_end=number == last))
-        for number, event in enumerate(materializations)
-    ]
+    return [dg.DagsterEvent.asset_materialization(step, event, batch) for event, batch in _as_batch(materializations)]
+
+
+def report_materializations(instance: dg.DagsterInstance, materializations: Sequence[dg.AssetMaterialization]) -> None:
+    """Report materializations of one asset outside a run, as a batch.
+
+    ``DagsterInstance.report_runless_asset_event``, the public way, stores each on its own.
+    """
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION.value
+    for materialization, batch in _as_batch(materializations):
+        data = StepMaterializationData(materialization)
+        event = dg.DagsterEvent(kind, job_name=RUNLESS_JOB_NAME, event_specific_data=data)
+        instance.report_dagster_event(event, RUNLESS_RUN_ID, batch_metadata=batch)
+
+
+def _as_batch(
+    materializations: Sequence[dg.AssetMaterialization],
+) -> Iterator[tuple[dg.AssetMaterialization, DagsterEventBatchMetadata]]:
+    batch, last = str(uuid.uuid4()), len(materializations) - 1
+    for number, materialization in enumerate(materializations):
+        yield materialization, DagsterEventBatchMetadata(batch, is_end=number == last)

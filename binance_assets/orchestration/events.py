@@ -6,7 +6,7 @@ check (``checks``) and the decision when to report (``assets``, ``runs``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Final
 
@@ -15,7 +15,7 @@ import dagster as dg
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND
-from binance_assets.orchestration.dagster_internals import log_materializations
+from binance_assets.orchestration.dagster_internals import log_materializations, report_materializations
 from binance_assets.orchestration.event_log import enable_batches
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import StoredPartition
@@ -66,7 +66,21 @@ def materializations(
         series: The series of the step.
         written: The partitions with their entries in the lake.
     """
-    events = [materialization(series, partition, stored) for partition, stored in written.items()]
+    for batch in _batches(series, list(written.items())):
+        yield from log_materializations(context, batch)
+
+
+def report_stored(
+    instance: dg.DagsterInstance, series: Series, stored: Sequence[tuple[Partition, StoredPartition]]
+) -> None:
+    """Report partitions of the lake to Dagster outside a run."""
+    for batch in _batches(series, stored):
+        report_materializations(instance, batch)
+
+
+def _batches(
+    series: Series, stored: Sequence[tuple[Partition, StoredPartition]]
+) -> Iterator[list[dg.AssetMaterialization]]:
     enable_batches()
-    for start in range(0, len(events), _MAX_BATCH):
-        yield from log_materializations(context, events[start : start + _MAX_BATCH])
+    for start in range(0, len(stored), _MAX_BATCH):
+        yield [materialization(series, *item) for item in stored[start : start + _MAX_BATCH]]

@@ -29,6 +29,7 @@ from binance_assets.orchestration.dagster_internals import (
     keys_in_run,
     log_materializations,
     open_instance_in,
+    report_materializations,
 )
 from binance_assets.orchestration.event_log import KNOWN_VERSIONS
 from binance_assets.orchestration.partitions import DAILY, PARTITION_TAG, range_tags, tagged_range
@@ -173,6 +174,23 @@ def test_materializations_that_are_logged_as_a_batch_are_events_of_the_step(tmp_
     assert [(entry.step_key, entry.get_dagster_event().partition) for entry in logged] == [
         ("days", key) for key in keys
     ]
+
+
+def test_materializations_that_are_reported_as_a_batch_are_those_that_the_public_way_reports(tmp_path: Path) -> None:
+    reported = [dg.AssetMaterialization("days", partition=f"2024-01-0{day}") for day in (1, 2, 3)]
+    with new_instance(tmp_path / "one") as one, new_instance(tmp_path / "batch") as batch:
+        for materialization in reported:
+            one.report_runless_asset_event(materialization)
+        report_materializations(batch, reported)
+        found = [
+            [
+                entry.event_log_entry._replace(timestamp=0)
+                for entry in instance.fetch_materializations(dg.AssetKey("days"), limit=10).records
+            ]
+            for instance in (one, batch)
+        ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
 
 
 # What a step knows about its run.
