@@ -42,6 +42,7 @@ _SAID: Final = "BINANCE_ASSETS_SAID_PLAIN_EVENT_LOG"
 # A run writes to the index and to its own database; a user interface reads those of several runs.
 _MAX_KEPT: Final = 8
 _BUSY_SECONDS: Final = 30
+_DISPOSE_SECONDS: Final = 0.5
 
 _FileIdentity = tuple[int, int] | None
 
@@ -66,7 +67,7 @@ class BatchingEventLog(SqliteEventLogStorage):
         self._columns: set[str] = set()
         self._lock = threading.RLock()
         self._process = os.getpid()
-        self._closer = weakref.finalize(self, _close_all, self._kept, self._process)
+        self._closer = self._make_closer()
         super().__init__(base_dir)
 
     def store_event(self, event: EventLogEntry) -> None:
@@ -95,9 +96,15 @@ class BatchingEventLog(SqliteEventLogStorage):
             self._tell_watchers(run_id)
 
     def dispose(self) -> None:
-        """Close the connections; a later call opens them again."""
-        with self._lock:
-            _close_all(self._kept, self._process)
+        """Close the connections; a later call opens them again.
+
+        A connection that a thread still uses after a moment stays open, so that an interrupted process ends in time.
+        """
+        if self._lock.acquire(timeout=_DISPOSE_SECONDS):
+            try:
+                _close_all(self._kept, self._process)
+            finally:
+                self._lock.release()
         super().dispose()
 
     @contextmanager
@@ -115,7 +122,7 @@ class BatchingEventLog(SqliteEventLogStorage):
                     self._under_way[shard] = connection
                     yield connection
             except BaseException:
-                self._kept.pop(shard).connection.close()
+                self._close(shard)
                 raise
             finally:
                 self._under_way.pop(shard, None)
@@ -125,8 +132,7 @@ class BatchingEventLog(SqliteEventLogStorage):
         if shard in self._kept and self._kept[shard].file == file is not None:
             self._kept.move_to_end(shard)
             return self._kept[shard].connection
-        if shard in self._kept:
-            self._kept.pop(shard).connection.close()
+        self._close(shard)
         if file is None:
             self._initialized_dbs.discard(shard)
         self._make_room()
@@ -145,6 +151,10 @@ class BatchingEventLog(SqliteEventLogStorage):
     def _make_room(self) -> None:
         idle = [shard for shard in self._kept if shard not in self._under_way and shard != INDEX_SHARD]
         for shard in idle[: max(0, len(self._kept) + 1 - _MAX_KEPT)]:
+            self._close(shard)
+
+    def _close(self, shard: str) -> None:
+        if shard in self._kept:
             self._kept.pop(shard).connection.close()
 
     def _start_anew(self) -> None:
@@ -153,7 +163,13 @@ class BatchingEventLog(SqliteEventLogStorage):
         self._closer.detach()
         self._kept, self._under_way, self._lock = OrderedDict(), {}, threading.RLock()
         self._process = os.getpid()
-        self._closer = weakref.finalize(self, _close_all, self._kept, self._process)
+        self._closer = self._make_closer()
+
+    def _make_closer(self) -> weakref.finalize[..., BatchingEventLog]:
+        """Let the garbage collector close the connections of a storage that nobody disposed of."""
+        closer = weakref.finalize(self, _close_all, self._kept, self._process)
+        closer.atexit = False  # another thread may still use one of them
+        return closer
 
     def _tell_watchers(self, run_id: str) -> None:
         """Touch the database of a run, whose changes Dagster's live log waits for.
