@@ -55,15 +55,18 @@ def series_command() -> None:
 
     For each series, its partitions in the lake: how many they are, the first, and the last.
     """
+    from binance_assets.storage.coverage import held_by
     from binance_assets.storage.lake import Lake
 
     settings = read_settings(os.environ)
     universe = read_universe(settings.existing_universe())
-    lake = Lake(settings.lake)
     notes = {derived.series: f"  derived from {derived.base.interval}" for derived in universe.derived}
+    held = held_by(Lake(settings.lake), [*universe.series, *notes])
     for series in (*universe.series, *notes):
-        keys = [partition.key for partition in lake.stored_partitions(series)]
-        stored = f"{len(keys):>6} partitions, {keys[0]} to {keys[-1]}" if keys else "no partitions yet"
+        stored = "no partitions yet"
+        if series in held:
+            count, first, last = held[series]
+            stored = f"{count:>6} partitions, {first} to {last}"
         click.echo(f"{series!s:<32} {stored}{notes.get(series, '')}")
     if not universe.tracked:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)

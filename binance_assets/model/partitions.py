@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from binance_assets.model.intervals import Interval
@@ -27,10 +28,15 @@ class Partition:
     @property
     def key(self) -> str:
         """The partition key: the first day."""
-        return to_date(self.start).isoformat()
+        return _key_of(self.start)
 
     def __str__(self) -> str:
         return self.key
+
+
+@lru_cache(maxsize=16_384)  # days since 2017: a lake of many series asks for the same ones again and again
+def _key_of(start: int) -> str:
+    return to_date(start).isoformat()
 
 
 def partition_for_key(key: str, interval: Interval) -> Partition:

@@ -70,7 +70,7 @@ class FetchedSeries:
 FetchedByKey = Mapping[dg.AssetKey, FetchedSeries]
 """The fetched series of a code location, by asset key."""
 
-CandleEvents = Iterator[dg.AssetMaterialization | dg.MaterializeResult | dg.AssetCheckResult]  # type: ignore[type-arg]
+CandleEvents = Iterator[dg.DagsterEvent | dg.MaterializeResult | dg.AssetCheckResult]  # type: ignore[type-arg]
 """What the step of a candles asset yields."""
 
 
@@ -195,7 +195,7 @@ def _materialize(
         ):
             for result, written in writes:
                 stored, declined = tally.count_written(written)
-                yield from materializations(series, stored)
+                yield from materializations(context, series, stored)
                 if result is not None and not result.is_accepted:
                     result = tally.count_refused(result)
                 if listener and result is not None:

@@ -9,14 +9,21 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import Final
 
 import dagster as dg
 
 from binance_assets.ingest.request import DownloadPlan
+from binance_assets.model.partitions import partitions_between
+from binance_assets.model.timestamps import to_date
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partition_kind
 from binance_assets.orchestration.progress import RunController
 from binance_assets.orchestration.runs import Execution, RangeRun, fail_runs_of_dead_processes, report_present
+
+# Dagster plans all partitions of a run before the first is fetched, which takes half a millisecond for each. This
+# bound, about twenty years of days, keeps that wait below five seconds.
+_MAX_PARTITIONS: Final = 7_320
 
 
 def fetch_missing(
@@ -81,21 +88,25 @@ def _report_present_again(instance: dg.DagsterInstance, plans: Sequence[Download
 
 
 def runs_for(plans: Sequence[DownloadPlan], only_missing: bool) -> Iterator[RangeRun]:
-    """Yield the runs that fetch what is missing: one for all series of a partition kind that lack the same range.
+    """Yield the runs that fetch what is missing: together the series of a partition kind that lack the same range.
 
     A run covers the range from the first missing partition to the last, or the first and last in doubt;
-    ``only_missing`` skips those in between that are present and proved.
+    ``only_missing`` skips those in between that are present and proved. Many series with a long range are several runs.
     """
     incomplete = sorted((plan for plan in plans if plan.pending), key=_kind_and_range)
     for (kind, _, _), group in groupby(incomplete, key=_kind_and_range):
         members = list(group)
-        yield RangeRun(
-            job=job_name(members[0].series.market, kind),
-            series=tuple(plan.series for plan in members),
-            first=members[0].pending[0],
-            last=members[0].pending[-1],
-            only_missing=only_missing,
-        )
+        first, last = members[0].pending[0], members[0].pending[-1]
+        partitions = len(partitions_between(to_date(first.start), to_date(last.end), members[0].series.interval))
+        at_once = max(1, _MAX_PARTITIONS // partitions)
+        for start in range(0, len(members), at_once):
+            yield RangeRun(
+                job=job_name(members[0].series.market, kind),
+                series=tuple(plan.series for plan in members[start : start + at_once]),
+                first=first,
+                last=last,
+                only_missing=only_missing,
+            )
 
 
 def _kind_and_range(plan: DownloadPlan) -> tuple[str, int, int]:

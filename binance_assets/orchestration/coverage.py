@@ -13,10 +13,11 @@ import dagster as dg
 
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series
+from binance_assets.orchestration.dagster_internals import failed_partitions
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.orchestration.resources import LakeResource
-from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
+from binance_assets.storage.coverage import coverage_markdown, coverage_picture, coverage_table, coverages_of
 
 
 def coverage_key(market: Market) -> dg.AssetKey:
@@ -42,7 +43,10 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
     )
     def coverage(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         today = dt.datetime.now(dt.UTC).date()
-        entries = [coverage_of(lake.lake(), member, today, _failed(context.instance, member)) for member in series]
+        failed = {member: _failed(context.instance, member) for member in series}
+        index = lake.lake().file_index(market, series)
+        lake.lake().remember_files(market, index)
+        entries = coverages_of(index, series, today, failed)
         table = coverage_table(entries)
         path = lake.lake().write_coverage(market, table)
         months = sorted({month for entry in entries for month in entry.months})
@@ -70,6 +74,4 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
 
 def _failed(instance: dg.DagsterInstance, series: Series) -> frozenset[str]:
     """Return the keys of the partitions that the last run over them did not materialize."""
-    definition = partitions_def_for(series.interval)
-    statuses = instance.get_status_by_partition(asset_key(series), definition.get_partition_keys(), definition) or {}
-    return frozenset(key for key, status in statuses.items() if status is not None and status.value == "FAILED")
+    return failed_partitions(instance, asset_key(series), partitions_def_for(series.interval))

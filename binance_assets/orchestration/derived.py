@@ -60,7 +60,7 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
         with closing(write_results(lake, derived.series, results)) as writes:
             for result, written in writes:
                 stored, _ = tally.count_written(written)
-                yield from materializations(derived.series, stored)
+                yield from materializations(context, derived.series, stored)
                 if result is not None and not result.is_accepted:
                     tally.count_refused(result)
     except ConfigurationError as error:

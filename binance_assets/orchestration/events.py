@@ -6,8 +6,9 @@ check (``checks``) and the decision when to report (``assets``, ``runs``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Final
 
 import dagster as dg
 
@@ -15,8 +16,14 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND
+from binance_assets.orchestration.dagster_internals import log_materializations, report_materializations
+from binance_assets.orchestration.event_log import enable_batches
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import StoredPartition
+
+# The most events in one batch. With the second that partitions wait for their file, it bounds what a killed process
+# has written and not reported.
+_MAX_BATCH: Final = 100
 
 
 def materialization(series: Series, partition: Partition, stored: StoredPartition) -> dg.AssetMaterialization:
@@ -51,7 +58,33 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
     return dg.AssetMaterialization(asset_key(series), partition=partition.key, metadata=metadata)
 
 
-def materializations(series: Series, written: Mapping[Partition, StoredPartition]) -> Iterator[dg.AssetMaterialization]:
-    """Yield the events that report stored partitions to Dagster, in the given order."""
-    for partition, stored in written.items():
-        yield materialization(series, partition, stored)
+def materializations(
+    context: dg.AssetExecutionContext, series: Series, written: Mapping[Partition, StoredPartition]
+) -> Iterator[dg.DagsterEvent]:
+    """Log what a step has written, in the given order; yield the events, which the step yields in turn.
+
+    Partitions that were written together are logged together, a bounded number at a time.
+
+    Args:
+        context: The step.
+        series: The series of the step.
+        written: The partitions with their entries in the lake.
+    """
+    for batch in _batches(series, list(written.items())):
+        yield from log_materializations(context, batch)
+
+
+def report_stored(
+    instance: dg.DagsterInstance, series: Series, stored: Sequence[tuple[Partition, StoredPartition]]
+) -> None:
+    """Report partitions of the lake to Dagster outside a run."""
+    for batch in _batches(series, stored):
+        report_materializations(instance, batch)
+
+
+def _batches(
+    series: Series, stored: Sequence[tuple[Partition, StoredPartition]]
+) -> Iterator[list[dg.AssetMaterialization]]:
+    enable_batches()
+    for start in range(0, len(stored), _MAX_BATCH):
+        yield [materialization(series, *item) for item in stored[start : start + _MAX_BATCH]]

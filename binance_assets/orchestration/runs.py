@@ -22,7 +22,7 @@ import dagster as dg
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.orchestration.dagster_internals import state_folder
-from binance_assets.orchestration.events import materialization
+from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
 from binance_assets.processes import is_alive, is_proved_dead, parse_identity, process_start_time, this_process
@@ -265,6 +265,5 @@ def report_present(
         return 0
     known = set() if again else instance.get_materialized_partitions(asset_key(series))
     unknown = [(partition, stored) for partition, stored in present if partition.key not in known]
-    for partition, stored in unknown:
-        instance.report_runless_asset_event(materialization(series, partition, stored))
+    report_stored(instance, series, unknown)
     return len(unknown)

@@ -63,7 +63,10 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
         seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
         requests = []
         deadline = time.monotonic() + _TICK_SECONDS
+        newest = _newest_events(context.instance, list(by_base))
         for base, targets in by_base.items():
+            if newest.get(base, 0) <= seen.get(str(base), 0):
+                continue
             if time.monotonic() > deadline:
                 break  # the next tick has nothing to read for the first series, so it gets further
             keys, last = new_partitions(context.instance, asset_key(base), seen.get(str(base), 0))
@@ -83,6 +86,13 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
         )
 
     return derived_candles
+
+
+def _newest_events(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Series, int]:
+    """Return the storage id of the newest materialization of each series that has one, all read at once."""
+    by_key = {asset_key(member): member for member in series}
+    entries = [record.asset_entry for record in instance.get_asset_records(list(by_key))]
+    return {by_key[entry.asset_key]: entry.last_materialization_storage_id or 0 for entry in entries}
 
 
 def new_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, after: int) -> tuple[list[str], int]:

@@ -6,17 +6,19 @@ import datetime as dt
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Final
+from itertools import groupby
+from typing import Any, Final
 
 import polars as pl
 
 from binance_assets.model.outside import markdown
-from binance_assets.model.partitions import Partition, last_finished_end, partitions_between
-from binance_assets.model.results import ACCEPTED, UNNAMED_OUTAGE
-from binance_assets.model.series import Series
-from binance_assets.model.timestamps import to_date, to_ms
+from binance_assets.model.partitions import last_finished_end
+from binance_assets.model.results import ACCEPTED
+from binance_assets.model.series import Series, by_market
+from binance_assets.model.timestamps import to_ms
+from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake
 
 _VERDICTS: Final = (*sorted(ACCEPTED), "invalid", "lost", "unfinished")  # the last three by a person only
@@ -70,37 +72,115 @@ def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -
         until: The day before which partitions are expected, UTC.
         refused: Keys of the partitions that their last run did not write: refused ones, and those whose run failed.
     """
-    stored = {partition.key: entry for partition, entry in lake.stored_partitions(series).items()}
-    expected = _expected(series, list(stored), until)
-    absent_refused = refused - stored.keys()  # also those before the first stored partition
-    months: dict[str, tuple[int, int]] = {}
-    for partition in expected:
-        month = partition.key[:7]
-        present, total = months.get(month, (0, 0))
-        months[month] = (present + (partition.key in stored), total + 1)
-    return Coverage(
-        series=series,
-        first=min(stored, default=None),
-        last=max(stored, default=None),
-        verdicts=Counter(partition.verdict for partition in stored.values()),
-        unnamed_outages=sum(UNNAMED_OUTAGE in (partition.note or "") for partition in stored.values()),
-        refused=len(absent_refused),
-        missing=len({partition.key for partition in expected} - stored.keys() - absent_refused),
-        rows=sum(partition.rows for partition in stored.values()),
-        size=sum(partition.size for partition in stored.values()),
-        months=months,
+    return coverages_of(lake.file_index(series.market, [series]), [series], until, {series: refused})[0]
+
+
+def held_by(lake: Lake, series: Sequence[Series]) -> dict[Series, tuple[int, dt.date, dt.date]]:
+    """Return the number of stored partitions, the first and the last of them, of each series that has any."""
+    held = {}
+    for market, members in by_market(series).items():
+        days = stored_in(lake.file_index(market, members)).group_by("series")
+        counts = _by_series(days.agg(pl.len(), pl.col("day").min().alias("first"), pl.col("day").max().alias("last")))
+        held.update({member: counts[str(member)] for member in members if str(member) in counts})
+    return held
+
+
+def coverages_of(
+    index: pl.DataFrame, series: Sequence[Series], until: dt.date, refused: Mapping[Series, Set[str]]
+) -> list[Coverage]:
+    """Return the coverage of each of ``series``, in the given order.
+
+    Args:
+        index: What their files hold, from :meth:`Lake.file_index`.
+        series: The series.
+        until: The day before which partitions are expected, UTC.
+        refused: For each series the keys of the partitions that their last run did not write.
+    """
+    stored = stored_in(index)
+    days = stored.select("series", "day")
+    absent = _absent(refused, days)
+    expected = _expected(series, days, until)
+    missing = expected.join(days, on=["series", "day"], how="anti").join(absent, on=["series", "day"], how="anti")
+    verdicts: dict[str, Counter[str]] = {}
+    for name, verdict, count in stored.group_by("series", "verdict").len().iter_rows():
+        verdicts.setdefault(name, Counter())[verdict] = count
+    totals = _by_series(
+        stored.group_by("series").agg(
+            pl.col("day").min().alias("first"),
+            pl.col("day").max().alias("last"),
+            pl.col("has_unnamed_outage").sum(),
+            pl.col("rows").sum(),
+            pl.col("bytes").sum(),
+        )
     )
+    lacking, refusals = _by_series(missing.group_by("series").len()), _by_series(absent.group_by("series").len())
+    months = _months_of(expected, days)
+    result = []
+    for member in series:
+        name = str(member)
+        first, last, unnamed, rows, size = totals.get(name, (None, None, 0, 0, 0))
+        result.append(
+            Coverage(
+                series=member,
+                first=first and first.isoformat(),
+                last=last and last.isoformat(),
+                verdicts=verdicts.get(name, Counter()),
+                unnamed_outages=unnamed,
+                refused=refusals.get(name, (0,))[0],
+                missing=lacking.get(name, (0,))[0],
+                rows=rows,
+                size=size,
+                months=months.get(name, {}),
+            )
+        )
+    return result
 
 
-def _expected(series: Series, keys: Sequence[str], until: dt.date) -> list[Partition]:
-    """Return the partitions from the first stored one to the last finished one."""
-    if not keys:
-        return []
-    partitions = partitions_between(dt.date.fromisoformat(min(keys)), until, series.interval)
-    finished_before = last_finished_end(to_ms(until), series.interval)
-    return [
-        partition for partition in partitions if to_date(partition.start) < finished_before or partition.key in keys
-    ]
+def _by_series(table: pl.DataFrame) -> dict[str, tuple[Any, ...]]:
+    return {name: tuple(values) for name, *values in table.iter_rows()}
+
+
+def _absent(refused: Mapping[Series, Set[str]], days: pl.DataFrame) -> pl.DataFrame:
+    """Return the refused partitions that are not stored, also those before the first stored one."""
+    rows = [(str(series), dt.date.fromisoformat(key)) for series, keys in refused.items() for key in keys]
+    return pl.DataFrame(rows, schema=days.schema, orient="row").join(days, on=["series", "day"], how="anti")
+
+
+def _expected(series: Sequence[Series], days: pl.DataFrame, until: dt.date) -> pl.DataFrame:
+    """Return the partitions of each series from the first stored to the last finished one, and later stored ones."""
+    first = pl.col("day").min()
+    firsts = days.group_by("series").agg(first)
+    ends: dict[bool, dict[str, dt.date]] = {False: {}, True: {}}
+    for interval, members in groupby(sorted(series, key=_interval_name), key=lambda member: member.interval):
+        end = min(until, last_finished_end(to_ms(until), interval))
+        ends[interval.is_multi_day].update((str(member), end) for member in members)
+    calendars = []
+    for is_multi_day, end_of in ends.items():
+        ended = pl.DataFrame(list(end_of.items()), schema={"series": pl.String, "end": pl.Date}, orient="row")
+        step = "1mo" if is_multi_day else "1d"
+        spans = firsts.join(ended, on="series").filter(pl.col("day") < pl.col("end"))
+        dates = pl.date_ranges("day", "end", interval=step, closed="left").alias("day")
+        calendars.append(spans.select("series", dates).explode("day"))
+    return pl.concat([*calendars, days.filter(pl.col("day") < until)]).unique()
+
+
+def _interval_name(series: Series) -> str:
+    return series.interval.name
+
+
+def _months_of(expected: pl.DataFrame, days: pl.DataFrame) -> dict[str, dict[str, tuple[int, int]]]:
+    """Return by series and month the number of stored and of expected partitions."""
+    present = days.with_columns(present=True)
+    counts = (
+        expected.join(present, on=["series", "day"], how="left")
+        .group_by("series", pl.col("day").dt.strftime("%Y-%m").alias("month"))
+        .agg(pl.col("present").count(), pl.len())
+        .sort("series", "month")
+    )
+    months: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, month, stored, total in counts.iter_rows():
+        months.setdefault(name, {})[month] = (stored, total)
+    return months
 
 
 def coverage_table(coverages: Iterable[Coverage]) -> pl.DataFrame:
@@ -150,13 +230,13 @@ def coverage_picture(coverages: Sequence[Coverage]) -> bytes:
     """
     names = sorted({month for coverage in coverages for month in coverage.months})
     if not names:
-        return _png([[_NOT_EXPECTED]])
-    pixels = []
+        return _png([bytes(_NOT_EXPECTED)])
+    lines = []
     for coverage in coverages:
         colors = [_color(coverage.months.get(month)) for month in _months(names[0], names[-1])]
-        line = [pixel for color in colors for pixel in (*[color] * (_CELL - 1), _GAP)]
-        pixels += [line] * (_CELL - 1) + [[_GAP] * len(line)]
-    return _png(pixels)
+        line = b"".join(bytes(color) * (_CELL - 1) + bytes(_GAP) for color in colors)
+        lines += [line] * (_CELL - 1) + [bytes(_GAP) * _CELL * len(colors)]
+    return _png(lines)
 
 
 def _months(first: str, last: str) -> list[str]:
@@ -178,12 +258,14 @@ def _color(month: tuple[int, int] | None) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _png(pixels: Sequence[Sequence[tuple[int, int, int]]]) -> bytes:
-    """Return the pixels as a PNG in the smallest form of the format, which needs no library."""
+def _png(lines: Sequence[bytes]) -> bytes:
+    """Return lines of pixels, three bytes each, as a PNG in the smallest form of the format, which needs no library."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = struct.pack(">IIBBBBB", len(pixels[0]), len(pixels), 8, 2, 0, 0, 0)
-    lines = b"".join(b"\0" + bytes(value for pixel in line for value in pixel) for line in pixels)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    header = struct.pack(">IIBBBBB", len(lines[0]) // 3, len(lines), 8, 2, 0, 0, 0)
+    unfiltered = b"".join(b"\0" + line for line in lines)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(unfiltered)) + chunk(b"IEND", b"")
+    )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +25,7 @@ from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_any_series
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.settings import ConfigurationError
+from binance_assets.storage.file_index import empty_index, refreshed_index
 from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entries_of
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
 from binance_assets.storage.spans import by_span, partitions_of_file, span_name
@@ -368,6 +369,37 @@ class Lake:
         with self._writing():
             self._state.replace(target, content.getvalue())
         return target
+
+    def file_index(self, market: Market, series: Sequence[Series]) -> pl.DataFrame:
+        """Return what the files of a market's ``series`` hold, see :mod:`binance_assets.storage.file_index`.
+
+        Only the footers of files that :meth:`remember_files` does not know are read.
+
+        Raises:
+            LakeError: A file exists but may not be read, or was written by a later version.
+        """
+        folders = [(member, self._folder(member)) for member in series]
+        with self._reading():
+            return refreshed_index(folders, self._remembered_files(market))
+
+    def remember_files(self, market: Market, index: pl.DataFrame) -> None:
+        """Remember what the files of a market hold, for the next :meth:`file_index`.
+
+        Raises:
+            LakeError: The file cannot be written.
+        """
+        if not index.equals(self._remembered_files(market)):
+            content = io.BytesIO()
+            index.write_parquet(content, compression="zstd")
+            with self._writing():
+                self._state.replace(self._state.file_index_path(market), content.getvalue())
+
+    def _remembered_files(self, market: Market) -> pl.DataFrame:
+        with suppress(OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            remembered = pl.read_parquet(self._state.file_index_path(market))
+            if remembered.schema == empty_index().schema:
+                return remembered
+        return empty_index()  # only a cache: all footers are read
 
     def first_open(self, series: Series) -> int | None:
         """Return the cached open time of the first candle of ``series``, ms UTC; None if it is not cached."""

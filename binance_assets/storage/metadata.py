@@ -295,9 +295,9 @@ def locate(path: Path, size: int, entries: Entries) -> dict[Partition, StoredPar
     if not any(weights):
         weights = [1] * len(weights)
     ends = [size * weight // sum(weights) for weight in accumulate(weights)]
-    stored = {}
+    stored, names = {}, [attribute.name for attribute in fields(PartitionEntry)]
     for (partition, entry), start, end in zip(entries.items(), [0, *ends], ends, strict=False):
-        values = {attribute.name: getattr(entry, attribute.name) for attribute in fields(PartitionEntry)}
+        values = {name: getattr(entry, name) for name in names}
         stored[partition] = StoredPartition(**values, path=path, size=end - start)
     return stored
 

@@ -139,6 +139,19 @@ class SpanFolder:
         """Return the names of the spans that have files, of either layout, ascending."""
         return sorted({span_name(path.stem, self._series.interval) for path in self._files()})
 
+    def paths(self) -> list[Path]:
+        """Return the files of the series: first those of spans, then those of layout 1, each ascending."""
+        return self._paths(None)
+
+    def open_file(self, path: Path) -> SpanFile | DamagedFile:
+        """Return a file of :meth:`paths`, with all of its partitions.
+
+        Raises:
+            OSError: It may not be read, or does not exist anymore.
+            LaterLayout: A later version wrote it.
+        """
+        return self._open_all([path])[0]
+
     def stored(self, names: Sequence[str] | None = None) -> dict[Partition, StoredPartition]:
         """Return the accepted partitions of the spans ``names``, or of all, ascending; read only footers.
 
@@ -177,7 +190,7 @@ class SpanFolder:
             LaterLayout: A later version wrote a file.
         """
         for name, members in by_span(partitions, self._series.interval).items():
-            yield from self._stable(partial(self._read_span, name, members))
+            yield from self.stable(partial(self._read_span, name, members))
 
     def scan(self, partitions: Sequence[Partition]) -> pl.LazyFrame:
         """Return the candles of stored partitions (ascending) lazily, sorted by open time.
@@ -218,7 +231,7 @@ class SpanFolder:
         target = self.span_path(name)
         create_folder(self.path)
         with file_lock(self.path / LOCK_NAME, self._state.lock_note(self.path)):
-            files, kept, replaced = self._stable(lambda: self._open_and_keep(name, additions))
+            files, kept, replaced = self.stable(lambda: self._open_and_keep(name, additions))
             located = _stored_in(files)
             declined = {partition: entry for partition, (entry, _) in additions.items() if partition in kept}
             now = to_iso(time.time_ns() // 1_000_000)
@@ -269,9 +282,9 @@ class SpanFolder:
         return sorted(paths, key=lambda path: (len(path.stem), path.stem))  # a span's name is never longer than a key
 
     def _span_files(self, names: Sequence[str] | None) -> list[SpanFile | DamagedFile]:
-        return self._stable(lambda: self._open_all(self._paths(names)))
+        return self.stable(lambda: self._open_all(self._paths(names)))
 
-    def _stable(self, read: Callable[[], T]) -> T:
+    def stable(self, read: Callable[[], T]) -> T:
         """Return what ``read`` returns; repeat it while other processes delete or replace what it has listed."""
         for _ in range(_MAX_LISTINGS):
             with suppress(FileNotFoundError):

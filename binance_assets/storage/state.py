@@ -35,6 +35,7 @@ _STALE_SECONDS: Final = 24 * 3600
 _MARKER: Final = "lake.json"
 _FIRST_CANDLES: Final = "first_candles.json"
 _COVERAGE: Final = "coverage"
+_FILE_INDEX: Final = "files"
 _INCOMING: Final = "incoming"
 _DAMAGED: Final = "damaged"
 _LOCK_NOTES: Final = "locks"
@@ -198,6 +199,10 @@ class LakeState:
     def coverage_path(self, market: Market) -> Path:
         """Return the path of a market's coverage, whether it exists or not."""
         return self.folder / _COVERAGE / f"{market.name}.parquet"
+
+    def file_index_path(self, market: Market) -> Path:
+        """Return the path of the index of a market's files, whether it exists or not."""
+        return self.folder / _FILE_INDEX / f"{market.name}.parquet"
 
     def replace(self, target: Path, content: bytes) -> None:
         """Replace ``target`` with ``content`` atomically; return once both the file and its name are on the disk.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import shutil
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,14 +26,24 @@ from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.coverage import coverage_key
+from binance_assets.orchestration.dagster_internals import failed_partitions
+from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
-from binance_assets.storage.coverage import coverage_markdown, coverage_of, coverage_picture, coverage_table
+from binance_assets.storage.coverage import (
+    Coverage,
+    coverage_markdown,
+    coverage_of,
+    coverage_picture,
+    coverage_table,
+    coverages_of,
+)
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.locks import LOCK_NAME
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
+from binance_assets_tests.support.killed_writers import Spec, write
 from binance_assets_tests.support.lakes import state_folder
 from binance_assets_tests.support.results import result_of
 
@@ -319,3 +332,93 @@ def test_outages_that_no_table_names_are_counted(lake: Lake) -> None:
     table = coverage_table([coverage_of(lake, series, dt.date(2024, 3, 3), frozenset())])
     assert (table["outage"].item(), table["unnamed_outages"].item()) == (2, 1)
     assert "| outage | unnamed_outages | refused |" in coverage_markdown(table)
+
+
+@contextmanager
+def files_read_in(lake: Lake) -> Iterator[list[str]]:
+    """Collect the names of the files of the lake that are opened, as Python itself reports them."""
+    opened: list[str] = []
+    watching = True
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        path = str(arguments[0]) if watching and event == "open" and arguments else ""
+        if path.startswith(f"{lake.root}/") and path.endswith(".parquet"):
+            opened.append(Path(path).name)
+
+    sys.addaudithook(watch)
+    try:
+        yield opened
+    finally:
+        watching = False
+
+
+def test_a_refresh_reads_only_the_files_that_changed_and_sees_every_change(lake: Lake, tmp_path: Path) -> None:
+    other = parse_series("spot/ETHUSDT/1m")
+    write(lake.root, MINUTES, [Spec(f"2024-0{month}-01", month) for month in range(1, 6)])
+    write(lake.root, other, [Spec("2024-01-01", 1)])
+    members, until = [MINUTES, other], dt.date(2024, 6, 1)
+
+    def refresh() -> pl.DataFrame:
+        index = lake.file_index(MINUTES.market, members)
+        lake.remember_files(MINUTES.market, index)
+        return index
+
+    def refreshed() -> list[Coverage]:
+        found = coverages_of(refresh(), members, until, {})
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        fresh = Lake(shutil.copytree(lake.root, tmp_path / "copy"))
+        assert found == [coverage_of(fresh, member, until, set()) for member in members]
+        return found
+
+    with files_read_in(lake) as opened:
+        refresh()
+        assert sorted(opened) == [f"2024-0{month}.parquet" for month in (1, 1, 2, 3, 4, 5)]
+        opened.clear()
+        index = refresh()
+        assert opened == []
+    before = refreshed()
+    write(lake.root, MINUTES, [Spec("2024-02-01", 7), Spec("2024-02-02", 7)])
+    (lake.folder(MINUTES) / "2024-03.parquet").unlink()
+    damaged = lake.folder(MINUTES) / "2024-04.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    with files_read_in(lake) as opened:
+        refresh()
+        assert sorted(opened) == ["2024-02.parquet", "2024-04.parquet"]
+    after = refreshed()
+    assert [coverage.verdicts.total() for coverage in before] == [5, 1]
+    assert [coverage.verdicts.total() for coverage in after] == [4, 1]
+    assert after[1] == before[1]
+    remembered = next(state_folder(lake).rglob(f"files/{MINUTES.market}.parquet"))
+    remembered.write_bytes(b"not Parquet")
+    assert refreshed() == after
+    pl.DataFrame({"series": ["spot/BTCUSDT/1m"]}).write_parquet(remembered)
+    assert refreshed() == after
+    index.with_columns(version=pl.lit("0.0.1"), partitions=pl.lit([], index.schema["partitions"])).write_parquet(
+        remembered
+    )
+    assert refreshed() == after
+
+
+def test_the_failed_partitions_are_those_that_the_page_of_the_asset_shows(
+    settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC))
+    key, definition = dg.AssetKey(list(BTC.key)), partitions_def_for(BTC.interval)
+
+    def shown() -> set[str]:
+        statuses = instance.get_status_by_partition(key, definition.get_partition_keys(), definition) or {}
+        return {day for day, status in statuses.items() if status is not None and status.value == "FAILED"}
+
+    assert failed_partitions(instance, key, definition) == shown() == set()
+    lose_noon(sandbox, BTC, "2024-03-02")
+    fetch(definitions, instance, [BTC], march(1, 2, 3))
+    assert failed_partitions(instance, key, definition) == shown() == {"2024-03-02"}
+    seen: list[object] = []
+
+    @dg.asset(key=key, partitions_def=definition)
+    def again(context) -> None:  # type: ignore[no-untyped-def]  # Dagster reads annotations, which are text here
+        seen.extend([failed_partitions(context.instance, key, definition), frozenset(shown())])
+
+    dg.materialize([again], instance=instance, partition_key="2024-03-02")
+    assert seen == [frozenset(), frozenset()]  # it is in progress
+    assert failed_partitions(instance, key, definition) == shown() == set()

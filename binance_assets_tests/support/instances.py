@@ -15,6 +15,7 @@ import dagster as dg
 from binance_assets.exchange.retry import Retrier
 from binance_assets.model.series import Series
 from binance_assets.orchestration.dagster_internals import NO_COMPUTE_LOGS
+from binance_assets.orchestration.event_log import SqliteStorage
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_ranges, range_tags
@@ -24,6 +25,8 @@ from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.universe import Derived, Tracked, Universe
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import quick_retrier
+
+SQLITE_STORAGE = {"module": SqliteStorage.__module__, "class": SqliteStorage.__name__}
 
 
 @contextmanager
@@ -35,8 +38,17 @@ def new_instance(folder: Path, prepared: Path | None = None) -> Iterator[dg.Dags
         prepared: The folder to copy; None for an empty instance. Creating its databases takes more than a second.
     """
     shutil.copytree(prepared or _empty_instance().name, folder)
-    with dg.DagsterInstance.local_temp(str(folder), {"compute_logs": NO_COMPUTE_LOGS}) as opened:
+    with instance_in(folder) as opened:
         yield opened
+
+
+def instance_in(folder: Path, dagsters_own: bool = False) -> dg.DagsterInstance:
+    """Return an instance on the SQLite files in ``folder``, with the storage of ``dagster.yaml`` or Dagster's own."""
+    own = {"storage": {"sqlite": {"base_dir": str(folder)}}}
+    ours = {"storage": {"custom": {**SQLITE_STORAGE, "config": {"base_dir": str(folder)}}}}
+    return dg.DagsterInstance.local_temp(
+        str(folder), {"compute_logs": NO_COMPUTE_LOGS, **(own if dagsters_own else ours)}
+    )
 
 
 @cache

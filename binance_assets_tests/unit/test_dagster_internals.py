@@ -5,7 +5,7 @@ import importlib
 import inspect
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,23 @@ from ruamel.yaml import YAML
 import binance_assets
 from binance_assets.orchestration import dagster_internals
 from binance_assets.orchestration.dagster_internals import (
+    INDEX_SHARD,
     NO_COMPUTE_LOGS,
+    AssetCheckExecutionsTable,
     AssetJob,
+    DagsterSqliteStorage,
     PartitionedSchedule,
+    SqliteEventLogStorage,
     check_evaluations,
     expected_step_order,
     has_downstream_in_run,
     keys_in_run,
+    log_materializations,
     open_instance_in,
+    report_materializations,
     state_folder,
 )
+from binance_assets.orchestration.event_log import KNOWN_VERSIONS
 from binance_assets.orchestration.partitions import DAILY, PARTITION_TAG, range_tags, tagged_range
 from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.instances import new_instance
@@ -88,7 +95,7 @@ def _class_paths(node: Any) -> list[tuple[str, str]]:
 
 def test_the_classes_that_configuration_names_exist() -> None:
     pairs = _class_paths(YAML(typ="safe").load(CHECKOUT / "dagster.yaml")) + _class_paths(NO_COMPUTE_LOGS)
-    assert len(pairs) == 3
+    assert len(pairs) == 4
     for module, name in pairs:
         assert inspect.isclass(getattr(importlib.import_module(module), name))
 
@@ -140,6 +147,84 @@ def test_an_unknown_way_to_start_the_web_server_is_refused(monkeypatch: pytest.M
 )
 def test_undocumented_methods_take_these_arguments(method: Callable[..., Any], parameters: list[str]) -> None:
     assert [*inspect.signature(method).parameters][1 : len(parameters) + 1] == parameters
+
+
+# What the event log storage extends.
+
+
+def test_the_installed_version_of_dagster_is_one_that_the_event_log_knows() -> None:
+    """After an update: compare Dagster's ``sqlite_event_log.py`` with the one before, then add the version."""
+    assert dg.__version__ in KNOWN_VERSIONS
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("store_event", ["event"]),
+        ("store_event_batch", ["events"]),
+        ("dispose", []),
+        ("path_for_shard", ["run_id"]),
+        ("conn_string_for_shard", ["shard_name"]),
+        ("index_connection", []),
+        ("_connect", ["shard"]),
+        ("_initdb", ["engine"]),
+        ("_store_asset_event", ["conn", "event", "event_id"]),
+        ("_has_asset_key_col_on_connection", ["conn", "column_name"]),
+        ("_store_asset_check_evaluation_planned", ["event", "event_id"]),
+        ("_update_asset_check_evaluation", ["event", "event_id"]),
+    ],
+)
+def test_the_event_log_overrides_and_calls_methods_that_exist(method: str, parameters: list[str]) -> None:
+    signature = inspect.signature(getattr(SqliteEventLogStorage, method))
+    assert [*signature.parameters][1 : len(parameters) + 1] == parameters
+
+
+def test_the_storages_have_the_attributes_that_the_event_log_uses(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path), {"compute_logs": NO_COMPUTE_LOGS}):
+        storage = DagsterSqliteStorage(str(tmp_path))
+        log = storage.event_log_storage
+        assert log is storage._event_log_storage
+        assert isinstance(log, SqliteEventLogStorage)
+        assert isinstance(log._initialized_dbs, set)
+        assert Path(log.path_for_shard(INDEX_SHARD)) == Path(log._base_dir, "index.db")
+        assert {"asset_key", "check_name", "run_id", "execution_status", "partition"} <= {
+            *AssetCheckExecutionsTable.columns.keys()
+        }
+
+
+def test_materializations_that_are_logged_as_a_batch_are_events_of_the_step(tmp_path: Path) -> None:
+    keys = ["2024-01-01", "2024-01-02"]
+
+    @dg.asset(partitions_def=DAILY, output_required=False, backfill_policy=dg.BackfillPolicy.single_run())
+    def days(context: dg.AssetExecutionContext) -> Iterator[dg.DagsterEvent]:
+        yield from log_materializations(context, [dg.AssetMaterialization("days", partition=key) for key in keys])
+
+    with new_instance(tmp_path / "dagster") as instance:
+        job = dg.Definitions(assets=[days]).resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=instance, tags=range_tags(*keys))
+        events = result.asset_materializations_for_node("days")
+        logged = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    assert [event.partition for event in events] == keys
+    assert [(entry.step_key, entry.get_dagster_event().partition) for entry in logged] == [
+        ("days", key) for key in keys
+    ]
+
+
+def test_materializations_that_are_reported_as_a_batch_are_those_that_the_public_way_reports(tmp_path: Path) -> None:
+    reported = [dg.AssetMaterialization("days", partition=f"2024-01-0{day}") for day in (1, 2, 3)]
+    with new_instance(tmp_path / "one") as one, new_instance(tmp_path / "batch") as batch:
+        for materialization in reported:
+            one.report_runless_asset_event(materialization)
+        report_materializations(batch, reported)
+        found = [
+            [
+                entry.event_log_entry._replace(timestamp=0)
+                for entry in instance.fetch_materializations(dg.AssetKey("days"), limit=10).records
+            ]
+            for instance in (one, batch)
+        ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 3
 
 
 # What a step knows about its run.

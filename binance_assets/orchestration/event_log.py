@@ -1,0 +1,280 @@
+"""The event log: Dagster's own SQLite storage with kept connections, and with batches in one transaction per database.
+
+Dagster's storage opens four connections for an event of a partition, each with a new engine, and commits twice: about
+13 ms for each of the thousands of events of a backfill. The storage of this module writes the same rows to the same
+files, so an instance may change from one to the other at any time, and processes may use both at once.
+
+Here belongs how events are stored. What does not belong here: which events there are (``events``), and the private
+names behind this module (``dagster_internals``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, NamedTuple
+
+import dagster as dg
+import sqlalchemy as db
+from sqlalchemy.pool import NullPool
+
+from binance_assets.orchestration.dagster_internals import (
+    INDEX_SHARD,
+    PLANNED,
+    AssetCheckExecutionsTable,
+    DagsterSqliteStorage,
+    EventLogEntry,
+    SqliteEventLogStorage,
+    planned_for_the_whole_run,
+)
+
+KNOWN_VERSIONS: Final = ("1.13.27", "1.13.28")
+"""The versions of Dagster with which the tests have run."""
+
+_BATCH_SIZE: Final = ("DAGSTER_EVENT_BATCH_SIZE", "1000")
+# Marks, for the processes that this one starts, that a line about Dagster's version was printed.
+_SAID: Final = "BINANCE_ASSETS_SAID_PLAIN_EVENT_LOG"
+# A run writes to the index and to its own database; a user interface reads those of several runs.
+_MAX_KEPT: Final = 8
+_BUSY_SECONDS: Final = 30
+_DISPOSE_SECONDS: Final = 0.5
+
+_FileIdentity = tuple[int, int] | None
+
+
+class _Kept(NamedTuple):
+    connection: db.Connection
+    file: _FileIdentity
+
+
+class BatchingEventLog(SqliteEventLogStorage):
+    """Dagster's SQLite event log with kept connections and real batches.
+
+    Each database (a *shard*: one per run, and the index over all runs) has one connection. One thread at a time uses
+    it, as with Dagster's own storage. A connection is opened again after an error, after the file was deleted or
+    replaced, and in a forked process.
+    """
+
+    def __init__(self, base_dir: str) -> None:
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._under_way: dict[str, db.Connection] = {}
+        self._latest: dict[tuple[dg.AssetKey | None, str], tuple[EventLogEntry, int]] | None = None
+        self._columns: set[str] = set()
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+        self._closer = self._make_closer()
+        super().__init__(base_dir)
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Store one event."""
+        super().store_event(event)
+        self._tell_watchers(event.run_id)
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events as Dagster stores them one by one, but all of them or none.
+
+        The commit of the index comes first. A process that is killed between the two commits leaves a run whose log
+        lacks events that the assets have.
+        """
+        runs = dict.fromkeys(event.run_id for event in events)
+        with ExitStack() as stack:
+            for run_id in runs:
+                stack.enter_context(self._connect(run_id))
+            index = stack.enter_context(self._connect(INDEX_SHARD))
+            self._latest = {}
+            stack.callback(setattr, self, "_latest", None)
+            for event in events:
+                super().store_event(event)
+            for latest in self._latest.values():
+                super()._store_asset_event(index, *latest)
+        for run_id in runs:
+            self._tell_watchers(run_id)
+
+    def dispose(self) -> None:
+        """Close the connections; a later call opens them again.
+
+        A connection that a thread still uses after a moment stays open, so that an interrupted process ends in time.
+        """
+        if self._lock.acquire(timeout=_DISPOSE_SECONDS):
+            try:
+                _close_all(self._kept, self._process)
+            finally:
+                self._lock.release()
+        super().dispose()
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[db.Connection]:
+        """Yield the connection to a shard, in a transaction; within a batch, in that of the batch."""
+        if self._process != os.getpid():
+            self._start_anew()
+        with self._lock:
+            if shard in self._under_way:
+                yield self._under_way[shard]
+                return
+            connection = self._connection(shard)
+            try:
+                with connection.begin():
+                    self._under_way[shard] = connection
+                    yield connection
+            except BaseException:
+                self._close(shard)
+                raise
+            finally:
+                self._under_way.pop(shard, None)
+
+    def _connection(self, shard: str) -> db.Connection:
+        file = _identity(self.path_for_shard(shard))
+        if shard in self._kept and self._kept[shard].file == file is not None:
+            self._kept.move_to_end(shard)
+            return self._kept[shard].connection
+        self._close(shard)
+        if file is None:
+            self._initialized_dbs.discard(shard)
+        self._make_room()
+        engine = db.create_engine(
+            self.conn_string_for_shard(shard),
+            poolclass=NullPool,
+            connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+        )
+        if shard not in self._initialized_dbs:
+            self._initdb(engine)
+            self._initialized_dbs.add(shard)
+        connection = engine.connect()
+        self._kept[shard] = _Kept(connection, _identity(self.path_for_shard(shard)))
+        return connection
+
+    def _make_room(self) -> None:
+        idle = [shard for shard in self._kept if shard not in self._under_way and shard != INDEX_SHARD]
+        for shard in idle[: max(0, len(self._kept) + 1 - _MAX_KEPT)]:
+            self._close(shard)
+
+    def _close(self, shard: str) -> None:
+        if shard in self._kept:
+            self._kept.pop(shard).connection.close()
+
+    def _start_anew(self) -> None:
+        """Forget the connections of the parent process, which this one must neither use nor close."""
+        _INHERITED.append(self._kept)
+        self._closer.detach()
+        self._kept, self._under_way, self._lock = OrderedDict(), {}, threading.RLock()
+        self._process = os.getpid()
+        self._closer = self._make_closer()
+
+    def _make_closer(self) -> weakref.finalize[..., BatchingEventLog]:
+        """Let the garbage collector close the connections of a storage that nobody disposed of."""
+        closer = weakref.finalize(self, _close_all, self._kept, self._process)
+        closer.atexit = False  # another thread may still use one of them
+        return closer
+
+    def _tell_watchers(self, run_id: str) -> None:
+        """Touch the database of a run, whose changes Dagster's live log waits for.
+
+        With a kept connection, SQLite changes the file itself only once in a thousand pages.
+        """
+        try:
+            os.utime(self.path_for_shard(run_id))
+        except OSError:  # deleted meanwhile
+            return
+
+    def _store_asset_event(self, conn: db.Connection, event: EventLogEntry, event_id: int) -> None:
+        """Store the event as the latest one of its asset; within a batch, only the last one of each kind."""
+        if self._latest is None:
+            super()._store_asset_event(conn, event, event_id)
+            return
+        data = event.get_dagster_event()
+        key = data.asset_key, data.event_type_value
+        self._latest.pop(key, None)  # to keep the order of the events
+        self._latest[key] = event, event_id
+
+    def _has_asset_key_col_on_connection(self, conn: db.Connection, column_name: str) -> bool:
+        """Return whether the table of assets has a column: a migration adds columns, and nothing removes one.
+
+        Dagster asks for each event and for each asset that it reads.
+        """
+        if column_name not in self._columns and super()._has_asset_key_col_on_connection(conn, column_name):
+            self._columns.add(column_name)
+        return column_name in self._columns
+
+    def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
+        """Store one planned row for a run over several partitions, because such a run evaluates a check once.
+
+        Dagster stores one per partition, which no evaluation resolves.
+        """
+        super()._store_asset_check_evaluation_planned(planned_for_the_whole_run(event), event_id)
+
+    def _update_asset_check_evaluation(self, event: EventLogEntry, event_id: int | None) -> None:
+        """Store the result of a check; what this run planned for another partition than the result's is resolved."""
+        evaluation = _evaluation_of(event)
+        table = AssetCheckExecutionsTable.c
+        planned = db.and_(
+            table.asset_key == evaluation.asset_key.to_string(),
+            table.check_name == evaluation.check_name,
+            table.run_id == event.run_id,
+            table.execution_status == PLANNED,
+            table.partition.is_distinct_from(evaluation.partition),
+        )
+        with self.index_connection() as connection:
+            connection.execute(AssetCheckExecutionsTable.delete().where(planned))
+            super()._update_asset_check_evaluation(event, event_id)
+
+
+def _evaluation_of(event: EventLogEntry) -> dg.AssetCheckEvaluation:
+    data: Any = event.get_dagster_event().event_specific_data
+    if not isinstance(data, dg.AssetCheckEvaluation):
+        raise TypeError(f"{type(data).__name__} is not the evaluation of a check")
+    return data
+
+
+# The connections of a parent process, in a forked one. Closing them would disturb the parent's locks.
+_INHERITED: Final[list[object]] = []
+
+
+def _close_all(kept: OrderedDict[str, _Kept], process: int) -> None:
+    if process == os.getpid():
+        while kept:
+            kept.popitem()[1].connection.close()
+
+
+def _identity(path: str) -> _FileIdentity:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+class SqliteStorage(DagsterSqliteStorage):
+    """Dagster's SQLite storage with :class:`BatchingEventLog`; ``dagster.yaml`` names it.
+
+    With a version of Dagster that the tests do not know, it is Dagster's own.
+    """
+
+    def __init__(self, base_dir: str, inst_data: Any = None) -> None:
+        super().__init__(base_dir, inst_data)
+        if dg.__version__ in KNOWN_VERSIONS:
+            self._event_log_storage = BatchingEventLog(self._event_log_storage._base_dir)
+            enable_batches()
+        elif _SAID not in os.environ:
+            os.environ[_SAID] = "1"
+            logging.getLogger(__name__).warning(
+                f"Dagster {dg.__version__} is not a version that binance_assets knows ({', '.join(KNOWN_VERSIONS)}): "
+                "events are stored one by one, which is slower"
+            )
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> SqliteStorage:
+        """Return the storage that ``dagster.yaml`` describes."""
+        return cls.from_local(inst_data=inst_data, **config_value)
+
+
+def enable_batches() -> None:
+    """Let Dagster collect the events of a batch, unless the user chose a size or none at all.
+
+    Dagster reads the size from the environment whenever a batch is logged; 0, its default, means that there are none.
+    """
+    os.environ.setdefault(*_BATCH_SIZE)
