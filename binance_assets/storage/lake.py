@@ -27,6 +27,7 @@ from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.file_index import empty_index, refreshed_index
 from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entries_of
+from binance_assets.storage.parquet_files import read_if_intact, to_parquet
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
 from binance_assets.storage.spans import by_span, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState, Marker
@@ -389,15 +390,13 @@ class Lake:
             LakeError: The file cannot be written.
         """
         if not index.equals(self._remembered_files(market)):
-            content = io.BytesIO()
-            index.write_parquet(content, compression="zstd")
             with self._writing():
-                self._state.replace(self._state.file_index_path(market), content.getvalue())
+                self._state.replace(self._state.file_index_path(market), to_parquet(index, {}))
 
     def _remembered_files(self, market: Market) -> pl.DataFrame:
-        with suppress(OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
-            remembered = pl.read_parquet(self._state.file_index_path(market))
-            if remembered.schema == empty_index().schema:
+        with suppress(OSError):
+            remembered = read_if_intact(self._state.file_index_path(market))
+            if remembered is not None and remembered.schema == empty_index().schema:
                 return remembered
         return empty_index()  # only a cache: all footers are read
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from binance_assets.storage.checksums import PLACEHOLDERS, fill_in, footer_is_in
 from binance_assets.storage.parquet_reads import Read, read
 from binance_assets.storage.rehearsal import Unreadable, rehearse
 
-__all__ = ["Unreadable", "file_metadata", "read_all", "read_blocks", "read_footer", "to_parquet"]
+__all__ = ["Unreadable", "file_metadata", "read_all", "read_blocks", "read_footer", "read_if_intact", "to_parquet"]
 
 # Ten days of 1m: a reader of one day of a month decodes a third of the file, and compression hardly suffers. Files of
 # 1h and coarser are one group. Measured with a month of 1m: 2.8 ms for a day; 5.6 ms with one group for all.
@@ -27,14 +28,14 @@ _FIRST_READ: Final = 65_536
 _MAX_FOOTER: Final = 16_000_000
 
 
-def to_parquet(candles: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
+def to_parquet(table: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
     """Return a Parquet file: zstd, statistics, row groups of ten days of 1m, and its checksums."""
     from arro3.io import write_parquet  # only writes need it
 
     buffer = io.BytesIO()
-    integers = [name for name, dtype in candles.schema.items() if dtype.is_integer() or dtype.is_temporal()]
+    integers = [name for name, dtype in table.schema.items() if dtype.is_integer() or dtype.is_temporal()]
     write_parquet(
-        candles,
+        table,
         buffer,
         compression="zstd(1)",  # level 3 takes a fifth more time and saves half a percent of the bytes
         max_row_group_size=_ROW_GROUP,
@@ -98,6 +99,21 @@ def read_all(content: bytes, footer: bytes) -> pl.DataFrame:
     """
     table: pl.DataFrame = _read("table", content, is_intact(content, footer))
     return table
+
+
+def read_if_intact(path: Path) -> pl.DataFrame | None:
+    """Return all rows of a file that :func:`to_parquet` wrote; None if it is not exactly that file.
+
+    Raises:
+        OSError: The file does not exist or may not be read.
+    """
+    footer, _ = read_footer(path)
+    content = path.read_bytes()
+    if not is_intact(content, footer):
+        return None
+    with suppress(Unreadable):
+        return read_all(content, footer)
+    return None
 
 
 def read_blocks(content: bytes, footer: bytes, rows: int) -> tuple[list[pl.DataFrame], str | None]:

@@ -150,7 +150,7 @@ def _state_file(name: str, ask: Callable[[Lake], object]) -> Callable[[Path], Re
     def reader(folder: Path) -> Read:
         lake = Lake(folder / "lake")
         lake.root.mkdir(exist_ok=True)
-        (folder / "lake.state").mkdir(exist_ok=True)
+        (folder / "lake.state" / name).parent.mkdir(parents=True, exist_ok=True)
 
         def read(content: bytes) -> object:
             (folder / "lake.state" / name).write_bytes(content)
@@ -159,6 +159,15 @@ def _state_file(name: str, ask: Callable[[Lake], object]) -> Callable[[Path], Re
         return read
 
     return reader
+
+
+def _file_index() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake(Path(folder) / "lake")
+        lake.prepare("sandbox")
+        lake.write(MINUTES, result_of(MINUTES, "2024-01-01"))
+        lake.remember_files(SPOT, lake.file_index(SPOT, [MINUTES]))
+        return (Path(folder) / "lake.state" / "files" / "spot.parquet").read_bytes()
 
 
 def _file(name: str, ask: Callable[[Path], object]) -> Callable[[Path], Read]:
@@ -267,6 +276,11 @@ BORDERS: Final = {
             "first candles",
             lambda: [b'{"spot/BTCUSDT/1m": 1502942400000}'],
             _state_file("first_candles.json", lambda lake: lake.first_open(MINUTES)),
+        ),
+        Border(
+            "file index",
+            lambda: [_file_index()],
+            _state_file("files/spot.parquet", lambda lake: lake.file_index(SPOT, [MINUTES])),
         ),
         Border("universe", _universes, _file("universe.yaml", read_universe), (UniverseError,)),
         Border("settings", _all_settings, lambda _: _settings, (ConfigurationError,)),
