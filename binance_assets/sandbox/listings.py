@@ -3,7 +3,7 @@
 Names and listing times are those of well-known pairs; the times are approximate. After the name of a symbol come its
 listing, its price level, the end of its trading (``-`` for none), and ``removed``, or ``suspended`` with two days.
 Price levels are round numbers of the right order of magnitude. ``S001USDT`` to ``S300USDT`` (spot and USD-M) exist for
-benchmarks with many series.
+benchmarks with many series, and ``N001USDT`` to ``N080USDT`` (USD-M) for tests that need many short monthly files.
 """
 
 from __future__ import annotations
@@ -107,6 +107,8 @@ BTCUSD_270326 2026-06-26T08:00 60000 2027-03-26T08:00
 
 _BENCHMARK_NUMBERS: Final = range(1, 301)
 _BENCHMARK_LISTED_AT: Final = "2019-01-01T00:00"
+_YOUNG_NUMBERS: Final = range(1, 81)
+_YOUNG_LISTED_AT: Final = "2024-01-29T00:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,8 @@ def _all_listings() -> Iterator[Listing]:
         for number in _BENCHMARK_NUMBERS:
             price_level = str(20 + number * 37 % 400)
             yield _parse_listing(MARKETS[market], [f"S{number:03d}USDT", _BENCHMARK_LISTED_AT, price_level])
+    for number in _YOUNG_NUMBERS:
+        yield _parse_listing(USDM, [f"N{number:03d}USDT", _YOUNG_LISTED_AT, "20"])
 
 
 def _parse_listing(market: Market, fields: list[str]) -> Listing:

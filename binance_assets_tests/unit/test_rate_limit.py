@@ -372,6 +372,19 @@ def test_a_closed_ledger_cancels_its_users(ledger: Ledger) -> None:
         pass
 
 
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    def open_together(path: Path) -> None:
+        together.wait()
+        Ledger(path).close()
+
+    together = threading.Barrier(8)
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(50):
+            opened = [threads.submit(open_together, tmp_path / f"{number}.sqlite") for _ in range(8)]
+            for future in opened:
+                future.result()
+
+
 def test_the_file_format_is_the_one_that_other_versions_read(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     budget = budget_at(Ledger(path), MIDDLE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from binance_assets.processes import ProcessIdentity
 from binance_assets.settings import ConfigurationError
 
 _VERSION: Final = 1
+
+# How long to wait for other processes that write the file.
+_BUSY_SECONDS: Final = 10
+_BUSY_POLL_SECONDS: Final = 0.01
 
 # Records in another format are dropped. They lose their value within a minute, except a limit or a ban, which the next
 # responses report again. But a process that still uses that format would fail. So a change to the format only adds
@@ -290,20 +295,8 @@ class Ledger:
         self._closed = False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=OFF")
-            # In one transaction: another process that opens the file must not find it without tables.
-            self._database.execute("BEGIN IMMEDIATE")
-            if self._database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                for statement in (*_DROP_TABLES, *_CREATE_TABLES):
-                    self._database.execute(statement)
-            for statement in _ADDED_TABLES:
-                self._database.execute(statement)
-            if "holder" not in {column[1] for column in self._database.execute("PRAGMA table_info(lease)")}:
-                self._database.execute(_ADD_HOLDER)
-            self._database.execute("COMMIT")
-        except (OSError, sqlite3.Error) as error:
+            self._database = _open(path)
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
             raise self._error(error) from None
 
     @contextmanager
@@ -325,7 +318,7 @@ class Ledger:
                     self._database.execute("ROLLBACK")
                     raise
                 self._database.execute("COMMIT")
-            except sqlite3.Error as error:
+            except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from the text of a damaged file
                 raise self._error(error) from None
 
     def close(self) -> None:
@@ -338,3 +331,41 @@ class Ledger:
         return LedgerError(
             f"the ledger {self._path} cannot be used ({error}); set BINANCE_ASSETS_LEDGER to another file"
         )
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Open the file, and create what it lacks.
+
+    SQLite waits for a lock in every transaction, but not where the journal mode changes: there it fails at once while
+    another process does the same to a new file. So that is repeated.
+
+    Raises:
+        sqlite3.Error, UnicodeDecodeError: The file cannot be opened or is not a ledger.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(database)
+            return database
+        except BaseException as error:
+            database.close()
+            is_busy = isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline:
+                raise
+        time.sleep(_BUSY_POLL_SECONDS)
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=OFF")
+    # In one transaction: another process that opens the file must not find it without tables.
+    database.execute("BEGIN IMMEDIATE")
+    if database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+        for statement in (*_DROP_TABLES, *_CREATE_TABLES):
+            database.execute(statement)
+    for statement in _ADDED_TABLES:
+        database.execute(statement)
+    if "holder" not in {column[1] for column in database.execute("PRAGMA table_info(lease)")}:
+        database.execute(_ADD_HOLDER)
+    database.execute("COMMIT")
