@@ -110,3 +110,14 @@ def test_decision_records_are_numbered_have_three_sections_and_stand_in_the_inde
     assert text.startswith(f"# {number}. ")
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
     assert f"]({page.name})" in (page.parent / "README.md").read_text()
+
+
+def test_each_promise_of_the_limits_names_tests_that_exist() -> None:
+    limits = (CHECKOUT / "README.md").read_text().partition("## Limits\n")[2].partition("\n## ")[0]
+    promises = re.findall(r"^- (.*?)(?=^- |\Z)", limits, re.MULTILINE | re.DOTALL)
+    assert len(promises) == limits.count("\n- **") > 5
+    for promise in promises:
+        named = re.findall(r"\[([^\]]+)\]\((binance_assets_tests/[\w/]+\.py)\)", promise)
+        assert named, promise
+        for words, path in named:
+            assert defines(CHECKOUT / path, "test_" + words.replace(" ", "_")), (words, path)
