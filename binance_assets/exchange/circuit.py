@@ -29,7 +29,7 @@ class Circuit:
 
     Args:
         failures: After how many failed calls in a row one call at a time asks.
-        probes: After how many failed calls of that kind the host counts as dead; 0 for none.
+        probes: After how many failed calls of that kind the host counts as dead.
         clock: Returns a time in seconds that never goes back.
     """
 

@@ -19,7 +19,7 @@ from binance_assets.exchange.errors import (
     Cancelled,
     ExchangeError,
     RateLimited,
-    UnexpectedResponse,
+    error_for_content,
 )
 from binance_assets.exchange.http import (
     INFO_BYTES,
@@ -143,11 +143,12 @@ class Exchange:
         try:
             self._ensure_clock()
         except ExchangeError:
-            with suppress(ExchangeError):
-                self.archive.now()
-                if self.archive.venue is not None:
-                    return self.archive.venue
-            raise
+            if self.archive.venue is None:
+                with suppress(ExchangeError):
+                    self.archive.now()
+            if self.archive.venue is None:
+                raise
+            return self.archive.venue
         if self._venue is None:
             raise RuntimeError("the clock is set, but no response has named the venue")
         return self._venue
@@ -411,7 +412,12 @@ class Exchange:
         read: Callable[[HttpResponse], Result],
         timed: bool,
     ) -> Result:
-        """Send one request once, with its weight acquired before and recorded after; see :meth:`_call`."""
+        """Send one request once, with its weight acquired before and recorded after; see :meth:`_call`.
+
+        Raises:
+            NotSent: The host has been found dead, perhaps since an earlier attempt.
+        """
+        self._circuit.check()
         self._budget.acquire(weight, self._pool.stop)
         self._usage.record_request(_owner(parameters), weight)
         sent, used = time.monotonic(), None
@@ -447,11 +453,11 @@ class Exchange:
 
 
 def _reading(response: HttpResponse, expected: str) -> AbstractContextManager[None]:
-    """Turn whatever reading a response raises into :class:`UnexpectedResponse`."""
+    """Turn whatever reading a response raises into the error of a 200 that is not what was requested."""
 
     def unexpected(cause: str) -> ExchangeError:
         reason = f"unexpected response from {response.request.split('?')[0]} instead of {expected}: {cause}"
-        return UnexpectedResponse(reason, response.request, 200, None, response.headers)
+        return error_for_content(reason, response.headers, response.body, response.request)
 
     return reading(unexpected)
 

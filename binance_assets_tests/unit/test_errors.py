@@ -23,6 +23,7 @@ from binance_assets.exchange.errors import (
     UndocumentedStatus,
     UnexpectedResponse,
     UnknownSymbol,
+    error_for_content,
     error_for_response,
 )
 from binance_assets.exchange.rate_limit.policy import blocked_until
@@ -78,6 +79,33 @@ def test_recorded_error_bodies_have_named_errors(recorded: Path) -> None:
         error = error_for_response(response["http"], {}, json.dumps(response["body"]).encode(), SPOT_KLINES)
         assert type(error) is not ExchangeError
         assert response["body"]["msg"] in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "host_fails"),
+    [
+        (b"[]", False),
+        (b'[["x"]]', False),
+        (b'{"code": 0}', False),
+        (b"[" + b"9" * 5_000 + b", NaN]", False),
+        (b"<html>log in</html>", True),
+        (b"", True),
+        (b"[[1, 2", True),
+        (b"1", True),
+        (b"\xff\xfe[]", True),
+        (b"[" * 100_000, True),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_200_that_is_not_what_was_requested_shows_by_its_form_whether_the_host_fails(
+    body: bytes, host_fails: bool
+) -> None:
+    error = error_for_content("no candles", {"X": "1"}, body, SPOT_KLINES)
+    assert isinstance(error, UnexpectedResponse)
+    assert error.policy.host_fails is host_fails
+    assert (error.status, error.headers, error.request, error.policy.verdict) == (
+        *(200, {"X": "1"}, SPOT_KLINES, "invalid"),
+    )
 
 
 def test_an_error_carries_the_whole_response() -> None:
