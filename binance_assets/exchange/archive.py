@@ -221,7 +221,7 @@ class Archive:
         self._circuit.check()
         self._on_request(file.series)
         try:
-            response = self._client.get(path, {}, most_bytes)
+            response = self._client.get(path, {}, most_bytes, slow_bytes=most_bytes)
         except (RefusedRequest, UndocumentedStatus) as error:
             if error.status == 404:
                 raise NoFile(f"the archive has no {path.rpartition('/')[2]}", error.request, 404) from None

@@ -24,6 +24,7 @@ from binance_assets.exchange.errors import (
 from binance_assets.exchange.http import (
     INFO_BYTES,
     PAGE_BYTES,
+    SLOW_BYTES,
     TIME_BYTES,
     HttpClient,
     HttpResponse,
@@ -63,8 +64,9 @@ _RESYNC_SECONDS: Final = 60
 _STOP_POLL_SECONDS: Final = 0.1
 # How long to wait after a failed attempt to read the weight limit before the next attempt.
 _LIMIT_PAUSE_SECONDS: Final = 60
-# The largest body of each endpoint; that of all others is a page.
-_MOST_BYTES: Final = {"/time": TIME_BYTES, "/exchangeInfo": INFO_BYTES}
+# The largest body of each endpoint, and the size that its deadline leaves time for; all others respond with a page.
+_SIZES: Final = {"/time": (TIME_BYTES, 0), "/exchangeInfo": (INFO_BYTES, SLOW_BYTES)}
+_PAGE_SIZES: Final = (PAGE_BYTES, 0)
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +106,7 @@ class Exchange:
             market.weight_limit,
             settings.weight_share,
             settings.ban_patience,
-            call_lifetime=longest_call(PAGE_BYTES, settings.connect_timeout, settings.read_timeout),
+            call_lifetime=longest_call(SLOW_BYTES, settings.connect_timeout, settings.read_timeout),
         )
         self._usage = UsageRecorder()
         self._pool = WorkerPool(settings.warmup)
@@ -437,7 +439,7 @@ class Exchange:
 
     def _get(self, endpoint: str, parameters: Mapping[str, str | int]) -> HttpResponse:
         try:
-            return self._client.get(self.market.api + endpoint, parameters, _MOST_BYTES.get(endpoint, PAGE_BYTES))
+            return self._client.get(self.market.api + endpoint, parameters, *_SIZES.get(endpoint, _PAGE_SIZES))
         except (RateLimited, Banned) as error:
             self._budget.block(error)
             raise
