@@ -26,7 +26,7 @@ from binance_assets.exchange.errors import (
     error_for_content,
     error_for_response,
 )
-from binance_assets.exchange.rate_limit.policy import blocked_until
+from binance_assets.exchange.rate_limit.policy import blocked_for
 from binance_assets.exchange.retry import retry_delay
 
 SPOT_KLINES = "https://api.binance.com/api/v3/klines?symbol=BTCUSDT&interval=1m"
@@ -146,14 +146,14 @@ NOW = 1_700_000_030_000
 
 
 def test_a_429_ends_after_retry_after_or_with_the_minute() -> None:
-    assert blocked_until(RateLimited("x", headers={"Retry-After": "17"}), NOW) == NOW + 17_000
+    assert NOW + blocked_for(RateLimited("x", headers={"Retry-After": "17"}), NOW) == NOW + 17_000
     next_minute = (NOW // 60_000 + 1) * 60_000
-    assert blocked_until(RateLimited("x"), NOW) == next_minute
+    assert NOW + blocked_for(RateLimited("x"), NOW) == next_minute
 
 
 def test_a_ban_ends_at_the_later_of_header_and_message() -> None:
     text = f"IP banned until {NOW + 437_000}. Please use WebSocket Streams."
-    assert blocked_until(Banned("x", message=text, headers={"retry-after": "720"}), NOW) == NOW + 720_000
-    assert blocked_until(Banned("x", message=text, headers={"retry-after": "20"}), NOW) == NOW + 437_000
-    assert blocked_until(Banned("x", message=text), NOW) == NOW + 437_000
-    assert blocked_until(Banned("banned"), NOW) == NOW + 120_000
+    assert NOW + blocked_for(Banned("x", message=text, headers={"retry-after": "720"}), NOW) == NOW + 720_000
+    assert NOW + blocked_for(Banned("x", message=text, headers={"retry-after": "20"}), NOW) == NOW + 437_000
+    assert NOW + blocked_for(Banned("x", message=text), NOW) == NOW + 437_000
+    assert NOW + blocked_for(Banned("banned"), NOW) == NOW + 120_000
