@@ -72,27 +72,24 @@ _log = logging.getLogger(__name__)
 
 
 class Exchange:
-    """A connection to one market that lives as long as a run. Nothing is sent before the first call.
+    """A connection to one market that lives as long as a run, or as the runs of a command. It sends nothing by itself.
 
     Args:
         market: The market.
         settings: Hosts, timeouts, number of workers, ledger, share of the weight limit, patience with bans.
-        series_in_run: How many series of the market the run fetches; the workers are sized for all of them.
+        series: How many series of the market it is to fetch; the workers are sized for all of them.
         retrier: How to retry failed requests; None waits in real time between two attempts.
 
     Attributes:
         market: The market.
-        series_in_run: How many series of the market the run fetches.
         archive: The market's public archive.
         symbols: What the exchange knows about its symbols.
     """
 
-    def __init__(
-        self, market: Market, settings: Settings, series_in_run: int = 1, retrier: Retrier | None = None
-    ) -> None:
+    def __init__(self, market: Market, settings: Settings, series: int = 1, retrier: Retrier | None = None) -> None:
         self.market = market
-        self.series_in_run = series_in_run
         self._settings = settings
+        self._series = series
         self._retrier = retrier or Retrier()
         self._client = HttpClient(
             settings.url(market), settings.max_workers, settings.connect_timeout, settings.read_timeout
@@ -450,7 +447,7 @@ class Exchange:
         round_trip = self._clock.error_ms * 2 / 1_000 if measured is None else measured
         affordable = self._budget.spendable_now() // weight
         sustainable = self.weight_limit() * self._settings.weight_share / weight / (MINUTE / SECOND)
-        pages = min(pages_left * self.series_in_run, affordable)
+        pages = min(pages_left * self._series, affordable)
         return workers_needed(round_trip, pages, sustainable, self._settings.max_workers)
 
 

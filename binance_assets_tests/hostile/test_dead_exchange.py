@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -29,15 +30,20 @@ from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.ingest.options import DownloadOptions
+from binance_assets.ingest.request import DownloadPlan
 from binance_assets.model.markets import SPOT
 from binance_assets.model.partitions import Partition, partitions_between
 from binance_assets.model.results import PartitionResult, group_by_reason
-from binance_assets.model.series import parse_series
+from binance_assets.model.series import Series, parse_series
+from binance_assets.orchestration.backfill import fetch_missing
 from binance_assets.orchestration.checks import format_refused
+from binance_assets.orchestration.resources import Exchanges
+from binance_assets.sandbox import Sandbox
 from binance_assets.settings import Settings, Source
+from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.hostile_server import HostileServer, Pieces, answer, hostile_server, market_script
-from binance_assets_tests.support.instances import QuickBinanceResource
+from binance_assets_tests.support.instances import QuickBinanceResource, with_quick_retries
 
 NAMES = [f"spot/S{number:02}USDT/1m" for number in range(8)]
 DAYS = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 1), parse_series(NAMES[0]).interval)
@@ -113,7 +119,8 @@ def test_a_dagster_run_over_many_series_of_a_dead_server_asks_as_little(
     with hostile_server() as server:
         server.script = only_time(lambda path: iter([]))
         settings = settings_for(server, tmp_path)
-        defs = definitions_for(settings, {parse_series(name): "rest" for name in NAMES[:3]}, ProgressView(0))
+        sources: dict[Series, Source] = {parse_series(name): "rest" for name in NAMES[:3]}
+        defs = definitions_for(settings, sources, ProgressView(0), Exchanges())
         assets = [defs.get_assets_def(dg.AssetKey(name.split("/"))) for name in NAMES[:3]]
         resources = {**(defs.resources or {}), "binance": QuickBinanceResource(settings=settings)}
         tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-31"}
@@ -124,6 +131,44 @@ def test_a_dagster_run_over_many_series_of_a_dead_server_asks_as_little(
         assert len(checks) == 3
         assert all("\n" not in check and len(check) < 1_500 for check in checks)
         assert any("not asked, because an earlier request failed: " in check for check in checks)
+
+
+def fetch_in_runs(
+    settings: Settings, instance: dg.DagsterInstance, wanted: Mapping[str, Sequence[Partition]]
+) -> ProgressView:
+    """Fetch other days of each series, which takes a run for each, as one command does."""
+    plans = [DownloadPlan(parse_series(name), tuple(days), (), tuple(days)) for name, days in wanted.items()]
+    with ProgressView(0) as view, closing(Exchanges(series=len(plans))) as exchanges:
+        definitions = definitions_for(settings, {plan.series: "rest" for plan in plans}, view, exchanges)
+        assert not fetch_missing(instance, with_quick_retries(definitions, settings, exchanges), plans, False, view)
+    assert len(instance.get_runs()) == len(plans)
+    return view
+
+
+@pytest.mark.parametrize("is_dead_from_the_start", [True, False])
+def test_all_runs_of_a_command_together_ask_a_dead_server_no_more_than_one_run(
+    tmp_path: Path, instance: dg.DagsterInstance, is_dead_from_the_start: bool
+) -> None:
+    with hostile_server() as server:
+        server.script = None if is_dead_from_the_start else only_time(lambda path: iter([]))
+        wanted = {name: DAYS[: 14 + number] for number, name in enumerate(NAMES[:4])}
+        view = fetch_in_runs(settings_for(server, tmp_path), instance, wanted)
+        assert server.counts("/time") == (ATTEMPTS if is_dead_from_the_start else 1)
+        assert server.counts("/klines") + server.counts("/exchangeInfo") <= MOST_REQUESTS
+    last = view.refused[parse_series(NAMES[3])]
+    assert len(last) == 17
+    assert all("not asked, because an earlier request failed: " in result.reason for result in last)
+
+
+def test_the_runs_of_a_command_ask_for_the_time_and_the_limit_once(
+    settings: Settings, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    view = fetch_in_runs(settings, instance, {"spot/BTCUSDT/1h": DAYS[:1], "spot/ETHUSDT/1h": DAYS[:2]})
+    assert not view.refused
+    lake = Lake(settings.lake)
+    assert [len(lake.stored_partitions(series)) for series in view.metrics] == [1, 2]
+    ends = Counter(request.path.rpartition("/")[2] for request in sandbox.requests)
+    assert (ends["time"], ends["exchangeInfo"]) == (1, 1)
 
 
 def test_a_symbol_whose_pages_are_no_candles_does_not_stop_the_next_one(tmp_path: Path) -> None:
