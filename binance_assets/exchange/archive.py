@@ -31,7 +31,7 @@ from binance_assets.exchange.http import CHECKSUM_BYTES, PAGE_BYTES, HttpClient,
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.workers import WorkerPool
 from binance_assets.model.markets import SANDBOX_HEADER, Market
-from binance_assets.model.outside import printable
+from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.series import Series
 from binance_assets.settings import Settings
 
@@ -250,7 +250,7 @@ def unzip(body: bytes, name: str, most: int) -> bytes:
     except _Refused:
         raise
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds, and document few of them
-        raise ValueError(f"the zip cannot be read: {_one_line(error)}") from error
+        raise ValueError(f"the zip cannot be read: {reason_of(error)}") from error
     if len(names) != 1:
         raise ValueError(f"the zip holds {len(names)} files instead of 1")
     raise ValueError(f"the zip holds {printable(ascii(names[0]))} instead of {name}")
@@ -287,10 +287,6 @@ def _member_name(member: zipfile.ZipInfo) -> str:
         return member.filename.encode("cp437").decode()
     except UnicodeError:
         return member.filename
-
-
-def _one_line(error: Exception) -> str:
-    return printable(error) or type(error).__name__
 
 
 def _modified(response: HttpResponse) -> int | None:

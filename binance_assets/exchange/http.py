@@ -7,7 +7,6 @@ whatever else goes wrong becomes a named error too.
 from __future__ import annotations
 
 import http.client
-import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +31,7 @@ from binance_assets.exchange.errors import (
 )
 from binance_assets.exchange.transport import BoundedSession, DeadlinePassed, TooManyBytes, call_bounds
 from binance_assets.model.markets import SANDBOX_HEADER, USED_WEIGHT_HEADER
-from binance_assets.model.outside import printable, whole_number
+from binance_assets.model.outside import printable_url, reason_of, whole_number
 from binance_assets.settings import ConfigurationError
 
 TIME_BYTES: Final = 64_000
@@ -54,7 +53,6 @@ SLOW_BYTES: Final = 20_000_000
 _OVERHEAD_BYTES: Final = 1_000_000
 _READ_BYTES: Final = 2**18
 _LENGTHS: Final = range(10**18)
-_USER_INFORMATION: Final = re.compile(r"//[^/\s@]*@")
 _MOST_CAUSES: Final = 20
 
 
@@ -222,7 +220,7 @@ class HttpClient:
         return UnexpectedResponse(f"{target}: the response cannot be read ({reason})", target)
 
     def _proxy(self, target: str) -> str:
-        return _USER_INFORMATION.sub("//", printable(select_proxy(target, self._route["proxies"])))
+        return printable_url(select_proxy(target, self._route["proxies"]))
 
 
 @contextmanager
@@ -237,7 +235,7 @@ def reading(error_for: Callable[[str], ExchangeError]) -> Iterator[None]:
     except (ExchangeError, Cancelled, ConfigurationError, MemoryError):
         raise
     except (Exception, PanicException) as error:
-        raise error_for(printable(error) or type(error).__name__) from error
+        raise error_for(reason_of(error)) from error
 
 
 class _BadEncoding(Exception):
@@ -318,4 +316,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    return _USER_INFORMATION.sub("//", printable(error)).strip("()") or type(error).__name__
+    return reason_of(error).strip("()")
