@@ -21,7 +21,7 @@ from binance_assets.orchestration.io_manager import CandlesIOManager
 from binance_assets.orchestration.jobs import candle_jobs
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.progress import ProgressListener
-from binance_assets.orchestration.resources import BinanceResource, LakeResource
+from binance_assets.orchestration.resources import BinanceResource, Exchanges, LakeResource
 from binance_assets.orchestration.schedules import candle_schedules
 from binance_assets.orchestration.sensors import candle_sensors
 from binance_assets.settings import Settings, Source, read_settings
@@ -31,13 +31,19 @@ from binance_assets.storage.universe import Tracked, Universe, read_universe
 __all__ = ["build_defs", "candle_definitions", "definitions_for", "defs"]
 
 
-def build_defs(settings: Settings, universe: Universe, listener: ProgressListener | None = None) -> dg.Definitions:
+def build_defs(
+    settings: Settings,
+    universe: Universe,
+    listener: ProgressListener | None = None,
+    exchanges: Exchanges | None = None,
+) -> dg.Definitions:
     """Return the definitions of a code location over ``universe``.
 
     Args:
         settings: Hosts, lake, ledger and limits.
         universe: The fetched and derived series.
         listener: Receives the progress of runs in this process.
+        exchanges: The exchanges that all runs share; None to open them for each run.
     """
     jobs = candle_jobs(universe.series)
     return dg.Definitions(
@@ -46,7 +52,7 @@ def build_defs(settings: Settings, universe: Universe, listener: ProgressListene
         schedules=[*candle_schedules(jobs), *catch_up_schedules(universe.series, settings)],
         sensors=candle_sensors(jobs, universe.series, universe.derived, settings),
         resources={
-            "binance": BinanceResource(settings=settings),
+            "binance": BinanceResource(settings=settings, shared=exchanges),
             "lake": LakeResource(settings=settings),
             "candles": CandlesIOManager(settings=settings),
         },
@@ -70,16 +76,19 @@ def _assets(settings: Settings, universe: Universe, listener: ProgressListener |
     return assets + [coverage_asset(market, members) for market, members in by_market(series).items()]
 
 
-def definitions_for(settings: Settings, sources: Mapping[Series, Source], listener: ProgressListener) -> dg.Definitions:
-    """Return a code location over some series only, for a run in this process.
+def definitions_for(
+    settings: Settings, sources: Mapping[Series, Source], listener: ProgressListener, exchanges: Exchanges
+) -> dg.Definitions:
+    """Return a code location over some series only, for the runs of a command in this process.
 
     Args:
         settings: Hosts, lake, ledger and limits.
         sources: The series, tracked or not, each with the source of its candles.
-        listener: Receives the progress of the run.
+        listener: Receives the progress of the runs.
+        exchanges: The exchanges that the runs share; the caller closes them.
     """
     tracked = tuple(Tracked(series, source) for series, source in sources.items())
-    return build_defs(settings, Universe(tracked), listener)
+    return build_defs(settings, Universe(tracked), listener, exchanges)
 
 
 def candle_definitions() -> dg.Definitions:

@@ -20,7 +20,7 @@ import platformdirs
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from binance_assets.model.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
-from binance_assets.model.outside import printable
+from binance_assets.model.outside import printable, printable_url
 
 Source = Literal["auto", "rest", "archive"]
 """Where candles come from."""
@@ -226,7 +226,4 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
 
 def _shown(name: str, value: object) -> str:
     """Return the value of a setting for a message, without the user name and the password of a URL."""
-    text = str(value)
-    if "@" in text and (name.lower().endswith("_url") or "://" in text):
-        text = "...@" + text.rpartition("@")[2]
-    return printable(text)
+    return printable_url(value) if name.lower().endswith("_url") or "://" in str(value) else printable(value)

@@ -71,7 +71,7 @@ def _with_value_errors_only(parse: Callable[Arguments, Parsed]) -> Callable[Argu
         except ValueError:
             raise
         except (Exception, pl.exceptions.PanicException) as error:
-            raise ValueError(f"it cannot be read: {type(error).__name__}: {printable(error)}") from error
+            raise ValueError(f"{type(error).__name__}: {printable(error)}") from error
 
     return parse_or_refuse
 

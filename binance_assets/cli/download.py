@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -146,9 +147,11 @@ def _run(
     from binance_assets.cli.progress import ProgressView
     from binance_assets.definitions import definitions_for
     from binance_assets.orchestration.backfill import fetch_missing
+    from binance_assets.orchestration.resources import Exchanges
 
-    with ProgressView(sum(len(plan.missing) for plan in plans)) as view:
-        definitions = definitions_for(settings, sources, view)
+    exchanges = Exchanges(series=sum(bool(plan.pending) for plan in plans))
+    with ProgressView(sum(len(plan.missing) for plan in plans)) as view, closing(exchanges):
+        definitions = definitions_for(settings, sources, view, exchanges)
         failures = fetch_missing(instance, definitions, plans, refresh, view)
     outcomes, complete = {}, not failures
     for plan in plans:

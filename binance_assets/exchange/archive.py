@@ -19,19 +19,19 @@ from binance_assets.exchange.circuit import Circuit
 from binance_assets.exchange.clock import http_date
 from binance_assets.exchange.errors import (
     BadFile,
-    Blocked,
     ChecksumMismatch,
     ExchangeError,
     NoFile,
     RefusedRequest,
     UndocumentedStatus,
+    UnexpectedContent,
     UnexpectedResponse,
 )
 from binance_assets.exchange.http import CHECKSUM_BYTES, PAGE_BYTES, HttpClient, HttpResponse, reading
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.workers import WorkerPool
 from binance_assets.model.markets import SANDBOX_HEADER, Market
-from binance_assets.model.outside import printable
+from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.series import Series
 from binance_assets.settings import Settings
 
@@ -131,8 +131,8 @@ class Archive:
     def existence(self, files: Sequence[ArchiveFile]) -> Iterator[tuple[ArchiveFile, bool | ExchangeError]]:
         """Yield each of ``files`` with whether the archive has it, or with the error that left this unknown.
 
-        The checksum is requested, because it is small. What it contains does not matter: only a 404 shows that there is
-        no file.
+        The checksum is requested, because it is small. What it contains does not matter, nor whether it can be read: a
+        200 shows that there is a file, and only a 404 that there is none.
 
         Raises:
             Cancelled: The archive was closed.
@@ -159,16 +159,20 @@ class Archive:
         )
 
     def _read_time(self) -> int:
+        self._circuit.check()
         headers: Mapping[str, str]
+        status = 200
         try:
             headers = self._client.get("/", {}, PAGE_BYTES).headers
-        # Also a response, and only its headers are needed.
-        except (RefusedRequest, UndocumentedStatus, Blocked) as error:
-            headers = error.headers
-        self.venue = "sandbox" if SANDBOX_HEADER in headers else "binance"
+        # Also a response: only its headers are needed. A 403 is a failure, as it is for a file.
+        except (RefusedRequest, UndocumentedStatus) as error:
+            headers, status = error.headers, error.status or status
         time = http_date(headers.get("Date"))
         if time is None:
-            raise UnexpectedResponse("the archive's response has no valid Date header", self._client.url)
+            remedy = "check the network, proxies and BINANCE_ARCHIVE_URL"
+            reason = f"the archive's response has no valid Date header; {remedy}"
+            raise UnexpectedResponse(reason, self._client.url, status, headers=headers)
+        self.venue = "sandbox" if SANDBOX_HEADER in headers else "binance"
         return time
 
     def close(self) -> None:
@@ -199,7 +203,8 @@ class Archive:
             reason = f"{file.name}.CHECKSUM from the archive does not hold the SHA-256 of that file"
             if match is not None:
                 reason += f" but that of {printable(match[2])!a}"
-            raise UnexpectedResponse(reason, response.request, 200)
+            kind = UnexpectedResponse if match is None else UnexpectedContent
+            raise kind(reason, response.request, 200, headers=response.headers)
         return match[1].lower()
 
     def _exists(self, file: ArchiveFile) -> bool:
@@ -207,13 +212,16 @@ class Archive:
             self._get(file, file.path + ".CHECKSUM", CHECKSUM_BYTES)
         except NoFile:
             return False
+        except ExchangeError as error:
+            if error.status != 200:
+                raise
         return True
 
     def _get(self, file: ArchiveFile, path: str, most_bytes: int) -> HttpResponse:
         self._circuit.check()
         self._on_request(file.series)
         try:
-            response = self._client.get(path, {}, most_bytes)
+            response = self._client.get(path, {}, most_bytes, slow_bytes=most_bytes)
         except (RefusedRequest, UndocumentedStatus) as error:
             if error.status == 404:
                 raise NoFile(f"the archive has no {path.rpartition('/')[2]}", error.request, 404) from None
@@ -242,7 +250,7 @@ def unzip(body: bytes, name: str, most: int) -> bytes:
     except _Refused:
         raise
     except Exception as error:  # zipfile and the decompressors raise a dozen kinds, and document few of them
-        raise ValueError(f"the zip cannot be read: {_one_line(error)}") from error
+        raise ValueError(f"the zip cannot be read: {reason_of(error)}") from error
     if len(names) != 1:
         raise ValueError(f"the zip holds {len(names)} files instead of 1")
     raise ValueError(f"the zip holds {printable(ascii(names[0]))} instead of {name}")
@@ -279,10 +287,6 @@ def _member_name(member: zipfile.ZipInfo) -> str:
         return member.filename.encode("cp437").decode()
     except UnicodeError:
         return member.filename
-
-
-def _one_line(error: Exception) -> str:
-    return printable(error) or type(error).__name__
 
 
 def _modified(response: HttpResponse) -> int | None:

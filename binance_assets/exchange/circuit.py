@@ -1,9 +1,9 @@
 """When a host counts as dead, so that a run stops asking it: after failed calls in a row, without a success between.
 
-One circuit covers all series of a run and market; the archive has one of its own. A call is a request with its retries,
-so a short failure of the network passes unnoticed. After some failed calls, one call at a time goes on asking, while
-the others wait for its outcome. If those fail too, further calls end with :class:`NotSent` for a while, without a
-request.
+One circuit covers all series of a market in a run, or in all runs of a command; the archive has one of its own. A call
+is a request with its retries, so a short failure of the network passes unnoticed. After some failed calls, one call at
+a time goes on asking, while the others wait for its outcome. If those fail too, further calls end with :class:`NotSent`
+for a while, without a request.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Circuit:
 
     Args:
         failures: After how many failed calls in a row one call at a time asks.
-        probes: After how many failed calls of that kind the host counts as dead; 0 for none.
+        probes: After how many failed calls of that kind the host counts as dead.
         clock: Returns a time in seconds that never goes back.
     """
 

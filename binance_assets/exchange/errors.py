@@ -9,7 +9,8 @@ partition that cannot be fetched because of this error. This module is the only 
         ├── NoConnection            no response: refused, reset, unknown host
         ├── TimedOut                no response: a timeout of the settings passed
         ├── BrokenResponse          the response ended early, or is not HTTP
-        ├── UnexpectedResponse      200, but not what was requested
+        ├── UnexpectedResponse      200, but not what was requested, and not of the host at all
+        │   ├── UnexpectedContent   200 of the host itself, but not what was requested
         │   └── TooLarge            200, and more bytes than such a response can have
         ├── UndocumentedStatus      a status that Binance does not document, or not its body
         ├── ServerError             408, 5XX, codes of internal failures
@@ -121,6 +122,15 @@ class UnexpectedResponse(ExchangeError):
     """A 200 whose body is not what was requested. A login page responds like this to everything."""
 
     policy = Policy(attempts=6, host_fails=True, verdict="invalid")
+
+
+class UnexpectedContent(UnexpectedResponse):
+    """A 200 of the host itself that is not what was requested, such as rows of one symbol that are no candles.
+
+    It is a sign of life: the next request, of another symbol, may well succeed.
+    """
+
+    policy = Policy(attempts=6, verdict="invalid")
 
 
 class TooLarge(UnexpectedResponse):
@@ -279,6 +289,29 @@ def _classify(
     if status < 400 or has_other_body:  # Binance's own 4XX has a code, or no body
         return UndocumentedStatus, f"not a response of Binance; check the network, proxies and BINANCE_*_URL: {summary}"
     return RefusedRequest, f"Binance refused the request: {summary}"
+
+
+def error_for_content(reason: str, headers: Mapping[str, str], body: bytes, request: str) -> UnexpectedResponse:
+    """Return the error for a 200 of the API that is not what was requested.
+
+    The API responds in JSON to every request, and a proxy or a login page in HTML.
+
+    Args:
+        reason: What happened, in one line.
+        headers: Headers of the response.
+        body: Body of the response.
+        request: The requested URL.
+    """
+    kind = UnexpectedContent if _is_json(body) else UnexpectedResponse
+    return kind(reason, request, 200, None, headers)
+
+
+def _is_json(body: bytes) -> bool:
+    """Return whether a body is a list or an object in JSON, whatever its numbers."""
+    try:
+        return isinstance(json.loads(body, parse_int=str, parse_float=str), (list, dict))
+    except (ValueError, RecursionError):
+        return False
 
 
 def _code_and_message(body: bytes) -> tuple[int | None, str | None]:

@@ -7,7 +7,6 @@ whatever else goes wrong becomes a named error too.
 from __future__ import annotations
 
 import http.client
-import re
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -32,7 +31,7 @@ from binance_assets.exchange.errors import (
 )
 from binance_assets.exchange.transport import BoundedSession, DeadlinePassed, TooManyBytes, call_bounds
 from binance_assets.model.markets import SANDBOX_HEADER, USED_WEIGHT_HEADER
-from binance_assets.model.outside import printable, whole_number
+from binance_assets.model.outside import printable_url, reason_of, whole_number
 from binance_assets.settings import ConfigurationError
 
 TIME_BYTES: Final = 64_000
@@ -47,11 +46,13 @@ INFO_BYTES: Final = 100_000_000
 CHECKSUM_BYTES: Final = 1_000
 """The most bytes of a ``.CHECKSUM`` file of the archive."""
 
+SLOW_BYTES: Final = 20_000_000
+"""The most bytes that a deadline leaves time for. All of exchangeInfo has half of it, and a month of 1m a tenth."""
+
 # Headers and the framing of chunks. The library itself accepts at most 100 headers of 64 kB.
 _OVERHEAD_BYTES: Final = 1_000_000
 _READ_BYTES: Final = 2**18
 _LENGTHS: Final = range(10**18)
-_USER_INFORMATION: Final = re.compile(r"//[^/\s@]*@")
 _MOST_CAUSES: Final = 20
 
 
@@ -89,17 +90,18 @@ def used_weight(headers: Mapping[str, str], limit: int) -> int | None:
     return whole_number(headers.get(USED_WEIGHT_HEADER), range(10 * limit + 1))
 
 
-def longest_call(most_bytes: int, connect_timeout: float, read_timeout: float) -> float:
+def longest_call(slow_bytes: int, connect_timeout: float, read_timeout: float) -> float:
     """Return how long a call may take in total, seconds, so that a response that trickles in ends too.
 
-    Each started million bytes has one more read timeout: 67 kB/s with the default of 15 s.
+    A small response has a connect timeout and two read timeouts; each million bytes of a large one adds a read timeout:
+    67 kB/s with the default of 15 s. This is no bound of the size, so it does not grow with one.
 
     Args:
-        most_bytes: The largest body that is accepted.
+        slow_bytes: How large the response may be on a slow network; at most ``SLOW_BYTES`` count. 0 for a small one.
         connect_timeout: Longest wait for a connection, seconds.
         read_timeout: Longest wait for the next byte, seconds.
     """
-    return connect_timeout + read_timeout * (2 + most_bytes // 1_000_000)
+    return connect_timeout + read_timeout * (2 + min(slow_bytes, SLOW_BYTES) // 1_000_000)
 
 
 class HttpClient:
@@ -120,13 +122,14 @@ class HttpClient:
         self._route = self._session.merge_environment_settings(url, {}, True, None, None)
         self._session.trust_env = False
 
-    def get(self, path: str, parameters: Mapping[str, str | int], most_bytes: int) -> HttpResponse:
+    def get(self, path: str, parameters: Mapping[str, str | int], most_bytes: int, slow_bytes: int = 0) -> HttpResponse:
         """Send ``GET path?parameters``.
 
         Args:
             path: Path on the host.
             parameters: Query parameters.
             most_bytes: The largest body to accept, encoded or decoded.
+            slow_bytes: The size that the deadline leaves time for, see :func:`longest_call`.
 
         Returns:
             The response, which has status 200.
@@ -137,7 +140,7 @@ class HttpClient:
         """
         sent = time.monotonic()
         target = self.url + path
-        seconds = longest_call(most_bytes, *self._timeouts)
+        seconds = longest_call(slow_bytes, *self._timeouts)
         response: requests.Response | None = None
         try:
             with call_bounds(sent + seconds, most_bytes + _OVERHEAD_BYTES):
@@ -156,7 +159,8 @@ class HttpClient:
         except (ExchangeError, MemoryError):
             raise
         except Exception as error:
-            raise self._named(error, target, response, most_bytes, time.monotonic() >= sent + seconds) from error
+            is_late = time.monotonic() >= sent + seconds
+            raise self._named(error, target, response, most_bytes, seconds, is_late) from error
         return HttpResponse(body, response.headers, sent, time.monotonic(), response.url)
 
     def close(self) -> None:
@@ -169,6 +173,7 @@ class HttpClient:
         target: str,
         response: requests.Response | None,
         most_bytes: int,
+        seconds: float,
         is_late: bool,
     ) -> ExchangeError:
         """Return the named error of a call that raised ``error``.
@@ -178,6 +183,7 @@ class HttpClient:
             target: The requested URL.
             response: The response, if its headers arrived.
             most_bytes: The largest body that is accepted.
+            seconds: How long the call may take in total.
             is_late: Whether the deadline of the call has passed.
         """
         causes = list(_causes(error))
@@ -201,7 +207,6 @@ class HttpClient:
             return TimedOut(f"{target}: no connection within {connect_timeout:g} s; {remedy}", target)
         remedy = "check the network or raise BINANCE_ASSETS_READ_TIMEOUT"
         if is_caused_by(DeadlinePassed) or (is_late and is_caused_by(TimeoutError, ReadTimeoutError)):
-            seconds = longest_call(most_bytes, connect_timeout, read_timeout)
             late = f"the response was not complete after {seconds:g} s"
             return TimedOut(f"{target}: {late}; {remedy}", target, status, headers=headers)
         if is_caused_by(TimeoutError, ReadTimeoutError):
@@ -215,7 +220,7 @@ class HttpClient:
         return UnexpectedResponse(f"{target}: the response cannot be read ({reason})", target)
 
     def _proxy(self, target: str) -> str:
-        return _USER_INFORMATION.sub("//", printable(select_proxy(target, self._route["proxies"])))
+        return printable_url(select_proxy(target, self._route["proxies"]))
 
 
 @contextmanager
@@ -230,7 +235,7 @@ def reading(error_for: Callable[[str], ExchangeError]) -> Iterator[None]:
     except (ExchangeError, Cancelled, ConfigurationError, MemoryError):
         raise
     except (Exception, PanicException) as error:
-        raise error_for(printable(error) or type(error).__name__) from error
+        raise error_for(reason_of(error)) from error
 
 
 class _BadEncoding(Exception):
@@ -311,4 +316,4 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    return _USER_INFORMATION.sub("//", printable(error)).strip("()") or type(error).__name__
+    return reason_of(error).strip("()")

@@ -19,11 +19,12 @@ from binance_assets.exchange.errors import (
     Cancelled,
     ExchangeError,
     RateLimited,
-    UnexpectedResponse,
+    error_for_content,
 )
 from binance_assets.exchange.http import (
     INFO_BYTES,
     PAGE_BYTES,
+    SLOW_BYTES,
     TIME_BYTES,
     HttpClient,
     HttpResponse,
@@ -63,34 +64,32 @@ _RESYNC_SECONDS: Final = 60
 _STOP_POLL_SECONDS: Final = 0.1
 # How long to wait after a failed attempt to read the weight limit before the next attempt.
 _LIMIT_PAUSE_SECONDS: Final = 60
-# The largest body of each endpoint; that of all others is a page.
-_MOST_BYTES: Final = {"/time": TIME_BYTES, "/exchangeInfo": INFO_BYTES}
+# The largest body of each endpoint, and the size that its deadline leaves time for; all others respond with a page.
+_SIZES: Final = {"/time": (TIME_BYTES, 0), "/exchangeInfo": (INFO_BYTES, SLOW_BYTES)}
+_PAGE_SIZES: Final = (PAGE_BYTES, 0)
 
 _log = logging.getLogger(__name__)
 
 
 class Exchange:
-    """A connection to one market that lives as long as a run. Nothing is sent before the first call.
+    """A connection to one market that lives as long as a run, or as the runs of a command. It sends nothing by itself.
 
     Args:
         market: The market.
         settings: Hosts, timeouts, number of workers, ledger, share of the weight limit, patience with bans.
-        series_in_run: How many series of the market the run fetches; the workers are sized for all of them.
+        series: How many series of the market it is to fetch; the workers are sized for all of them.
         retrier: How to retry failed requests; None waits in real time between two attempts.
 
     Attributes:
         market: The market.
-        series_in_run: How many series of the market the run fetches.
         archive: The market's public archive.
         symbols: What the exchange knows about its symbols.
     """
 
-    def __init__(
-        self, market: Market, settings: Settings, series_in_run: int = 1, retrier: Retrier | None = None
-    ) -> None:
+    def __init__(self, market: Market, settings: Settings, series: int = 1, retrier: Retrier | None = None) -> None:
         self.market = market
-        self.series_in_run = series_in_run
         self._settings = settings
+        self._series = series
         self._retrier = retrier or Retrier()
         self._client = HttpClient(
             settings.url(market), settings.max_workers, settings.connect_timeout, settings.read_timeout
@@ -104,7 +103,7 @@ class Exchange:
             market.weight_limit,
             settings.weight_share,
             settings.ban_patience,
-            call_lifetime=longest_call(PAGE_BYTES, settings.connect_timeout, settings.read_timeout),
+            call_lifetime=longest_call(SLOW_BYTES, settings.connect_timeout, settings.read_timeout),
         )
         self._usage = UsageRecorder()
         self._pool = WorkerPool(settings.warmup)
@@ -143,11 +142,12 @@ class Exchange:
         try:
             self._ensure_clock()
         except ExchangeError:
-            with suppress(ExchangeError):
-                self.archive.now()
-                if self.archive.venue is not None:
-                    return self.archive.venue
-            raise
+            if self.archive.venue is None:
+                with suppress(ExchangeError):
+                    self.archive.now()
+            if self.archive.venue is None:
+                raise
+            return self.archive.venue
         if self._venue is None:
             raise RuntimeError("the clock is set, but no response has named the venue")
         return self._venue
@@ -411,7 +411,12 @@ class Exchange:
         read: Callable[[HttpResponse], Result],
         timed: bool,
     ) -> Result:
-        """Send one request once, with its weight acquired before and recorded after; see :meth:`_call`."""
+        """Send one request once, with its weight acquired before and recorded after; see :meth:`_call`.
+
+        Raises:
+            NotSent: The host has been found dead, perhaps since an earlier attempt.
+        """
+        self._circuit.check()
         self._budget.acquire(weight, self._pool.stop)
         self._usage.record_request(_owner(parameters), weight)
         sent, used = time.monotonic(), None
@@ -431,7 +436,7 @@ class Exchange:
 
     def _get(self, endpoint: str, parameters: Mapping[str, str | int]) -> HttpResponse:
         try:
-            return self._client.get(self.market.api + endpoint, parameters, _MOST_BYTES.get(endpoint, PAGE_BYTES))
+            return self._client.get(self.market.api + endpoint, parameters, *_SIZES.get(endpoint, _PAGE_SIZES))
         except (RateLimited, Banned) as error:
             self._budget.block(error)
             raise
@@ -442,16 +447,16 @@ class Exchange:
         round_trip = self._clock.error_ms * 2 / 1_000 if measured is None else measured
         affordable = self._budget.spendable_now() // weight
         sustainable = self.weight_limit() * self._settings.weight_share / weight / (MINUTE / SECOND)
-        pages = min(pages_left * self.series_in_run, affordable)
+        pages = min(pages_left * self._series, affordable)
         return workers_needed(round_trip, pages, sustainable, self._settings.max_workers)
 
 
 def _reading(response: HttpResponse, expected: str) -> AbstractContextManager[None]:
-    """Turn whatever reading a response raises into :class:`UnexpectedResponse`."""
+    """Turn whatever reading a response raises into the error of a 200 that is not what was requested."""
 
     def unexpected(cause: str) -> ExchangeError:
         reason = f"unexpected response from {response.request.split('?')[0]} instead of {expected}: {cause}"
-        return UnexpectedResponse(reason, response.request, 200, None, response.headers)
+        return error_for_content(reason, response.headers, response.body, response.request)
 
     return reading(unexpected)
 

@@ -48,6 +48,25 @@ def printable(text: object, limit: int = _MOST_SHOWN) -> str:
     return line if len(line) <= limit and len(start) == len(whole) else line[:limit] + "..."
 
 
+def printable_url(url: object) -> str:
+    """Return a URL from outside for a message, without the user name and the password.
+
+    Unlike :func:`printable`, it knows where the URL begins and ends, so it also finds those of a URL without a scheme.
+    """
+    text = str(url)
+    return printable("...@" + text.rpartition("@")[2] if "@" in text else text)
+
+
+def reason_of(error: BaseException, limit: int = _MOST_SHOWN) -> str:
+    """Return the text of an error of a library for a message; the name of its class if it has none.
+
+    Args:
+        error: The error.
+        limit: How many characters to show.
+    """
+    return printable(error, limit) or type(error).__name__
+
+
 def markdown(text: object, limit: int = _MOST_SHOWN) -> str:
     """Return text from outside for Markdown, also for a cell of a table: printable, and shown as it is.
 

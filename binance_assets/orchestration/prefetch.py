@@ -141,7 +141,7 @@ class Prefetcher:
             yield from self._fetch(task)
 
     def close(self) -> None:
-        """Start no further task and end the wait for those under way; their threads end with the exchange."""
+        """Start no further task, and end the wait for those under way; their threads end with them or the exchange."""
         self._closed.set()
 
     def _start_more(self) -> None:

@@ -4,9 +4,10 @@ No resource has run configuration: whoever launches a run cannot name other host
 Dagster leaves a ``ResourceDependency`` out of the configuration schema, and refuses a run that configures one.
 
 With the in-process executor, a resource lives as long as a run. So the round trip is measured, and the number of
-workers chosen, once per run and market.
+workers chosen, once per run and market. A command that executes several runs shares its connections between them.
 
-Here belongs what lives as long as a run. What does not belong here: settings and their defaults (``settings``).
+Here belongs what lives as long as a run or a command. What does not belong here: settings and their defaults
+(``settings``).
 """
 
 # No `from __future__ import annotations` here: Dagster reads the type of `settings` when the class is defined.
@@ -24,36 +25,75 @@ from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 
 
+class Exchanges:
+    """One :class:`Exchange` per market: one clock, circuit, warm-up, and choice of workers.
+
+    Those of a run live as long as the run. Those of a command live as long as the command, which may execute many runs
+    in its process.
+
+    Args:
+        series: How many series of a market all runs fetch together; None if each run has exchanges of its own.
+    """
+
+    def __init__(self, series: int | None = None) -> None:
+        self._series = series
+        self._open: dict[str, Exchange] = {}
+
+    def get(self, market: Market, series_in_run: int, create: Callable[[int], Exchange]) -> Exchange:
+        """Return the exchange of ``market``; the first call opens it.
+
+        Args:
+            market: The market.
+            series_in_run: How many series of the market the run fetches.
+            create: Opens the exchange, given how many series of the market are fetched by means of it.
+        """
+        if market.name not in self._open:
+            self._open[market.name] = create(self._series or series_in_run)
+        return self._open[market.name]
+
+    def close(self) -> None:
+        """Close all of them."""
+        for exchange in self._open.values():
+            exchange.close()
+
+
 class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Access to Binance's markets: one :class:`Exchange` per market and run."""
+    """Access to Binance's markets.
+
+    Attributes:
+        settings: Hosts and limits.
+        shared: The exchanges of a command with several runs, which closes them; None for those of each run.
+    """
 
     settings: dg.ResourceDependency[Settings]
+    shared: dg.ResourceDependency[Exchanges | None] = None  # type: ignore[assignment]
 
-    _exchanges: dict[str, Exchange] = PrivateAttr(default_factory=dict)
+    _own: Exchanges = PrivateAttr(default_factory=Exchanges)
     _prefetchers: dict[str, Prefetcher] = PrivateAttr(default_factory=dict)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["BinanceResource", None, None]:
-        """Yield the resource for the length of a run; at its end, close the prefetchers and exchanges."""
-        self._exchanges, self._prefetchers = {}, {}
+        """Yield the resource for the length of a run; at its end, close its prefetchers and its own exchanges."""
+        self._own, self._prefetchers = Exchanges(), {}
         try:
             yield self
         finally:
             for prefetcher in self._prefetchers.values():
                 prefetcher.close()
-            for exchange in self._exchanges.values():
-                exchange.close()
+            self._own.close()
 
     def exchange(self, market: Market, series_in_run: int = 1) -> Exchange:
-        """Return the run's connection to ``market``.
+        """Return the connection to ``market`` of the run or of its command.
 
         Args:
             market: The market.
             series_in_run: How many series of the market the run fetches.
         """
-        if market.name not in self._exchanges:
-            self._exchanges[market.name] = Exchange(market, self.settings, series_in_run, self._retrier())
-        return self._exchanges[market.name]
+
+        def create(series: int) -> Exchange:
+            return Exchange(market, self.settings, series, self._retrier())
+
+        return (self.shared or self._own).get(market, series_in_run, create)
 
     def _retrier(self) -> Retrier:
         """Return how to retry failed requests.

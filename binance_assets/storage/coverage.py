@@ -63,18 +63,6 @@ class Coverage:
     months: dict[str, tuple[int, int]]
 
 
-def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -> Coverage:
-    """Return the coverage of ``series``; read only the footers of its files.
-
-    Args:
-        lake: The lake.
-        series: The series.
-        until: The day before which partitions are expected, UTC.
-        refused: Keys of the partitions that their last run did not write: refused ones, and those whose run failed.
-    """
-    return coverages_of(lake.file_index(series.market, [series]), [series], until, {series: refused})[0]
-
-
 def held_by(lake: Lake, series: Sequence[Series]) -> dict[Series, tuple[int, dt.date, dt.date]]:
     """Return the number of stored partitions, the first and the last of them, of each series that has any."""
     held = {}
@@ -94,7 +82,8 @@ def coverages_of(
         index: What their files hold, from :meth:`Lake.file_index`.
         series: The series.
         until: The day before which partitions are expected, UTC.
-        refused: For each series the keys of the partitions that their last run did not write.
+        refused: For each series the keys of the partitions that their last run did not write: refused ones, and those
+            whose run failed.
     """
     stored = stored_in(index)
     days = stored.select("series", "day")

@@ -24,7 +24,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import Market, parse_market
-from binance_assets.model.outside import printable
+from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.series import Series, derived_series
 from binance_assets.settings import ConfigurationError, Source
 
@@ -221,7 +221,7 @@ def load_document(path: Path) -> CommentedMap:
     except UnicodeDecodeError as error:
         raise UniverseError(f"{path} cannot be read: {printable(error)}") from None
     except Exception as error:  # also a ValueError or a TypeError of the YAML reader, for a number or a tag
-        raise UniverseError(f"{path} is not YAML: {printable(error) or type(error).__name__}") from None
+        raise UniverseError(f"{path} is not YAML: {reason_of(error)}") from None
     if _nodes(document, {}) > _MOST_NODES:
         raise UniverseError(f"{path}: with its aliases written out, the file has more than {_MOST_NODES:,} values")
     if document is None:

@@ -174,6 +174,48 @@ def test_a_block_is_noted_without_the_servers_clock_by_the_length_that_the_respo
             budget.wait_for_block(threading.Event())
 
 
+DATE = "Wed, 15 Nov 2023 10:00:00 GMT"
+DATE_MS = 1_700_042_400_000
+LATER = "Wed, 15 Nov 2023 10:05:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "message", "seconds"),
+    [
+        ({"Retry-After": LATER}, "", 120),
+        ({"Retry-After": LATER, "Date": "yesterday"}, "", 120),
+        ({}, f"IP banned until {DATE_MS + 300_000}.", 120),
+        ({"Retry-After": "300", "Date": "yesterday"}, f"IP banned until {DATE_MS}.", 300),
+        ({"Retry-After": LATER, "Date": DATE}, "", 300),
+        ({"date": DATE}, f"IP banned until {DATE_MS + 300_000}.", 300),
+        ({"Retry-After": "600", "date": DATE}, f"IP banned until {DATE_MS + 300_000}.", 600),
+    ],
+)
+def test_without_the_servers_clock_the_date_of_the_response_tells_how_long_a_ban_lasts(
+    tmp_path: Path, headers: dict[str, str], message: str, seconds: int
+) -> None:
+    group, has_date = RateLimitGroup("here", "spot"), DATE in {headers.get("Date"), headers.get("date")}
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        budget = Budget(ledger, group, ServerClock(), 100, 1.0, 5, 30)
+        budget.block(Banned("too much", message=message, headers=headers))
+        with ledger.transaction(group) as transaction:
+            block = transaction.block()
+    assert block is not None
+    assert block.ends / 1_000 - seconds_since_boot() == pytest.approx(seconds, abs=10)
+    assert block.until == (DATE_MS + seconds * 1_000 if has_date else None)
+
+
+def test_without_any_clock_a_429_lasts_a_whole_minute(tmp_path: Path) -> None:
+    group = RateLimitGroup("here", "spot")
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        budget = Budget(ledger, group, ServerClock(), 100, 1.0, 5, 30)
+        budget.block(RateLimited("too much", headers={"Retry-After": LATER}))
+        with ledger.transaction(group) as transaction:
+            block = transaction.block()
+    assert block is not None
+    assert block.ends / 1_000 - seconds_since_boot() == pytest.approx(60, abs=10)
+
+
 # -- machines that are suspended, and containers with a time of their own -------------------------------------------
 
 

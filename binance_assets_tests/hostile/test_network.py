@@ -161,13 +161,16 @@ def test_a_connection_is_kept_alive_over_good_and_bad_responses() -> None:
         client.close()
 
 
-def test_a_proxy_that_cannot_be_reached_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("user", ["http://user:secret@", "http://user:sec@ret@", "http://us/er:secret@"])
+def test_a_proxy_that_cannot_be_reached_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, user: str
+) -> None:
     with hostile_server() as server:
         dead = server.url.removeprefix("http://")
     for scheme in ("http", "https"):
-        monkeypatch.setenv(f"{scheme}_proxy", f"http://user:secret@{dead}")
+        monkeypatch.setenv(f"{scheme}_proxy", f"{user}{dead}")
         client = HttpClient(f"{scheme}://exchange.invalid", 1, connect_timeout=30, read_timeout=30)
-        with pytest.raises(NoConnection, match=f"the proxy http://{dead} cannot be reached") as caught:
+        with pytest.raises(NoConnection, match=rf"the proxy \.\.\.@{dead} cannot be reached") as caught:
             call(client)
         assert "secret" not in str(caught.value)
         client.close()

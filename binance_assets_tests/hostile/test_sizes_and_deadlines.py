@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import threading
 import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
@@ -18,6 +21,7 @@ from binance_assets.exchange.archive_files import ArchiveFile, most_csv_bytes
 from binance_assets.exchange.errors import (
     Banned,
     BrokenResponse,
+    Cancelled,
     ExchangeError,
     ServerError,
     TimedOut,
@@ -28,16 +32,29 @@ from binance_assets.exchange.http import (
     CHECKSUM_BYTES,
     INFO_BYTES,
     PAGE_BYTES,
+    SLOW_BYTES,
     TIME_BYTES,
     HttpClient,
     _BadEncoding,
     _decoded,
     longest_call,
 )
+from binance_assets.exchange.rate_limit.ledger import Ledger, RateLimitGroup
+from binance_assets.exchange.retry import Retrier
+from binance_assets.exchange.session import Exchange
 from binance_assets.exchange.transport import TooManyBytes
 from binance_assets.model.intervals import INTERVALS
+from binance_assets.model.markets import SPOT
 from binance_assets.model.series import parse_series
-from binance_assets_tests.support.hostile_server import HostileServer, Pieces, answer, drip, hostile_server
+from binance_assets.settings import Settings
+from binance_assets_tests.support.hostile_server import (
+    HostileServer,
+    Pieces,
+    answer,
+    drip,
+    hostile_server,
+    market_script,
+)
 
 OK = b"HTTP/1.1 200 OK\r\n"
 BLOCK = b" " * 100_000
@@ -256,11 +273,53 @@ def test_a_broken_response_does_not_leave_its_rest_to_the_next_one(server: Hosti
 # -- the bounds themselves -------------------------------------------------------------------------------------------
 
 
-def test_the_deadline_of_a_call_follows_the_timeouts_and_the_size() -> None:
-    assert longest_call(TIME_BYTES, 5, 15) == 35
-    assert longest_call(PAGE_BYTES, 5, 15) == 65
-    assert longest_call(INFO_BYTES, 5, 15) == 1_535
-    assert longest_call(PAGE_BYTES, 5, 60) == 245
+def test_the_deadline_of_a_call_follows_the_timeouts_and_what_it_may_be_on_a_slow_network() -> None:
+    assert longest_call(0, 5, 15) == 35
+    assert longest_call(CHECKSUM_BYTES, 5, 15) == 35
+    assert longest_call(2_000_000, 5, 15) == 65
+    assert longest_call(SLOW_BYTES, 5, 15) == 335
+    assert longest_call(0, 5, 60) == 125
+
+
+def test_no_bound_of_a_size_makes_a_deadline_longer_than_six_minutes() -> None:
+    largest = ArchiveFile.named(parse_series("spot/BTCUSDT/1s"), "BTCUSDT-1s-2024-01.zip")
+    for most_bytes in (INFO_BYTES, most_csv_bytes(largest)):
+        assert longest_call(most_bytes, 5, 15) == longest_call(SLOW_BYTES, 5, 15) < 360
+
+
+def test_a_page_and_the_time_end_after_two_read_timeouts_and_exchange_info_has_longer(tmp_path: Path) -> None:
+    info, page = "/api/v3/exchangeInfo", "/api/v3/klines"
+
+    def script(path: str) -> Pieces:
+        if "/time" in path:
+            return answer(b'{"serverTime": 1704067200000}')
+        return drip(OK + DRIP, b" ", 0.05, running.wait)
+
+    with hostile_server(script) as running:
+        values = {"spot_url": running.url, "ledger": tmp_path / "ledger.sqlite", "connect_timeout": 0.7}
+        once = Retrier(lambda seconds, stop: True)
+        exchange = Exchange(SPOT, Settings.model_validate({**values, "read_timeout": 0.7}), retrier=once)
+        exchange.now()
+        reader = exchange._start_reading_limit()
+        with pytest.raises(Cancelled) as caught:
+            exchange.symbols.check_exists(parse_series("spot/BTCUSDT/1m"))
+        assert "not complete after 2.1 s" in str(caught.value.__cause__)
+        assert reader is not None
+        assert reader.is_alive()
+        exchange.close()
+        assert {urlsplit(path).path for path in running.paths} >= {info, page}
+
+
+def test_the_weight_of_a_call_counts_as_lost_only_after_the_longest_deadline(tmp_path: Path) -> None:
+    with hostile_server(market_script(lambda path: answer(b"[]"))) as server:
+        values = {"spot_url": server.url, "ledger": tmp_path / "ledger.sqlite"}
+        exchange = Exchange(SPOT, Settings.model_validate(values))
+        exchange.now()
+        exchange._budget.acquire(20, threading.Event())
+        with Ledger(tmp_path / "ledger.sqlite").transaction(RateLimitGroup(server.url[7:], "spot")) as transaction:
+            (lease,) = transaction.other_leases(None)
+        assert lease.expires - exchange.now() > 300_000
+        exchange.close()
 
 
 @pytest.mark.parametrize("interval", [interval.name for interval in INTERVALS])

@@ -30,7 +30,7 @@ from binance_assets.exchange.rate_limit.budget import Budget
 from binance_assets.exchange.rate_limit.ledger import Ledger, RateLimitGroup, StoredLimit
 from binance_assets.exchange.rate_limit.policy import (
     believed_limit,
-    blocked_until,
+    blocked_for,
     longest_wait,
     number_in_a_row,
 )
@@ -150,9 +150,9 @@ MINUTE_END = (NOW // MINUTE + 1) * MINUTE
 
 @pytest.mark.parametrize("value", ["0", *ODD_NUMBERS])
 def test_a_429_without_a_usable_retry_after_lasts_until_the_minute_ends(value: str) -> None:
-    assert blocked_until(RateLimited("x", headers={"Retry-After": value}), NOW) == MINUTE_END
-    assert blocked_until(RateLimited("x", headers={"Retry-After": value}), MINUTE_END - 1) == MINUTE_END + SECOND - 1
-    assert blocked_until(Banned("x", headers={"Retry-After": value}), NOW) == NOW + 2 * MINUTE
+    assert NOW + blocked_for(RateLimited("x", headers={"Retry-After": value}), NOW) == MINUTE_END
+    assert blocked_for(RateLimited("x", headers={"Retry-After": value}), MINUTE_END - 1) == SECOND
+    assert NOW + blocked_for(Banned("x", headers={"Retry-After": value}), NOW) == NOW + 2 * MINUTE
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_429_without_a_usable_retry_after_lasts_until_the_minute_ends(value: s
     ],
 )
 def test_retry_after_is_a_number_of_seconds_or_a_date(headers: dict[str, str], seconds: int) -> None:
-    assert blocked_until(RateLimited("x", headers=headers), NOW) == NOW + seconds * SECOND
+    assert NOW + blocked_for(RateLimited("x", headers=headers), NOW) == NOW + seconds * SECOND
 
 
 @given(
@@ -179,7 +179,7 @@ def test_a_block_is_never_shorter_than_its_floor_and_never_longer_than_three_day
     kind: type[RateLimited | Banned], retry_after: str, message: str, number: int
 ) -> None:
     error = kind("x", message=message, headers={"Retry-After": retry_after, "Date": retry_after})
-    lasts = blocked_until(error, NOW, number) - NOW
+    lasts = blocked_for(error, NOW, number)
     floor = 2 * MINUTE if kind is Banned else SECOND
     assert min(floor * 2 ** (number - 1), 3 * DAY) <= lasts <= 3 * DAY
 
@@ -189,7 +189,7 @@ def test_blocks_in_a_row_double_until_the_patience_ends() -> None:
         now, requests, last = NOW, 0, (0, 0)
         while True:
             requests += 1
-            last = (number_in_a_row(last[0], last[1], now), blocked_until(error, now, last[0] + 1))
+            last = (number_in_a_row(last[0], last[1], now), now + blocked_for(error, now, last[0] + 1))
             if (last[1] - now) / SECOND > longest_wait(isinstance(error, Banned), 900):
                 break
             now = last[1]
@@ -231,6 +231,22 @@ def test_all_processes_share_the_number_of_blocks_in_a_row_until_a_request_succe
     assert number() == 0
     first.block(short)
     assert number() == 1
+
+
+def test_a_success_says_nothing_of_a_newer_block_that_another_process_has_stored(tmp_path: Path) -> None:
+    clock = ServerClock()
+    clock.sync(NOW, time.monotonic(), time.monotonic())
+    first, second = (Budget(Ledger(tmp_path / "l.sqlite"), GROUP, clock, 6_000, 1.0, 900, 30) for _ in range(2))
+    short = RateLimited("x", headers={"Retry-After": "1"})
+    first.block(short)
+    first.wait_for_block(NEVER_STOPPED)
+    sent = time.monotonic()
+    second.block(short)  # after the first block, and after the request of the other process was sent
+    first.succeed(sent)
+    with Ledger(tmp_path / "l.sqlite").transaction(GROUP) as transaction:
+        block = transaction.block()
+    assert block is not None
+    assert block.number == 2
 
 
 def test_after_a_block_one_request_alone_asks_whether_it_is_over(tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ from binance_assets.settings import Settings
 from binance_assets.storage.coverage import (
     Coverage,
     coverage_markdown,
-    coverage_of,
     coverage_picture,
     coverage_table,
     coverages_of,
@@ -44,7 +43,7 @@ from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 from binance_assets_tests.support.killed_writers import Spec, write
-from binance_assets_tests.support.lakes import state_folder
+from binance_assets_tests.support.lakes import coverage_of, state_folder
 from binance_assets_tests.support.results import result_of
 
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))

@@ -17,10 +17,9 @@ from click.testing import CliRunner, Result
 from binance_assets.cli.main import cli
 from binance_assets.model.series import parse_any_series, parse_series
 from binance_assets.sandbox import Sandbox
-from binance_assets.storage.coverage import coverage_of
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import Fetch, cli_environment
-from binance_assets_tests.support.lakes import keys, read, stored
+from binance_assets_tests.support.lakes import coverage_of, keys, read, stored
 
 LAYOUT_1 = Path(__file__).parents[1] / "support" / "layout_1"
 

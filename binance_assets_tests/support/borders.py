@@ -17,7 +17,7 @@ from binance_assets.exchange.archive import unzip
 from binance_assets.exchange.errors import ExchangeError, RateLimited, error_for_response
 from binance_assets.exchange.http import HttpResponse, used_weight
 from binance_assets.exchange.rate_limit.ledger import Ledger, LedgerError, RateLimitGroup
-from binance_assets.exchange.rate_limit.policy import blocked_until
+from binance_assets.exchange.rate_limit.policy import blocked_for
 from binance_assets.exchange.symbols import read_first_open_time, read_symbols
 from binance_assets.model.markets import COINM, SPOT, USED_WEIGHT_HEADER
 from binance_assets.model.partitions import partitions_between
@@ -118,7 +118,7 @@ def _klines_error(body: bytes) -> ExchangeError:
 
 def _block(value: str) -> int:
     error = RateLimited("too many requests", headers={"Retry-After": value}, message=value)
-    return blocked_until(error, to_ms(START))
+    return blocked_for(error, to_ms(START))
 
 
 def _parquet_samples(series: Series, days: int) -> bytes:

@@ -19,7 +19,7 @@ from binance_assets.orchestration.event_log import SqliteStorage
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_ranges, range_tags
-from binance_assets.orchestration.resources import BinanceResource
+from binance_assets.orchestration.resources import BinanceResource, Exchanges
 from binance_assets.sandbox import Sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.universe import Derived, Tracked, Universe
@@ -104,14 +104,17 @@ class QuickBinanceResource(BinanceResource):
         return quick_retrier()
 
 
-def with_quick_retries(definitions: dg.Definitions, settings: Settings) -> dg.Definitions:
+def with_quick_retries(
+    definitions: dg.Definitions, settings: Settings, exchanges: Exchanges | None = None
+) -> dg.Definitions:
     """Return the definitions of ``build_defs(settings, …)`` with shorter delays before the retries of runs."""
+    binance = QuickBinanceResource(settings=settings, shared=exchanges)
     return dg.Definitions(
         assets=definitions.assets,
         jobs=definitions.jobs,
         schedules=definitions.schedules,
         sensors=definitions.sensors,
-        resources={**(definitions.resources or {}), "binance": QuickBinanceResource(settings=settings)},
+        resources={**(definitions.resources or {}), "binance": binance},
         executor=definitions.executor,
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
+from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import polars as pl
 from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series
+from binance_assets.storage.coverage import Coverage, coverages_of
 from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.locks import LOCK_NAME
 from binance_assets.storage.metadata import decode, encode
@@ -33,6 +36,11 @@ def content_of(path: Path) -> tuple[int, bytes, dict[str, str]]:
     metadata = pl.read_parquet_metadata(io.BytesIO(content))
     del metadata["footer_crc32"]
     return len(content), content[: -8 - footer], metadata
+
+
+def coverage_of(lake: Lake, series: Series, until: dt.date, refused: Set[str]) -> Coverage:
+    """Return the coverage of one series, see :func:`coverages_of`."""
+    return coverages_of(lake.file_index(series.market, [series]), [series], until, {series: refused})[0]
 
 
 def keys(lake: Lake, series: Series) -> list[str]:

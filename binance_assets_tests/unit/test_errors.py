@@ -23,9 +23,10 @@ from binance_assets.exchange.errors import (
     UndocumentedStatus,
     UnexpectedResponse,
     UnknownSymbol,
+    error_for_content,
     error_for_response,
 )
-from binance_assets.exchange.rate_limit.policy import blocked_until
+from binance_assets.exchange.rate_limit.policy import blocked_for
 from binance_assets.exchange.retry import retry_delay
 
 SPOT_KLINES = "https://api.binance.com/api/v3/klines?symbol=BTCUSDT&interval=1m"
@@ -80,6 +81,33 @@ def test_recorded_error_bodies_have_named_errors(recorded: Path) -> None:
         assert response["body"]["msg"] in str(error)
 
 
+@pytest.mark.parametrize(
+    ("body", "host_fails"),
+    [
+        (b"[]", False),
+        (b'[["x"]]', False),
+        (b'{"code": 0}', False),
+        (b"[" + b"9" * 5_000 + b", NaN]", False),
+        (b"<html>log in</html>", True),
+        (b"", True),
+        (b"[[1, 2", True),
+        (b"1", True),
+        (b"\xff\xfe[]", True),
+        (b"[" * 100_000, True),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_200_that_is_not_what_was_requested_shows_by_its_form_whether_the_host_fails(
+    body: bytes, host_fails: bool
+) -> None:
+    error = error_for_content("no candles", {"X": "1"}, body, SPOT_KLINES)
+    assert isinstance(error, UnexpectedResponse)
+    assert error.policy.host_fails is host_fails
+    assert (error.status, error.headers, error.request, error.policy.verdict) == (
+        *(200, {"X": "1"}, SPOT_KLINES, "invalid"),
+    )
+
+
 def test_an_error_carries_the_whole_response() -> None:
     error = error_for_response(418, {"Retry-After": "17"}, error_body(-1003), SPOT_KLINES)
     assert (error.status, error.code, error.message) == (418, -1003, json.loads(error_body(-1003))["msg"])
@@ -118,14 +146,14 @@ NOW = 1_700_000_030_000
 
 
 def test_a_429_ends_after_retry_after_or_with_the_minute() -> None:
-    assert blocked_until(RateLimited("x", headers={"Retry-After": "17"}), NOW) == NOW + 17_000
+    assert NOW + blocked_for(RateLimited("x", headers={"Retry-After": "17"}), NOW) == NOW + 17_000
     next_minute = (NOW // 60_000 + 1) * 60_000
-    assert blocked_until(RateLimited("x"), NOW) == next_minute
+    assert NOW + blocked_for(RateLimited("x"), NOW) == next_minute
 
 
 def test_a_ban_ends_at_the_later_of_header_and_message() -> None:
     text = f"IP banned until {NOW + 437_000}. Please use WebSocket Streams."
-    assert blocked_until(Banned("x", message=text, headers={"retry-after": "720"}), NOW) == NOW + 720_000
-    assert blocked_until(Banned("x", message=text, headers={"retry-after": "20"}), NOW) == NOW + 437_000
-    assert blocked_until(Banned("x", message=text), NOW) == NOW + 437_000
-    assert blocked_until(Banned("banned"), NOW) == NOW + 120_000
+    assert NOW + blocked_for(Banned("x", message=text, headers={"retry-after": "720"}), NOW) == NOW + 720_000
+    assert NOW + blocked_for(Banned("x", message=text, headers={"retry-after": "20"}), NOW) == NOW + 437_000
+    assert NOW + blocked_for(Banned("x", message=text), NOW) == NOW + 437_000
+    assert NOW + blocked_for(Banned("banned"), NOW) == NOW + 120_000

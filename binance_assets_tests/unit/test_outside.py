@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.model.outside import printable, whole_number
+from binance_assets.model.outside import printable, printable_url, reason_of, whole_number
 
 
 @given(st.text(), st.integers(1, 50))
@@ -59,3 +59,24 @@ def test_a_number_within_bounds_is_believed(value: object, number: int) -> None:
 )
 def test_anything_else_is_not_a_number(value: object) -> None:
     assert whole_number(value, BOUNDS) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://host:1/x", "http://host:1/x"),
+        ("http://user:secret@host:1", "...@host:1"),
+        ("user:secret@host:1", "...@host:1"),
+        ("http://us/er:sec@ret@host\n", "...@host"),
+        (None, "None"),
+    ],
+)
+def test_a_url_is_shown_without_user_and_password_in_whatever_form(url: object, shown: str) -> None:
+    assert printable_url(url) == shown
+
+
+def test_the_reason_of_an_error_is_its_text_or_its_name_in_one_line() -> None:
+    assert reason_of(ValueError("no\ncandles")) == "no candles"
+    assert reason_of(KeyError()) == "KeyError"
+    assert reason_of(ValueError("\x1b")) == "ValueError"
+    assert reason_of(ValueError("x" * 50), 10) == "x" * 10 + "..."

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from binance_assets.boot import boot_clock, seconds_since_boot
+from binance_assets.boot import boot_clock, seconds_since_boot, seconds_suspended
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited, RateLimitedForLong
 from binance_assets.exchange.rate_limit.ledger import (
@@ -32,10 +32,11 @@ from binance_assets.exchange.rate_limit.ledger import (
 )
 from binance_assets.exchange.rate_limit.policy import (
     believed_limit,
-    blocked_until,
+    blocked_for,
     claimable,
     longest_wait,
     number_in_a_row,
+    response_time,
     spendable,
 )
 from binance_assets.model.timestamps import DAY, MINUTE
@@ -233,20 +234,19 @@ class Budget:
         """Stop the requests of every process to the group after a 429 or 418, until the block is over.
 
         The end is stored by the time since the boot, which all processes of the host share, even before they know the
-        server's time. After a reboot, the end by the server's clock counts.
+        server's time. After a reboot, the end by the server's clock counts. Until that clock is known, the header
+        ``Date`` of the response takes its place.
         """
-        now, since_boot = int(self._clock.now()) if self._clock.known else None, int(seconds_since_boot() * 1_000)
+        now = int(self._clock.now()) if self._clock.known else response_time(error)
+        since_boot = int(seconds_since_boot() * 1_000)
         is_ban = isinstance(error, Banned)
         self._block_checked_at = 0.0
         with self._ledger.transaction(self._group) as transaction:
             last = transaction.block()
             in_a_row = last is not None and last.clock == boot_clock()
             number = number_in_a_row(last.number, last.ends, since_boot) if last is not None and in_a_row else 1
-            if now is None:  # then only the length of the block that the response names can be used
-                until, lasts = None, blocked_until(type(error)(error.reason, headers=error.headers), 0, number)
-            else:
-                until = blocked_until(error, now, number)
-                lasts = until - now
+            lasts = blocked_for(error, now, number)
+            until = None if now is None else now + lasts
             reason = f"{'banned' if is_ban else 'no requests'} {_end_in_words(until, lasts)}: {error.reason}"
             ends = int(since_boot + lasts + self._clock.error_ms)
             transaction.store_block(Block(ends, is_ban, reason, number, until, boot_clock()))
@@ -255,13 +255,15 @@ class Budget:
     def succeed(self, sent: float) -> None:
         """Note that a request succeeded: after the last block, so that the next one is the first in a row again.
 
+        Another process may have stored a newer block since the request was sent, of which the success says nothing.
+
         Args:
             sent: ``time.monotonic()`` when the request was sent, seconds.
         """
         if self._blocks and sent > self._block_seen_at:
             self._blocks = 0
             with self._ledger.transaction(self._group) as transaction:
-                transaction.end_blocks_in_a_row()
+                transaction.end_blocks_in_a_row(boot_clock(), (sent + seconds_suspended()) * 1_000)
 
     def wait_for_block(self, stop: threading.Event) -> None:
         """Wait until no 429 or 418 forbids calls. Does not need the server's clock.

@@ -255,9 +255,18 @@ class Transaction:
             (*self._group, block.clock, block.ends, block.until, int(block.banned), block.reason, block.number),
         )
 
-    def end_blocks_in_a_row(self) -> None:
-        """Record that a request has succeeded after the last block."""
-        self._database.execute("UPDATE block SET repeats = 0 WHERE address = ? AND name = ?", self._group)
+    def end_blocks_in_a_row(self, clock: str, sent: float) -> None:
+        """Record that a request has succeeded; if it was sent before the end of the last block, do nothing.
+
+        Args:
+            clock: The clock of this boot, see :func:`binance_assets.boot.boot_clock`. The next block of another boot
+                is the first in a row in any case.
+            sent: When the request was sent, ms since the boot.
+        """
+        self._database.execute(
+            "UPDATE block SET repeats = 0 WHERE address = ? AND name = ? AND clock = ? AND ends <= ?",
+            (*self._group, clock, sent),
+        )
 
     def clock(self) -> StoredClock | None:
         """Return the server's clock as it was read last; None if no process has read it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from binance_assets.exchange.clock import http_date
-from binance_assets.exchange.errors import Banned, RateLimited
+from binance_assets.exchange.errors import Banned, ExchangeError, RateLimited
 from binance_assets.model.outside import whole_number
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
 
@@ -107,43 +107,52 @@ _SECONDS: Final = range(10**12)
 _QUIET: Final = HOUR
 
 
-def blocked_until(error: RateLimited | Banned, now: int, number: int = 1) -> int:
-    """Return until when a 429 or 418 forbids further calls, ms on the server's clock.
+def blocked_for(error: RateLimited | Banned, now: int | None, number: int = 1) -> int:
+    """Return for how long a 429 or 418 forbids further calls, ms.
 
-    Binance names it as ``Retry-After`` (in seconds, or as a date) and, for bans, as ``banned until <ms>`` in the
+    Binance names the end as ``Retry-After`` (in seconds, or as a date) and, for bans, as ``banned until <ms>`` in the
     message; the later of the two applies. Without either, a 429 lasts until the next minute. A 429 lasts at least a
-    second and a ban at least two minutes, the shortest ban. This doubles with each block in a row, so that a server
-    that says ``Retry-After: 0`` again and again is asked less and less.
+    second and a ban at least two minutes, the shortest ban. This minimum doubles with each block in a row, so that a
+    server that says ``Retry-After: 0`` again and again is asked less and less.
 
     Args:
         error: The 429 or 418.
-        now: The server's time, ms UTC.
+        now: The server's time, ms UTC; None if it is unknown. Then a date or a time says nothing, and only a number of
+            seconds counts; a minute may have just begun.
         number: Which block in a row it is, from 1.
     """
     is_ban = isinstance(error, Banned)
     shortest = (_SHORTEST_BAN if is_ban else _SHORTEST_BLOCK) << min(number - 1, 20)
-    told = [int(digits) for digits in _BANNED_UNTIL.findall(error.message or "")]
-    wait = _retry_after({name.lower(): value for name, value in error.headers.items()}, now)
-    if wait:
-        told.append(now + wait)
-    if not told and not is_ban:
-        told.append((now // MINUTE + 1) * MINUTE)
-    return min(max([now + shortest, *told]), now + _LONGEST_BLOCK)
+    told = [_retry_after(_lower(error.headers), now)]
+    if now is not None:
+        told += [int(digits) - now for digits in _BANNED_UNTIL.findall(error.message or "")]
+    if not any(told) and not is_ban:
+        told.append(MINUTE if now is None else MINUTE - now % MINUTE)
+    return min(max(shortest, *told), _LONGEST_BLOCK)
 
 
-def _retry_after(headers: Mapping[str, str], now: int) -> int:
+def response_time(error: ExchangeError) -> int | None:
+    """Return when a response was sent according to its header ``Date``, ms UTC, to the second; None if it has none."""
+    return http_date(_lower(error.headers).get("date"))
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _retry_after(headers: Mapping[str, str], now: int | None) -> int:
     """Return how long ``Retry-After`` says to wait, ms; 0 if it does not say.
 
     Args:
         headers: The headers of the response, with names in lower case.
-        now: The server's time, ms UTC; the header ``Date`` of the response takes precedence.
+        now: The server's time, ms UTC; the header ``Date`` of the response takes precedence. None if it is unknown.
     """
     value = headers.get("retry-after", "").strip()
     seconds = whole_number(value, _SECONDS)
     if seconds is not None:
         return seconds * SECOND
-    until = http_date(value)
-    return 0 if until is None else max(0, until - (http_date(headers.get("date")) or now))
+    until, sent = http_date(value), http_date(headers.get("date")) or now
+    return 0 if until is None or sent is None else max(0, until - sent)
 
 
 def number_in_a_row(previous: int, ended: int, now: int) -> int:
