@@ -53,8 +53,8 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
 def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
     started_at, tally = time.monotonic(), Tally(lake, derived.series)
     try:
-        if lake.venue is not None:
-            lake.prepare(lake.venue)
+        if (venue := lake.venue) is not None:
+            lake.prepare(venue)
         partitions = [partition_for_key(key, derived.series.interval) for key in context.partition_keys]
         results = derive_partitions(lake, derived, partitions)
         with closing(write_results(lake, derived.series, results)) as writes:
