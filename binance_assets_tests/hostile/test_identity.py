@@ -298,10 +298,9 @@ def test_a_step_with_a_process_of_its_own_proves_nothing_of_its_run(instance: dg
         assert proof_in(result.all_events)[0] is False
 
 
-def test_runs_within_a_process_of_the_user_need_no_file(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    resources = {"io_manager": dg.InMemoryIOManager()}
+def test_runs_within_a_process_of_the_user_need_no_file(instance: dg.DagsterInstance) -> None:
     for given_instance in (instance, None):  # without one, Dagster takes one in memory
-        result = dg.materialize([proves_life], instance=given_instance, resources=resources)
+        result = dg.materialize([proves_life], instance=given_instance)
         assert proof_in(result.all_events)[0] is False
 
 
