@@ -172,6 +172,7 @@ class Backfills:
         Args:
             again: Whether to fetch everything again if nothing is missing, so that there is something to kill.
         """
+        self._ui.reload_if_broken()
         self._victims.check_lake()
         missing = set(self._keys) - (self._victims.stored[FETCHED[0]] & self._victims.stored[FETCHED[1]])
         wanted = missing or (self._keys if again else [])

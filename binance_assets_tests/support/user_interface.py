@@ -32,6 +32,9 @@ PARTITIONS = """
 query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode { assetPartitionStatuses {
   ... on TimePartitionStatuses { ranges { status startKey endKey } } } } } }"""
 
+LOCATIONS = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+RELOAD = 'mutation { reloadRepositoryLocation(repositoryLocationName: "binance_assets") { __typename } }'
+
 
 class UserInterface:
     """What a user does with the web server of a ``dagster dev``.
@@ -57,6 +60,12 @@ class UserInterface:
     def is_loaded(self) -> bool:
         """Return whether the code location is loaded."""
         return "assetNodeOrError" in self.query(PARTITIONS, key={"path": ["spot", "BTCUSDT", "1m"]})
+
+    def reload_if_broken(self) -> None:
+        """Reload the code location if it cannot be reached: Dagster does not start a killed code server again."""
+        entries = self.query(LOCATIONS)["workspaceOrError"]["locationEntries"]
+        if any((entry["locationOrLoadError"] or {}).get("__typename") == "PythonError" for entry in entries):
+            self.query(RELOAD)
 
     def launch(self, symbol: str, first: str, last: str) -> str:
         """Materialize a range of one asset in one run; return the run's id."""
