@@ -53,7 +53,7 @@ _POWER_FAILURE: Final = 0.2  # the part of the kills that end all processes
 
 _RUN: Final = "run"
 _KINDS: Final = {  # by a part of the command line
-    "dagster._daemon": "daemon",
+    "_daemon run": "daemon",
     "orchestration.user_interface": "web server",
     "code-server": "code server",
     "api grpc": "code server",
