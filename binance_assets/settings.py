@@ -28,11 +28,17 @@ Source = Literal["auto", "rest", "archive"]
 
 _PREFIX: Final = "BINANCE_ASSETS_"
 _URL: Final = re.compile(r"BINANCE_([A-Z0-9_]+)_URL")
-# How alike the middle of two such names is for one to be a typo of the other, from 0 to 1. BINANCE_SOPT_URL is a typo;
-# BINANCE_SPOT_WS_URL is a variable of another program.
-_TYPO: Final = 0.75
+# How alike the middle of two such names is for one to be a typo of the other, from 0 to 1. With one letter too many or
+# too few, four letters reach 0.85. BINANCE_USDT_URL (0.75) and BINANCE_COINM_WS_URL (0.77) are of another program.
+_TYPO: Final = 0.8
 # Variables with the prefix that are no settings: the tests read the folder of recorded candles.
 _NO_SETTINGS: Final = frozenset({"BINANCE_ASSETS_RECORDED"})
+# Kubernetes sets these in every pod of a namespace that has a service `binance-assets`, or one whose name begins so:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_OF_KUBERNETES: Final = re.compile(
+    r"BINANCE_ASSETS_([A-Z0-9_]+_)?"
+    r"(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)"
+)
 
 _HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
 _LONGEST_WAIT: Final = 86_400.0  # seconds
@@ -68,7 +74,7 @@ def _usable(path: Path) -> Path:
     try:
         expanded = path.expanduser()
     except RuntimeError:
-        raise ValueError(f"{path.parts[0]} stands for a home folder that is not known; write another path") from None
+        raise ValueError(f"{path.parts[0]} stands for a home folder that is not known") from None
     try:
         expanded.stat()
     except FileNotFoundError:
@@ -119,8 +125,7 @@ class Settings(BaseModel):
         1.0, ge=0.01, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the weight limit to use"
     )
     ledger: Location = Field(
-        default_factory=_default_ledger,
-        validate_default=True,  # without a home folder, it begins with ~
+        default_factory=_default_ledger,  # not checked, see `usable_ledger`
         alias="BINANCE_ASSETS_LEDGER",
         description="File in which all processes of this host record request weight",
     )
@@ -162,6 +167,25 @@ class Settings(BaseModel):
         """Return the URL of the host that serves ``market``."""
         return {SPOT.name: self.spot_url, USDM.name: self.usdm_url, COINM.name: self.coinm_url}[market.name]
 
+    def usable_ledger(self) -> Path:
+        """Return the file of the ledger, to open it.
+
+        Its default depends on the user and the host. It is checked only here, because much of the program does not
+        need it.
+
+        Raises:
+            ConfigurationError: It was not named, and its default cannot be used.
+        """
+        if "ledger" in self.model_fields_set:
+            return self.ledger
+        try:
+            return _usable(self.ledger)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"BINANCE_ASSETS_LEDGER is not set, and its default is {printable(self.ledger)!r}: {error}; "
+                "set BINANCE_ASSETS_LEDGER to a file"
+            ) from None
+
     def existing_universe(self) -> Path:
         """Return the universe file, to read it; the default one may be absent.
 
@@ -190,6 +214,8 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
 def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
     """Refuse variables with the prefix of the settings, and those whose name is nearly that of a host's setting."""
     for name in sorted(set(names) - set(known) - _NO_SETTINGS):
+        if _OF_KUBERNETES.fullmatch(name):
+            continue
         if name.upper().startswith(_PREFIX):
             nearest = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "the README lists them"
@@ -203,6 +229,9 @@ def _host_setting_like(name: str, known: Iterable[str]) -> str | None:
     if not (matched := _URL.fullmatch(name.upper())):
         return None
     hosts = {host[1]: host[0] for host in map(_URL.fullmatch, known) if host}
+    for middle, host_setting in hosts.items():
+        if sorted(middle) == sorted(matched[1]):  # two letters changed places, as in BINANCE_SOPT_URL
+            return host_setting
     nearest = difflib.get_close_matches(matched[1], hosts, n=1, cutoff=_TYPO)
     return hosts[nearest[0]] if nearest else None
 
@@ -218,9 +247,6 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name, message = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
-        if name not in values:
-            alias = Settings.model_fields[name].alias
-            raise ConfigurationError(f"{alias} is not set, and its default cannot be used: {message}") from None
         raise ConfigurationError(f"{name}={_shown(name, values[name])!r}: {message}") from None
 
 

@@ -94,7 +94,7 @@ class Exchange:
         self._client = HttpClient(
             settings.url(market), settings.max_workers, settings.connect_timeout, settings.read_timeout
         )
-        self._ledger = Ledger(settings.ledger)
+        self._ledger = Ledger(settings.usable_ledger())
         self._clock = ServerClock()
         self._budget = Budget(
             self._ledger,

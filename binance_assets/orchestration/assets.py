@@ -34,6 +34,7 @@ from binance_assets.orchestration.checks import format_refused, gap_free_result,
 from binance_assets.orchestration.dagster_internals import expected_step_order, has_downstream_in_run, keys_in_run
 from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.freshness import freshness_policy_for
+from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.partitions import partitions_def_for
@@ -91,6 +92,7 @@ def candles_asset(
     def candles(
         context: dg.AssetExecutionContext, config: CandlesConfig, binance: BinanceResource, lake: LakeResource
     ) -> CandleEvents:
+        prove_life(context)
         partitions = tuple(partition_for_key(key, series.interval) for key in context.partition_keys)
         task = FetchTask(series, source, partitions, config.only_missing)
         yield from _materialize(context, task, fetched, binance, lake.lake(), listener)

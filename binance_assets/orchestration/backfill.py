@@ -16,10 +16,11 @@ import dagster as dg
 from binance_assets.ingest.request import DownloadPlan
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.timestamps import to_date
+from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partition_kind
 from binance_assets.orchestration.progress import RunController
-from binance_assets.orchestration.runs import Execution, RangeRun, fail_runs_of_dead_processes, report_present
+from binance_assets.orchestration.runs import Execution, RangeRun, report_present
 
 # Dagster plans all partitions of a run before the first is fetched, which takes half a millisecond for each. This
 # bound, about twenty years of days, keeps that wait below five seconds.

@@ -14,6 +14,7 @@ import dagster as dg
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series
 from binance_assets.orchestration.dagster_internals import failed_partitions
+from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.orchestration.resources import LakeResource
@@ -42,6 +43,7 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         "materializations.",
     )
     def coverage(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        prove_life(context)
         today = dt.datetime.now(dt.UTC).date()
         failed = {member: _failed(context.instance, member) for member in series}
         index = lake.lake().file_index(market, series)

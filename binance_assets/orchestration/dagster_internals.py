@@ -97,6 +97,14 @@ def has_downstream_in_run(context: dg.AssetExecutionContext) -> bool:
     return bool(layer.asset_graph.get(context.asset_key).child_keys & keys_in_run(context))
 
 
+def executes_whole_run(context: dg.AssetExecutionContext) -> bool:
+    """Return whether the process of this step executes all steps of its run, and nothing else.
+
+    That is so with the in-process executor, which ``definitions`` names. The executor of a job has no public name.
+    """
+    return context.job_def.executor_def is dg.in_process_executor
+
+
 def expected_step_order(keys: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
     """Return root assets in the order in which the in-process executor runs their steps.
 

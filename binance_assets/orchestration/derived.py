@@ -17,6 +17,7 @@ from binance_assets.orchestration.assets import CandleEvents, series_asset, writ
 from binance_assets.orchestration.checks import format_refused, gap_free_result
 from binance_assets.orchestration.dagster_internals import has_downstream_in_run
 from binance_assets.orchestration.events import materializations
+from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.resources import LakeResource
@@ -45,6 +46,7 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
         deps=[asset_key(derived.base)],
     )
     def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> CandleEvents:
+        prove_life(context)
         yield from _materialize(context, lake.lake(), derived)
 
     return candles
@@ -53,8 +55,8 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
 def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
     started_at, tally = time.monotonic(), Tally(lake, derived.series)
     try:
-        if lake.venue is not None:
-            lake.prepare(lake.venue)
+        if (venue := lake.venue) is not None:
+            lake.prepare(venue)
         partitions = [partition_for_key(key, derived.series.interval) for key in context.partition_keys]
         results = derive_partitions(lake, derived, partitions)
         with closing(write_results(lake, derived.series, results)) as writes:

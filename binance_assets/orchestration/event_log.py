@@ -36,9 +36,11 @@ from binance_assets.orchestration.dagster_internals import (
 KNOWN_VERSIONS: Final = ("1.13.27", "1.13.28")
 """The versions of Dagster with which the tests have run."""
 
+# How many events Dagster collects at most; 0, its default, means that there are no batches.
 _BATCH_SIZE: Final = ("DAGSTER_EVENT_BATCH_SIZE", "1000")
-# Marks, for the processes that this one starts, that a line about Dagster's version was printed.
-_SAID: Final = "BINANCE_ASSETS_SAID_PLAIN_EVENT_LOG"
+# Marks, for the processes that this one starts, that a line about Dagster's version was printed. Without the prefix of
+# the settings: an unknown variable with that is refused.
+_SAID: Final = "PLAIN_EVENT_LOG_OF_BINANCE_ASSETS"
 # A run writes to the index and to its own database; a user interface reads those of several runs.
 _MAX_KEPT: Final = 8
 _BUSY_SECONDS: Final = 30
@@ -76,16 +78,18 @@ class BatchingEventLog(SqliteEventLogStorage):
         self._tell_watchers(event.run_id)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events as Dagster stores them one by one, but all of them or none.
+        """Store events as Dagster stores them one by one, but in one transaction per database.
 
-        The commit of the index comes first. A process that is killed between the two commits leaves a run whose log
-        lacks events that the assets have.
+        No transaction covers two databases. As with Dagster's own storage, the run's is committed first: a process that
+        is killed between the two commits leaves events that the log of the run shows and the assets lack. If the commit
+        of the index fails, Dagster stores the events again, one by one. Then the log of the run shows them twice, and
+        the assets have them once.
         """
         runs = dict.fromkeys(event.run_id for event in events)
         with ExitStack() as stack:
-            for run_id in runs:
-                stack.enter_context(self._connect(run_id))
             index = stack.enter_context(self._connect(INDEX_SHARD))
+            for run_id in runs:
+                stack.enter_context(self._connect(run_id))  # left, and so committed, before the index
             self._latest = {}
             stack.callback(setattr, self, "_latest", None)
             for event in events:
@@ -251,14 +255,16 @@ def _identity(path: str) -> _FileIdentity:
 class SqliteStorage(DagsterSqliteStorage):
     """Dagster's SQLite storage with :class:`BatchingEventLog`; ``dagster.yaml`` names it.
 
-    With a version of Dagster that the tests do not know, it is Dagster's own.
+    With a version of Dagster that the tests do not know, it is Dagster's own. Otherwise it lets Dagster collect the
+    events of a batch, unless the user chose a size or none at all: Dagster reads the size from the environment of the
+    process. So assets of users that run in this process get batches as well.
     """
 
     def __init__(self, base_dir: str, inst_data: Any = None) -> None:
         super().__init__(base_dir, inst_data)
         if dg.__version__ in KNOWN_VERSIONS:
             self._event_log_storage = BatchingEventLog(self._event_log_storage._base_dir)
-            enable_batches()
+            os.environ.setdefault(*_BATCH_SIZE)
         elif _SAID not in os.environ:
             os.environ[_SAID] = "1"
             logging.getLogger(__name__).warning(
@@ -270,11 +276,3 @@ class SqliteStorage(DagsterSqliteStorage):
     def from_config_value(cls, inst_data: Any, config_value: Any) -> SqliteStorage:
         """Return the storage that ``dagster.yaml`` describes."""
         return cls.from_local(inst_data=inst_data, **config_value)
-
-
-def enable_batches() -> None:
-    """Let Dagster collect the events of a batch, unless the user chose a size or none at all.
-
-    Dagster reads the size from the environment whenever a batch is logged; 0, its default, means that there are none.
-    """
-    os.environ.setdefault(*_BATCH_SIZE)

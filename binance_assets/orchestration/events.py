@@ -17,7 +17,6 @@ from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND
 from binance_assets.orchestration.dagster_internals import log_materializations, report_materializations
-from binance_assets.orchestration.event_log import enable_batches
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import StoredPartition
 
@@ -85,6 +84,5 @@ def report_stored(
 def _batches(
     series: Series, stored: Sequence[tuple[Partition, StoredPartition]]
 ) -> Iterator[list[dg.AssetMaterialization]]:
-    enable_batches()
     for start in range(0, len(stored), _MAX_BATCH):
         yield [materialization(series, *item) for item in stored[start : start + _MAX_BATCH]]

@@ -1,51 +1,27 @@
 """Runs that the command line executes in its own process, on the instance that the user interface shows.
 
-Here belongs one run: its execution, its cancellation, and the repair of what killed processes left behind. What does
-not belong here: which runs a download needs (``backfill``).
+Here belongs one run: its execution, its cancellation, and the report of what the lake holds already. What does not
+belong here: which runs a download needs (``backfill``), and the end of runs that were killed (``interrupted``).
 """
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
-from binance_assets.orchestration.dagster_internals import state_folder
 from binance_assets.orchestration.events import report_stored
+from binance_assets.orchestration.interrupted import proof_of_life, tags_of_this_process
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
-from binance_assets.processes import is_alive, is_proved_dead, parse_identity, process_start_time, this_process
 from binance_assets.storage.lake import StoredPartition
-from binance_assets.storage.locks import own_file, taken_over
 
-# Version 0.1.0 has only these three tags. Nothing else tells which process they mean.
-HOST_TAG: Final = "binance_assets/host"
-PROCESS_TAG: Final = "binance_assets/process"
-PROCESS_BEGAN_TAG: Final = "binance_assets/process_began"
-# The whole identity of the process; Dagster's user interface hides tags with this prefix.
-IDENTITY_TAG: Final = ".dagster/binance_assets_process"
-
-# In the folder of the instance: a file for each run of a command, which the process of the run keeps locked.
-_LIVE_RUNS: Final = "binance_assets_runs"
-_LIVE_RUN_NAME: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-_UNFINISHED: Final = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 _POLL_SECONDS: Final = 0.1
 # How long to wait for an interrupted run. The process has to exit within two seconds, whatever hangs.
 _GRACE_SECONDS: Final = 1.2
@@ -80,13 +56,7 @@ class RangeRun:
     @property
     def tags(self) -> dict[str, str]:
         """The tags of the run: its range, and the process that executes it."""
-        return {
-            **range_tags(self.first.key, self.last.key),
-            HOST_TAG: socket.gethostname(),
-            PROCESS_TAG: str(os.getpid()),
-            PROCESS_BEGAN_TAG: process_start_time(os.getpid()) or "",
-            IDENTITY_TAG: str(this_process()),
-        }
+        return range_tags(self.first.key, self.last.key) | tags_of_this_process()
 
 
 class Execution:
@@ -144,7 +114,7 @@ class Execution:
 
     def _execute(self) -> None:
         try:
-            with _proof_of_life(self._instance, self.run_id):
+            with proof_of_life(self._instance, self.run_id):
                 result = self._job.execute_in_process(
                     run_config=self._run.config,
                     instance=self._instance,
@@ -176,72 +146,6 @@ def _failure_message(event: dg.DagsterEvent) -> str | None:
         return None
     cause = error.cause or error
     return f"{event.step_key}: {cause.message.strip().splitlines()[0]}"
-
-
-@contextmanager
-def _proof_of_life(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Keep the file of a run locked while the run is executed; the lock ends with the process.
-
-    Whoever finds the file, in another container or after a reboot, can tell by the lock whether the run is still
-    executed. If the folder of the instance cannot be written, the tags must do.
-    """
-    folder = state_folder(instance) / _LIVE_RUNS
-    with ExitStack() as stack:
-        with suppress(OSError):
-            if os.name != "nt":  # where `own_file` locks nothing
-                folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(own_file(folder / run_id))
-        yield
-
-
-def fail_runs_of_dead_processes(instance: dg.DagsterInstance) -> int:
-    """Report as failed the runs of commands whose process was killed before it could report anything.
-
-    A process counts as dead only if that is proved. Either the lock on the file of its run can be taken. Or there is no
-    such file here, and its identity is one that can be seen from here and does not exist. A process of another machine
-    or container, whose file is not in the folder of this instance, may be alive.
-
-    Returns:
-        The number of these runs.
-    """
-    # A re-execution in the UI inherits the tags of its parent, but belongs to another process.
-    unfinished = [run for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED)) if run.parent_run_id is None]
-    folder = state_folder(instance) / _LIVE_RUNS
-    files = {path.name: path for path in _files_of_runs(folder)}
-    failed = sum(_fail(instance, run) for run in unfinished if run.run_id not in files and _is_proved_dead(run))
-    for path in files.values():
-        with taken_over(path) as abandoned:
-            if abandoned:
-                failed += sum(_fail(instance, run) for run in unfinished if run.run_id == path.name)
-                path.unlink(missing_ok=True)
-    return failed
-
-
-def _files_of_runs(folder: Path) -> list[Path]:
-    with suppress(OSError):  # absent until a command has executed a run
-        return [path for path in folder.iterdir() if _LIVE_RUN_NAME.fullmatch(path.name)]
-    return []
-
-
-def _is_proved_dead(run: dg.DagsterRun) -> bool:
-    """Return whether the tags of a run prove that its process has ended; False for runs of no command."""
-    identity = parse_identity(run.tags.get(IDENTITY_TAG, ""))
-    if identity is not None:
-        return is_proved_dead(identity)
-    process = run.tags.get(PROCESS_TAG, "")
-    if IDENTITY_TAG in run.tags or run.tags.get(HOST_TAG) != socket.gethostname() or not process.isdecimal():
-        return False
-    return not is_alive(int(process), run.tags.get(PROCESS_BEGAN_TAG, ""))
-
-
-def _fail(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Report a run as failed; return False if it has finished in the meantime."""
-    now = instance.get_run_by_id(run.run_id)
-    if now is None or now.is_finished:
-        return False
-    process = f"process {run.tags.get(PROCESS_TAG)} on host {run.tags.get(HOST_TAG)}"
-    instance.report_run_failed(now, f"Its {process} does not exist anymore. The partitions that it wrote are kept.")
-    return True
 
 
 def report_present(

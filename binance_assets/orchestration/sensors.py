@@ -1,9 +1,10 @@
-"""Sensors: derived days after their base series, coverage after materializations, reissued files of the archive.
+"""Sensors: derived days, coverage, reissued files of the archive, and runs whose process was killed.
 
 Dagster's own asset sensor sees only the latest materialization since its last tick; a backfill produces hundreds.
 These sensors read the event log from a cursor, so that no materialization is lost.
 
-Here belongs what reacts to events. What does not belong here: what runs by the clock (``schedules``, ``catch_up``).
+Here belongs what reacts to events, and to processes that report none anymore. What does not belong here: what runs by
+the clock (``schedules``, ``catch_up``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from binance_assets.model.series import Series, by_market
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.dagster_internals import AssetJob
+from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partition_kind, partition_ranges, range_tags
@@ -166,6 +168,22 @@ def _newest_event(instance: dg.DagsterInstance, series: Sequence[Series]) -> tup
     return newest.last_materialization_storage_id or 0, newest.last_materialization.timestamp
 
 
+def interrupted_runs_sensor() -> dg.SensorDefinition:
+    """Return the sensor ``interrupted_runs``: it fails runs whose process was killed, so that they are retried."""
+
+    @dg.sensor(
+        name="interrupted_runs",
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Fails the runs whose process was killed, so that Dagster starts them again. Sends no request.",
+    )
+    def interrupted_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        ended = fail_runs_of_dead_processes(context.instance)
+        return dg.SkipReason(f"runs whose process was killed: {ended}" if ended else "no run was interrupted")
+
+    return interrupted_runs
+
+
 def reissued_archives_sensor(
     jobs: Sequence[AssetJob], series: Sequence[Series], settings: Settings
 ) -> dg.SensorDefinition:
@@ -278,4 +296,4 @@ def candle_sensors(
     sensors = [coverage_sensor(by_market([*series, *(entry.series for entry in derived)]))]
     if derived:
         sensors.append(derived_candles_sensor(derived))
-    return [*sensors, reissued_archives_sensor(jobs, series, settings)]
+    return [*sensors, reissued_archives_sensor(jobs, series, settings), interrupted_runs_sensor()]

@@ -44,7 +44,7 @@ def fill_in(content: memoryview, footer_length: int) -> None:
 def footer_is_intact(footer: bytes) -> bool | None:
     """Return whether the bytes from the footer to the end of a file are those that were written.
 
-    None if the footer has no checksum, as in layout 1.
+    None if the footer has no checksum, as in layout 1 and in files of development versions of 0.2.0.
     """
     place = _FOOTER.search(footer)
     if place is None:

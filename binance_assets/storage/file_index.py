@@ -59,8 +59,8 @@ def refreshed_index(folders: Iterable[tuple[Series, SpanFolder]], remembered: pl
         remembered: An earlier index, of these or other series.
 
     Returns:
-        A table with the columns of :data:`SCHEMA`, by name of the file. The files of an earlier layout come last,
-        because what they hold counts only if no other file holds it.
+        A table with the columns of :data:`SCHEMA`, by name of the file and of the series. The files of an earlier
+        layout come last, because what they hold counts only if no other file holds it.
 
     Raises:
         OSError: A file exists but may not be read.
@@ -73,7 +73,7 @@ def refreshed_index(folders: Iterable[tuple[Series, SpanFolder]], remembered: pl
         positions += unchanged
         if rows:
             parts.append(pl.DataFrame(rows, schema=SCHEMA))
-    return pl.concat([remembered[positions], *parts]).sort(pl.col("file").str.len_bytes(), "file", maintain_order=True)
+    return pl.concat([remembered[positions], *parts]).sort(pl.col("file").str.len_bytes(), "file", "series")
 
 
 def _files_of(

@@ -231,8 +231,7 @@ class Lake:
         Raises:
             LakeError: The marker cannot be read, a later version wrote it, or the lake is not a folder.
         """
-        marker = self._marker()
-        return (marker.venue if marker is not None else None) or self._venue_of_files()
+        return self._venue_by(self._marker())
 
     def check_venue(self, venue: str, hosts: Mapping[str, str] | None = None) -> None:
         """Refuse to mix candles of two venues, the real exchange and the sandbox, or of two exchanges.
@@ -245,12 +244,17 @@ class Lake:
         Raises:
             LakeError: The lake holds candles of another venue or exchange, or cannot be used.
         """
-        if (own := self.venue) not in (None, venue):
+        self._check_marker(self._marker(), venue, hosts)
+
+    def _venue_by(self, marker: Marker | None) -> str | None:
+        return (marker.venue if marker is not None else None) or self._venue_of_files()
+
+    def _check_marker(self, marker: Marker | None, venue: str, hosts: Mapping[str, str] | None) -> None:
+        if (own := self._venue_by(marker)) not in (None, venue):
             raise LakeError(
                 f"the lake {self.root} holds candles of venue {printable(own)!r}, not of {venue!r}; "
                 "set BINANCE_ASSETS_LAKE to another folder"
             )
-        marker = self._marker()
         recorded = {} if marker is None else marker.hosts
         for name, host in (hosts or {}).items():
             if (known := recorded.get(name, host)) != host:
@@ -278,8 +282,8 @@ class Lake:
             self._state.create_lake()
             self._state.create()
             self._state.check_writable()  # fails here, before anything is fetched
-            self._state.write_marker(venue, LAYOUT, hosts)
-        self.check_venue(venue, hosts)  # another process may have written the marker in the meantime
+            marker = self._state.write_marker(venue, LAYOUT, hosts)
+        self._check_marker(marker, venue, hosts)  # another process may have written it in the meantime
 
     def write(self, series: Series, result: PartitionResult) -> StoredPartition:
         """Write one accepted partition, as :meth:`write_all` does.
@@ -327,7 +331,7 @@ class Lake:
     def outdated_spans(self, series: Series) -> list[str]:
         """Return the names of the spans that :meth:`migrate_span` writes again.
 
-        They still have files of layout 1, or partitions without a content hash.
+        They still have files of layout 1, files without checksums, or partitions without a content hash.
 
         Raises:
             LakeError: A file may not be read, or was written by a later version.

@@ -67,8 +67,8 @@ def file_lock(path: Path, note: Path | None = None, patience: float | None = Non
     A process that cannot write to the folder continues without the lock: it cannot replace a file there either, and a
     failed write has an error message of its own.
 
-    Version 0.1.0 locked the folder itself, so a process of that version and one of a later version do not exclude each
-    other.
+    Version 0.1.0 locked the folder itself, and development versions of 0.2.0 a file ``.lock`` in it. A process of those
+    and one of this version do not exclude each other.
 
     Args:
         path: The lock file. Its folder is created where it does not exist.
@@ -138,8 +138,8 @@ def taken_over(path: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def check_locks_between_hosts(folder: Path) -> None:
-    """Refuse a folder on a network file system whose locks hold on this host only.
+def check_locks_between_hosts(*folders: Path) -> None:
+    """Refuse folders on a network file system whose locks hold on this host only.
 
     Raises:
         LocksUnsupported: The message names the mount and the option.
@@ -148,9 +148,10 @@ def check_locks_between_hosts(folder: Path) -> None:
         mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return  # only Linux says how a file system is mounted
-    reason = local_locks(mounts, os.path.realpath(folder))
-    if reason is not None:
-        raise LocksUnsupported(reason)
+    for folder in folders:
+        reason = local_locks(mounts, os.path.realpath(folder))
+        if reason is not None:
+            raise LocksUnsupported(reason)
 
 
 def local_locks(mounts: str, path: str) -> str | None:

@@ -4,7 +4,8 @@ Polars believes the sizes that a Parquet file names. A damaged one can make it a
 ends at once, without an exception: seen with a list in the footer and with a count in a page. No check of headers can
 rule that out, because the pages are compressed. So a file is read in this process only if its checksums prove that it
 is as it was written (:mod:`binance_assets.storage.checksums`), or if the same read of the same bytes has just
-succeeded in another process. Such a rehearsal is for damaged files and for those of layout 1, which has no checksums.
+succeeded in another process. Such a rehearsal is for damaged files and for those without checksums. Layout 1 and
+development versions of 0.2.0 wrote none; ``migrate`` adds them.
 
 One process per process of ours is enough. It starts with the first rehearsal, in 0.2 s, and ends when it is idle for a
 minute or when this process ends.

@@ -29,7 +29,8 @@ from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
 from binance_assets.model.wording import name_some
-from binance_assets.storage.locks import LOCK_NAME, file_lock
+from binance_assets.storage.checksums import footer_is_intact
+from binance_assets.storage.locks import LOCK_NAME, file_lock, taken_over
 from binance_assets.storage.metadata import (
     LAYOUT,
     Entries,
@@ -57,6 +58,8 @@ from binance_assets.storage.state import LakeState, create_folder, sync_folder
 _MAX_LISTINGS: Final = 10
 
 _MAX_NAMED: Final = 5
+
+_OLD_LOCK_NAME: Final = ".lock"
 
 _log = logging.getLogger(__name__)
 
@@ -86,8 +89,10 @@ class SpanFile:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether an earlier version wrote it: in layout 1, or without a hash of each partition."""
-        return self.layout < LAYOUT or any(entry.content_hash is None for entry in self.stored.values())
+        """Whether an earlier version wrote it: in layout 1, without checksums, or without a hash of each partition."""
+        if self.layout < LAYOUT or footer_is_intact(self.footer) is None:
+            return True
+        return any(entry.content_hash is None for entry in self.stored.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,13 +254,14 @@ class SpanFolder:
             content = self._content(entries, frames, venue)
             self._state.replace(target, content)
             self._remove_layout_1(files, target, parts)
+            self._remove_old_lock()
         stored = locate(target, len(content), entries)
         return {partition: replace(stored[partition], declined=declined.get(partition)) for partition in additions}
 
     def outdated_names(self) -> list[str]:
         """Return the names of the spans that a migration writes again, ascending.
 
-        They have readable files of layout 1, or partitions without a content hash.
+        They have readable files of layout 1, files without checksums, or partitions without a content hash.
 
         Raises:
             OSError, LaterLayout: As for :meth:`stored`.
@@ -461,6 +467,13 @@ class SpanFolder:
             path.unlink()
         if replaced:
             sync_folder(self.path)
+
+    def _remove_old_lock(self) -> None:
+        """Delete the lock file of development versions of 0.2.0, unless a process holds it."""
+        old = self.path / _OLD_LOCK_NAME
+        with taken_over(old) as is_free:
+            if is_free:
+                old.unlink(missing_ok=True)
 
 
 def _checked(candles: pl.DataFrame, entry: PartitionEntry, digest: str) -> pl.DataFrame | str:

@@ -58,7 +58,7 @@ class Marker:
         venue: The venue of the lake's candles.
         layout: The layout of the lake.
         hosts: The exchange that its candles are from, by name of the market, and that of the ``archive``, as
-            :func:`binance_assets.model.markets.exchange_at` names it. Versions before 0.3.0 did not write it.
+            :func:`binance_assets.model.markets.exchange_at` names it. Version 0.1.0 did not write it.
     """
 
     venue: str
@@ -103,6 +103,7 @@ class LakeState:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._locks_reach_other_hosts = False  # until it is checked
 
     @property
     def folder(self) -> Path:
@@ -157,13 +158,18 @@ class LakeState:
         new, old = self.folder / _MARKER, self._root / _LAYOUT_1[_MARKER]
         return old if old.exists() and not new.exists() else new
 
-    def write_marker(self, venue: str, layout: int, hosts: Mapping[str, str] | None = None) -> None:
+    def write_marker(self, venue: str, layout: int, hosts: Mapping[str, str] | None = None) -> Marker:
         """Write the marker, unless there is one of another venue, which another process may have just written.
+
+        No process changes what it says of the venue and the hosts, so it stays as returned.
 
         Args:
             venue: The venue.
             layout: The layout of the lake.
             hosts: The exchange by market, and that of the archive; those that the marker has already stay.
+
+        Returns:
+            The marker that there is now.
 
         Raises:
             OSError: It cannot be written.
@@ -172,10 +178,11 @@ class LakeState:
         wanted = Marker(venue, layout, dict(hosts or {}))
         existing = self.marker()
         if existing is not None and existing.updated(wanted) == existing:
-            return
+            return existing
         with file_lock(self._lock):
-            existing = self.marker() or wanted
-            self.replace(self.folder / _MARKER, existing.updated(wanted).text.encode())
+            updated = (self.marker() or wanted).updated(wanted)
+            self.replace(self.folder / _MARKER, updated.text.encode())
+        return updated
 
     def first_opens(self) -> dict[str, int]:
         """Return the cached open times of the first candles, ms UTC, by name of the series."""
@@ -243,8 +250,9 @@ class LakeState:
         Raises:
             OSError: A temporary file cannot be written or locked.
         """
-        for folder in (self._root, self.folder):
-            check_locks_between_hosts(folder)
+        if not self._locks_reach_other_hosts:
+            check_locks_between_hosts(self._root, self.folder)
+            self._locks_reach_other_hosts = True
         with own_file(self._incoming()):
             pass
 

@@ -23,13 +23,17 @@ import pytest
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE
 from binance_assets.orchestration.instance import open_instance
-from binance_assets.orchestration.runs import fail_runs_of_dead_processes
+from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
+from binance_assets.orchestration.sensors import interrupted_runs_sensor
 from binance_assets.processes import process_start_time
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.storage.lake import Lake, LakeError
-from binance_assets_tests.support.environment import Fetch, Run, cli_environment
+from binance_assets_tests.support.dagster_dev import dagster_dev
+from binance_assets_tests.support.environment import CHECKOUT, Fetch, Run, cli_environment
 from binance_assets_tests.support.exchange import expected_candles
 from binance_assets_tests.support.lakes import keys, temporary_files
+from binance_assets_tests.support.polling import until
+from binance_assets_tests.support.user_interface import UserInterface
 from binance_assets_tests.support.warm_python import WarmProcess, WarmPython
 
 NAME = "spot/BTCUSDT/1m"
@@ -149,6 +153,49 @@ def test_the_next_command_fails_a_killed_run_and_names_its_process(
         assert killed.status == dg.DagsterRunStatus.FAILURE
         assert killed.tags["binance_assets/host"] == os.uname().nodename
         assert len(instance.get_materialized_partitions(dg.AssetKey(list(SERIES.key)))) == DAYS
+
+
+UI_UNIVERSE = "series:\n  - {market: spot, symbols: [BTCUSDT], intervals: [1m], source: rest}\n"
+
+
+@pytest.mark.timeout(400)
+def test_a_run_that_is_killed_with_all_other_processes_is_failed_by_the_sensor_and_retried(
+    slow: Sandbox, tmp_path: Path
+) -> None:
+    folder = tmp_path / "ui"
+    folder.mkdir()
+    (folder / "dagster.yaml").write_text((CHECKOUT / "dagster.yaml").read_text())
+    (folder / "universe.yaml").write_text(UI_UNIVERSE)
+    first, last = "2022-01-01", "2022-12-31"
+    with dagster_dev(slow, folder) as dev:
+        ui = UserInterface(dev)
+        dev.wait_until_ready()
+        until(90, ui.is_loaded)
+        run = ui.launch("BTCUSDT", first, last)
+        until(90, lambda: ui.stored("BTCUSDT", first, last))
+        with contextlib.chdir(folder), open_instance(folder, {"DAGSTER_HOME": str(folder)}) as instance:
+            assert interrupted_runs(instance) == "no run was interrupted"
+            assert status_of(instance, run) == "STARTED"
+            dev.kill()
+            kept = ui.stored("BTCUSDT", first, last)
+            assert len(kept) < 365
+            # The system ends the processes in a moment.
+            assert until(20, lambda: tick if "killed" in (tick := interrupted_runs(instance)) else "").endswith(": 1")
+            assert status_of(instance, run) == "FAILURE"
+            assert interrupted_runs(instance) == "no run was interrupted"
+        dev.start()
+        dev.wait_until_ready()
+        until(180, lambda: "SUCCESS" in ui.runs().values())
+        assert len(ui.stored("BTCUSDT", first, last)) == 365
+        assert ui.status(run) == "FAILURE"
+        assert not [path for path in (folder / ".dagster" / "binance_assets_runs").iterdir() if path.name == run]
+
+
+def interrupted_runs(instance: dg.DagsterInstance) -> str:
+    """Evaluate the sensor; return what its tick says."""
+    result = interrupted_runs_sensor().evaluate_tick(dg.build_sensor_context(instance))
+    assert not result.run_requests
+    return str(result.skip_message)
 
 
 def test_a_reused_process_id_does_not_keep_a_run_alive(

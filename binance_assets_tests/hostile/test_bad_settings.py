@@ -120,6 +120,16 @@ def test_any_value_is_used_or_refused_in_one_line(name: str, value: str) -> None
         ("binance_assets_strict", "did you mean BINANCE_ASSETS_STRICT?"),
         ("BINANCE_SPOTS_URL", "did you mean BINANCE_SPOT_URL?"),
         ("BINANCE_COIN_M_URL", "did you mean BINANCE_COINM_URL?"),
+        ("BINANCE_SOPT_URL", "did you mean BINANCE_SPOT_URL?"),
+        ("BINANCE_SPT_URL", "did you mean BINANCE_SPOT_URL?"),
+        ("BINANCE_USMD_URL", "did you mean BINANCE_USDM_URL?"),
+        ("BINANCE_USD_M_URL", "did you mean BINANCE_USDM_URL?"),
+        ("BINANCE_USDS_M_URL", "did you mean BINANCE_USDM_URL?"),
+        ("BINANCE_COINN_URL", "did you mean BINANCE_COINM_URL?"),
+        ("BINANCE_ARCHIVES_URL", "did you mean BINANCE_ARCHIVE_URL?"),
+        ("BINANCE_ARCHIBE_URL", "did you mean BINANCE_ARCHIVE_URL?"),
+        ("BINANCE_ASSETS_PORTS", "is not a setting"),
+        ("BINANCE_ASSETS_PORT_80", "is not a setting"),
         ("BINANCE_ASSETS_", "did you mean"),
         ("BINANCE_ASSETS_\x1b[31m", "is not a setting"),
         ("BINANCE_ASSETS_" + "X" * 5_000, "is not a setting"),
@@ -131,8 +141,15 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(name: str, message
 
 @pytest.mark.parametrize(
     "name",
-    ["BINANCE_API_KEY", "BINANCE_WS_URL", "BINANCE_SPOT_WS_URL", "BINANCE_FUTURES_URL", "BINANCE_ASSETS_RECORDED"],
-)
+    [
+        "BINANCE_API_KEY", "BINANCE_WS_URL", "BINANCE_SPOT_WS_URL", "BINANCE_COINM_WS_URL", "BINANCE_FUTURES_URL",
+        "BINANCE_USDT_URL", "BINANCE_USDC_URL", "BINANCE_ASSETS_RECORDED",
+        # Kubernetes sets these where there is a service `binance-assets`, or `binance-assets-ui`.
+        "BINANCE_ASSETS_PORT", "BINANCE_ASSETS_SERVICE_HOST", "BINANCE_ASSETS_SERVICE_PORT",
+        "BINANCE_ASSETS_SERVICE_PORT_HTTP", "BINANCE_ASSETS_PORT_80_TCP", "BINANCE_ASSETS_PORT_80_TCP_ADDR",
+        "BINANCE_ASSETS_PORT_80_TCP_PORT", "BINANCE_ASSETS_PORT_80_TCP_PROTO", "BINANCE_ASSETS_UI_SERVICE_HOST",
+    ],
+)  # fmt: skip
 def test_a_variable_of_another_program_is_ignored(name: str) -> None:
     assert read_settings({name: "1"}) == read_settings({})
 
@@ -280,7 +297,9 @@ class Nobody:
         """Run the command line."""
         needs_root()
         whole = self._environment | environment
-        known = {name: value for name, value in whole.items() if name not in ("HOME", "XDG_STATE_HOME")}
+        known = {name: value for name, value in whole.items() if name != "HOME"}
+        if "XDG_STATE_HOME" not in environment:
+            known.pop("XDG_STATE_HOME", None)
         return self._python.run([str(self._program), *arguments], self.folder, known, timeout=60)
 
 
@@ -290,10 +309,37 @@ def nobody(sandbox: Sandbox, warm_python: WarmPython) -> Iterator[Nobody]:
         yield Nobody(Path(folder), sandbox, warm_python)
 
 
-def test_a_user_without_a_home_folder_must_say_where_the_ledger_is(nobody: Nobody) -> None:
-    result = nobody.run("series", BINANCE_ASSETS_LEDGER="")
-    assert result.stderr.startswith("error: BINANCE_ASSETS_LEDGER is not set, and its default cannot be used: ~ stands")
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+def test_a_user_without_a_home_folder_must_say_where_the_ledger_is_to_use_it(nobody: Nobody) -> None:
+    result = nobody.run(*DOWNLOAD, BINANCE_ASSETS_LEDGER="")
+    line = (
+        r"error: BINANCE_ASSETS_LEDGER is not set, and its default is '~/.*': ~ stands for a home folder that is not "
+    )
+    assert re.fullmatch(line + "known; set BINANCE_ASSETS_LEDGER to a file\n", result.stderr), result.stderr
+    assert result.returncode == 2
+    assert nobody.run("series", BINANCE_ASSETS_LEDGER="").returncode == 0
+
+
+@pytest.mark.parametrize("fault", ["not a folder", "closed to the user"])
+def test_a_default_ledger_that_cannot_be_used_stops_only_what_opens_it(nobody: Nobody, fault: str) -> None:
+    state = nobody.folder / "state"
+    if fault == "not a folder":
+        state.touch()
+    else:
+        state.mkdir(0o700)
+        (state / "binance-assets").mkdir()
+    environment = {"BINANCE_ASSETS_LEDGER": "", "XDG_STATE_HOME": str(state)}
+    for folder in (nobody.folder / "lake", nobody.folder / "lake.state"):
+        folder.mkdir()
+        folder.chmod(0o777)
+    nobody.folder.chmod(0o777)
+    for command in ("series", "migrate"):
+        result = nobody.run(command, **environment)
+        assert result.returncode == 0, result.stderr
+    download = nobody.run(*DOWNLOAD, **environment)
+    reason = "Not a directory" if fault == "not a folder" else "Permission denied"
+    line = rf"error: BINANCE_ASSETS_LEDGER is not set, and its default is '{state}/.*': cannot be used: {reason}; "
+    assert re.fullmatch(line + "set BINANCE_ASSETS_LEDGER to a file\n", download.stderr), download.stderr
+    assert download.returncode == 2
 
 
 def test_a_folder_that_the_user_may_not_write_is_told_in_one_line(nobody: Nobody) -> None:

@@ -27,7 +27,11 @@ from binance_assets.exchange.rate_limit.budget import Budget
 from binance_assets.exchange.rate_limit.ledger import Ledger, RateLimitGroup
 from binance_assets.model.series import parse_series
 from binance_assets.orchestration.instance import open_instance
-from binance_assets.orchestration.runs import IDENTITY_TAG, fail_runs_of_dead_processes
+from binance_assets.orchestration.interrupted import (
+    IDENTITY_TAG,
+    _run_of_this_process,
+    fail_runs_of_dead_processes,
+)
 from binance_assets.processes import ProcessIdentity, is_proved_dead, parse_identity, this_process
 from binance_assets.sandbox import SandboxOptions, running_sandbox
 from binance_assets.storage.lake import Lake
@@ -36,6 +40,7 @@ from binance_assets_tests.support.environment import CHECKOUT, cli_environment
 from binance_assets_tests.support.lakes import keys, state_folder, temporary_files
 from binance_assets_tests.support.other_worlds import in_container
 from binance_assets_tests.support.polling import until
+from binance_assets_tests.support.proving_runs import a_process_for_each_step, in_process, proof_in, proves_life
 
 HOURS = parse_series("spot/BTCUSDT/1h")
 UNUSED_PID = 2**22 + 1
@@ -266,6 +271,70 @@ def test_a_command_in_a_container_keeps_its_run_until_it_is_killed(tmp_path: Pat
             finally:
                 process.kill()
             assert status(instance, run.run_id) == "FAILURE"
+
+
+def test_the_process_of_a_run_keeps_its_file_until_it_executes_another_run(instance: dg.DagsterInstance) -> None:
+    runs = []
+    for _ in range(2):
+        with dg.execute_job(dg.reconstructable(in_process), instance) as result:
+            assert proof_in(result.all_events) == (True, True)
+            runs.append(result.run_id)
+    folder = Path(instance.root_directory) / "binance_assets_runs"
+    assert [path.name for path in folder.iterdir()] == [runs[1]]
+    child = os.fork()
+    if child == 0:
+        try:
+            _run_of_this_process.end()  # as the interpreter does at its end
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert [path.name for path in folder.iterdir()] == [runs[1]]
+    _run_of_this_process.end()
+    assert list(folder.iterdir()) == []
+
+
+def test_a_step_with_a_process_of_its_own_proves_nothing_of_its_run(instance: dg.DagsterInstance) -> None:
+    with dg.execute_job(dg.reconstructable(a_process_for_each_step), instance) as result:
+        assert proof_in(result.all_events)[0] is False
+
+
+def test_runs_within_a_process_of_the_user_need_no_file(instance: dg.DagsterInstance) -> None:
+    for given_instance in (instance, None):  # without one, Dagster takes one in memory
+        result = dg.materialize([proves_life], instance=given_instance)
+        assert proof_in(result.all_events)[0] is False
+
+
+def test_a_run_whose_folder_cannot_be_written_goes_on_without_proof(instance: dg.DagsterInstance) -> None:
+    (Path(instance.root_directory) / "binance_assets_runs").touch()
+    with dg.execute_job(dg.reconstructable(in_process), instance) as result:
+        assert result.success
+
+
+def test_a_retry_is_failed_as_well_and_a_run_that_was_being_canceled_is_canceled(
+    instance: dg.DagsterInstance,
+) -> None:
+    folder = Path(instance.root_directory) / "binance_assets_runs"
+    folder.mkdir()
+
+    def dead(status: dg.DagsterRunStatus, **parent: str) -> str:
+        run = instance.create_run_for_job(some_job, status=status, **parent)  # type: ignore[arg-type]
+        (folder / run.run_id).touch()
+        return run.run_id
+
+    first = dead(dg.DagsterRunStatus.STARTED)
+    retry = dead(dg.DagsterRunStatus.STARTED, parent_run_id=first, root_run_id=first)
+    canceling = dead(dg.DagsterRunStatus.CANCELING)
+    finished = dead(dg.DagsterRunStatus.SUCCESS)
+    unlisted = instance.create_run_for_job(some_job, status=dg.DagsterRunStatus.STARTED).run_id
+    assert fail_runs_of_dead_processes(instance) == 3
+    ended = {run: status(instance, run) for run in (first, retry, canceling, finished, unlisted)}
+    assert list(ended.values()) == ["FAILURE", "FAILURE", "CANCELED", "SUCCESS", "STARTED"]
+    assert list(folder.iterdir()) == []
+    (failure,) = instance.all_logs(retry, of_type=dg.DagsterEventType.RUN_FAILURE)
+    assert failure.get_dagster_event().message == (
+        "Its process does not exist anymore: it was killed, or the machine stopped. "
+        "The partitions that it wrote are kept."
+    )
 
 
 # -- leases ---------------------------------------------------------------------------------------------------------

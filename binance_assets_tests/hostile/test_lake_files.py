@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,12 +28,14 @@ from binance_assets.model.timestamps import DAY
 from binance_assets.settings import make_settings
 from binance_assets.storage import rehearsal
 from binance_assets.storage.lake import Lake, LakeError
+from binance_assets.storage.locks import LOCK_NAME, file_lock
 from binance_assets.storage.metadata import FileMetadata, LaterLayout, PartitionEntry, decode, encode
 from binance_assets.storage.parquet_files import Unreadable, file_metadata, read_all, read_footer, to_parquet
 from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.file_server import serving
 from binance_assets_tests.support.lakes import keys, state_folder
 from binance_assets_tests.support.mutated_lake import Part, read_damaged
+from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.results import result_of, write_as_layout_1
 
 SERIES: Final = parse_series("spot/BTCUSDT/1h")
@@ -124,6 +128,22 @@ def marker(lake: Lake) -> Any:
     return json.loads((state_folder(lake) / "lake.json").read_text())
 
 
+@contextmanager
+def opened_files() -> Iterator[Counter[str]]:
+    """Count how often files are opened, by name, as Python itself reports it."""
+    opened, watching = Counter[str](), True
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event == "open":
+            opened[Path(str(arguments[0])).name] += 1
+
+    sys.addaudithook(watch)
+    try:
+        yield opened
+    finally:
+        watching = False
+
+
 def test_a_marker_without_hosts_takes_them_at_the_next_write_and_then_refuses_others(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     lake.prepare("binance")
@@ -138,6 +158,40 @@ def test_a_marker_without_hosts_takes_them_at_the_next_write_and_then_refuses_ot
         f"{state_folder(lake) / 'lake.json'}"
     )
     assert marker(lake)["hosts"] == BINANCE
+
+
+def test_a_marker_that_another_process_writes_in_the_meantime_counts(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    errors: list[BaseException] = []
+
+    def prepare() -> None:
+        try:
+            lake.prepare("binance", BINANCE)
+        except LakeError as error:
+            errors.append(error)
+
+    lake.root.mkdir()
+    with file_lock(state_folder(lake) / "incoming" / LOCK_NAME):
+        thread = threading.Thread(target=prepare)
+        with opened_files() as opened:
+            thread.start()
+            until(30, lambda: opened[LOCK_NAME])  # it has found no marker, and waits to write one
+        (state_folder(lake) / "lake.json").write_text('{"origin": "sandbox", "layout": 2}')
+    thread.join()
+    (error,) = errors
+    assert "holds candles of venue 'sandbox', not of 'binance'" in str(error)
+    assert marker(lake) == {"origin": "sandbox", "layout": 2}
+
+
+def test_a_step_reads_the_marker_once_per_check_and_the_mounts_once(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    lake.prepare("binance", BINANCE)
+    lake = Lake(tmp_path / "lake")
+    with opened_files() as opened:
+        lake.prepare("binance", BINANCE)
+        assert (opened["lake.json"], opened["mountinfo"]) == (2, 1)
+        lake.prepare("binance", BINANCE)
+        assert (opened["lake.json"], opened["mountinfo"]) == (4, 1)
 
 
 def test_each_market_has_a_host_of_its_own_and_others_stay(tmp_path: Path) -> None:

@@ -351,6 +351,27 @@ def files_read_in(lake: Lake) -> Iterator[list[str]]:
         watching = False
 
 
+def test_the_remembered_index_is_written_only_if_something_changed(lake: Lake) -> None:
+    other = parse_series("spot/ETHUSDT/1m")
+    members = [MINUTES, other]
+    for series in members:
+        write(lake.root, series, [Spec("2024-01-01", 1), Spec("2024-02-01", 1)])
+    remembered = state_folder(lake) / "files" / f"{MINUTES.market.name}.parquet"
+
+    def refresh() -> int:
+        lake.remember_files(MINUTES.market, lake.file_index(MINUTES.market, members))
+        return remembered.stat().st_ino
+
+    first = refresh()
+    kept = remembered.with_name("first")
+    kept.hardlink_to(remembered)  # so that no other file gets its inode
+    assert refresh() == first
+    write(lake.root, MINUTES, [Spec("2024-01-02", 1)])  # the first series has a new file, the other a known one
+    second = refresh()
+    assert second != first
+    assert refresh() == second
+
+
 def test_a_refresh_reads_only_the_files_that_changed_and_sees_every_change(lake: Lake, tmp_path: Path) -> None:
     other = parse_series("spot/ETHUSDT/1m")
     write(lake.root, MINUTES, [Spec(f"2024-0{month}-01", month) for month in range(1, 6)])

@@ -14,12 +14,14 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import sqlalchemy as db
 
 from binance_assets.orchestration import event_log
 from binance_assets.orchestration.checks import CHECK_NAME
 from binance_assets.orchestration.event_log import BatchingEventLog
 from binance_assets.orchestration.partitions import DAILY
 from binance_assets.orchestration.sensors import new_partitions
+from binance_assets.settings import read_settings
 from binance_assets_tests.support.dagster_internals import check_rows, index_of, materialization_entries, watch
 from binance_assets_tests.support.event_runs import DAYS, OP, daily_job, run_days
 from binance_assets_tests.support.instances import instance_in, new_instance
@@ -203,9 +205,9 @@ def test_processes_share_the_files_with_each_other_and_with_dagsters_own_storage
 
 
 @pytest.mark.parametrize(
-    ("point", "in_the_index", "in_the_log"), [("before", 0, 0), ("within", 0, 0), ("between", 4, 0)]
+    ("point", "in_the_index", "in_the_log"), [("before", 0, 0), ("within", 0, 0), ("between", 0, 4)]
 )
-def test_a_process_that_is_killed_in_a_batch_stores_all_of_it_or_nothing(
+def test_a_process_that_is_killed_in_a_batch_stores_all_of_it_or_nothing_in_each_database(
     tmp_path: Path, warm_python: WarmPython, point: str, in_the_index: int, in_the_log: int
 ) -> None:
     with new_instance(tmp_path / "dagster") as instance:
@@ -242,6 +244,40 @@ def test_a_batch_that_cannot_be_stored_is_stored_not_at_all_and_then_event_by_ev
         events = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
         assert [event.get_dagster_event().partition for event in events] == march(1, 3)  # as Dagster's own storage
         assert not instance.get_run_by_id(result.run_id).is_success  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("failing", "in_the_log"), [("run", 6), ("index", 6 + 4)])
+def test_an_event_is_once_in_the_index_whichever_commit_of_a_batch_fails(
+    instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str], failing: str, in_the_log: int
+) -> None:
+    failures: list[str] = []
+    materializes: list[bool] = []  # the first batch plans what the run materializes
+    original = BatchingEventLog.store_event_batch
+
+    def fail_once(connection: db.Connection) -> None:
+        database = connection.engine.url.database or ""
+        if materializes and not failures and database.endswith("/index.db") == (failing == "index"):
+            failures.append(database)
+            raise OSError(f"the disk of {database} is full")
+
+    def store_event_batch(self: BatchingEventLog, events: Any) -> None:
+        materializes[:] = [True] if events[0].get_dagster_event().is_step_materialization else []
+        db.event.listen(db.Engine, "commit", fail_once)
+        try:
+            original(self, events)
+        finally:
+            db.event.remove(db.Engine, "commit", fail_once)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchingEventLog, "store_event_batch", store_event_batch)
+        result = run_days(instance, "2024-03-01", "2024-03-06")
+    assert result.success
+    assert len(failures) == 1
+    assert "Falling back to storing" in capfd.readouterr().err
+    assert new_partitions(instance, DAYS, 0)[0] == march(1, 6)
+    logged = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    assert len(logged) == in_the_log  # a batch has four days
+    assert set(all_statuses(instance).values()) == {"MATERIALIZED"}
 
 
 # Planned checks.
@@ -394,8 +430,9 @@ def test_a_version_of_dagster_that_the_tests_do_not_know_gets_dagsters_own_stora
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(dg, "__version__", "1.13.99")
-    monkeypatch.setenv(event_log._SAID, "")
-    monkeypatch.delenv(event_log._SAID)
+    for name in (event_log._SAID, "DAGSTER_EVENT_BATCH_SIZE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             with new_instance(tmp_path / f"dagster{_}") as instance:
@@ -404,6 +441,8 @@ def test_a_version_of_dagster_that_the_tests_do_not_know_gets_dagsters_own_stora
                 assert len(instance.get_materialized_partitions(DAYS)) == 6
     (line,) = [record.message for record in caplog.records if "1.13.99" in record.message]
     assert "\n" not in line
+    assert "DAGSTER_EVENT_BATCH_SIZE" not in os.environ
+    read_settings(os.environ)  # as the processes do that this one starts
 
 
 def test_a_storage_without_batches_gets_the_events_one_by_one() -> None:

@@ -17,7 +17,10 @@ from click.testing import CliRunner, Result
 from binance_assets.cli.main import cli
 from binance_assets.model.series import parse_any_series, parse_series
 from binance_assets.sandbox import Sandbox
+from binance_assets.storage.checksums import footer_is_intact
 from binance_assets.storage.lake import Lake
+from binance_assets.storage.locks import file_lock
+from binance_assets.storage.parquet_files import read_footer
 from binance_assets_tests.support.environment import Fetch, cli_environment
 from binance_assets_tests.support.lakes import coverage_of, keys, read, stored
 
@@ -183,3 +186,30 @@ def test_a_file_of_layout_1_beside_the_file_that_replaced_it_does_not_count(lake
     assert lake.outdated_spans(HOURS) == ["2023", "2024"]
     lake.migrate_span(HOURS, "2024")
     assert not old.exists()
+
+
+def test_migrate_adds_checksums_to_files_of_layout_2_and_removes_a_lock_file_that_is_free(
+    lake: Lake, command: Command
+) -> None:
+    """Development versions of 0.2.0 wrote neither checksums nor the lock file of this version."""
+    assert command("migrate").exit_code == 0
+    path = lake.folder(HOURS) / "2024.parquet"
+    before = [read(lake, HOURS, key) for key in keys(lake, HOURS)]
+    metadata = {name: text for name, text in pl.read_parquet_metadata(path).items() if not name.endswith("_crc32")}
+    pl.read_parquet(path, hive_partitioning=False).write_parquet(path, metadata=metadata)
+    (lake.folder(HOURS) / ".lock").touch()
+    (lake.folder(MINUTES) / ".lock").touch()
+    assert footer_is_intact(read_footer(path)[0]) is None
+    assert lake.outdated_spans(HOURS) == ["2024"]
+    result = command("migrate")
+    assert (result.exit_code, result.output) == (0, f"{lake.root} has layout 2; files written: 1, series: 1\n")
+    assert footer_is_intact(read_footer(path)[0]) is True
+    assert lake.outdated_spans(HOURS) == []
+    assert all(read(lake, HOURS, key).equals(candles) for key, candles in zip(keys(lake, HOURS), before, strict=True))
+    assert not (lake.folder(HOURS) / ".lock").exists()
+    assert (lake.folder(MINUTES) / ".lock").exists()  # nothing was written there
+    with file_lock(lake.folder(MINUTES) / ".lock"):
+        lake.migrate_span(MINUTES, "2024-01")
+        assert (lake.folder(MINUTES) / ".lock").exists()
+    lake.migrate_span(MINUTES, "2024-01")
+    assert not (lake.folder(MINUTES) / ".lock").exists()

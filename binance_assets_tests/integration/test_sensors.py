@@ -103,6 +103,7 @@ def test_which_sensors_are_on_by_default(definitions: dg.Definitions) -> None:
         "coverage": dg.DefaultSensorStatus.RUNNING,
         "derived_candles": dg.DefaultSensorStatus.RUNNING,
         "reissued_archives": dg.DefaultSensorStatus.STOPPED,
+        "interrupted_runs": dg.DefaultSensorStatus.RUNNING,
     }
     schedules = definitions.get_repository_def().schedule_defs
     assert {schedule.default_status for schedule in schedules} == {dg.DefaultScheduleStatus.STOPPED}
@@ -113,7 +114,7 @@ def test_a_sensor_without_work_is_not_defined(settings: Settings) -> None:
     plain, empty = (
         build_defs(settings, universe).get_repository_def() for universe in (universe_of(BTC), universe_of())
     )
-    assert {sensor.name for sensor in plain.sensor_defs} == {"coverage", "reissued_archives"}
+    assert {sensor.name for sensor in plain.sensor_defs} == {"coverage", "reissued_archives", "interrupted_runs"}
     assert empty.sensor_defs == []
 
 

@@ -67,6 +67,11 @@ class DagsterDev:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its main process runs."""
+        return bool(self._started) and self._started[-1].poll() is None
+
     def kill(self) -> None:
         """Kill everything that it started, including runs."""
         for process in self._started:

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from binance_assets.orchestration.checks import CHECK_NAME, gap_free_spec
 from binance_assets.orchestration.dagster_internals import log_materializations
-from binance_assets.orchestration.event_log import BatchingEventLog, enable_batches
+from binance_assets.orchestration.event_log import BatchingEventLog
 from binance_assets.orchestration.partitions import DAILY, range_tags
 
 DAYS = dg.AssetKey(["spot", "BTCUSDT", "1m"])
@@ -54,7 +54,6 @@ def days_asset(watch: Watch | None = None) -> dg.AssetsDefinition:
     )
     def days(context: dg.AssetExecutionContext, config: DaysConfig) -> Iterator[dg.DagsterEvent | dg.AssetCheckResult]:
         keys = [key for key in context.partition_keys if key not in config.refused]
-        enable_batches()
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
             yield from log_materializations(
