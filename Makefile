@@ -28,6 +28,9 @@ else ifneq ($(DEPENDENCIES),newest)
   $(error DEPENDENCIES must be newest or lowest, not "$(DEPENDENCIES)")
 endif
 
+# The tests start some hundred processes. Without cached bytecode, each of them would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-ui ui test-fast test test-integration test-hostile test-e2e coverage check recorded fuzz bench clean
