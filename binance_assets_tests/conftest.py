@@ -44,8 +44,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "defaul
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Use four workers more than there are cores: many tests wait for a server, a browser, or the next minute."""
-    return (os.cpu_count() or 1) + 4
+    """Use three workers more than there are cores: many tests wait for a server, a browser, or the next minute."""
+    return (os.cpu_count() or 1) + 3
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -313,6 +313,7 @@ class ArchiveCases:
         self.sandbox = sandbox
         self.settings = read_settings(environment_of(sandbox, folder))
         self._hanging = with_short_timeouts(self.settings, seconds=1)
+        self._all_faults = with_short_timeouts(self.settings, seconds=4)  # slow responses must not look like hangs
         self._numbers = count(1)
         self.cases: dict[Case, tuple[str, Future[list[PartitionResult]]]] = {}
 
@@ -330,7 +331,7 @@ class ArchiveCases:
                 self.add_all_faults(symbol)
                 name = f"{market}/{symbol}/1m"
                 self.cases[market] = (
-                    name, threads.submit(days_of, self._hanging, name, "2024-01-20", "2024-02-08", "archive"),
+                    name, threads.submit(days_of, self._all_faults, name, "2024-01-20", "2024-02-08", "archive"),
                 )  # fmt: skip
 
     def add_all_faults(self, symbol: str) -> None:
