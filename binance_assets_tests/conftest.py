@@ -71,6 +71,15 @@ def _without_telemetry() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _restored_environment() -> Iterator[None]:
+    """Restore the environment after each test: a command that runs in this process reads its .env into it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def recorded() -> Path:
     """The complete folder of recorded candles; without it the test is skipped."""
