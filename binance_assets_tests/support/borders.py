@@ -14,8 +14,8 @@ from typing import Final
 
 from binance_assets.candles.parsing import csv_rows, parse_archive, parse_rows
 from binance_assets.exchange.archive import unzip
-from binance_assets.exchange.errors import ExchangeError, RateLimited, error_for_response
-from binance_assets.exchange.http import HttpResponse, used_weight
+from binance_assets.exchange.errors import ExchangeError, RateLimited, UnexpectedResponse, error_for_response
+from binance_assets.exchange.http import HttpResponse, reading, used_weight
 from binance_assets.exchange.rate_limit.ledger import Ledger, LedgerError, RateLimitGroup
 from binance_assets.exchange.rate_limit.policy import blocked_for
 from binance_assets.exchange.symbols import read_first_open_time, read_symbols
@@ -110,6 +110,16 @@ def _exchange_infos() -> list[bytes]:
 
 def _response(body: bytes) -> HttpResponse:
     return HttpResponse(body, {}, 0.0, 0.1, "http://localhost/api/v3/klines")
+
+
+def _answer(read: Callable[[HttpResponse], object]) -> Read:
+    """Return how the session reads a response: whatever is wrong with it becomes its named error."""
+
+    def read_body(body: bytes) -> object:
+        with reading(UnexpectedResponse):
+            return read(_response(body))
+
+    return read_body
 
 
 def _klines_error(body: bytes) -> ExchangeError:
@@ -232,7 +242,6 @@ def _ledgers() -> list[bytes]:
 
 
 _VALUE: Final = (ValueError,)
-_UNEXPECTED: Final = (ValueError, KeyError, TypeError)
 
 BORDERS: Final = {
     border.name: border
@@ -242,8 +251,8 @@ BORDERS: Final = {
         Border("archive file", _csvs, lambda _: lambda text: parse_archive(SPOT, text), _VALUE),
         Border("zip", _zips, lambda _: lambda body: unzip(body, _ZIPPED, 100_000), _VALUE),
         Border("error body", _error_bodies, lambda _: _klines_error),
-        Border("exchangeInfo", _exchange_infos, lambda _: lambda body: read_symbols(_response(body)), _UNEXPECTED),
-        Border("first row", _pages, lambda _: lambda body: read_first_open_time(_response(body)), _UNEXPECTED),
+        Border("exchangeInfo", _exchange_infos, lambda _: _answer(read_symbols), (ExchangeError,)),
+        Border("first row", _pages, lambda _: _answer(read_first_open_time), (ExchangeError,)),
         Border(
             "used weight",
             lambda: [b"1", b"5999"],
