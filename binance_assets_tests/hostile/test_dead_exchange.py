@@ -69,7 +69,7 @@ def fetch(exchange: Exchange, name: str, source: Source, days: Sequence[Partitio
     return list(download(exchange, parse_series(name), days, DownloadOptions(source)))
 
 
-def assert_told_in_few_lines(results: list[PartitionResult], is_asked: bool) -> None:
+def assert_reported_in_few_lines(results: list[PartitionResult], is_asked: bool) -> None:
     assert {result.verdict for result in results} <= {"unreachable", "invalid"}
     groups = group_by_reason(results)
     assert len(groups) <= 3
@@ -93,7 +93,7 @@ def test_a_server_that_is_dead_from_the_start_is_asked_for_its_time_once(tmp_pat
         exchange = Exchange(SPOT, settings_for(server, tmp_path), retrier=quick_retrier())
         for name in NAMES:
             results = fetch(exchange, name, source)
-            assert_told_in_few_lines(results, is_asked=name == NAMES[0] or source == "auto")
+            assert_reported_in_few_lines(results, is_asked=name == NAMES[0] or source == "auto")
         exchange.close()
         assert server.counts("/time") == ATTEMPTS
         # The archive is asked for its time instead: five failed calls, and two one at a time.
@@ -106,7 +106,7 @@ def test_a_server_that_dies_is_asked_a_bounded_number_of_times_for_all_series(tm
         server.script = only_time(DEAD[name] if name else lambda path: iter([]))
         exchange = Exchange(SPOT, settings_for(server, tmp_path), retrier=quick_retrier())
         for number, series in enumerate(NAMES):
-            assert_told_in_few_lines(fetch(exchange, series, "rest"), is_asked=number < 5)
+            assert_reported_in_few_lines(fetch(exchange, series, "rest"), is_asked=number < 5)
         requests = exchange.metrics().requests
         exchange.close()
         assert server.counts("/klines") + server.counts("/exchangeInfo") <= MOST_REQUESTS
@@ -116,11 +116,11 @@ def test_a_server_that_dies_is_asked_a_bounded_number_of_times_for_all_series(tm
 def test_a_dagster_run_over_many_series_of_a_dead_server_asks_as_little(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    with hostile_server() as server:
+    with hostile_server() as server, ProgressView(0) as view:
         server.script = only_time(lambda path: iter([]))
         settings = settings_for(server, tmp_path)
         sources: dict[Series, Source] = {parse_series(name): "rest" for name in NAMES[:3]}
-        defs = definitions_for(settings, sources, ProgressView(0), Exchanges())
+        defs = definitions_for(settings, sources, view, Exchanges())
         assets = [defs.get_assets_def(dg.AssetKey(name.split("/"))) for name in NAMES[:3]]
         resources = {**(defs.resources or {}), "binance": QuickBinanceResource(settings=settings)}
         tags = {"dagster/asset_partition_range_start": "2024-01-01", "dagster/asset_partition_range_end": "2024-01-31"}
@@ -253,7 +253,7 @@ def test_after_a_failure_of_the_archive_it_is_unknown_whether_a_file_exists(tmp_
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 Not Found"])
-def test_a_response_of_the_archive_without_a_date_is_told_with_its_status(tmp_path: Path, status: str) -> None:
+def test_a_response_of_the_archive_without_a_date_is_reported_with_its_status(tmp_path: Path, status: str) -> None:
     response = answer(b"", "Date: yesterday", status=status)
     with hostile_server(lambda path: response) as server, opened(server, tmp_path) as exchange:
         with pytest.raises(UnexpectedResponse, match=r"no valid Date header; check .*BINANCE_ARCHIVE_URL") as caught:
