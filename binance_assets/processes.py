@@ -9,6 +9,7 @@ from here; all others may be alive. Whoever must know of those as well uses a lo
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from binance_assets.boot import boot_id
 # and earlier versions stored a start time that depends on it. A process ID is never reused that fast.
 _TOLERANCE_SECONDS: Final = 2
 
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")
 _DEAD_STATES: Final = "ZXx"  # ended, but the parent process has not asked for its exit code
 
 
@@ -48,7 +50,7 @@ class ProcessIdentity(NamedTuple):
 def parse_identity(text: str) -> ProcessIdentity | None:
     """Return the identity that :meth:`ProcessIdentity.__str__` wrote; None for any other text."""
     parts = text.split("/")
-    if len(parts) != 4 or not (parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 20):
+    if len(parts) != 4 or not _NUMBER.fullmatch(parts[2]):
         return None
     return ProcessIdentity(parts[0], parts[1], int(parts[2]), parts[3])
 
@@ -84,7 +86,7 @@ def is_alive(pid: int, started: str | None = None) -> bool:
             return False
     except OverflowError:  # larger than any process ID
         return False
-    if not started or not (started.isascii() and started.isdigit() and len(started) < 20):
+    if not started or not _NUMBER.fullmatch(started):
         return True
     current = process_start_time(pid)
     return current is None or abs(int(current) - int(started)) <= _TOLERANCE_SECONDS * _ticks_per_second()

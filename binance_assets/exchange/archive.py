@@ -143,9 +143,12 @@ class Archive:
         self, files: Sequence[ArchiveFile], request: Callable[[ArchiveFile], Result]
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
         def request_with_retries(file: ArchiveFile) -> Result:
-            return self._circuit.call(lambda: self._retrier.call_with_retries(lambda: request(file), self._pool.stop))
+            return self._with_retries(lambda: request(file))
 
         return self._pool.stream(files, request_with_retries, lambda: self._most_workers)
+
+    def _with_retries(self, attempt: Callable[[], Result]) -> Result:
+        return self._circuit.call(lambda: self._retrier.call_with_retries(attempt, self._pool.stop))
 
     def now(self) -> int:
         """Return the time of the archive's host, ms UTC, to the second.
@@ -154,9 +157,7 @@ class Archive:
             ExchangeError: The request failed.
             Cancelled: The archive was closed.
         """
-        return self._pool.run(
-            lambda: self._circuit.call(lambda: self._retrier.call_with_retries(self._read_time, self._pool.stop))
-        )
+        return self._pool.run(lambda: self._with_retries(self._read_time))
 
     def _read_time(self) -> int:
         self._circuit.check()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
-import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import polars as pl
@@ -27,6 +26,7 @@ from binance_assets.sandbox import Sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.exchange import assert_exact, days_of
 from binance_assets_tests.support.file_server import serving, sidecar_of, zip_of
+from binance_assets_tests.support.memory import most_memory
 
 HOURS: Final = parse_series("spot/BTCUSDT/1h")
 FILE: Final = ArchiveFile.named(HOURS, "BTCUSDT-1h-2024-01-02.zip")
@@ -264,17 +264,6 @@ def test_a_hostile_zip_is_refused_in_one_line(name: str) -> None:
 def test_an_odd_zip_is_its_content_or_a_value_error(name: str) -> None:
     with suppress(ValueError):
         assert unzip(ODD_ZIPS[name], CSV, MOST) == TEXT
-
-
-@contextmanager
-def most_memory(limit: int) -> Iterator[None]:
-    """Fail if the code within the ``with`` statement has allocated more than ``limit`` bytes at once."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < limit
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("claimed", [300 * MEGABYTE, len(TEXT), MOST])

@@ -31,6 +31,7 @@ from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import range_tags
 from binance_assets.sandbox import Sandbox
 from binance_assets.settings import read_settings
+from binance_assets_tests.support.dagster_dev import free_port
 from binance_assets_tests.support.environment import Run, cli_environment, environment_of
 from binance_assets_tests.support.file_server import serving
 from binance_assets_tests.support.instances import execute, new_instance, universe_of
@@ -90,12 +91,6 @@ class Door:
         ) as opened:  # fmt: skip
             opened.send('{"type": "connection_init"}')
             return str(json.loads(opened.recv(timeout=30))["type"])
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +290,7 @@ def test_no_run_configuration_leads_to_another_exchange_or_folder(sandbox: Sandb
 # The command.
 
 
-def test_a_port_that_is_taken_is_told_in_one_line(run_cli: Run, door: Door) -> None:
+def test_a_port_that_is_taken_is_reported_in_one_line(run_cli: Run, door: Door) -> None:
     result = run_cli("ui", "--port", str(door.port))
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(f"error: port {door.port} on 127.0.0.1 is not free: ")

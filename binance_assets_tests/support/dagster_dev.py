@@ -28,6 +28,13 @@ _START_SECONDS = 90
 _STOP_SECONDS = 20
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class DagsterDev:
     """A ``dagster dev`` in a folder that holds ``dagster.yaml`` and ``universe.yaml``; its output goes to ``log``.
 
@@ -40,9 +47,7 @@ class DagsterDev:
         self.folder = folder
         self._environment = cli_environment(sandbox, folder) | {"DAGSTER_HOME": str(folder)}
         (folder / "workspace.yaml").write_text(WORKSPACE)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._started: list[subprocess.Popen[bytes]] = []
 

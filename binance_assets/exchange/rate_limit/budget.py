@@ -243,8 +243,7 @@ class Budget:
         self._block_checked_at = 0.0
         with self._ledger.transaction(self._group) as transaction:
             last = transaction.block()
-            in_a_row = last is not None and last.clock == boot_clock()
-            number = number_in_a_row(last.number, last.ends, since_boot) if last is not None and in_a_row else 1
+            number = number_in_a_row(last.number, last.ends, since_boot) if last and last.clock == boot_clock() else 1
             lasts = blocked_for(error, now, number)
             until = None if now is None else now + lasts
             reason = f"{'banned' if is_ban else 'no requests'} {_end_in_words(until, lasts)}: {error.reason}"
