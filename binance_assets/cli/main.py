@@ -71,7 +71,7 @@ class CommandGroup(click.Group):
 def _is_of_dagster_state(error: Exception) -> bool:
     """Return whether a database of the Dagster instance failed, such as on a full disk; only Dagster uses SQLAlchemy.
 
-    It is told by the name of the module, because the import of SQLAlchemy takes time that every command would pay.
+    The name of the module shows it, because the import of SQLAlchemy takes time that every command would pay.
     """
     return any(base.__module__ == "sqlalchemy.exc" for base in type(error).__mro__)
 

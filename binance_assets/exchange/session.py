@@ -349,15 +349,15 @@ class Exchange:
 
     def _read_limit(self) -> None:
         with suppress(ExchangeError, Cancelled, ConfigurationError):
-            told = self._call("/exchangeInfo", {}, self.market.info_weight, _weight_limit)
+            named = self._call("/exchangeInfo", {}, self.market.info_weight, _weight_limit)
             documented = self.market.weight_limit
-            limit = believed_limit(told, documented)
+            limit = believed_limit(named, documented)
             if limit is not None:
                 self._budget.remember_limit(limit)
                 return
             _log.warning(
                 "%s names a weight limit of %s per minute, which is not believed; the documented limit of %d applies",
-                *(self._client.url, printable(told, 30), documented),
+                *(self._client.url, printable(named, 30), documented),
             )
             self._next_limit_read = math.inf  # it would be the same again in this run
             return
@@ -466,10 +466,10 @@ def _owner(parameters: Mapping[str, str | int]) -> Owner:
 
 
 def _server_time(response: HttpResponse) -> tuple[HttpResponse, int]:
-    told = json.loads(response.body)["serverTime"]
-    time = whole_number(told, CANDLE_TIMES)
+    value = json.loads(response.body)["serverTime"]
+    time = whole_number(value, CANDLE_TIMES)
     if time is None:
-        raise ValueError(f"{printable(told, 30)} is not a time in ms")
+        raise ValueError(f"{printable(value, 30)} is not a time in ms")
     return response, time
 
 

@@ -75,7 +75,7 @@ class BatchingEventLog(SqliteEventLogStorage):
     def store_event(self, event: EventLogEntry) -> None:
         """Store one event."""
         super().store_event(event)
-        self._tell_watchers(event.run_id)
+        self._notify_watchers(event.run_id)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events as Dagster stores them one by one, but in one transaction per database.
@@ -97,7 +97,7 @@ class BatchingEventLog(SqliteEventLogStorage):
             for latest in self._latest.values():
                 super()._store_asset_event(index, *latest)
         for run_id in runs:
-            self._tell_watchers(run_id)
+            self._notify_watchers(run_id)
 
     def dispose(self) -> None:
         """Close the connections; a later call opens them again.
@@ -115,7 +115,7 @@ class BatchingEventLog(SqliteEventLogStorage):
     def _connect(self, shard: str) -> Iterator[db.Connection]:
         """Yield the connection to a shard, in a transaction; within a batch, in that of the batch."""
         if self._process != os.getpid():
-            self._start_anew()
+            self._reset_after_fork()
         with self._lock:
             if shard in self._under_way:
                 yield self._under_way[shard]
@@ -161,7 +161,7 @@ class BatchingEventLog(SqliteEventLogStorage):
         if shard in self._kept:
             self._kept.pop(shard).connection.close()
 
-    def _start_anew(self) -> None:
+    def _reset_after_fork(self) -> None:
         """Forget the connections of the parent process, which this one must neither use nor close."""
         _INHERITED.append(self._kept)
         self._closer.detach()
@@ -175,7 +175,7 @@ class BatchingEventLog(SqliteEventLogStorage):
         closer.atexit = False  # another thread may still use one of them
         return closer
 
-    def _tell_watchers(self, run_id: str) -> None:
+    def _notify_watchers(self, run_id: str) -> None:
         """Touch the database of a run, whose changes Dagster's live log waits for.
 
         With a kept connection, SQLite changes the file itself only once in a thousand pages.

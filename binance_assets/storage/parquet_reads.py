@@ -77,7 +77,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _is_awaited(requests: BinaryIO) -> bool:
-    """Return whether a request arrives before this process has been idle for too long; Windows waits for ever."""
+    """Return whether a request arrives before this process is idle for too long; Windows waits without a limit."""
     return os.name == "nt" or bool(select.select([requests], [], [], _IDLE_SECONDS)[0])
 
 

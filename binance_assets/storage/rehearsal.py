@@ -151,7 +151,7 @@ class _Helper:
 
 
 def _forget() -> None:
-    """Start anew in a fork of this process, which must not share the pipes."""
+    """Use a new process in a fork of this one, which must not share the pipes."""
     global _helper
     _helper = _Helper()
 

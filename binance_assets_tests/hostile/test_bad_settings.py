@@ -173,7 +173,7 @@ def test_the_code_location_names_a_misspelled_variable_in_one_line(monkeypatch: 
         (b'BINANCE_ASSETS_LAKE="a\\nb"\n', "BINANCE_ASSETS_LAKE="),
     ],
 )
-def test_an_env_file_that_cannot_be_used_is_told_in_one_line(content: bytes, message: str, command: Command) -> None:
+def test_an_unusable_env_file_is_reported_in_one_line(content: bytes, message: str, command: Command) -> None:
     Path(".env").write_bytes(content)
     assert message in command.error("series")
 
@@ -212,7 +212,7 @@ def test_the_default_universe_may_be_absent(run_cli: Run) -> None:
     assert "tracks no series yet" in result.stderr
 
 
-def test_a_process_tells_a_bad_setting_in_one_line(run_cli: Run) -> None:
+def test_a_process_reports_a_bad_setting_in_one_line(run_cli: Run) -> None:
     result = run_cli("series", BINANCE_SPOT_URL="https://me:secret@api.binance.com")
     line = "error: BINANCE_SPOT_URL='...@api.binance.com': must not contain a user name or a password\n"
     assert (result.returncode, result.stdout, result.stderr) == (2, "", line)
@@ -255,7 +255,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_under_dagsters_state_is_told_before_anything_is_written(run_cli: Run, tmp_path: Path) -> None:
+def test_a_full_disk_under_dagsters_state_is_reported_before_anything_is_written(run_cli: Run, tmp_path: Path) -> None:
     with small_disk(tmp_path / "home", 64) as home:
         (home / "dagster.yaml").touch()
         result = run_cli(*DOWNLOAD, DAGSTER_HOME=str(home))
@@ -265,7 +265,7 @@ def test_a_full_disk_under_dagsters_state_is_told_before_anything_is_written(run
     assert not (tmp_path / "lake").exists()
 
 
-def test_a_disk_that_is_full_when_the_run_begins_is_told_in_one_line(run_cli: Run, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_when_the_run_begins_is_reported_in_one_line(run_cli: Run, tmp_path: Path) -> None:
     copy_state_of_working_folder(tmp_path / "state")
     databases = sum(path.stat().st_size for path in (tmp_path / "state").rglob("*") if path.is_file())
     assert databases > 100_000
@@ -342,7 +342,7 @@ def test_a_default_ledger_that_cannot_be_used_stops_only_what_opens_it(nobody: N
     assert download.returncode == 2
 
 
-def test_a_folder_that_the_user_may_not_write_is_told_in_one_line(nobody: Nobody) -> None:
+def test_a_folder_that_the_user_may_not_write_is_reported_in_one_line(nobody: Nobody) -> None:
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         result = nobody.run(*DOWNLOAD, BINANCE_ASSETS_LEDGER=f"{folder}/ledger.sqlite")

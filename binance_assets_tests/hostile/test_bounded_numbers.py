@@ -1,4 +1,4 @@
-"""What the exchange tells about itself is believed within bounds: its time, weights, limits, and how long to wait."""
+"""Numbers of the exchange are believed within bounds: its time, weights, limits, and how long to wait."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def fetch_page(exchange: Exchange) -> bytes:
 # -- the time --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", ["1e999", "1e30", str(2**63 - 1), "0", "-1", "null", '"²"', "[]", "true", "1.5"])
-def test_a_time_that_no_server_can_have_is_an_unexpected_response(tmp_path: Path, told: str) -> None:
-    with hostile_server(lambda path: answer(b'{"serverTime": %s}' % told.encode())) as server:
+@pytest.mark.parametrize("value", ["1e999", "1e30", str(2**63 - 1), "0", "-1", "null", '"²"', "[]", "true", "1.5"])
+def test_a_time_that_no_server_can_have_is_an_unexpected_response(tmp_path: Path, value: str) -> None:
+    with hostile_server(lambda path: answer(b'{"serverTime": %s}' % value.encode())) as server:
         with opened(server, tmp_path) as exchange, pytest.raises(UnexpectedResponse, match="not a time in ms"):
             exchange.now()
         assert len(server.paths) == UnexpectedResponse.policy.attempts
@@ -84,11 +84,11 @@ def test_a_time_that_no_server_can_have_is_an_unexpected_response(tmp_path: Path
 # -- the weight limit and the used weight ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", ["-5", "1", "2", "599", "60001", "1e999", "null", '"²"', "true", "[" * 9 + "]" * 9])
+@pytest.mark.parametrize("value", ["-5", "1", "2", "599", "60001", "1e999", "null", '"²"', "true", "[" * 9 + "]" * 9])
 def test_an_odd_weight_limit_is_ignored_with_one_warning_and_not_stored(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, told: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, value: str
 ) -> None:
-    with hostile_server(market_script(lambda path: answer(b"[]"), limit=told)) as server:
+    with hostile_server(market_script(lambda path: answer(b"[]"), limit=value)) as server:
         with caplog.at_level(logging.WARNING), opened(server, tmp_path) as exchange:
             assert [exchange.weight_limit() for _ in range(3)] == [SPOT.weight_limit] * 3
             assert fetch_page(exchange) == b"[]"
@@ -100,11 +100,11 @@ def test_an_odd_weight_limit_is_ignored_with_one_warning_and_not_stored(
         assert transaction.limit() is None
 
 
-@pytest.mark.parametrize("told", [600, 6_000, 60_000])
-def test_a_weight_limit_from_a_tenth_to_ten_times_the_documented_one_is_believed(tmp_path: Path, told: int) -> None:
-    script = market_script(lambda path: answer(b"[]"), limit=told)
+@pytest.mark.parametrize("value", [600, 6_000, 60_000])
+def test_a_weight_limit_from_a_tenth_to_ten_times_the_documented_one_is_believed(tmp_path: Path, value: int) -> None:
+    script = market_script(lambda path: answer(b"[]"), limit=value)
     with hostile_server(script) as server, opened(server, tmp_path) as exchange:
-        assert exchange.weight_limit() == told
+        assert exchange.weight_limit() == value
 
 
 @pytest.mark.parametrize("stored", [-5, 0, 1, 599, 60_001, 2**62])
@@ -121,13 +121,13 @@ def test_an_odd_limit_that_another_version_stored_is_ignored(tmp_path: Path, sto
 
 
 @given(st.one_of(st.integers(), st.floats(), st.text(), st.none(), st.booleans()), st.sampled_from([2_400, 6_000]))
-def test_a_believed_limit_is_within_its_bounds(told: object, documented: int) -> None:
-    limit = believed_limit(told, documented)
+def test_a_believed_limit_is_within_its_bounds(value: object, documented: int) -> None:
+    limit = believed_limit(value, documented)
     assert limit is None or documented / 10 <= limit <= documented * 10
 
 
 @pytest.mark.parametrize("value", [*ODD_NUMBERS, "60001", "99999999"])
-def test_a_used_weight_outside_sense_counts_as_no_header(value: str) -> None:
+def test_a_used_weight_out_of_bounds_counts_as_no_header(value: str) -> None:
     assert used_weight({USED_WEIGHT_HEADER: value}, 6_000) is None
 
 

@@ -124,7 +124,7 @@ def stored(ledger: Ledger, settings: Settings, write: Callable[[Transaction], No
 
 
 @pytest.mark.parametrize(("left_ms", "banned"), [(10 * MINUTE, True), (-1, False)])
-def test_after_a_reboot_one_request_asks_for_the_time_and_the_servers_clock_tells_whether_a_ban_is_over(
+def test_after_a_reboot_one_request_asks_for_the_time_and_the_servers_clock_shows_whether_a_ban_is_over(
     sandbox: Sandbox, settings: Settings, ledger: Ledger, left_ms: int, banned: bool
 ) -> None:
     ends = sandbox.now_ms() + left_ms
@@ -191,7 +191,7 @@ LATER = "Wed, 15 Nov 2023 10:05:00 GMT"
         ({"Retry-After": "600", "date": DATE}, f"IP banned until {DATE_MS + 300_000}.", 600),
     ],
 )
-def test_without_the_servers_clock_the_date_of_the_response_tells_how_long_a_ban_lasts(
+def test_without_the_servers_clock_the_date_of_the_response_shows_how_long_a_ban_lasts(
     tmp_path: Path, headers: dict[str, str], message: str, seconds: int
 ) -> None:
     group, has_date = RateLimitGroup("here", "spot"), DATE in {headers.get("Date"), headers.get("date")}

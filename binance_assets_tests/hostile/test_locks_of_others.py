@@ -132,7 +132,7 @@ def test_a_series_that_stays_locked_is_an_error_of_the_lake_that_names_the_holde
     lake.write(SERIES, result_of(SERIES, "2024-01-02"))
 
 
-def test_a_program_that_is_not_ours_is_told_as_such(tmp_path: Path) -> None:
+def test_a_program_that_is_not_ours_is_named_as_such(tmp_path: Path) -> None:
     lock = tmp_path / LOCK_NAME
     with flock(lock), pytest.raises(LockTimeout, match="locked by another program"), file_lock(lock, patience=0):
         pass

@@ -162,7 +162,7 @@ def test_a_connection_is_kept_alive_over_good_and_bad_responses() -> None:
 
 
 @pytest.mark.parametrize("user", ["http://user:secret@", "http://user:sec@ret@", "http://us/er:secret@"])
-def test_a_proxy_that_cannot_be_reached_is_told_without_its_password(
+def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(
     monkeypatch: pytest.MonkeyPatch, user: str
 ) -> None:
     with hostile_server() as server:
@@ -176,7 +176,7 @@ def test_a_proxy_that_cannot_be_reached_is_told_without_its_password(
         client.close()
 
 
-def test_a_proxy_is_used_and_its_refusal_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_used_and_its_refusal_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with hostile_server(lambda path: answer(b"[]")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         monkeypatch.setenv("https_proxy", proxy.url)

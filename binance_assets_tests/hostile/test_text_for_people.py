@@ -101,8 +101,8 @@ def test_a_url_is_shown_without_user_and_password(user: str) -> None:
 @given(OUTSIDE)
 def test_the_check_of_a_refused_partition_is_printable(text: str) -> None:
     result = gap_free_result([refused(text)], {}, METRICS)
-    (told,) = [value for name, value in result.metadata.items() if name == "refused"]
-    assert all(is_clean(shown) and "\n" not in shown for shown in (result.description or "", *texts_of(told)))
+    (listed,) = [value for name, value in result.metadata.items() if name == "refused"]
+    assert all(is_clean(shown) and "\n" not in shown for shown in (result.description or "", *texts_of(listed)))
 
 
 def test_the_check_shows_markup_as_text() -> None:
@@ -176,9 +176,9 @@ def test_an_error_of_the_exchange_reaches_dagster_in_one_printable_line(tmp_path
         assert not run.success
         messages = [entry.user_message for entry in instance.all_logs(run.run_id)]
         (evaluation,) = run.get_asset_check_evaluations()
-    told = [message for message in messages if "alert(1)" in message]
-    assert told
-    assert all(is_clean(message) for message in told)
+    attacks = [message for message in messages if "alert(1)" in message]
+    assert attacks
+    assert all(is_clean(message) for message in attacks)
     assert all(is_clean(text) for text in (evaluation.description or "", *texts_of(evaluation.metadata)))
 
 
@@ -192,7 +192,7 @@ def test_a_table_on_the_terminal_shows_markup_as_text(capsys: pytest.CaptureFixt
     assert "[/red] :smile: &#27; end" in " ".join(output.split())
 
 
-def test_arguments_are_told_in_one_printable_line(run_cli: Run) -> None:
+def test_arguments_are_reported_in_one_printable_line(run_cli: Run) -> None:
     for arguments in (["track", EVIL, "--market", "spot", "--interval", "1m"], ["verify", EVIL], [EVIL]):
         result = run_cli(*arguments)
         assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)

@@ -85,16 +85,16 @@ def claimable(minute: Minute, share: float, weight: int) -> int:
 _BELIEVED_FACTOR: Final = 10
 
 
-def believed_limit(told: object, documented: int) -> int | None:
+def believed_limit(value: object, documented: int) -> int | None:
     """Return the weight limit of a minute that the exchange names; None if it is not to be believed.
 
     A limit of 1 would stop every process of the host for good, and one of a million would get the IP banned.
 
     Args:
-        told: What exchangeInfo or the ledger says.
+        value: What exchangeInfo or the ledger says.
         documented: The documented limit; the other must be a tenth of it to ten times as much.
     """
-    return whole_number(told, range(-(-documented // _BELIEVED_FACTOR), documented * _BELIEVED_FACTOR + 1))
+    return whole_number(value, range(-(-documented // _BELIEVED_FACTOR), documented * _BELIEVED_FACTOR + 1))
 
 
 _SHORTEST_BAN: Final = 2 * MINUTE
@@ -123,12 +123,12 @@ def blocked_for(error: RateLimited | Banned, now: int | None, number: int = 1) -
     """
     is_ban = isinstance(error, Banned)
     shortest = (_SHORTEST_BAN if is_ban else _SHORTEST_BLOCK) << min(number - 1, 20)
-    told = [_retry_after(_lower(error.headers), now)]
+    waits = [_retry_after(_lower(error.headers), now)]
     if now is not None:
-        told += [int(digits) - now for digits in _BANNED_UNTIL.findall(error.message or "")]
-    if not any(told) and not is_ban:
-        told.append(MINUTE if now is None else MINUTE - now % MINUTE)
-    return min(max(shortest, *told), _LONGEST_BLOCK)
+        waits += [int(digits) - now for digits in _BANNED_UNTIL.findall(error.message or "")]
+    if not any(waits) and not is_ban:
+        waits.append(MINUTE if now is None else MINUTE - now % MINUTE)
+    return min(max(shortest, *waits), _LONGEST_BLOCK)
 
 
 def response_time(error: ExchangeError) -> int | None:
