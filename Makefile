@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-integration test-hostile test-e2e coverage check recorded fuzz bench clean
+.PHONY: help demo demo-ui ui test-fast test test-integration test-hostile test-e2e coverage check recorded fuzz bench race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -82,8 +82,11 @@ fuzz: $(VENV)/installed-test ## send mutated inputs to every border for SECONDS 
 bench: $(VENV)/installed-runtime ## measure speed against the sandbox exchange beside the targets
 	$(BIN)/python -m benchmarks.run
 
+race: $(VENV)/installed-runtime ## download the same candles with other tools, each in its own environment, and write docs/race.md
+	$(BIN)/python -m benchmarks.race $(ARGS)
+
 clean: ## remove the virtual environments and the demo
-	rm -rf .venv .venv-lowest .coverage demo
+	rm -rf .venv .venv-lowest .race .coverage demo
 
 # The date of this file says when that set of dependencies was installed.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python
