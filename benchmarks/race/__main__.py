@@ -86,10 +86,9 @@ def _installed(
 
 def _race(runner: Runner, contestants: Sequence[Contestant], workload: Workload) -> list[Run]:
     _say(f"{workload.title}:")
-    count = len(workload.days) // 28
     runs = []
     for contestant in contestants:
-        if workload.market in contestant.markets and count <= contestant.max_months:
+        if workload.market in contestant.markets and workload.months <= contestant.max_months:
             runs.append(runner.race(contestant, workload))
             _say(_summary(runs[-1]))
     return runs

@@ -51,6 +51,11 @@ class Workload:
         """All days of the range."""
         return [self.start + dt.timedelta(days=number) for number in range((self.end - self.start).days)]
 
+    @property
+    def months(self) -> int:
+        """How many months begin in the range."""
+        return sum(day.day == 1 for day in self.days)
+
 
 def months(market: str, count: int) -> Workload:
     """Return the first ``count`` months of the year (1 to 12)."""
@@ -149,8 +154,7 @@ def _minute_of_last_page(traded: bool) -> int:
 
 
 def _quiet_minute(day: dt.date) -> int:
-    start = to_ms(day)
-    candles = truth_of(ARCHIVE_RANGE).filter(pl.col("open_time").is_between(start, start + DAY - 1))
+    candles = truth_of(Workload("", "spot", day, day + dt.timedelta(days=1)))
     return _middle_open_time(candles.filter(pl.col("trades") == 0))
 
 
