@@ -25,7 +25,7 @@ _PAGE: Final = _PROJECT / "docs" / "race.md"
 _PICTURE: Final = _PROJECT / "docs" / "pictures" / "race.png"
 _PLOT: Final = Path(__file__).with_name("plot.py")
 _PLOT_PACKAGE: Final = "matplotlib"
-_DEFAULT_MONTHS: Final = (1, 12)
+_DEFAULT_RANGES: Final = {"spot": (1, 12), "usdm": (1,)}
 
 
 def main() -> None:
@@ -35,8 +35,7 @@ def main() -> None:
     conditions = conditions_now()
     environments = Environments(_CACHE / "environments", options.upgrade)
     contestants, versions = _installed(contestants, environments)
-    workloads = [months("spot", count) for count in options.months]
-    workloads += [months("usdm", 1)] if 1 in options.months else []
+    workloads = [months(market, count) for market, count in options.ranges]
     with tempfile.TemporaryDirectory(prefix="race-") as folder, running_exchange(Path(folder)) as exchange:
         _say("the sandbox builds its files ...")
         for workload in [*workloads, ARCHIVE_RANGE]:
@@ -56,15 +55,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=keys, help="race only this tool (repeatable)")
     parser.add_argument(
         "--months", action="append", type=int, choices=range(1, 13), metavar="N",
-        help="length of the range in months, 1 to 12 (repeatable; default: 1 and 12)",
+        help="length of the range in months, 1 to 12 (repeatable; default: 1 and 12, of USD-M 1)",
     )  # fmt: skip
+    parser.add_argument("--market", choices=("spot", "usdm"), help="race only in this market (default: both)")
     parser.add_argument("--no-holes", dest="holes", action="store_false", help="plant no holes")
     parser.add_argument("--upgrade", action="store_true", help="install newer releases of the tools first")
     parser.add_argument("--limit", type=float, default=LIMIT_SECONDS, help="seconds for one run (default: 180)")
     options = parser.parse_args()
-    options.write = options.only is None and options.months is None and options.holes
-    options.months = options.months or list(_DEFAULT_MONTHS)
+    options.write = options.only is None and options.months is None and options.market is None and options.holes
+    options.ranges = ranges(options.market, options.months)
     return options
+
+
+def ranges(market: str | None, months: Sequence[int] | None) -> list[tuple[str, int]]:
+    """Return which markets are raced over how many months, by what the user chose; None stands for no choice."""
+    chosen = [(name, count) for name in _DEFAULT_RANGES for count in months or _DEFAULT_RANGES[name]]
+    return [(name, count) for name, count in chosen if market in (None, name)]
 
 
 def _say(text: str) -> None:

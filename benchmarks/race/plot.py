@@ -28,6 +28,7 @@ def draw(panels: list[dict[str, Any]], picture: str) -> None:
     )  # fmt: skip
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         _draw_panel(axis, panel)
+    figure.align_ylabels()
     figure.savefig(picture, dpi=110, metadata={"Software": None})
 
 
@@ -39,10 +40,9 @@ def _draw_panel(axis: Any, panel: dict[str, Any]) -> None:
         _draw_bar(axis, place + _BAR / 2, run["cpu"], cpu, "")
     axis.set_yticks(range(len(runs)), [run["line"] for run in runs])
     axis.invert_yaxis()
-    axis.set_xlabel("seconds (dark: wall, light: CPU), logarithmic")
-    axis.set_xscale("log")
-    axis.set_xlim(0.2, max(max(run["seconds"], run["cpu"]) for run in runs) * 2.2)
-    axis.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axis.set_ylabel("tool · source")
+    axis.set_xlabel("seconds (dark: wall time, light: CPU time)")
+    axis.set_xlim(0, max(max(run["seconds"], run["cpu"]) for run in runs) * 1.2)
     axis.set_title(panel["title"], loc="left", fontsize=11, fontweight="bold")
     axis.spines[["top", "right"]].set_visible(False)
 

@@ -16,6 +16,10 @@ from benchmarks.race.runner import HoleRun, Run
 
 BEGIN_MARK: Final = "<!-- race: written by `make race`, do not edit -->"
 END_MARK: Final = "<!-- end of race -->"
+_IDLE_LOAD: Final = 0.5
+_BUSY: Final = (
+    " The machine was busy with other work: the wall times are too long, and only the CPU times can be compared."
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def _introduction(conditions: Conditions) -> str:
     return (
         f"Raced on {conditions.day}: {conditions.cores} cores shared by tool and sandbox, Python {conditions.python}, "
         f"round trips of {ROUND_TRIP_MS} ms, Binance's weight limits, BTCUSDT 1m. Load average before the race: "
-        f"{conditions.load:.1f}."
+        f"{conditions.load:.1f}.{_BUSY if conditions.load > _IDLE_LOAD else ''}"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from benchmarks.race.__main__ import ranges
 from benchmarks.race.exchange import RaceExchange, archive_keys
 from benchmarks.race.judging import (
     Judgement,
@@ -197,6 +198,12 @@ def test_the_page_has_the_marks_and_names_no_address_and_no_path() -> None:
     page = (CHECKOUT / "docs" / "race.md").read_text()
     assert insert_report(page, "").count(BEGIN_MARK) == 1
     assert not [word for word in ("127.0.0.1", "localhost", "/tmp", "/home", "/root", "site-packages") if word in page]
+
+
+def test_the_choice_of_market_and_months_narrows_the_race() -> None:
+    assert ranges(None, None) == [("spot", 1), ("spot", 12), ("usdm", 1)]
+    assert ranges("usdm", [12]) == [("usdm", 12)]
+    assert ranges(None, [2]) == [("spot", 2), ("usdm", 2)]
 
 
 def test_a_range_of_months_ends_with_the_first_day_after_them() -> None:
