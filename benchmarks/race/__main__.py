@@ -38,7 +38,7 @@ def main() -> None:
     workloads = [months(market, count) for market, count in options.ranges]
     with tempfile.TemporaryDirectory(prefix="race-") as folder, running_exchange(Path(folder)) as exchange:
         _say("the sandbox builds its files ...")
-        for workload in [*workloads, ARCHIVE_RANGE]:
+        for workload in [*workloads, *([ARCHIVE_RANGE] if options.holes else [])]:
             exchange.prepare(workload)
         runner = Runner(exchange, environments, options.limit)
         runs = [run for workload in workloads for run in _race(runner, contestants, workload)]
@@ -124,7 +124,7 @@ def _summary(run: Run) -> str:
     code = f"exit code {measured.exit_code}, " if measured.exit_code > 0 else ""
     return (
         f"  {run.contestant.line}: {measured.seconds:.1f} s, CPU {measured.cpu:.1f} s, {measured.megabytes:.0f} MB, "
-        f"{counters.requests} requests, {counters.rejections} rejected, {end}{code}{describe(run.judgement)}"
+        f"{counters.requests} requests, {counters.rejections} rejected, {end}{code}{describe(run.comparison)}"
     )
 
 
@@ -151,7 +151,7 @@ def panels(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _bars(run: Run) -> dict[str, Any]:
     measured = run.measured
-    is_exact = not measured.exit_code and run.judgement is not None and run.judgement.is_exact
+    is_exact = not measured.exit_code and run.comparison is not None and run.comparison.is_exact
     bars = {"line": run.contestant.line, "own": not run.contestant.package, "exact": is_exact}
     return {**bars, "seconds": measured.seconds, "cpu": measured.cpu}
 

@@ -1,4 +1,4 @@
-"""One measured process: wall time, CPU time, and peak memory of it and its children, within a time limit."""
+"""One measured process: wall time, CPU time, and peak memory with its children, within a time limit."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Measured:
     Attributes:
         exit_code: Its exit code; :data:`TIMED_OUT` if it was ended at the time limit.
         seconds: Wall time.
-        cpu: User and system time of it and its children, s.
-        megabytes: Peak of the memory of it and its children together, in 10**6 bytes.
+        cpu: User and system time, children included, s.
+        megabytes: Peak of its memory, children included, in 10**6 bytes.
         text: What it printed, standard error included.
         reports: What its driver reported about missing or wrong candles.
     """

@@ -1,6 +1,6 @@
 """The plot of a race: ``python plot.py RESULTS PICTURE``, run where matplotlib is installed.
 
-It is a program of its own, because matplotlib is no dependency of the project; it imports nothing of it.
+It is a program of its own and imports nothing from the project, because matplotlib is no dependency of the project.
 """
 
 from __future__ import annotations

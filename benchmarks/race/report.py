@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.race.comparison import Comparison
 from benchmarks.race.contestants import NOTES, Note
 from benchmarks.race.exchange import ROUND_TRIP_MS
-from benchmarks.race.judging import Judgement
 from benchmarks.race.runner import HoleRun, Run
 
 BEGIN_MARK: Final = "<!-- race: written by `make race`, do not edit -->"
@@ -62,16 +62,16 @@ def _table_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def describe(judgement: Judgement | None) -> str:
-    """Return what candles are worth, in a few words: ``exact``, or what is wrong with them."""
-    if judgement is None:
+def describe(comparison: Comparison | None) -> str:
+    """Return how candles compare with the truth, in a few words: ``exact``, or what is wrong with them."""
+    if comparison is None:
         return "none"
     counts = {
-        "missing": judgement.missing, "doubled": judgement.duplicates, "past the range": judgement.outside,
-        "unknown": judgement.unknown, "with other values": judgement.different,
+        "missing": comparison.missing, "doubled": comparison.duplicates, "past the range": comparison.outside,
+        "unknown": comparison.unknown, "with other values": comparison.different,
     }  # fmt: skip
     faults = [f"{count:,} {name}" for name, count in counts.items() if count]
-    faults += [] if judgement.is_sorted else ["not sorted"]
+    faults += [] if comparison.is_sorted else ["not sorted"]
     return ", ".join(faults) or "exact"
 
 
@@ -84,13 +84,13 @@ def speed_table(runs: Sequence[Run], versions: Mapping[str, str]) -> str:
 
 
 def _speed_row(run: Run, versions: Mapping[str, str]) -> list[str]:
-    judgement, measured, counters = run.judgement, run.measured, run.counters
-    rows = judgement.rows if judgement is not None else 0
+    comparison, measured, counters = run.comparison, run.measured, run.counters
+    rows = comparison.rows if comparison is not None else 0
     failure = f"exit code {measured.exit_code}, " if measured.exit_code else ""
-    columns = f"{judgement.columns} of 11" if judgement is not None else ""
+    columns = f"{comparison.columns} of 11" if comparison is not None else ""
     return [
         run.contestant.title, versions[run.contestant.package], run.contestant.source,
-        failure + describe(judgement), columns,
+        failure + describe(comparison), columns,
         f"{rows:,}", f"{measured.seconds:.1f}", f"{measured.cpu:.1f}", f"{measured.megabytes:.0f}",
         f"{rows / measured.seconds:,.0f}", f"{counters.requests:,}", f"{counters.weight:,}", str(counters.rejections),
     ]  # fmt: skip
@@ -107,10 +107,10 @@ def holes_table(runs: Sequence[HoleRun]) -> str:
 
 
 def _response_cell(run: HoleRun) -> str:
-    judgement = run.run.judgement
-    if judgement is None:
+    comparison = run.run.comparison
+    if comparison is None:
         return f"{run.response}, no candles"
-    return f"{run.response}, {judgement.missing:,} missing" if judgement.missing else str(run.response)
+    return f"{run.response}, {comparison.missing:,} missing" if comparison.missing else str(run.response)
 
 
 def notes_table(notes: Sequence[Note] = NOTES) -> str:

@@ -1,4 +1,4 @@
-"""Running one contestant: its driver in an empty folder, measured, and its candles judged."""
+"""Running one contestant: its driver in an empty folder, measured, and its candles compared with the truth."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Final
 
 import polars as pl
 
+from benchmarks.race.comparison import Comparison, Response, alarming_lines, compare, normalized_lines, response_to_hole
 from benchmarks.race.contestants import Contestant
 from benchmarks.race.drivers.task import Task, write_task
 from benchmarks.race.environments import Environments
 from benchmarks.race.exchange import Counters, RaceExchange
-from benchmarks.race.judging import Judgement, Response, alarming_lines, judge, normalized_lines, response_to_hole
 from benchmarks.race.measured_process import Measured, run_measured
 from benchmarks.race.outputs import Output, read_output
 from benchmarks.race.workloads import SYMBOL, Hole, Workload, truth_of
@@ -37,14 +37,14 @@ class Run:
         workload: What it downloaded.
         measured: Time, memory and output of its process.
         counters: What the sandbox counted meanwhile.
-        judgement: What its candles are worth; None if it delivered none.
+        comparison: What its candles are worth; None if it delivered none.
     """
 
     contestant: Contestant
     workload: Workload
     measured: Measured
     counters: Counters
-    judgement: Judgement | None
+    comparison: Comparison | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Runner:
             self._exchange.plant([])
         alarms = tuple(alarming_lines(run.measured.text, self._usual_lines.get(contestant.key, set())))
         process = run.measured
-        response = response_to_hole(run.judgement, hole.is_repairable, process.exit_code, process.reports, alarms)
+        response = response_to_hole(run.comparison, hole.is_repairable, process.exit_code, process.reports, alarms)
         return HoleRun(run, hole, response, alarms)
 
     def _run(self, contestant: Contestant, workload: Workload, truth: pl.DataFrame, hole: Hole | None) -> Run:
@@ -108,8 +108,8 @@ class Runner:
             candles = read_output(contestant.output, folder)
             measured = replace(measured, text=measured.text.replace(name, "."))
         self._used[workload.market, _minute()] += counters.weight
-        judgement = None if candles is None else judge(candles, truth, *workload.range_ms)
-        return Run(contestant, workload, measured, counters, judgement)
+        comparison = None if candles is None else compare(candles, truth, *workload.range_ms)
+        return Run(contestant, workload, measured, counters, comparison)
 
     def _task(self, contestant: Contestant, workload: Workload) -> Task:
         exchange = self._exchange

@@ -1,4 +1,4 @@
-"""The judging of `make race`, the reading of what tools write, and the tables that the race writes."""
+"""The comparisons of `make race`, the reading of what tools write, and the tables that the race writes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import polars as pl
 import pytest
 
 from benchmarks.race.__main__ import ranges
-from benchmarks.race.exchange import RaceExchange, archive_keys
-from benchmarks.race.judging import (
-    Judgement,
+from benchmarks.race.comparison import (
+    Comparison,
     Response,
     alarming_lines,
-    judge,
+    compare,
     normalized_lines,
     response_to_hole,
 )
+from benchmarks.race.exchange import RaceExchange, archive_keys
 from benchmarks.race.listing import Listing
 from benchmarks.race.outputs import Output, read_output
 from benchmarks.race.report import BEGIN_MARK, END_MARK, describe, insert_report, markdown_table
@@ -35,71 +35,71 @@ TRUTH = pl.DataFrame(
 )
 
 
-def judged(candles: pl.DataFrame) -> Judgement:
-    return judge(candles, TRUTH, START, END)
+def compared(candles: pl.DataFrame) -> Comparison:
+    return compare(candles, TRUTH, START, END)
 
 
-# -- judging --------------------------------------------------------------------------------------------------
+# -- comparing --------------------------------------------------------------------------------------------------
 
 
 def test_the_truth_itself_is_exact() -> None:
-    assert judged(TRUTH).is_exact
-    assert describe(judged(TRUTH)) == "exact"
+    assert compared(TRUTH).is_exact
+    assert describe(compared(TRUTH)) == "exact"
 
 
 def test_a_tool_that_keeps_fewer_columns_can_still_be_exact() -> None:
-    judgement = judged(TRUTH.drop("trades"))
-    assert judgement.is_exact
-    assert judgement.columns == 2
+    comparison = compared(TRUTH.drop("trades"))
+    assert comparison.is_exact
+    assert comparison.columns == 2
 
 
 def test_a_missing_candle_is_counted() -> None:
-    judgement = judged(TRUTH.filter(pl.col("open_time") != START + MINUTE))
-    assert (judgement.rows, judgement.expected, judgement.missing) == (4, 5, 1)
-    assert not judgement.covers_truth
-    assert describe(judgement) == "1 missing"
+    comparison = compared(TRUTH.filter(pl.col("open_time") != START + MINUTE))
+    assert (comparison.rows, comparison.expected, comparison.missing) == (4, 5, 1)
+    assert not comparison.covers_truth
+    assert describe(comparison) == "1 missing"
 
 
 def test_a_doubled_candle_is_counted_and_does_not_hide_a_missing_one() -> None:
-    judgement = judged(pl.concat([TRUTH.head(1), TRUTH.head(4)]).sort("open_time"))
-    assert (judgement.rows, judgement.duplicates, judgement.missing) == (5, 1, 1)
-    assert describe(judgement) == "1 missing, 1 doubled"
+    comparison = compared(pl.concat([TRUTH.head(1), TRUTH.head(4)]).sort("open_time"))
+    assert (comparison.rows, comparison.duplicates, comparison.missing) == (5, 1, 1)
+    assert describe(comparison) == "1 missing, 1 doubled"
 
 
 def test_candles_past_the_range_are_not_unknown_ones() -> None:
     past = TRUTH.tail(1).with_columns(open_time=pl.lit(END, pl.Int64))
     off_grid = TRUTH.tail(1).with_columns(pl.col("open_time") + 1)
-    judgement = judged(pl.concat([TRUTH, off_grid, past]))
-    assert (judgement.outside, judgement.unknown, judgement.missing) == (1, 1, 0)
-    assert judgement.covers_truth
-    assert not judgement.is_exact
+    comparison = compared(pl.concat([TRUTH, off_grid, past]))
+    assert (comparison.outside, comparison.unknown, comparison.missing) == (1, 1, 0)
+    assert comparison.covers_truth
+    assert not comparison.is_exact
 
 
 def test_the_order_of_rows_matters() -> None:
-    judgement = judged(TRUTH.reverse())
-    assert not judgement.is_sorted
-    assert describe(judgement) == "not sorted"
+    comparison = compared(TRUTH.reverse())
+    assert not comparison.is_sorted
+    assert describe(comparison) == "not sorted"
 
 
 def test_a_different_value_is_counted_once_per_row() -> None:
     changed = TRUTH.with_columns(open=pl.Series([1.0, 2.0, 3.5, 4.0, 5.0]), trades=pl.Series([7, 0, 0, 9, None]))
-    assert judged(changed).different == 2
+    assert compared(changed).different == 2
 
 
 def test_no_candles_at_all_are_all_missing() -> None:
-    assert judged(TRUTH.clear()).missing == 5
+    assert compared(TRUTH.clear()).missing == 5
     assert describe(None) == "none"
 
 
 # -- what a tool did about a hole -----------------------------------------------------------------------------
 
 
-WHOLE = judged(TRUTH)
-HOLED = judged(TRUTH.head(4))
+WHOLE = compared(TRUTH)
+HOLED = compared(TRUTH.head(4))
 
 
 @pytest.mark.parametrize(
-    ("judgement", "is_repairable", "exit_code", "reports", "alarms", "expected"),
+    ("comparison", "is_repairable", "exit_code", "reports", "alarms", "expected"),
     [
         (WHOLE, True, 0, [], ["falling back"], Response.REPAIRED),
         (WHOLE, False, 0, [], [], Response.SILENT),
@@ -113,14 +113,14 @@ HOLED = judged(TRUTH.head(4))
     ],
 )
 def test_the_response_to_a_hole(
-    judgement: Judgement | None,
+    comparison: Comparison | None,
     is_repairable: bool,
     exit_code: int,
     reports: list[str],
     alarms: list[str],
     expected: Response,
 ) -> None:
-    assert response_to_hole(judgement, is_repairable, exit_code, reports, alarms) is expected
+    assert response_to_hole(comparison, is_repairable, exit_code, reports, alarms) is expected
 
 
 def test_only_lines_that_sound_like_an_alarm_and_are_new_count() -> None:

@@ -92,7 +92,7 @@ def finish(reports: Sequence[object] = ()) -> None:
 
 
 def write_rows(rows: Iterable[Sequence[Any]], columns: Sequence[str] = KLINE_COLUMNS) -> None:
-    """Write the rows that a tool returned, for the judge; call it after :func:`finish`."""
+    """Write the rows that a tool returned, for the comparison; call it after :func:`finish`."""
     with Path(ROWS_FILE).open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -1,4 +1,4 @@
-"""The judging of what a tool delivered: pure functions over tables.
+"""The comparison of what a tool delivered with the truth: pure functions over tables.
 
 A table of candles has one row per candle, a column ``open_time`` (Int64, ms UTC), and as many of the other kline
 columns as the tool keeps. The truth has all of them.
@@ -22,7 +22,7 @@ _NUMBER: Final = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Comparison:
     """How a table of candles compares with the truth.
 
     Attributes:
@@ -69,14 +69,14 @@ class Response(StrEnum):
     SILENT = "silent"
 
 
-def judge(candles: pl.DataFrame, truth: pl.DataFrame, start: int, end: int) -> Judgement:
+def compare(candles: pl.DataFrame, truth: pl.DataFrame, start: int, end: int) -> Comparison:
     """Compare candles with the truth of the range ``[start, end)`` (ms UTC)."""
     times = candles.get_column("open_time")
     is_inside = (times >= start) & (times < end)
     inside = candles.filter(is_inside)
     missing = truth.join(candles, on="open_time", how="anti").height
     unknown = inside.join(truth, on="open_time", how="anti").height
-    return Judgement(
+    return Comparison(
         rows=candles.height,
         expected=truth.height,
         missing=missing,
@@ -124,18 +124,18 @@ def normalized(line: str) -> str:
 
 
 def response_to_hole(
-    judgement: Judgement | None, is_repairable: bool, exit_code: int, reports: Sequence[str], alarms: Sequence[str]
+    comparison: Comparison | None, is_repairable: bool, exit_code: int, reports: Sequence[str], alarms: Sequence[str]
 ) -> Response:
     """Return what a tool did about a planted hole.
 
     Args:
-        judgement: Its candles against what a complete download has; None if it delivered no readable candles.
+        comparison: Its candles against what a complete download has; None if it delivered no readable candles.
         is_repairable: Whether another source has what is missing.
         exit_code: Exit code of its process.
         reports: What it returned about what is missing or wrong.
         alarms: The alarming lines that it does not print without the hole.
     """
-    if is_repairable and judgement is not None and judgement.covers_truth and not exit_code:
+    if is_repairable and comparison is not None and comparison.covers_truth and not exit_code:
         return Response.REPAIRED
     if reports:
         return Response.REPORTED
