@@ -12,6 +12,8 @@ from pathlib import Path
 import dagster as dg
 import hypothesis
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
@@ -78,6 +80,26 @@ def _without_telemetry() -> Iterator[None]:
     """Turn off Dagster's telemetry, because temporary instances have no dagster.yaml that does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Read the scripts of Dagster's migrations once per process; each instance that is opened reads them several times.
+
+    Reading them takes more than a third of the time of a short command.
+    """
+    read = ScriptDirectory.from_config
+    known: dict[tuple[str | None, str | None], ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        locations = config.get_main_option("script_location"), config.get_main_option("version_locations")
+        if locations not in known:
+            known[locations] = read(config)
+        return known[locations]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
         yield
 
 
