@@ -33,7 +33,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-integration test-hostile test-e2e coverage check recorded fuzz bench race clean
+.PHONY: help demo demo-ui ui test-fast test test-servers test-integration test-hostile test-e2e coverage check recorded fuzz bench race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -48,21 +48,24 @@ ui: $(VENV)/installed-runtime ## start Dagster's user interface on your own univ
 	$(BIN)/binance-assets ui
 
 test-fast: $(VENV)/installed-test ## run the unit tests
-	$(PYTEST) $(TESTS)/unit $(ARGS)
+	$(PYTEST) $(TESTS)/unit -m unit $(ARGS)
 
 test-integration: $(VENV)/installed-test ## run the integration tests
-	$(PYTEST) $(TESTS)/integration $(ARGS)
+	$(PYTEST) $(TESTS)/integration -m integration $(ARGS)
 
 test-hostile: $(VENV)/installed-test ## run the hostile tests: what comes from outside and must not be believed
-	$(PYTEST) $(TESTS)/hostile $(ARGS)
+	$(PYTEST) $(TESTS)/hostile -m hostile $(ARGS)
 
-test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes, servers and a browser
-	$(PYTEST) $(TESTS)/e2e $(ARGS)
+test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes of the command line, examples
+	$(PYTEST) $(TESTS)/e2e -m e2e $(ARGS)
 
-test: $(VENV)/installed-test ## run all tests
-	$(PYTEST) $(ARGS)
+test: $(VENV)/installed-test ## run all tests that need no server and no browser: the four tiers above
+	$(PYTEST) -m "not servers" $(ARGS)
 
-coverage: $(VENV)/installed-test ## run all tests and print which lines and branches they miss; slower than test
+test-servers: $(VENV)/installed-test ## run the tests that need Dagster's web server and daemon, or a browser
+	$(PYTEST) -m servers $(ARGS)
+
+coverage: $(VENV)/installed-test ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
 	$(PYTEST) --cov --cov-report=term $(ARGS)
 

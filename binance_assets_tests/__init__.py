@@ -1,1 +1,1 @@
-"""Tests over real HTTP, files, processes and Dagster instances, in three tiers: unit, integration and e2e."""
+"""Tests over real HTTP, files, processes and Dagster instances, in five tiers: see CONTRIBUTING.md."""

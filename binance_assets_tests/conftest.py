@@ -12,6 +12,8 @@ from pathlib import Path
 import dagster as dg
 import hypothesis
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
@@ -26,15 +28,18 @@ from binance_assets_tests.support.instances import copy_state_of_working_folder,
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 from binance_assets_tests.support.warm_python import WarmPython, warm_python_server
 
-# The order in which the tiers run, and the e2e files that take longest. The slowest files come first, so that at the
+# The order in which the tiers run, and the files that take longest. The slowest files come first, so that at the
 # end no worker is still busy with a long file while the others are idle.
-_TIERS = ("e2e", "hostile", "integration", "unit")
+_TIERS = ("servers", "e2e", "hostile", "integration", "unit")
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_cli", "test_crashes", "test_examples")
 
 _TESTS = Path(__file__).parent
 
-# A test run that `nohup` started ignores SIGHUP, and so would every process that a test starts and hangs up on.
+# A test run that `nohup` or a script started in the background ignores SIGHUP or SIGINT, and so would every process
+# that a test starts and sends such a signal to.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # `deadline=None`: under load an example may take longer than any useful bound. CI tests the same examples in each run,
 # so that a pull request fails only because of its own change.
@@ -44,19 +49,29 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "defaul
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Use three workers more than there are cores: many tests wait for a server, a browser, or the next minute."""
-    return (os.cpu_count() or 1) + 3
+    """Use two workers more than there are cores: many tests wait for a process, a server, or the next minute.
+
+    Each worker costs about eight seconds of CPU time of its own: imports, the collection, empty instances, patterns.
+    """
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its tier, which is its folder, and put the slowest files first."""
+    """Mark each test with its tier, and put the slowest files first.
+
+    Raises:
+        pytest.UsageError: A test belongs to no tier, so that no target would run it.
+    """
     for item in items:
-        item.add_marker(_tier(item))
+        if (tier := _tier(item)) not in _TIERS:
+            raise pytest.UsageError(f"{item.nodeid} is in no tier; move it to a folder of {', '.join(_TIERS[1:])}")
+        item.add_marker(tier)
     items.sort(key=lambda item: (_TIERS.index(_tier(item)), _place(item.path.stem)))
 
 
 def _tier(item: pytest.Item) -> str:
-    return item.path.relative_to(_TESTS).parts[0]
+    """Return ``servers`` for a test that is marked so, otherwise the folder of the test."""
+    return "servers" if item.get_closest_marker("servers") else item.path.relative_to(_TESTS).parts[0]
 
 
 def _place(name: str) -> int:
@@ -68,6 +83,26 @@ def _without_telemetry() -> Iterator[None]:
     """Turn off Dagster's telemetry, because temporary instances have no dagster.yaml that does."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Read the scripts of Dagster's migrations once per process; each instance that is opened reads them several times.
+
+    Reading them takes more than a third of the time of a short command.
+    """
+    read = ScriptDirectory.from_config
+    known: dict[tuple[str | None, str | None], ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        locations = config.get_main_option("script_location"), config.get_main_option("version_locations")
+        if locations not in known:
+            known[locations] = read(config)
+        return known[locations]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
         yield
 
 

@@ -17,7 +17,7 @@ import re
 import zipfile
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -34,6 +34,7 @@ _ARCHIVE_NAME: Final = re.compile(r"(?P<symbol>.+?)-(?P<interval>\d+[a-zA-Z]+)-\
 _REST_NAME: Final = re.compile(r"REST_[a-z]+_(?P<symbol>.+)_(?P<interval>\d+[a-zA-Z]+)_[\d-]+\.json")
 _INTEGER_FIELDS: Final = (0, 6, 8)
 _MIN_MICROSECONDS: Final = 10**15
+_to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 _ONE_DAY: Final = next(interval for interval in INTERVALS if interval.step == DAY)
 
 
@@ -47,11 +48,11 @@ class RecordedCandles:
     def __init__(self, rows: dict[Interval, dict[int, Row]]) -> None:
         """Index the rows; a day without a row of ``1d`` gets the sum of its finest rows."""
         rows = dict(rows)
-        if days := _aggregate_days(rows) | rows.get(_ONE_DAY, {}):
+        if days := rows.get(_ONE_DAY, {}) | _aggregate_days(rows):
             rows[_ONE_DAY] = days
         self._open_times = {interval: sorted(by_time) for interval, by_time in rows.items()}
         self._rows = {
-            interval: [json.dumps(by_time[time], separators=(",", ":")).encode() for time in self._open_times[interval]]
+            interval: [_to_json(by_time[time]).encode() for time in self._open_times[interval]]
             for interval, by_time in rows.items()
         }
 
@@ -135,18 +136,19 @@ def _parse_row(fields: list[str]) -> Row:
 
 
 def _aggregate_days(rows: dict[Interval, dict[int, Row]]) -> dict[int, Row]:
-    """Return a ``1d`` row for each day with rows of shorter intervals: the sum of the shortest ones."""
+    """Return a ``1d`` row for each day that has none, but rows of shorter intervals: the sum of the shortest ones."""
     days: dict[int, Row] = {}
     for interval in sorted(rows, key=lambda interval: interval.step, reverse=True):
         if interval.step < DAY:
-            days |= _days_from(rows[interval])
+            days |= _days_from(rows[interval], rows.get(_ONE_DAY, {}).keys())
     return days
 
 
-def _days_from(rows: dict[int, Row]) -> dict[int, Row]:
+def _days_from(rows: dict[int, Row], known: Container[int]) -> dict[int, Row]:
     by_day: dict[int, list[Row]] = defaultdict(list)
     for time in sorted(rows):
-        by_day[time // DAY * DAY].append(rows[time])
+        if (day := time // DAY * DAY) not in known:
+            by_day[day].append(rows[time])
     return {day: day_row(day, members, day + DAY - 1) for day, members in by_day.items()}
 
 

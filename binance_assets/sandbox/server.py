@@ -60,13 +60,19 @@ class Sandbox:
         Raises:
             ValueError: The market, symbol or interval does not exist.
         """
+        rows: list[list[Any]] = json.loads(self.body(market, symbol, interval, start_ms, end_ms))
+        return rows
+
+    def body(self, market: str, symbol: str, interval: str, start_ms: int, end_ms: int) -> bytes:
+        """Return the same as :meth:`rows`, as the body of one response.
+
+        Raises:
+            ValueError: The market, symbol or interval does not exist.
+        """
         parsed_market = parse_market(market)
         if not self._exchange.has_symbol(parsed_market, symbol):
             raise ValueError(f"the sandbox has no symbol {symbol} on {parsed_market.title}")
-        rows: list[list[Any]] = json.loads(
-            self._exchange.all_rows(parsed_market, symbol, parse_interval(interval), start_ms, end_ms)
-        )
-        return rows
+        return self._exchange.all_rows(parsed_market, symbol, parse_interval(interval), start_ms, end_ms)
 
 
 def serve(options: SandboxOptions, port: int) -> None:

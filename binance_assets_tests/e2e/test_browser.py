@@ -36,7 +36,7 @@ from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.file_server import serving
 
 # The tests share one Dagster and one browser, which the first test starts.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 UNIVERSE = """\
 series:

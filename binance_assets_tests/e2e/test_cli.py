@@ -857,13 +857,21 @@ def test_what_cannot_be_accepted_is_an_error_in_one_line_and_nothing_is_written(
 # -- verify ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def first_week(january: Download, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that :func:`week` copies."""
+    folder = tmp_path_factory.mktemp("week")
+    shutil.copytree(january.folder / "lake", folder / "lake")
+    shutil.copytree(january.folder / "lake.state", folder / "lake.state")
+    shutil.copy(january.folder / "universe.yaml", folder)
+    remove(lake_in(folder), SERIES, *(f"2024-01-{day:02}" for day in range(8, 32)))
+    return folder
+
+
 @pytest.fixture
-def week(january: Download, tmp_path: Path) -> Path:
+def week(first_week: Path, tmp_path: Path) -> Path:
     """A folder with the first week of January."""
-    shutil.copytree(january.folder / "lake", tmp_path / "lake")
-    shutil.copytree(january.folder / "lake.state", tmp_path / "lake.state")
-    shutil.copy(january.folder / "universe.yaml", tmp_path)
-    remove(lake_in(tmp_path), SERIES, *(f"2024-01-{day:02}" for day in range(8, 32)))
+    shutil.copytree(first_week, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

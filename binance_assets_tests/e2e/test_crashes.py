@@ -158,6 +158,7 @@ def test_the_next_command_fails_a_killed_run_and_names_its_process(
 UI_UNIVERSE = "series:\n  - {market: spot, symbols: [BTCUSDT], intervals: [1m], source: rest}\n"
 
 
+@pytest.mark.servers
 @pytest.mark.timeout(400)
 def test_a_run_that_is_killed_with_all_other_processes_is_failed_by_the_sensor_and_retried(
     slow: Sandbox, tmp_path: Path

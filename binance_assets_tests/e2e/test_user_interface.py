@@ -15,7 +15,7 @@ from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.user_interface import UserInterface
 
 # The tests share one Dagster, which the first test starts and restarts.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 UNIVERSE = """\
 series:

@@ -38,6 +38,8 @@ from binance_assets_tests.support.instances import execute, new_instance, univer
 from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.warm_python import WarmProcess, WarmPython
 
+pytestmark = pytest.mark.servers
+
 BTCUSDT = parse_series("spot/BTCUSDT/1m")
 ALLOWED = "ui.example.com"
 EVIL = "evil.example"

@@ -13,6 +13,7 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -261,7 +262,13 @@ ZIPS: Path
 
 
 def recorded_rows(day: str, symbol: str = "BTCUSDT") -> Rows:
-    with zipfile.ZipFile(ZIPS / "spot" / f"{symbol}-1m-{day}.zip") as archive:
+    """Return the rows of a recorded day; the caller may change them."""
+    return [list(row) for row in rows_of_zip(ZIPS / "spot" / f"{symbol}-1m-{day}.zip")]
+
+
+@cache
+def rows_of_zip(path: Path) -> Rows:
+    with zipfile.ZipFile(path) as archive:
         return list(csv.reader(io.TextIOWrapper(archive.open(archive.namelist()[0]))))
 
 

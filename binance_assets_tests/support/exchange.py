@@ -16,7 +16,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox, ServedRequest
 from binance_assets.settings import Settings, Source
 from binance_assets.storage.lake import Lake
-from binance_assets_tests.support.candles import body_of, parse_page
+from binance_assets_tests.support.candles import parse_page
 
 _QUICK = 1 / 50
 
@@ -29,8 +29,8 @@ def quick_retrier() -> Retrier:
 def expected_candles(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:
     """Return the candles of a series that open in ``[start, end)`` (ms UTC), unaffected by faults."""
     series = parse_series(name)
-    rows = sandbox.rows(series.market.name, series.symbol, series.interval.api_name, start, end)
-    return parse_page(series.market, body_of(rows))
+    body = sandbox.body(series.market.name, series.symbol, series.interval.api_name, start, end)
+    return parse_page(series.market, body)
 
 
 def assert_complete_and_exact(sandbox: Sandbox, name: str, days: list[PartitionResult]) -> None:

@@ -67,13 +67,15 @@ def temporary_files(lake: Lake) -> list[Path]:
 
 def remove(lake: Lake, series: Series, *keys: str) -> None:
     """Take partitions out of their files, as if they had never been written."""
-    for key in keys:
-        partition = partition_for_key(key, series.interval)
-        path = lake.path(series, partition)
+    partitions = [partition_for_key(key, series.interval) for key in keys]
+    for path in {lake.path(series, partition) for partition in partitions}:
         candles, metadata = pl.read_parquet(path, hive_partitioning=False), pl.read_parquet_metadata(path)
         entries = decode(metadata, path.stem, series.interval).entries
-        del entries[partition]
-        path.write_bytes(to_parquet(candles.filter(~_opens_in(partition)), encode(series, "sandbox", entries)))
+        removed = [partition for partition in partitions if lake.path(series, partition) == path]
+        for partition in removed:
+            del entries[partition]
+        kept = candles.filter(~pl.any_horizontal(map(_opens_in, removed)))
+        path.write_bytes(to_parquet(kept, encode(series, "sandbox", entries)))
 
 
 def change(lake: Lake, series: Series, key: str, candles: pl.Expr | None = None, **entry: Any) -> None:
