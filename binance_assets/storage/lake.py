@@ -375,17 +375,32 @@ class Lake:
             self._state.replace(target, content.getvalue())
         return target
 
-    def file_index(self, market: Market, series: Sequence[Series]) -> pl.DataFrame:
+    def file_index(
+        self,
+        market: Market,
+        series: Sequence[Series],
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+        known: pl.DataFrame | None = None,
+    ) -> pl.DataFrame:
         """Return what the files of a market's ``series`` hold, see :mod:`binance_assets.storage.file_index`.
 
-        Only the footers of files that :meth:`remember_files` does not know are read.
+        Only the footers of files that are not known are read.
+
+        Args:
+            market: The market.
+            series: Its series.
+            start: Leave out the files of spans before the one of this day, UTC; None for none.
+            end: Leave out the files of spans after the one of this day, UTC; None for none.
+            known: An earlier index; None for the one of :meth:`remember_files`.
 
         Raises:
             LakeError: A file exists but may not be read, or was written by a later version.
         """
         folders = [(member, self._folder(member)) for member in series]
+        first, last = (start or dt.date.min).isoformat(), (end or dt.date.max).isoformat()
         with self._reading():
-            return refreshed_index(folders, self._remembered_files(market))
+            return refreshed_index(folders, self._remembered_files(market) if known is None else known, first, last)
 
     def remember_files(self, market: Market, index: pl.DataFrame) -> None:
         """Remember what the files of a market hold, for the next :meth:`file_index`.
