@@ -419,6 +419,10 @@ class Lake:
                 return remembered
         return empty_index()  # only a cache: all footers are read
 
+    def first_opens(self) -> dict[str, int]:
+        """Return the cached open times of first candles, ms UTC, by name of the series."""
+        return self._state.first_opens()
+
     def first_open(self, series: Series) -> int | None:
         """Return the cached open time of the first candle of ``series``, ms UTC; None if it is not cached."""
         return self._state.first_opens().get(str(series))
