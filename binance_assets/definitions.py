@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 import dagster as dg
 
@@ -101,7 +103,16 @@ def candle_definitions() -> dg.Definitions:
         ConfigurationError: A setting or the universe file is not usable.
     """
     settings = read_settings(os.environ)
-    return build_defs(settings, read_universe(settings.existing_universe()))
+    return _definitions_in(Path.cwd(), settings, read_universe(settings.existing_universe()))
+
+
+@lru_cache(maxsize=1)  # a code server loads a location twice: once to find it, and once to serve it
+def _definitions_in(_: Path, settings: Settings, universe: Universe) -> dg.Definitions:
+    """Return the definitions; those of the last call, if nothing that they depend on has changed since.
+
+    The working folder is among that, because relative paths of the settings are relative to it.
+    """
+    return build_defs(settings, universe)
 
 
 @dg.definitions

@@ -164,8 +164,8 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
     try:
         with open_instance(Path.cwd(), os.environ) as instance:
             outcomes = override(lake, exchange, series, partitions, options, _user(), reason)
-            present = [(outcome.partition, outcome.stored) for outcome in outcomes if outcome.stored is not None]
-            report_present(instance, series, present, again=True)
+            present = [outcome.partition for outcome in outcomes if outcome.stored is not None]
+            report_present(instance, lake, series, present, again=True)
     except ExchangeError as error:
         raise CommandFailed(str(error)) from None
     finally:

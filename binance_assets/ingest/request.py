@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+import polars as pl
 
 from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files
 from binance_assets.exchange.errors import UnknownSymbol
@@ -25,7 +28,8 @@ from binance_assets.model.partitions import (
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date
 from binance_assets.settings import ConfigurationError, Source
-from binance_assets.storage.lake import Lake, StoredPartition
+from binance_assets.storage.file_index import stored_in
+from binance_assets.storage.lake import Lake
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ class DownloadPlan:
     Attributes:
         series: The series.
         requested: All requested partitions, ascending.
-        present: Those of them that are in the lake, with what the lake says of them.
+        present: Those of them that are in the lake.
         missing: Those that must be fetched.
         doubted: Those that are present, but that nothing proved; they are validated again without a request for
             candles.
@@ -94,7 +98,7 @@ class DownloadPlan:
 
     series: Series
     requested: tuple[Partition, ...]
-    present: tuple[tuple[Partition, StoredPartition], ...]
+    present: tuple[Partition, ...]
     missing: tuple[Partition, ...]
     doubted: tuple[Partition, ...] = ()
 
@@ -146,15 +150,17 @@ def plan_request(
     """
     first_opens: dict[Series, int | None] = {}
     if request.start is None:
-        first_opens = dict(
-            exchange.map_concurrently(
-                request.series, lambda series: lake.first_open(series) or _first_open(exchange, series, source)
-            )
-        )
-    plans = [_plan_series(request, series, lake, exchange, first_opens) for series in request.series]
+        cached = lake.first_opens()
+        first_opens = {series: cached.get(str(series)) for series in request.series}
+        unseen = [series for series, first in first_opens.items() if first is None]
+        first_opens |= exchange.map_concurrently(unseen, lambda series: _first_open(exchange, series, source))
+    index = lake.file_index(request.market, request.series, request.start, request.end)
+    held = _Held(stored_in(index))
+    plans = [_plan_series(request, series, held, exchange, first_opens) for series in request.series]
     if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue, exchange.hosts)
-    unknown = [plan.series for plan in plans if not plan.present and plan.series not in (*known, *first_opens)]
+    exists = {*known, *first_opens}
+    unknown = [plan.series for plan in plans if not plan.present and plan.series not in exists]
     if source == "archive":
         return plans
     for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source)):
@@ -194,23 +200,59 @@ def _may_ask_archive(exchange: Exchange, source: Source) -> bool:
     return source != "rest" and exchange.archive_matches_api
 
 
+class _Held:
+    """What the lake holds of some series.
+
+    Args:
+        stored: The stored partitions, as :func:`stored_in` returns them.
+    """
+
+    def __init__(self, stored: pl.DataFrame) -> None:
+        self._starts = _starts_by_series(stored)
+        self._doubted = _starts_by_series(stored.filter("is_in_doubt"))
+
+    def among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
+        """Return those of ``partitions`` that the lake holds."""
+        starts = self._starts.get(str(series), frozenset())
+        return tuple(partition for partition in partitions if partition.start in starts)
+
+    def missing_among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
+        """Return those of ``partitions`` that the lake does not hold."""
+        starts = self._starts.get(str(series), frozenset())
+        return tuple(partition for partition in partitions if partition.start not in starts)
+
+    def doubted_among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
+        """Return those of ``partitions`` that the lake holds, but that nothing proved."""
+        starts = self._doubted.get(str(series))
+        return tuple(partition for partition in partitions if partition.start in starts) if starts else ()
+
+
+def _starts_by_series(stored: pl.DataFrame) -> dict[str, frozenset[int]]:
+    starts = stored.group_by("series").agg(pl.col("day").dt.epoch("ms"))
+    return {name: frozenset(of_series) for name, of_series in starts.iter_rows()}
+
+
+@lru_cache(maxsize=64)  # most series of a request begin or end together
+def _requested(start: dt.date, end: dt.date, interval: Interval) -> tuple[Partition, ...]:
+    return tuple(partitions_between(start, end, interval))
+
+
 def _plan_series(
     request: DownloadRequest,
     series: Series,
-    lake: Lake,
+    held: _Held,
     exchange: Exchange,
     first_opens: Mapping[Series, int | None],
 ) -> DownloadPlan:
     end = _end(request, series.interval, exchange)
     start = request.start or _first_day(series, first_opens[series])
-    requested = tuple(partitions_between(start, end, series.interval)) if start else ()
+    requested = _requested(start, end, series.interval) if start else ()
     if not requested and (request.start or request.end):
         begins = f"begins on {start}" if start else "has no candles"
         raise BadRequest(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
-    stored = lake.stored_partitions(series, start, end)
-    present = tuple((partition, stored[partition]) for partition in requested if partition in stored)
-    missing = requested if request.refresh else tuple(partition for partition in requested if partition not in stored)
-    doubted = () if request.refresh else tuple(partition for partition, entry in present if entry.is_in_doubt)
+    present = held.among(series, requested)
+    missing = requested if request.refresh else held.missing_among(series, requested)
+    doubted = () if request.refresh else held.doubted_among(series, requested)
     return DownloadPlan(series, requested, present, missing, doubted)
 
 

@@ -40,6 +40,9 @@ class Interval:
     step: int
     anchor: int = 0
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     def __str__(self) -> str:
         return self.name
 

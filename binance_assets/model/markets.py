@@ -66,6 +66,9 @@ class Market:
     archive: str
     archived: dt.date
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # that of all attributes would take longer than what a table of series is needed for
+
     def __str__(self) -> str:
         return self.name
 

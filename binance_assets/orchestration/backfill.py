@@ -21,6 +21,7 @@ from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partition_kind
 from binance_assets.orchestration.progress import RunController
 from binance_assets.orchestration.runs import Execution, RangeRun, report_present
+from binance_assets.storage.lake import Lake
 
 # Dagster plans all partitions of a run before the first is fetched, which takes half a millisecond for each. This
 # bound, about twenty years of days, keeps that wait below five seconds.
@@ -30,6 +31,7 @@ _MAX_PARTITIONS: Final = 7_320
 def fetch_missing(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
+    lake: Lake,
     plans: Sequence[DownloadPlan],
     refresh: bool,
     controller: RunController,
@@ -39,6 +41,7 @@ def fetch_missing(
     Args:
         instance: The instance that records the runs.
         definitions: A code location that contains all series.
+        lake: The lake that the plans are about.
         plans: A plan for each requested series.
         refresh: Whether to fetch present partitions again.
         controller: Ends the run on an interrupt.
@@ -52,13 +55,13 @@ def fetch_missing(
     failures = []
     fail_runs_of_dead_processes(instance)
     for plan in plans:
-        report_present(instance, plan.series, plan.present)
+        report_present(instance, lake, plan.series, plan.present)
     for run in runs_for(plans, only_missing=not refresh):
         execution = Execution(instance, definitions, run)
         _wait(execution, controller)
         failures += execution.failures()
         if not execution.succeeded and not refresh:
-            _report_present_again(instance, plans, run)
+            _report_present_again(instance, lake, plans, run)
     return failures
 
 
@@ -77,15 +80,17 @@ def _wait(execution: Execution, controller: RunController) -> None:
         raise
 
 
-def _report_present_again(instance: dg.DagsterInstance, plans: Sequence[DownloadPlan], run: RangeRun) -> None:
+def _report_present_again(
+    instance: dg.DagsterInstance, lake: Lake, plans: Sequence[DownloadPlan], run: RangeRun
+) -> None:
     """Report the present partitions in the range of a failed run.
 
     Dagster shows every partition that the run did not materialize as failed, also those that are present.
     """
     for plan in plans:
         if plan.series in run.series:
-            in_range = [entry for entry in plan.present if run.first <= entry[0] <= run.last]
-            report_present(instance, plan.series, in_range, again=True)
+            in_range = [partition for partition in plan.present if run.first <= partition <= run.last]
+            report_present(instance, lake, plan.series, in_range, again=True)
 
 
 def runs_for(plans: Sequence[DownloadPlan], only_missing: bool) -> Iterator[RangeRun]:

@@ -13,12 +13,14 @@ Here belongs which days to request. What does not belong here: the regular reque
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Final
 
 import dagster as dg
+import polars as pl
 
+from binance_assets.model.intervals import DAILY as ONE_DAY
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import FIRST_DAY, partitions_between
 from binance_assets.model.series import Series, by_market
@@ -28,6 +30,7 @@ from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_ranges, range_tags, tagged_range
 from binance_assets.settings import Settings
+from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake
 
 CATCH_UP_TAG: Final = "binance_assets/catch_up"
@@ -61,6 +64,7 @@ def catch_up_schedules(series: Sequence[Series], settings: Settings) -> list[dg.
 
 def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> dg.ScheduleDefinition:
     lake, job = Lake(settings.lake), job_name(market, "daily")
+    known: pl.DataFrame | None = None  # what the files held at the last tick; the next one reads only new files
 
     @dg.schedule(
         name=f"{market}_catch_up",
@@ -72,23 +76,25 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
         "prove days that nothing proved yet, without fetching their candles.",
     )
     def catch_up(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        nonlocal known
         today = context.scheduled_execution_time.astimezone(dt.UTC).date()
         since = max(FIRST_DAY, today - dt.timedelta(days=settings.catch_up_days))
-        missing = _missing_days(lake, series, since, today)
-        under_way = _days_under_way(context.instance, market, series)
-        missing = _without(missing, under_way)
-        attempts = _attempts(context.instance, market, series, since)
-        given_up = {
-            (member, key) for member, keys in missing.items() for key in keys if attempts[member, key] >= MAX_ATTEMPTS
-        }
+        at = context.scheduled_execution_time
+        known = lake.file_index(market, series, since, today, known)
+        missing, doubted = _missing_days(known, series, since, today), DaysBySeries()
+        if at.astimezone(dt.UTC).hour == _DOUBT_HOUR:
+            doubted = _days_in_doubt(known, series, since, today)
+        if missing or doubted:  # at rest, neither is, and the runs need not be read
+            under_way = _days_under_way(context.instance, market, [*{**missing, **doubted}])
+            missing, doubted = _without(missing, under_way), _without(doubted, under_way)
+        given_up = _given_up(context.instance, market, missing, since)
         message = _given_up_message(given_up)
         if message is not None:
             context.log.warning(message)
-        at = context.scheduled_execution_time
-        requests = list(_requests(market, _without(missing, given_up), at))
-        if at.astimezone(dt.UTC).hour == _DOUBT_HOUR:
-            doubted = _without(_days_in_doubt(lake, series, since, today), under_way)
-            requests += _requests(market, doubted, at, only_missing=True)
+        requests = [
+            *_requests(market, _without(missing, given_up), at),
+            *_requests(market, doubted, at, only_missing=True),
+        ]
         yield from requests
         if not requests:
             yield dg.SkipReason(message or f"every day since {since} is in the lake or under way")
@@ -96,26 +102,29 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
     return catch_up
 
 
-def _missing_days(lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
-    return {
-        member: [partition.key for partition in lake.missing(member, partitions_between(since, today, member.interval))]
-        for member in series
-    }
+def _missing_days(index: pl.DataFrame, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
+    """Return the days that the files of ``index`` do not hold, of each series that lacks some."""
+    held = _keys_by_series(stored_in(index))
+    days = [partition.key for partition in partitions_between(since, today, ONE_DAY)]
+    missing = {member: [key for key in days if key not in held.get(str(member), ())] for member in series}
+    return {member: keys for member, keys in missing.items() if keys}
 
 
-def _days_in_doubt(lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
-    return {
-        member: [
-            partition.key
-            for partition, entry in lake.stored_partitions(member, since, today).items()
-            if entry.is_in_doubt
-        ]
-        for member in series
-    }
+def _days_in_doubt(index: pl.DataFrame, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
+    """Return the days that nothing proved, of each series that has some."""
+    recent = pl.col("day").is_between(since, today, closed="left")
+    doubted = _keys_by_series(stored_in(index).filter(recent, "is_in_doubt"))
+    return {member: sorted(doubted[str(member)]) for member in series if str(member) in doubted}
+
+
+def _keys_by_series(stored: pl.DataFrame) -> dict[str, set[str]]:
+    keys = stored.group_by("series").agg(pl.col("day").dt.to_string("%F"))
+    return {name: set(of_series) for name, of_series in keys.iter_rows()}
 
 
 def _without(days: DaysBySeries, excluded: Set[Day]) -> DaysBySeries:
-    return {series: [key for key in keys if (series, key) not in excluded] for series, keys in days.items()}
+    left = {series: [key for key in keys if (series, key) not in excluded] for series, keys in days.items()}
+    return {series: keys for series, keys in left.items() if keys}
 
 
 def _days_under_way(instance: dg.DagsterInstance, market: Market, series: Sequence[Series]) -> set[Day]:
@@ -123,16 +132,30 @@ def _days_under_way(instance: dg.DagsterInstance, market: Market, series: Sequen
     return {day for run in runs for day in _days_of(run, market, series)}
 
 
-def _attempts(instance: dg.DagsterInstance, market: Market, series: Sequence[Series], since: dt.date) -> Counter[Day]:
-    """Count how often the catch-up requested each day; attempts while Binance was unreachable do not count."""
+def _given_up(
+    instance: dg.DagsterInstance, market: Market, missing: Mapping[Series, Sequence[str]], since: dt.date
+) -> set[Day]:
+    """Return the missing days that the catch-up requested often enough; attempts without an answer do not count."""
+    if not missing:
+        return set()
     midnight = dt.datetime.combine(since, dt.time(), dt.UTC)
     runs_filter = dg.RunsFilter(tags={CATCH_UP_TAG: market.name}, created_after=midnight)
-    runs = instance.get_runs(runs_filter, limit=_MAX_RUNS)
-    if not runs:
-        return Counter()
-    unreachable = {member: unreachable_partitions(instance, asset_key(member)) for member in series}
-    requested = ((run.run_id, *day) for run in runs for day in _days_of(run, market, series))
-    return Counter((member, key) for run_id, member, key in requested if (run_id, key) not in unreachable[member])
+    runs_of: defaultdict[Day, list[str]] = defaultdict(list)
+    for run in instance.get_runs(runs_filter, limit=_MAX_RUNS):
+        for day in _days_of(run, market, [*missing]):
+            runs_of[day].append(run.run_id)
+    often = {
+        (member, key)
+        for member, keys in missing.items()
+        for key in keys
+        if len(runs_of.get((member, key), ())) >= MAX_ATTEMPTS
+    }
+    unreachable = {member: unreachable_partitions(instance, asset_key(member)) for member in {day[0] for day in often}}
+    return {
+        (member, key)
+        for member, key in often
+        if sum((run_id, key) not in unreachable[member] for run_id in runs_of[member, key]) >= MAX_ATTEMPTS
+    }
 
 
 def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> Iterator[Day]:
@@ -144,10 +167,10 @@ def _days_of(run: dg.DagsterRun, market: Market, series: Sequence[Series]) -> It
     if covered is None:
         return
     first, last = map(dt.date.fromisoformat, covered)
+    keys = [partition.key for partition in partitions_between(first, last + dt.timedelta(days=1), ONE_DAY)]
     for member in series:
         if not selected or asset_key(member) in selected:
-            for partition in partitions_between(first, last + dt.timedelta(days=1), member.interval):
-                yield member, partition.key
+            yield from ((member, key) for key in keys)
 
 
 def _requests(

@@ -13,14 +13,12 @@ import dagster as dg
 from binance_assets.ingest.derive import derive_partitions
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import partition_for_key
-from binance_assets.orchestration.assets import CandleEvents, series_asset, write_results
+from binance_assets.orchestration.assets import CandleEvents, Inputs, series_asset, write_results
 from binance_assets.orchestration.checks import format_refused, gap_free_result
 from binance_assets.orchestration.dagster_internals import has_downstream_in_run
 from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.interrupted import prove_life
-from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
-from binance_assets.orchestration.resources import LakeResource
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
@@ -36,20 +34,21 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
     """
     series = derived.series
 
-    @series_asset(
+    def candles(context: dg.AssetExecutionContext, _: Inputs) -> CandleEvents:
+        prove_life(context)
+        yield from _materialize(context, context.resources.lake.lake(), derived)
+
+    return series_asset(
         series,
         lake,
-        {"polars", "parquet"},
-        f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, derived from the "
+        candles,
+        kinds={"polars", "parquet"},
+        description=f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, derived from the "
         f"{derived.base.interval} candles as Binance itself computes them, without a request.",
-        {"derived_from": str(derived.base)},
-        deps=[asset_key(derived.base)],
+        metadata={"derived_from": str(derived.base)},
+        resources={"lake"},
+        base=derived.base,
     )
-    def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> CandleEvents:
-        prove_life(context)
-        yield from _materialize(context, lake.lake(), derived)
-
-    return candles
 
 
 def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:

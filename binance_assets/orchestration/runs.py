@@ -20,7 +20,7 @@ from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.interrupted import proof_of_life, tags_of_this_process
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
-from binance_assets.storage.lake import StoredPartition
+from binance_assets.storage.lake import Lake
 
 _POLL_SECONDS: Final = 0.1
 # How long to wait for an interrupted run. The process has to exit within two seconds, whatever hangs.
@@ -150,16 +150,18 @@ def _failure_message(event: dg.DagsterEvent) -> str | None:
 
 def report_present(
     instance: dg.DagsterInstance,
+    lake: Lake,
     series: Series,
-    present: Sequence[tuple[Partition, StoredPartition]],
+    present: Sequence[Partition],
     again: bool = False,
 ) -> int:
     """Report the materialization of partitions that are in the lake but that Dagster does not know.
 
     Args:
         instance: The instance.
+        lake: The lake.
         series: The series.
-        present: Partitions with their entries in the lake.
+        present: Partitions of it that are in the lake.
         again: Whether to report those that Dagster knows as well.
 
     Returns:
@@ -168,6 +170,7 @@ def report_present(
     if not present:
         return 0
     known = set() if again else instance.get_materialized_partitions(asset_key(series))
-    unknown = [(partition, stored) for partition, stored in present if partition.key not in known]
-    report_stored(instance, series, unknown)
-    return len(unknown)
+    unknown = [partition for partition in present if partition.key not in known]
+    stored = list(lake.stored_among(series, unknown).items()) if unknown else []
+    report_stored(instance, series, stored)
+    return len(stored)

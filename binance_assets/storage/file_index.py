@@ -10,7 +10,8 @@ counted (``coverage``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import polars as pl
@@ -25,6 +26,7 @@ _PARTITION: Final = {
     "day": pl.Date(),
     "verdict": pl.String(),
     "is_accepted": pl.Boolean(),
+    "is_in_doubt": pl.Boolean(),
     "has_unnamed_outage": pl.Boolean(),
     "rows": pl.Int64(),
     "bytes": pl.Int64(),
@@ -51,12 +53,16 @@ def empty_index() -> pl.DataFrame:
     return SCHEMA.to_frame()
 
 
-def refreshed_index(folders: Iterable[tuple[Series, SpanFolder]], remembered: pl.DataFrame) -> pl.DataFrame:
+def refreshed_index(
+    folders: Iterable[tuple[Series, SpanFolder]], remembered: pl.DataFrame, first: str, last: str
+) -> pl.DataFrame:
     """Return the index of the files of ``folders``; read the footers of those that ``remembered`` does not know.
 
     Args:
         folders: Each series with its folder.
         remembered: An earlier index, of these or other series.
+        first: Key of the first partition; files of earlier spans are left out.
+        last: Key of the last partition; files of later spans are left out.
 
     Returns:
         A table with the columns of :data:`SCHEMA`, by name of the file and of the series. The files of an earlier
@@ -69,7 +75,7 @@ def refreshed_index(folders: Iterable[tuple[Series, SpanFolder]], remembered: pl
     known = {stamp: position for position, stamp in enumerate(remembered.select(_STAMP).iter_rows())}
     parts, positions = [], []
     for series, folder in folders:
-        unchanged, rows = folder.stable(lambda series=series, folder=folder: _files_of(series, folder, known))  # type: ignore[misc]
+        unchanged, rows = folder.stable(partial(_files_of, series, folder, known, first, last))
         positions += unchanged
         if rows:
             parts.append(pl.DataFrame(rows, schema=SCHEMA))
@@ -77,14 +83,14 @@ def refreshed_index(folders: Iterable[tuple[Series, SpanFolder]], remembered: pl
 
 
 def _files_of(
-    series: Series, folder: SpanFolder, known: dict[tuple[Any, ...], int]
+    series: Series, folder: SpanFolder, known: Mapping[tuple[Any, ...], int], first: str, last: str
 ) -> tuple[list[int], list[dict[str, Any]]]:
     """Return the positions of the files that are known, and the rows of the others."""
-    unchanged, rows = [], []
-    for path in folder.paths():
+    unchanged, rows, name = [], [], str(series)
+    for path in folder.paths(first, last):
         # Before the file is read: if it is replaced in between, the next refresh reads it again.
         status = path.stat()
-        stamp = (str(series), path.name, status.st_ino, status.st_size, status.st_mtime_ns, __version__)
+        stamp = (name, path.name, status.st_ino, status.st_size, status.st_mtime_ns, __version__)
         if stamp in known:
             unchanged.append(known[stamp])
         else:
@@ -101,6 +107,7 @@ def _partitions_of(file: object) -> list[dict[str, Any]]:
             "day": to_date(partition.start),
             "verdict": entry.verdict,
             "is_accepted": entry.is_accepted,
+            "is_in_doubt": entry.is_in_doubt,
             "has_unnamed_outage": UNNAMED_OUTAGE in (entry.note or ""),
             "rows": entry.rows,
             "bytes": entry.size,
@@ -113,7 +120,8 @@ def stored_in(index: pl.DataFrame) -> pl.DataFrame:
     """Return the stored partitions of an index, one row each; a partition that two files hold counts for the first.
 
     Returns:
-        The columns ``series, day, verdict, has_unnamed_outage, rows, bytes``; the day is the first of the partition.
+        The columns ``series, day, verdict, is_in_doubt, has_unnamed_outage, rows, bytes``; the day is the first of the
+        partition.
     """
     partitions = (
         index.select("series", "partitions").explode("partitions").drop_nulls("partitions").unnest("partitions")

@@ -375,17 +375,32 @@ class Lake:
             self._state.replace(target, content.getvalue())
         return target
 
-    def file_index(self, market: Market, series: Sequence[Series]) -> pl.DataFrame:
+    def file_index(
+        self,
+        market: Market,
+        series: Sequence[Series],
+        start: dt.date | None = None,
+        end: dt.date | None = None,
+        known: pl.DataFrame | None = None,
+    ) -> pl.DataFrame:
         """Return what the files of a market's ``series`` hold, see :mod:`binance_assets.storage.file_index`.
 
-        Only the footers of files that :meth:`remember_files` does not know are read.
+        Only the footers of files that are not known are read.
+
+        Args:
+            market: The market.
+            series: Its series.
+            start: Leave out the files of spans before the one of this day, UTC; None for none.
+            end: Leave out the files of spans after the one of this day, UTC; None for none.
+            known: An earlier index; None for the one of :meth:`remember_files`.
 
         Raises:
             LakeError: A file exists but may not be read, or was written by a later version.
         """
         folders = [(member, self._folder(member)) for member in series]
+        first, last = (start or dt.date.min).isoformat(), (end or dt.date.max).isoformat()
         with self._reading():
-            return refreshed_index(folders, self._remembered_files(market))
+            return refreshed_index(folders, self._remembered_files(market) if known is None else known, first, last)
 
     def remember_files(self, market: Market, index: pl.DataFrame) -> None:
         """Remember what the files of a market hold, for the next :meth:`file_index`.
@@ -403,6 +418,10 @@ class Lake:
             if remembered is not None and remembered.schema == empty_index().schema:
                 return remembered
         return empty_index()  # only a cache: all footers are read
+
+    def first_opens(self) -> dict[str, int]:
+        """Return the cached open times of first candles, ms UTC, by name of the series."""
+        return self._state.first_opens()
 
     def first_open(self, series: Series) -> int | None:
         """Return the cached open time of the first candle of ``series``, ms UTC; None if it is not cached."""

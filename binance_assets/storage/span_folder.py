@@ -11,6 +11,7 @@ merge, put the result if the version is unchanged. Nothing outside this module k
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
@@ -59,6 +60,7 @@ _MAX_LISTINGS: Final = 10
 
 _MAX_NAMED: Final = 5
 
+_ENDING: Final = ".parquet"
 _OLD_LOCK_NAME: Final = ".lock"
 
 _log = logging.getLogger(__name__)
@@ -138,15 +140,20 @@ class SpanFolder:
 
     def span_path(self, name: str) -> Path:
         """Return the path of the file of the span ``name``, whether it exists or not."""
-        return self.path / f"{name}.parquet"
+        return self.path / f"{name}{_ENDING}"
 
     def names(self) -> list[str]:
         """Return the names of the spans that have files, of either layout, ascending."""
-        return sorted({span_name(path.stem, self._series.interval) for path in self._files()})
+        return sorted({span_name(stem, self._series.interval) for stem in self._stems()})
 
-    def paths(self) -> list[Path]:
-        """Return the files of the series: first those of spans, then those of layout 1, each ascending."""
-        return self._paths(None)
+    def paths(self, first: str, last: str) -> list[Path]:
+        """Return the files of the spans from that of the key ``first`` to that of the key ``last``.
+
+        Those of spans come first, then those of layout 1, each ascending.
+        """
+        interval = self._series.interval
+        begin, end = span_name(first, interval), span_name(last, interval)
+        return self._paths([name for name in self.names() if begin <= name <= end])
 
     def open_file(self, path: Path) -> SpanFile | DamagedFile:
         """Return a file of :meth:`paths`, with all of its partitions.
@@ -269,23 +276,25 @@ class SpanFolder:
         files = (file for file in self._span_files(None) if isinstance(file, SpanFile))
         return sorted({span_name(file.path.stem, self._series.interval) for file in files if file.is_outdated})
 
-    def _files(self) -> Iterator[Path]:
-        """Yield the files of spans and those of layout 1; other names are not of the lake."""
+    def _stems(self) -> Iterator[str]:
+        """Yield the names, without their ending, of the files of spans and of layout 1; others are not of the lake."""
         try:
-            paths = list(self.path.iterdir())
+            names = os.listdir(self.path)
         except (FileNotFoundError, NotADirectoryError):
             return
-        for path in paths:
-            is_file = path.suffix == ".parquet" and len(path.stem.encode()) == len(path.stem)
-            if is_file and (is_span_name(path.stem, self._series.interval) or KEY.fullmatch(path.stem)):
-                yield path
+        for name in names:
+            stem = name.removesuffix(_ENDING)
+            is_file = stem != name and stem.isascii()
+            if is_file and (is_span_name(stem, self._series.interval) or KEY.fullmatch(stem)):
+                yield stem
 
     def _paths(self, names: Sequence[str] | None) -> list[Path]:
         """Return the files of the spans ``names``, or of all: first those of spans, then those of layout 1."""
         wanted = None if names is None else set(names)
         interval = self._series.interval
-        paths = [path for path in self._files() if wanted is None or span_name(path.stem, interval) in wanted]
-        return sorted(paths, key=lambda path: (len(path.stem), path.stem))  # a span's name is never longer than a key
+        stems = [stem for stem in self._stems() if wanted is None or span_name(stem, interval) in wanted]
+        # A span's name is never longer than a key.
+        return [self.path / f"{stem}{_ENDING}" for stem in sorted(stems, key=lambda stem: (len(stem), stem))]
 
     def _span_files(self, names: Sequence[str] | None) -> list[SpanFile | DamagedFile]:
         return self.stable(lambda: self._open_all(self._paths(names)))
@@ -459,7 +468,7 @@ class SpanFolder:
     ) -> None:
         """Delete the files of layout 1 whose partition the file ``target`` holds."""
         keys = {partition.key for partition in parts}
-        replaced = [path for path in self._files() if path != target and path.stem in keys]
+        replaced = [path for path in self._paths(None) if path != target and path.stem in keys]
         for path in replaced:
             for file in files:
                 if isinstance(file, DamagedFile) and file.path == path:
