@@ -18,6 +18,7 @@ from binance_assets.exchange.errors import Cancelled, ExchangeError, NotSent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Other = TypeVar("Other")
 
 _BURST_SECONDS: Final = 1.0
 _STOP_POLL_SECONDS: Final = 0.1
@@ -148,9 +149,23 @@ class WorkerPool:
         Raises:
             Cancelled: The pool was closed.
         """
+        return self._await(self._start(call))
+
+    def run_both(self, first: Callable[[], Result], second: Callable[[], Other]) -> tuple[Result, Other]:
+        """Run two calls at once, ``second`` in a thread of its own, and return the results of both.
+
+        If ``first`` fails, the outcome of ``second`` does not matter and is not waited for.
+
+        Raises:
+            Cancelled: The pool was closed.
+        """
+        future = self._start(second)
+        return first(), self._await(future)
+
+    def _start(self, call: Callable[[], Result]) -> Future[Result]:
         future: Future[Result] = Future()
         threading.Thread(target=_fulfill, args=(future, call), name="binance-call", daemon=True).start()
-        return self._await(future)
+        return future
 
     def _await(self, future: Future[Result]) -> Result:
         # A worker that hangs in a socket never sets its result, so the wait checks again and again for a closed pool.
