@@ -119,7 +119,7 @@ class Settings(BaseModel):
         ge=1,
         le=100,
         alias="BINANCE_ASSETS_WARMUP",
-        description="Pages fetched one by one to measure round trips",
+        description="Pages fetched at once to measure round trips",
     )
     weight_share: float = Field(
         1.0, ge=0.01, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the weight limit to use"

@@ -87,9 +87,11 @@ class Archive:
     ) -> None:
         self.market = market
         self._most_workers = min(_MOST_WORKERS, settings.max_workers)
-        self._client = HttpClient(
-            settings.archive_url, self._most_workers, settings.connect_timeout, settings.read_timeout
-        )
+        # Each worker may have two requests in flight: the file and its checksum.
+        self._has_connections_for_both = settings.max_workers >= 2 * self._most_workers
+        connections = min(2 * self._most_workers, settings.max_workers)
+        self._client = HttpClient(settings.archive_url, connections, settings.connect_timeout, settings.read_timeout)
+        self._last_was_found = True
         self._pool = WorkerPool(warmup=0, ahead_per_worker=1)
         self._on_request = on_request
         self._retrier = retrier or Retrier()
@@ -182,8 +184,7 @@ class Archive:
         self._client.close()
 
     def _read(self, file: ArchiveFile, read: Callable[[ArchiveFile, ArchiveContent], Result]) -> Result:
-        response = self._get(file, file.path, most_csv_bytes(file))
-        expected = self._checksum(file)
+        response, expected = self._file_and_checksum(file)
         sha256 = hashlib.sha256(response.body).hexdigest()
         if sha256 != expected:
             reason = f"SHA-256 mismatch: {file.name} from the archive does not match its .CHECKSUM file"
@@ -196,6 +197,25 @@ class Archive:
         with reading(bad_file):
             text = unzip(response.body, file.name.removesuffix(".zip") + ".csv", most_csv_bytes(file))
             return read(file, ArchiveContent(text, sha256, _modified(response)))
+
+    def _file_and_checksum(self, file: ArchiveFile) -> tuple[HttpResponse, str]:
+        """Return a file with the SHA-256 that it must have; at once, unless the last file was not to be had.
+
+        A host that fails, or that lacks files, is not asked for a checksum before the file is there.
+        """
+
+        def get() -> HttpResponse:
+            try:
+                response = self._get(file, file.path, most_csv_bytes(file))
+            except ExchangeError:
+                self._last_was_found = False
+                raise
+            self._last_was_found = True
+            return response
+
+        if self._has_connections_for_both and self._last_was_found:
+            return self._pool.run_both(get, lambda: self._checksum(file))
+        return get(), self._checksum(file)
 
     def _checksum(self, file: ArchiveFile) -> str:
         response = self._get(file, file.path + ".CHECKSUM", CHECKSUM_BYTES)

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlencode
 
 import requests
 from polars.exceptions import PanicException
-from requests.utils import select_proxy
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from requests.utils import requote_uri
+from urllib3 import BaseHTTPResponse, Timeout
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ProxyError, ReadTimeoutError
 
 from binance_assets.exchange.errors import (
     BrokenResponse,
@@ -29,7 +31,7 @@ from binance_assets.exchange.errors import (
     UnexpectedResponse,
     error_for_response,
 )
-from binance_assets.exchange.transport import BoundedSession, DeadlinePassed, TooManyBytes, call_bounds
+from binance_assets.exchange.transport import BoundedClient, DeadlinePassed, Route, TooManyBytes, call_bounds
 from binance_assets.model.markets import SANDBOX_HEADER, USED_WEIGHT_HEADER
 from binance_assets.model.outside import printable_url, reason_of, whole_number
 from binance_assets.settings import ConfigurationError
@@ -117,10 +119,9 @@ class HttpClient:
     def __init__(self, url: str, connections: int, connect_timeout: float, read_timeout: float) -> None:
         self.url = url
         self._timeouts = (connect_timeout, read_timeout)
-        self._session = BoundedSession(connections)
-        # Look up proxies and certificates of the environment once; for each request it would cost more than parsing.
-        self._route = self._session.merge_environment_settings(url, {}, True, None, None)
-        self._session.trust_env = False
+        self._timeout = Timeout(connect=connect_timeout, read=read_timeout)
+        self._client = BoundedClient(url, connections)
+        self._route: Route | None = None
 
     def get(self, path: str, parameters: Mapping[str, str | int], most_bytes: int, slow_bytes: int = 0) -> HttpResponse:
         """Send ``GET path?parameters``.
@@ -141,37 +142,35 @@ class HttpClient:
         sent = time.monotonic()
         target = self.url + path
         seconds = longest_call(slow_bytes, *self._timeouts)
-        response: requests.Response | None = None
+        response: BaseHTTPResponse | None = None
         try:
+            route = self._route = self._route or self._client.route()
+            full_path = requote_uri(path) + (f"?{urlencode(parameters)}" if parameters else "")
+            request = route.url + full_path
             with call_bounds(sent + seconds, most_bytes + _OVERHEAD_BYTES):
-                response = self._session.get(
-                    target,
-                    params={name: str(value) for name, value in parameters.items()},
-                    timeout=self._timeouts,
-                    allow_redirects=False,
-                    **self._route,
-                )
-                if response.status_code == 200:
+                response = route.get(full_path, self._timeout)
+                if response.status == 200:
                     body = _read_body(response, most_bytes)
                 else:
                     body = _error_body(response)
-                    raise error_for_response(response.status_code, response.headers, body, response.url)
+                    raise error_for_response(response.status, response.headers, body, request)
         except (ExchangeError, MemoryError):
             raise
         except Exception as error:
             is_late = time.monotonic() >= sent + seconds
             raise self._named(error, target, response, most_bytes, seconds, is_late) from error
-        return HttpResponse(body, response.headers, sent, time.monotonic(), response.url)
+        return HttpResponse(body, response.headers, sent, time.monotonic(), request)
 
     def close(self) -> None:
         """Close the idle connections."""
-        self._session.close()
+        self._route = None
+        self._client.close()
 
     def _named(
         self,
         error: Exception,
         target: str,
-        response: requests.Response | None,
+        response: BaseHTTPResponse | None,
         most_bytes: int,
         seconds: float,
         is_late: bool,
@@ -198,11 +197,12 @@ class HttpClient:
             return TooLarge(f"{target}: the response is larger than {most_bytes:,} bytes", target, 200, headers=headers)
         if is_caused_by(_BadEncoding):
             return UnexpectedResponse(f"{target}: the body cannot be decoded ({reason})", target, 200, headers=headers)
-        if is_caused_by(requests.exceptions.ProxyError):
+        if is_caused_by(ProxyError):
             fails = "does not connect" if "Tunnel" in reason else "cannot be reached"
             remedy = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
-            return NoConnection(f"{target}: the proxy {self._proxy(target)} {fails} ({reason}); {remedy}", target)
-        if is_caused_by(requests.ConnectTimeout):
+            proxy = printable_url(self._client.proxy)
+            return NoConnection(f"{target}: the proxy {proxy} {fails} ({reason}); {remedy}", target)
+        if is_caused_by(ConnectTimeoutError) and not is_caused_by(NewConnectionError):
             remedy = "check the network or raise BINANCE_ASSETS_CONNECT_TIMEOUT"
             return TimedOut(f"{target}: no connection within {connect_timeout:g} s; {remedy}", target)
         remedy = "check the network or raise BINANCE_ASSETS_READ_TIMEOUT"
@@ -218,9 +218,6 @@ class HttpClient:
         if is_caused_by(OSError, requests.RequestException, HTTPError):
             return NoConnection(f"{target}: no connection ({reason}); check the network and BINANCE_*_URL", target)
         return UnexpectedResponse(f"{target}: the response cannot be read ({reason})", target)
-
-    def _proxy(self, target: str) -> str:
-        return printable_url(select_proxy(target, self._route["proxies"]))
 
 
 @contextmanager
@@ -242,7 +239,7 @@ class _BadEncoding(Exception):
     """A body that is not encoded as its headers say, or not as the request allows."""
 
 
-def _read_body(response: requests.Response, most_bytes: int) -> bytes:
+def _read_body(response: BaseHTTPResponse, most_bytes: int) -> bytes:
     """Return the whole decoded body, and leave the connection for the next request.
 
     Raises:
@@ -255,7 +252,7 @@ def _read_body(response: requests.Response, most_bytes: int) -> bytes:
             raise _BadEncoding(f"the encoding {encoding!r} was not requested")
         if (whole_number(response.headers.get("Content-Length"), _LENGTHS) or 0) > most_bytes:
             raise TooManyBytes
-        parts = response.raw.stream(_READ_BYTES, decode_content=False)
+        parts = response.stream(_READ_BYTES, decode_content=False)
         first, rest = next(parts, b""), bytearray()  # a page is mostly one part, which is not copied
         for part in parts:
             rest += part
@@ -265,12 +262,13 @@ def _read_body(response: requests.Response, most_bytes: int) -> bytes:
             raise TooManyBytes
     except BaseException:
         response.close()
+        response.release_conn()
         raise
     body: bytes = first + rest if rest else first
     return _decoded(body, encoding, most_bytes) if body and encoding not in ("", "identity") else body
 
 
-def _error_body(response: requests.Response) -> bytes:
+def _error_body(response: BaseHTTPResponse) -> bytes:
     """Return the body of an error, empty if it cannot be read or is too large: the status says enough without it."""
     try:
         return _read_body(response, TIME_BYTES)

@@ -8,8 +8,10 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
-from typing import Final, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from binance_assets.exchange.archive import Archive
 from binance_assets.exchange.circuit import Circuit
@@ -64,6 +66,9 @@ _RESYNC_SECONDS: Final = 60
 _STOP_POLL_SECONDS: Final = 0.1
 # How long to wait after a failed attempt to read the weight limit before the next attempt.
 _LIMIT_PAUSE_SECONDS: Final = 60
+# How many pages a range has at least for each page that is sent before it is certain that it is needed: what is sent in
+# vain costs at most 2 %.
+_FEWEST_PAGES_PER_EARLY_PAGE: Final = 50
 # The largest body of each endpoint, and the size that its deadline leaves time for; all others respond with a page.
 _SIZES: Final = {"/time": (TIME_BYTES, 0), "/exchangeInfo": (INFO_BYTES, SLOW_BYTES)}
 _PAGE_SIZES: Final = (PAGE_BYTES, 0)
@@ -106,7 +111,8 @@ class Exchange:
             call_lifetime=longest_call(SLOW_BYTES, settings.connect_timeout, settings.read_timeout),
         )
         self._usage = UsageRecorder()
-        self._pool = WorkerPool(settings.warmup)
+        self._pool = WorkerPool(settings.warmup, cap=settings.max_workers)
+        self._early: dict[tuple[Series, Callable[[Page, bytes], Any]], dict[Page, Future[Any]]] = {}
         self._requesting = threading.RLock()
         self._next_sync = 0.0
         self._limit_reader: threading.Thread | None = None
@@ -197,6 +203,28 @@ class Exchange:
 
     # -- candles ----------------------------------------------------------------------------------------------
 
+    def start_early(self, series: Series, pages: Sequence[Page], read: Callable[[Page, bytes], Result]) -> None:
+        """Send the first of ``pages`` in the background, as the warm-up of the run, before they are certainly needed.
+
+        :meth:`stream` uses them if it is asked for the same pages; the others are dropped. A run sends no more pages
+        in this way than its warm-up has, and it sends them only for a long range, where a few in vain cost little.
+
+        Args:
+            series: The series.
+            pages: The requests that :meth:`stream` will probably be asked for.
+            read: What :meth:`stream` will be asked to read them with.
+
+        Raises:
+            ExchangeError: The request for the server's time failed; nothing else was sent.
+            Cancelled: The exchange was closed.
+        """
+        self._ensure_clock()
+        warmup = self._settings.warmup
+        if self._settings.max_workers > warmup and len(pages) >= _FEWEST_PAGES_PER_EARLY_PAGE * warmup:
+            self._start_reading_limit()
+            fetch = partial(self._page, series, read=read, timed=True)
+            self._early[series, read] = self._pool.start_early(pages, fetch)
+
     def stream(
         self, series: Series, pages: list[Page], read: Callable[[Page, bytes], Result]
     ) -> Iterator[tuple[Page, Result | ExchangeError]]:
@@ -221,13 +249,11 @@ class Exchange:
             return
         pages_left = len(pages)
 
-        def fetch(page: Page) -> Result:
-            return self._page(series, page, read, timed=True)
-
         def size() -> int:
             return self._workers(pages_left, pages[0].weight)
 
-        for outcome in self._pool.stream(pages, fetch, size):
+        fetch, started = partial(self._page, series, read=read, timed=True), self._early.pop((series, read), {})
+        for outcome in self._pool.stream(pages, fetch, size, started):
             pages_left -= 1
             yield outcome
 

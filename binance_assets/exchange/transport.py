@@ -1,8 +1,12 @@
-"""The bounds of one HTTP call, in bytes and in time, enforced where its bytes come from the socket.
+"""The way of a GET to its host, and the bounds of the call, enforced where its bytes come from the socket.
 
 The timeout of a socket bounds the wait for the next bytes only. A server that sends one byte per second, in the headers
 or in the body, stays below every such timeout, and one that sends fast fills the memory. So the reader between socket
 and HTTP parser counts the bytes and watches the deadline of the call.
+
+``requests`` decides how a host is reached: proxies, certificates, headers, connections. This is the same for each
+request, but to find it out takes longer than to send one. So it is found out once, as a :class:`Route`, and the
+requests themselves go through the pool of connections that ``requests`` made.
 """
 
 from __future__ import annotations
@@ -13,14 +17,16 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.cookiejar import DefaultCookiePolicy
+from types import MappingProxyType
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import select_proxy
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.connectionpool import HTTPConnectionPool
 
 # It warns of every odd header with a traceback and the text of the header. What is missing then has a named error.
@@ -131,22 +137,87 @@ class _BoundedAdapter(HTTPAdapter):
         return _bound_pools(super().proxy_manager_for(proxy, **options))
 
 
-class BoundedSession(requests.Session):
-    """A session whose calls obey :func:`call_bounds`. It keeps no cookies and does not look at redirects.
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How requests reach a host.
+
+    Attributes:
+        url: The host, as a normalized URL without a path.
+        pool: The connections to the host, or to the proxy in front of it.
+        prefix: What the first line of a request names before the path: nothing; to a proxy that sees the request, the
+            host.
+        headers: The headers of every request.
+    """
+
+    url: str
+    pool: HTTPConnectionPool
+    prefix: str
+    headers: Mapping[str, str]
+
+    def get(self, path: str, timeout: Timeout) -> BaseHTTPResponse:
+        """Send a GET and return the response as soon as its headers are there, whatever its status is.
+
+        Args:
+            path: The path with its query, percent-encoded.
+            timeout: How long to wait for a connection, and for the next bytes.
+
+        Raises:
+            Exception: One of many kinds: of ``urllib3``, of the standard library, or of :func:`call_bounds`.
+        """
+        # No retries by the library: each retry has to acquire its weight from the budget first. No redirects: the
+        # library would read the whole body of one.
+        return self.pool.urlopen(
+            "GET",
+            self.prefix + path,
+            headers=self.headers,
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=timeout,
+            preload_content=False,
+            decode_content=False,
+        )
+
+
+class BoundedClient:
+    """Finds the route to a host; what is sent on it obeys :func:`call_bounds`. No cookies are kept or sent.
+
+    The proxies and certificates of the environment are looked up when it is made.
 
     Args:
+        url: The host, without a path.
         connections: How many idle connections to keep.
     """
 
-    def __init__(self, connections: int) -> None:
-        super().__init__()
+    def __init__(self, url: str, connections: int) -> None:
+        self._url = url
+        self._adapter = _BoundedAdapter(pool_connections=1, pool_maxsize=connections)
+        self._session = requests.Session()
         # Each of these would be decoded within bounds; the library would also offer others that are installed.
-        self.headers["Accept-Encoding"] = "gzip, deflate"
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        # No retries by the library: each retry has to acquire its weight from the budget first.
-        adapter = _BoundedAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
-        self.mount("http://", adapter)
-        self.mount("https://", adapter)
+        self._session.headers["Accept-Encoding"] = "gzip, deflate"
+        environment: dict[str, Any] = {**self._session.merge_environment_settings(url, {}, True, None, None)}
+        self._proxies: dict[str, str] = dict(environment["proxies"])
+        self._verify: bool | str = environment["verify"]
+        self._session.trust_env = False  # no password from ~/.netrc
 
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return None: the library would read the whole body of a redirect, even if it must not follow it."""
+    @property
+    def proxy(self) -> str | None:
+        """The URL of the proxy to the host, with its password; None if there is no proxy."""
+        return select_proxy(self._url, self._proxies)
+
+    def route(self) -> Route:
+        """Return the route to the host.
+
+        Raises:
+            requests.RequestException: The host or the proxy is no valid URL.
+            OSError: The certificates that the environment names do not exist.
+        """
+        request = self._session.prepare_request(requests.Request("GET", f"{self._url}/"))
+        pool: Any = self._adapter.get_connection_with_tls_context(request, self._verify, self._proxies)
+        self._adapter.cert_verify(pool, request.url, self._verify, None)  # type: ignore[no-untyped-call]
+        target, url = self._adapter.request_url(request, self._proxies), str(request.url)
+        return Route(url[:-1], pool, target[:-1], MappingProxyType(dict(request.headers)))
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._adapter.close()

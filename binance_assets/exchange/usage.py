@@ -20,7 +20,7 @@ class Metrics:
         requests: Requests sent to the API and the archive, retries included.
         weight: Request weight that they cost according to the table of markets; the archive costs none.
         workers: Requests that may be in flight at once.
-        warmup: Pages that were fetched one after another to measure the round trip.
+        warmup: Pages that were fetched at once to measure the round trip.
         rtt_ms: Mean round trip during the warm-up, ms; None before the first response.
     """
 

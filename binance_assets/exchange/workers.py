@@ -9,14 +9,16 @@ import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 from binance_assets.exchange.errors import Cancelled, ExchangeError, NotSent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Other = TypeVar("Other")
 
 _BURST_SECONDS: Final = 1.0
 _STOP_POLL_SECONDS: Final = 0.1
@@ -46,31 +48,55 @@ class WorkerPool:
     last hung socket timed out.
 
     Args:
-        warmup: How many tasks run one after another before the workers are sized.
+        warmup: How many tasks run at once before the workers are sized.
         ahead_per_worker: How many results for each worker may be in flight or wait to be used.
+        cap: The highest number of workers, those of the warm-up included.
 
     Attributes:
-        workers: Requests that may be in flight at once; 1 until the warm-up is over, then fixed.
+        workers: Requests that may be in flight at once, fixed after the warm-up; 1 until then.
         sized: Whether the warm-up is over.
         stop: Set to end every wait; see :meth:`close`.
     """
 
-    def __init__(self, warmup: int, ahead_per_worker: int = 4) -> None:
+    def __init__(self, warmup: int, ahead_per_worker: int = 4, cap: int = 1_000) -> None:
         self.workers = 1
         self.sized = False
         self.stop = threading.Event()
         self._warmup_left = warmup
+        self._early_left = warmup
+        self._warmup_threads = max(1, min(warmup, cap))
         self._ahead_per_worker = ahead_per_worker
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = 0
         self._growing = threading.Lock()
         self._sizing = threading.Lock()
 
+    def start_early(self, tasks: Sequence[Task], fetch: Callable[[Task], Result]) -> dict[Task, Future[Result]]:
+        """Start the first tasks of a stream before it is known whether there will be one, as part of the warm-up.
+
+        All calls together start no more tasks than the warm-up has, and none after it. What is not used costs no more
+        than that.
+
+        Args:
+            tasks: The tasks, in the order of the stream.
+            fetch: As for :meth:`stream`.
+
+        Returns:
+            The tasks that were started, for :meth:`stream`.
+        """
+        with self._sizing:
+            count = 0 if self.sized else min(self._early_left, len(tasks))
+            self._early_left -= count
+        if count:
+            self._adjust_threads()
+        return {task: self._submit(task, fetch) for task in tasks[:count]}
+
     def stream(
         self,
         tasks: Iterable[Task],
         fetch: Callable[[Task], Result],
         size: Callable[[], int],
+        started: Mapping[Task, Future[Result]] = MappingProxyType({}),
     ) -> Iterator[tuple[Task, Result | ExchangeError]]:
         """Yield every task with its result, or the error that took its place, in the order of the tasks.
 
@@ -84,6 +110,7 @@ class WorkerPool:
             tasks: The tasks.
             fetch: Does one task in a worker; raises :class:`ExchangeError` if it fails.
             size: Called once, after the warm-up; returns the number of workers to use from then on.
+            started: Tasks that run already, from :meth:`start_early`.
 
         Yields:
             A task, and its result or error.
@@ -93,12 +120,12 @@ class WorkerPool:
         """
         if self._warmup_left <= 0:
             self._size(size)
-        self._start_threads()
+        self._adjust_threads()
         waiting = iter(tasks)
         in_flight: deque[tuple[Task, Future[Result]]] = deque()
         while True:
             while len(in_flight) < self._look_ahead() and (task := next(waiting, None)) is not None:
-                in_flight.append((task, self._submit(task, fetch)))
+                in_flight.append((task, started[task] if task in started else self._submit(task, fetch)))
             if not in_flight:
                 return
             task, future = in_flight.popleft()
@@ -122,9 +149,23 @@ class WorkerPool:
         Raises:
             Cancelled: The pool was closed.
         """
+        return self._await(self._start(call))
+
+    def run_both(self, first: Callable[[], Result], second: Callable[[], Other]) -> tuple[Result, Other]:
+        """Run two calls at once, ``second`` in a thread of its own, and return the results of both.
+
+        If ``first`` fails, the outcome of ``second`` does not matter and is not waited for.
+
+        Raises:
+            Cancelled: The pool was closed.
+        """
+        future = self._start(second)
+        return first(), self._await(future)
+
+    def _start(self, call: Callable[[], Result]) -> Future[Result]:
         future: Future[Result] = Future()
         threading.Thread(target=_fulfill, args=(future, call), name="binance-call", daemon=True).start()
-        return self._await(future)
+        return future
 
     def _await(self, future: Future[Result]) -> Result:
         # A worker that hangs in a socket never sets its result, so the wait checks again and again for a closed pool.
@@ -140,7 +181,7 @@ class WorkerPool:
         raise Cancelled
 
     def _look_ahead(self) -> int:
-        return self._ahead_per_worker * self.workers if self.sized else 1
+        return self._ahead_per_worker * self.workers if self.sized else max(1, self._warmup_left)
 
     def _after_warmup(self, size: Callable[[], int]) -> None:
         self._warmup_left -= 1
@@ -151,7 +192,7 @@ class WorkerPool:
         with self._sizing:
             if not self.sized:
                 self.workers, self.sized = size(), True
-        self._start_threads()
+        self._adjust_threads()
 
     def _submit(self, task: Task, fetch: Callable[[Task], Result]) -> Future[Result]:
         future: Future[Result] = Future()
@@ -164,11 +205,14 @@ class WorkerPool:
         self._work.put(lambda: _fulfill(future, call))
         return future
 
-    def _start_threads(self) -> None:
+    def _adjust_threads(self) -> None:
         with self._growing:
-            for _ in range(self._threads, self.workers):
+            wanted = self.workers if self.sized else self._warmup_threads
+            for _ in range(self._threads, wanted):
                 threading.Thread(target=self._work_on, name="binance-page", daemon=True).start()
-                self._threads += 1
+            for _ in range(wanted, self._threads):
+                self._work.put(None)  # the warm-up had more than it found to be needed
+            self._threads = wanted
 
     def _work_on(self) -> None:
         while (work := self._work.get()) is not None:

@@ -33,6 +33,15 @@ def plan_rest_pages(series: Series, partitions: Sequence[Partition]) -> list[Pag
     return plan_pages(series.market, series.interval, merge_ranges(partitions))
 
 
+def start_early(exchange: Exchange, series: Series, partitions: Sequence[Partition]) -> None:
+    """Send the first requests that :func:`fetch_blocks` will send for ``partitions``, while it is not called yet.
+
+    Raises:
+        Cancelled: The exchange was closed.
+    """
+    exchange.start_early(series, plan_rest_pages(series, partitions), _read_lines)
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """Whole partitions, and everything that was received for them.
@@ -69,7 +78,7 @@ def fetch_blocks(exchange: Exchange, series: Series, partitions: Sequence[Partit
     responses: list[tuple[Page, bytes]] = []
     errors: list[tuple[Page, ExchangeError]] = []
     first, rows = 0, 0
-    for page, outcome in exchange.stream(series, plan_rest_pages(series, partitions), lambda _, body: csv_rows(body)):
+    for page, outcome in exchange.stream(series, plan_rest_pages(series, partitions), _read_lines):
         if isinstance(outcome, ExchangeError):
             errors.append((page, outcome))
         else:
@@ -87,6 +96,10 @@ def fetch_blocks(exchange: Exchange, series: Series, partitions: Sequence[Partit
             first, rows = end, 0
     if first < len(partitions):
         yield _read_block(exchange, series, list(partitions[first:]), responses, errors)
+
+
+def _read_lines(page: Page, body: bytes) -> bytes:
+    return csv_rows(body)
 
 
 def _read_block(

@@ -17,6 +17,7 @@ from typing import Final
 from binance_assets.candles.columns import empty_candles
 from binance_assets.exchange.errors import Cancelled, ExchangeError
 from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.blocks import start_early
 from binance_assets.ingest.options import DEFAULT_OPTIONS, DownloadOptions
 from binance_assets.ingest.reference import load_reference
 from binance_assets.ingest.sources import SourceTask, fetch_finished, unavailable
@@ -40,6 +41,8 @@ def download(
 ) -> Iterator[PartitionResult]:
     """Fetch and validate ``partitions``, and yield a result for each, exactly once.
 
+    By REST, the first pages of a long range are requested together with its reference data.
+
     A partition that cannot be fetched is refused with the reason; it raises nothing, and the others go on. Memory is
     bounded by the pages fetched ahead and one block of about 45,000 candles, however long the range is. Within each
     year of 1m (or as many candles), the results come in this order: partitions outside the trading span; those that one
@@ -62,6 +65,8 @@ def download(
     try:
         now = server_time(exchange, options.source)
         finished = [partition for partition in partitions if closes_at(partition, series.interval) <= now]
+        if options.source == "rest":
+            start_early(exchange, series, next(_chunks(series, finished), ()))
         reference = load_reference(exchange, series, finished, now, options)
     except ExchangeError as error:
         yield from (unavailable(series, partition, error) for partition in partitions)

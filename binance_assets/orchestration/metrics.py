@@ -19,7 +19,7 @@ class RunMetrics:
         requests: Requests sent, retries included.
         weight: Request weight that they cost.
         workers: How many requests could be in flight at once.
-        warmup: Pages fetched one after another to measure the round trip.
+        warmup: Pages fetched at once to measure the round trip.
         rtt_ms: Mean round trip of those pages, ms; None if none was fetched.
         rows: Accepted candles.
         seconds: Duration of the step, writing included.

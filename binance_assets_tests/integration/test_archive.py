@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheaper_files, daily_files_only
+from binance_assets.exchange.errors import NoFile
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.request import forecast
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
@@ -40,6 +42,7 @@ from binance_assets_tests.support.exchange import (
     verdicts,
     with_short_timeouts,
 )
+from binance_assets_tests.support.hostile_server import Pieces, answer, hostile_server
 from binance_assets_tests.support.lakes import stored
 
 BTC = "spot/BTCUSDT/1m"
@@ -598,3 +601,28 @@ def test_a_stream_of_no_files_yields_nothing(settings: Settings) -> None:
     exchange = Exchange(SPOT, settings)
     assert list(exchange.archive.stream([], lambda _, content: content)) == []
     exchange.close()
+
+
+@pytest.mark.parametrize(("most_workers", "asked_early"), [(50, True), (31, False)])
+def test_a_checksum_is_requested_with_its_file_until_a_file_is_missing(
+    settings: Settings, most_workers: int, asked_early: bool
+) -> None:
+    asked, early = threading.Semaphore(0), list[bool]()
+
+    def respond(path: str) -> Pieces:
+        if path.endswith(".CHECKSUM"):
+            asked.release()
+        else:
+            early.append(asked.acquire(timeout=10 if asked_early and not early else 0.1))
+        return answer(b"", status="404 Not Found")
+
+    with hostile_server(respond) as server:
+        values = settings.model_dump() | {"archive_url": server.url, "max_workers": most_workers}
+        exchange = Exchange(SPOT, Settings.model_validate(values))
+        days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 3, 1), parse_series(BTC).interval)
+        for file in all_files(parse_series(BTC), days, to_ms(dt.date(2026, 1, 1))):
+            ((_, outcome),) = exchange.archive.stream([file], lambda _, content: content)
+            assert isinstance(outcome, NoFile)
+        exchange.close()
+        assert early == [asked_early, False]
+        assert server.counts(".CHECKSUM") == asked_early

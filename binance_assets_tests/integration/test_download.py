@@ -27,6 +27,7 @@ from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, ServedRequest
 from binance_assets.settings import Settings
 from binance_assets_tests.support.environment import Fetch, Open
 from binance_assets_tests.support.exchange import ALL_SOURCES, assert_complete_and_exact, klines, quick_retrier
+from binance_assets_tests.support.hostile_server import Pieces, answer, hostile_server, market_script
 
 FIRST = to_ms(dt.date(2024, 1, 1))
 
@@ -273,6 +274,30 @@ def test_warm_up_pages_are_kept_and_metrics_count_every_request(sandbox: Sandbox
     assert metrics.weight == sum(request.weight for request in sandbox.requests) == 22 + 1 + 20 + 2
     assert metrics.workers >= 1
     assert metrics.rtt_ms
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "early"), [("1m", "2024-06-01", 3), ("1m", "2024-01-31", 0), ("1h", "2024-06-01", 0)]
+)
+def test_only_of_a_long_range_the_first_pages_are_requested_together_with_the_control_totals(
+    settings: Settings, name: str, end: str, early: int
+) -> None:
+    def page(path: str) -> Pieces:
+        if "interval=1d" not in path:
+            requested.release()
+            return answer(b"[]")
+        together.append(sum(requested.acquire(timeout=10) for _ in range(early)))
+        return answer(b'{"code": -1121, "msg": "Invalid symbol."}', status="400 Bad Request")
+
+    series, requested, together = parse_series(f"spot/BTCUSDT/{name}"), threading.Semaphore(0), list[int]()
+    with hostile_server(market_script(page)) as server:
+        exchange = Exchange(series.market, Settings.model_validate(settings.model_dump() | {"spot_url": server.url}))
+        partitions = partitions_between(dt.date(2024, 1, 1), dt.date.fromisoformat(end), series.interval)
+        results = list(download(exchange, series, partitions))
+        exchange.close()
+        assert {result.verdict for result in results} == {"unreachable"}
+        assert "/time" in server.paths[0]
+        assert (together, server.counts("/klines")) == ([early], 1 + early)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,8 @@ def drip(start: bytes, pieces: bytes, seconds: float, wait: Callable[[float], bo
 class HostileServer:
     """A running server.
 
+    With ``tls``, it speaks TLS: at once, or after a ``CONNECT``, as if it were a proxy and the host behind it in one.
+
     Attributes:
         url: Its address.
         script: What it responds; a test may replace it at any time. None closes the connection without a response.
@@ -46,8 +49,9 @@ class HostileServer:
         sent: How many bytes were sent.
     """
 
-    def __init__(self, script: Script | None) -> None:
+    def __init__(self, script: Script | None, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self._tls = tls
         self.paths: list[str] = []
         self.heads: list[bytes] = []
         self.connections = 0
@@ -75,7 +79,7 @@ class HostileServer:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection, connection.makefile("rb") as reader:
+        with contextlib.suppress(OSError), self._secured(connection) as connection, connection.makefile("rb") as reader:
             while head := b"".join(takewhile(lambda line: line not in (b"", b"\r\n"), reader)):
                 path = head.split(b" ", 2)[1].decode("latin-1")
                 self.heads.append(head)
@@ -90,6 +94,18 @@ class HostileServer:
                     break  # a response without an end of its own ends with the connection
         self._open.discard(connection)
 
+    def _secured(self, connection: socket.socket) -> socket.socket:
+        if self._tls is None:
+            return connection
+        if connection.recv(7, socket.MSG_PEEK) == b"CONNECT":
+            head = b""
+            while not head.endswith(b"\r\n\r\n") and (byte := connection.recv(1)):
+                head += byte
+            self.heads.append(head)
+            self.paths.append(head.split(b" ", 2)[1].decode("latin-1"))
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        return self._tls.wrap_socket(connection, server_side=True)
+
     def stop(self) -> None:
         """End every connection."""
         self._stopped.set()
@@ -102,9 +118,9 @@ class HostileServer:
 
 
 @contextmanager
-def hostile_server(script: Script | None = None) -> Iterator[HostileServer]:
+def hostile_server(script: Script | None = None, tls: ssl.SSLContext | None = None) -> Iterator[HostileServer]:
     """Run a server for the length of the block."""
-    server = HostileServer(script)
+    server = HostileServer(script, tls)
     try:
         yield server
     finally:

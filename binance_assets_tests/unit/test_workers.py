@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 from hypothesis import given
@@ -62,8 +63,9 @@ def test_results_arrive_in_the_order_of_the_tasks() -> None:
     pool.close()
 
 
-def test_the_warm_up_runs_one_task_at_a_time_and_the_workers_are_sized_once() -> None:
-    pool, under_way = WorkerPool(warmup=3), 0
+@pytest.mark.parametrize(("warmup", "cap", "at_once"), [(3, 50, 3), (3, 2, 2), (0, 50, 6)])
+def test_the_warm_up_runs_at_once_and_the_workers_are_sized_once(warmup: int, cap: int, at_once: int) -> None:
+    pool, under_way = WorkerPool(warmup, cap=cap), 0
     concurrency: list[tuple[int, int]] = []
     sizings: list[int] = []
     lock = threading.Lock()
@@ -79,14 +81,52 @@ def test_the_warm_up_runs_one_task_at_a_time_and_the_workers_are_sized_once() ->
         return task
 
     def size() -> int:
-        sizings.append(1)
+        sizings.append(len(concurrency))
         return 6
 
     assert len(list(pool.stream(range(40), fetch, size))) == 40
     assert len(list(pool.stream(range(40), fetch, size))) == 40
-    assert all(count == 1 for task, count in concurrency[:3])
+    assert (sizings, pool.workers) == ([warmup], 6)
+    assert max(count for _, count in concurrency[:3]) <= at_once
     assert max(count for _, count in concurrency) <= 6
-    assert (sizings, pool.workers) == ([1], 6)
+    pool.close()
+
+
+def test_fewer_workers_than_the_warm_up_had_are_enough_if_they_are_sized_so() -> None:
+    pool, lock, under_way, most = WorkerPool(warmup=4), threading.Lock(), 0, 0
+
+    def fetch(task: int) -> int:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way if task > 8 else 0)
+        time.sleep(0.005)
+        with lock:
+            under_way -= 1
+        return task
+
+    assert len(list(pool.stream(range(30), fetch, lambda: 2))) == 30
+    assert most <= 2
+    pool.close()
+
+
+@given(st.integers(0, 5), st.lists(st.integers(0, 6), max_size=4))
+def test_tasks_that_start_early_run_once_and_are_no_more_than_the_warm_up(warmup: int, wanted: list[int]) -> None:
+    pool, run = WorkerPool(warmup), list[int]()
+
+    def fetch(task: int) -> int:
+        run.append(task)
+        return -task
+
+    early: dict[int, Future[int]] = {}
+    for number, count in enumerate(wanted):
+        early |= pool.start_early(range(number * 100, number * 100 + count), fetch)
+    assert len(early) == min(warmup, sum(wanted))
+    stream = pool.stream(range(20), fetch, lambda: 4, early)
+    assert list(stream) == [(task, -task) for task in range(20)]
+    assert {task: future.result(30) for task, future in early.items()} == {task: -task for task in early}
+    assert sorted(run) == sorted({*range(20), *early})
+    assert pool.start_early(range(3), fetch) == {}
     pool.close()
 
 
