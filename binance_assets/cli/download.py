@@ -152,7 +152,7 @@ def _run(
     exchanges = Exchanges(series=sum(bool(plan.pending) for plan in plans))
     with ProgressView(sum(len(plan.missing) for plan in plans)) as view, closing(exchanges):
         definitions = definitions_for(settings, sources, view, exchanges)
-        failures = fetch_missing(instance, definitions, plans, refresh, view)
+        failures = fetch_missing(instance, definitions, lake, plans, refresh, view)
     outcomes, complete = {}, not failures
     for plan in plans:
         refused = view.refused.get(plan.series, [])

@@ -34,7 +34,6 @@ from binance_assets.orchestration.checks import format_refused, gap_free_spec
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
 from binance_assets.orchestration.dagster_internals import expected_step_order, keys_in_run
 from binance_assets.orchestration.events import materializations
-from binance_assets.orchestration.freshness import freshness_policy_for
 from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.metrics import RunMetrics
@@ -132,7 +131,6 @@ def series_asset(
             "interval": series.interval.name,
         },
         description=description,
-        freshness_policy=freshness_policy_for(series),
         metadata={
             "series": str(series),
             **metadata,

@@ -16,11 +16,13 @@ import dagster as dg
 from binance_assets.ingest.request import DownloadPlan
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.timestamps import to_date
+from binance_assets.orchestration.checks import refresh_checks
 from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partition_kind
 from binance_assets.orchestration.progress import RunController
 from binance_assets.orchestration.runs import Execution, RangeRun, report_present
+from binance_assets.storage.lake import Lake
 
 # Dagster plans all partitions of a run before the first is fetched, which takes half a millisecond for each. This
 # bound, about twenty years of days, keeps that wait below five seconds.
@@ -30,6 +32,7 @@ _MAX_PARTITIONS: Final = 7_320
 def fetch_missing(
     instance: dg.DagsterInstance,
     definitions: dg.Definitions,
+    lake: Lake,
     plans: Sequence[DownloadPlan],
     refresh: bool,
     controller: RunController,
@@ -39,6 +42,7 @@ def fetch_missing(
     Args:
         instance: The instance that records the runs.
         definitions: A code location that contains all series.
+        lake: The lake that they are written to.
         plans: A plan for each requested series.
         refresh: Whether to fetch present partitions again.
         controller: Ends the run on an interrupt.
@@ -50,15 +54,16 @@ def fetch_missing(
         KeyboardInterrupt: Interrupted; the run under way is recorded as canceled.
     """
     failures = []
-    fail_runs_of_dead_processes(instance)
-    for plan in plans:
-        report_present(instance, plan.series, plan.present)
+    ended = fail_runs_of_dead_processes(instance)
+    reported = [plan.series for plan in plans if report_present(instance, plan.series, plan.present)]
+    refresh_checks(instance, lake, [plan.series for plan in plans] if ended else reported)
     for run in runs_for(plans, only_missing=not refresh):
         execution = Execution(instance, definitions, run)
         _wait(execution, controller)
         failures += execution.failures()
-        if not execution.succeeded and not refresh:
-            _report_present_again(instance, plans, run)
+        if not execution.succeeded:
+            # Dagster shows each partition that the run did not materialize as failed, also those that are present.
+            refresh_checks(instance, lake, run.series)
     return failures
 
 
@@ -75,17 +80,6 @@ def _wait(execution: Execution, controller: RunController) -> None:
         controller.stop()
         execution.report_canceled()
         raise
-
-
-def _report_present_again(instance: dg.DagsterInstance, plans: Sequence[DownloadPlan], run: RangeRun) -> None:
-    """Report the present partitions in the range of a failed run.
-
-    Dagster shows every partition that the run did not materialize as failed, also those that are present.
-    """
-    for plan in plans:
-        if plan.series in run.series:
-            in_range = [entry for entry in plan.present if run.first <= entry[0] <= run.last]
-            report_present(instance, plan.series, in_range, again=True)
 
 
 def runs_for(plans: Sequence[DownloadPlan], only_missing: bool) -> Iterator[RangeRun]:

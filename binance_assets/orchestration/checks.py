@@ -128,8 +128,8 @@ def refresh_checks(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Se
     Raises:
         LakeError: A file of a series may not be read.
     """
-    records = latest_check_records(instance, [_check_key(member) for member in series])
-    found = {}
+    found: dict[Series, Gaps] = {}
+    records = latest_check_records(instance, [_check_key(member) for member in series]) if series else {}
     for member in series:
         found[member] = find_gaps(instance, lake, member)
         report_stored(instance, member, list(found[member].stored.items()))
