@@ -210,7 +210,8 @@ def format_gaps(count: int, gaps: Sequence[Gap]) -> str:
         f"{name_some(keys, 1)}{f' {verdict}' if verdict else ''}: {printable(reason, MESSAGE)}"
         for (verdict, reason), keys in groups.items()
     )
-    return f"{count:,} asked for earlier and not in the lake: {name_some(reasons, _MAX_NAMED, separator='; ')}"
+    more = f"; of {count - len(gaps):,} the reason is not read" if count > len(gaps) else ""
+    return f"{count:,} asked for earlier and not in the lake: {name_some(reasons, _MAX_NAMED, separator='; ')}{more}"
 
 
 def unreachable_partitions(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[tuple[str, str]]:
