@@ -24,6 +24,7 @@ from binance_assets.orchestration.dagster_internals import (
     AssetCheckExecutionRecord,
     check_evaluations,
     latest_check_records,
+    run_of_latest_check,
 )
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.gaps import Gap, Gaps, digest, explained, find_gaps
@@ -166,8 +167,7 @@ def named_digest(record: AssetCheckExecutionRecord) -> str | None:
 
 def is_latest(instance: dg.DagsterInstance, series: Series, run_id: str) -> bool:
     """Return whether the asset's page shows the evaluation of this run, and not one that was planned later."""
-    record = latest_check_records(instance, [_check_key(series)]).get(_check_key(series))
-    return record is not None and record.run_id == run_id
+    return run_of_latest_check(instance, _check_key(series)) == run_id
 
 
 def _evaluation(instance: dg.DagsterInstance, series: Series, absent: Mapping[str, str]) -> dg.AssetCheckEvaluation:

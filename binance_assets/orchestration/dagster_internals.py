@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, Final, TypeVar
 
 import dagster as dg
+import sqlalchemy as db
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -36,6 +37,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus,
 )
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME as INDEX_SHARD
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
@@ -167,6 +169,33 @@ def latest_check_records(
     return instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
 
 
+def run_of_latest_check(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | None:
+    """Return the run of the execution that :func:`latest_check_records` returns, without the execution itself."""
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        rows = _rows(storage, _LATEST_CHECK_RUN, asset=check.asset_key.to_string(), check=check.name)
+        return str(rows[0][0]) if rows else None
+    record = latest_check_records(instance, [check]).get(check)
+    return None if record is None else record.run_id
+
+
+_LATEST_CHECK_RUN: Final = db.text(
+    "SELECT run_id FROM asset_check_executions WHERE asset_key = :asset AND check_name = :check "
+    "ORDER BY id DESC LIMIT 1"
+)
+_ANY_ATTEMPT: Final = db.text(
+    "SELECT 1 FROM event_logs WHERE asset_key = :asset AND partition IS NOT NULL "
+    "AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_MATERIALIZATION_PLANNED') GROUP BY partition HAVING "
+    "MAX(CASE WHEN dagster_event_type = 'ASSET_MATERIALIZATION_PLANNED' THEN id ELSE 0 END) > "
+    "MAX(CASE WHEN dagster_event_type = 'ASSET_MATERIALIZATION' THEN id ELSE 0 END) LIMIT 1"
+)
+
+
+def _rows(storage: SqlEventLogStorage, query: db.TextClause, **values: str) -> Sequence[Any]:
+    with storage.index_connection() as connection:
+        return connection.execute(query, values).fetchall()
+
+
 def unmaterialized_attempts(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, tuple[str, int]]:
     """Return the partitions that were planned and not materialized since, with the run and the event that planned them.
 
@@ -174,6 +203,8 @@ def unmaterialized_attempts(instance: dg.DagsterInstance, asset: dg.AssetKey) ->
     public interface of an instance names neither.
     """
     storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage) and not _rows(storage, _ANY_ATTEMPT, asset=asset.to_string()):
+        return {}  # as almost always: ten times as fast
     return storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
 
 
