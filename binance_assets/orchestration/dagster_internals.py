@@ -122,6 +122,21 @@ def downstream_in_run(context: dg.AssetExecutionContext) -> list[dg.AssetKey]:
     return [key for key in found if graph.get(key).partitions_def == partitions]
 
 
+def maps_to_all_partitions(context: dg.InputContext) -> bool:
+    """Return whether an input asks for all partitions there are, as that of an unpartitioned asset does by default.
+
+    The partition mapping of an input has no public name.
+    """
+    step = context.step_context
+    downstream = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
+    if downstream is None or not downstream.keys:
+        return False
+    graph = step.job_def.asset_layer.asset_graph
+    return isinstance(
+        graph.get_partition_mapping(next(iter(downstream.keys)), context.asset_key), dg.AllPartitionMapping
+    )
+
+
 def executes_whole_run(context: dg.AssetExecutionContext) -> bool:
     """Return whether the process of this step executes all steps of its run, and nothing else.
 

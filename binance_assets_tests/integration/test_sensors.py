@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -525,6 +526,34 @@ def test_a_missing_day_fails_the_downstream_step_and_is_named(
     assert "spot/BTCUSDT/1h lacks 2024-01-02; materialize them first" in failure_of(result)
     result = run_asset(with_assets(definitions, closes), instance, closes, "2024-02-01", "2024-02-29")
     assert "2024-02-04, 2024-02-05 and 24 more" in failure_of(result)
+
+
+def test_an_asset_that_asks_for_all_there_is_gets_it_from_the_first_stored_day_to_the_last(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    loaded: list[int] = []
+
+    def reader(name: str, **arguments: Any) -> dg.AssetsDefinition:
+        @dg.asset(name=name, ins={"candles": dg.AssetIn(asset_key(BTC), input_manager_key="candles", **arguments)})
+        def reads(candles: pl.LazyFrame) -> dg.MaterializeResult[None]:
+            loaded.append(candles.select(pl.len()).collect().item())
+            return dg.MaterializeResult()
+
+        return reads
+
+    strict, lenient = reader("strict"), reader("lenient", metadata={"allow_missing_partitions": True})
+    with_readers = with_assets(definitions, strict, lenient)
+    nothing = failure_of(run_asset(with_readers, instance, strict))
+    assert "the lake holds no partition of spot/BTCUSDT/1h; materialize them first" in nothing
+    assert run_asset(with_readers, instance, lenient).success
+    fetch(definitions, instance, [BTC], ["2024-01-01", "2024-01-03"])
+    hole = failure_of(run_asset(with_readers, instance, strict))
+    assert "spot/BTCUSDT/1h lacks 2024-01-02; materialize or accept them first" in hole
+    assert "the lake holds 2024-01-01 to 2024-01-03" in hole
+    assert run_asset(with_readers, instance, lenient).success
+    fetch(definitions, instance, [BTC], ["2024-01-02"])
+    assert run_asset(with_readers, instance, strict).success
+    assert loaded == [0, 48, 72]
 
 
 def test_candles_without_their_hash_fail_the_downstream_step(
