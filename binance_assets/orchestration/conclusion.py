@@ -7,11 +7,13 @@ the check (``checks``) and the counting (``tally``).
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from dataclasses import replace
 from typing import Final
 
 import dagster as dg
 
 from binance_assets.model.outside import MESSAGE, printable
+from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.checks import format_refused, gap_free_result, is_latest, refresh_check
@@ -23,6 +25,7 @@ from binance_assets.orchestration.dagster_internals import (
 )
 from binance_assets.orchestration.events import refusals
 from binance_assets.orchestration.gaps import Gaps, explained, find_gaps
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError
@@ -55,7 +58,7 @@ def conclude(
         Failure: A partition was refused, or the lake cannot be read. The description is one line with the reasons.
     """
     instance, refused = context.instance, {result.partition.key for result in tally.refused}
-    yield from refusals(context, series, tally.refused)
+    yield from refusals(context, asset_key(series), tally.refused)
     # Downstream steps of the same run start only after an output, which marks all partitions of the run.
     if not refused and has_downstream_in_run(context):
         yield dg.MaterializeResult()
@@ -68,7 +71,8 @@ def conclude(
     except ConfigurationError as error:
         raise dg.Failure(printable(error, MESSAGE), allow_retries=False) from None
     if refused:
-        raise _failure(context, series, tally, refused & gaps.absent.keys())
+        yield from _withhold(context, series, tally, gaps.absent.keys())
+        raise _failure(context, series, tally)
 
 
 def _evaluate(
@@ -89,15 +93,29 @@ def _evaluate(
         yield result
 
 
-def _failure(context: dg.AssetExecutionContext, series: Series, tally: Tally, absent: Set[str]) -> dg.Failure:
-    """Return the failure of a step with refused partitions, after its plans for downstream assets are withdrawn.
+def _withhold(
+    context: dg.AssetExecutionContext, series: Series, tally: Tally, absent: Set[str]
+) -> Iterator[dg.DagsterEvent]:
+    """Withdraw the plans for downstream assets, but for the refused partitions; yield why those are not there.
 
-    Dagster executes no step downstream of a failed one. The other partitions of the downstream assets are not failed:
+    Dagster executes no step downstream of a failed one. The other partitions of the downstream assets have not failed:
     they wait for a run of their own.
     """
+    refused = [_unreachable(series, result) for result in tally.refused if result.partition.key in absent]
+    keys = {result.partition.key for result in refused}
+    for asset in downstream_in_run(context):
+        withdraw_plan(context.instance, asset, [key for key in context.partition_keys if key not in keys])
+        yield from refusals(context, asset, refused)
+
+
+def _unreachable(series: Series, result: PartitionResult) -> PartitionResult:
+    reason = f"{series} {result.partition} was refused: {result.verdict}: {result.reason}"
+    return replace(result, verdict="unreachable", missing=(), reason=reason)
+
+
+def _failure(context: dg.AssetExecutionContext, series: Series, tally: Tally) -> dg.Failure:
+    """Return the failure of a step with refused partitions."""
     waiting = downstream_in_run(context)
-    for key in waiting:
-        withdraw_plan(context.instance, key, [name for name in context.partition_keys if name not in absent])
     text = f"{series}: {format_refused(tally.refused)}"
     if waiting:
         names = name_some((key.to_user_string() for key in waiting), _MAX_NAMED)

@@ -78,11 +78,11 @@ def materializations(
         yield from log_materializations(context, batch)
 
 
-def refusal(series: Series, result: PartitionResult) -> dg.AssetObservation:
+def refusal(asset: dg.AssetKey, result: PartitionResult) -> dg.AssetObservation:
     """Return the event that explains a refused partition on its own page.
 
     Args:
-        series: The series.
+        asset: The asset.
         result: The partition that was not written.
     """
     metadata: dict[str, dg.MetadataValue] = {
@@ -92,15 +92,15 @@ def refusal(series: Series, result: PartitionResult) -> dg.AssetObservation:
     if result.missing:
         metadata["missing"] = dg.MetadataValue.text(format_spans(result.missing))
     text = printable(f"refused, {result.verdict}: {result.reason}", MESSAGE)
-    return dg.AssetObservation(asset_key(series), partition=result.partition.key, description=text, metadata=metadata)
+    return dg.AssetObservation(asset, partition=result.partition.key, description=text, metadata=metadata)
 
 
 def refusals(
-    context: dg.AssetExecutionContext, series: Series, refused: Sequence[PartitionResult]
+    context: dg.AssetExecutionContext, asset: dg.AssetKey, refused: Sequence[PartitionResult]
 ) -> Iterator[dg.DagsterEvent]:
-    """Log what a step has refused; yield the events, which the step yields in turn."""
+    """Log what is not written of an asset; yield the events, which the step yields in turn."""
     for start in range(0, len(refused), _MAX_BATCH):
-        batch = [refusal(series, result) for result in refused[start : start + _MAX_BATCH]]
+        batch = [refusal(asset, result) for result in refused[start : start + _MAX_BATCH]]
         yield from log_observations(context, batch)
 
 

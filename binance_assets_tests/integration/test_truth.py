@@ -294,6 +294,8 @@ def test_the_good_days_of_downstream_assets_are_not_failed_by_a_refused_day_in_t
     assert "\n" not in text
 
     tick(definitions, instance, cursor)  # names the absent day in the check of the derived series
+    reason = "2024-03-02 unreachable: spot/BTCUSDT/1h 2024-03-02 was refused: lost: no candles for 2024-03-02 12:00"
+    assert reason in str(evaluation(instance, FOUR_HOURS.series).description)
     assert_all_agree(definitions, instance, lake, march(2), FOUR_HOURS.series)
     assert fetch(definitions, instance, [FOUR_HOURS.series], march(1))[0].success  # what its sensor requests
     assert_all_agree(definitions, instance, lake, march(2), FOUR_HOURS.series)
