@@ -25,6 +25,12 @@ def daily_range(context: dg.AssetExecutionContext, minutes: pl.LazyFrame) -> Non
     context.log.info(str(ranges.sort("day").collect()))
 
 
+@dg.asset(ins={"minutes": dg.AssetIn(BTCUSDT, input_manager_key="candles")})
+def all_time_high(context: dg.AssetExecutionContext, minutes: pl.LazyFrame) -> None:
+    """Log the highest price ever: an asset without partitions reads all that the lake holds."""
+    context.log.info(str(minutes.select(pl.col("high").max()).collect().item()))
+
+
 @dg.sensor(target=daily_range, minimum_interval_seconds=30)
 def new_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request a run for each contiguous range of days that were written since the last tick."""
@@ -36,4 +42,6 @@ def new_days(context: dg.SensorEvaluationContext) -> dg.SensorResult:
 
 
 # The only Definitions of this module: Dagster would take an imported `defs` instead, and your own assets would be lost.
-defs = dg.Definitions.merge(ba.candle_definitions(), dg.Definitions(assets=[daily_range], sensors=[new_days]))
+defs = dg.Definitions.merge(
+    ba.candle_definitions(), dg.Definitions(assets=[daily_range, all_time_high], sensors=[new_days])
+)

@@ -141,6 +141,7 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.options import DownloadOptions
     from binance_assets.ingest.override import override
+    from binance_assets.orchestration.checks import refresh_check
     from binance_assets.orchestration.instance import open_instance
     from binance_assets.orchestration.runs import report_present
     from binance_assets.storage.lake import Lake
@@ -166,6 +167,7 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
             outcomes = override(lake, exchange, series, partitions, options, _user(), reason)
             present = [outcome.partition for outcome in outcomes if outcome.stored is not None]
             report_present(instance, lake, series, present, again=True)
+            refresh_check(instance, lake, series)
     except ExchangeError as error:
         raise CommandFailed(str(error)) from None
     finally:

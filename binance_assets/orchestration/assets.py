@@ -30,10 +30,10 @@ from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, ascii_symbol
 from binance_assets.orchestration.background import BackgroundIterator
-from binance_assets.orchestration.checks import format_refused, gap_free_result, gap_free_spec
-from binance_assets.orchestration.dagster_internals import expected_step_order, has_downstream_in_run, keys_in_run
+from binance_assets.orchestration.checks import format_refused, gap_free_spec
+from binance_assets.orchestration.conclusion import CandleEvents, conclude
+from binance_assets.orchestration.dagster_internals import expected_step_order, keys_in_run
 from binance_assets.orchestration.events import materializations
-from binance_assets.orchestration.freshness import freshness_policy_for
 from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.metrics import RunMetrics
@@ -70,9 +70,6 @@ class FetchedSeries:
 
 FetchedByKey = Mapping[dg.AssetKey, FetchedSeries]
 """The fetched series of a code location, by asset key."""
-
-CandleEvents = Iterator[dg.DagsterEvent | dg.MaterializeResult | dg.AssetCheckResult]  # type: ignore[type-arg]
-"""What the step of a candles asset yields."""
 
 Inputs = Mapping[str, object]
 """The values of a step's inputs; there are none, because a dependency only sets the order of two steps."""
@@ -174,7 +171,6 @@ def series_asset(
             "interval": series.interval.name,
         },
         description=description,
-        freshness_policy=freshness_policy_for(series),
         metadata={
             "series": str(series),
             **metadata,
@@ -261,10 +257,7 @@ def _materialize(
     if listener:
         listener.finished(series, metrics)
     _log_outcome(context, series, tally, metrics)
-    # Downstream steps of the same run start only after an output, which marks all partitions of the run.
-    if has_downstream_in_run(context) and not tally.refused:
-        yield dg.MaterializeResult()
-    yield gap_free_result(tally.refused, tally.verdicts, metrics)
+    yield from conclude(context, lake, series, tally, metrics)
 
 
 def write_results(

@@ -16,6 +16,7 @@ import dagster as dg
 from binance_assets.ingest.request import DownloadPlan
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.timestamps import to_date
+from binance_assets.orchestration.checks import refresh_checks
 from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partition_kind
@@ -41,7 +42,7 @@ def fetch_missing(
     Args:
         instance: The instance that records the runs.
         definitions: A code location that contains all series.
-        lake: The lake that the plans are about.
+        lake: The lake that they are written to.
         plans: A plan for each requested series.
         refresh: Whether to fetch present partitions again.
         controller: Ends the run on an interrupt.
@@ -53,15 +54,16 @@ def fetch_missing(
         KeyboardInterrupt: Interrupted; the run under way is recorded as canceled.
     """
     failures = []
-    fail_runs_of_dead_processes(instance)
-    for plan in plans:
-        report_present(instance, lake, plan.series, plan.present)
+    ended = fail_runs_of_dead_processes(instance)
+    reported = [plan.series for plan in plans if report_present(instance, lake, plan.series, plan.present)]
+    refresh_checks(instance, lake, [plan.series for plan in plans] if ended else reported)
     for run in runs_for(plans, only_missing=not refresh):
         execution = Execution(instance, definitions, run)
         _wait(execution, controller)
         failures += execution.failures()
-        if not execution.succeeded and not refresh:
-            _report_present_again(instance, lake, plans, run)
+        if not execution.succeeded:
+            # Dagster shows each partition that the run did not materialize as failed, also those that are present.
+            refresh_checks(instance, lake, run.series)
     return failures
 
 
@@ -78,19 +80,6 @@ def _wait(execution: Execution, controller: RunController) -> None:
         controller.stop()
         execution.report_canceled()
         raise
-
-
-def _report_present_again(
-    instance: dg.DagsterInstance, lake: Lake, plans: Sequence[DownloadPlan], run: RangeRun
-) -> None:
-    """Report the present partitions in the range of a failed run.
-
-    Dagster shows every partition that the run did not materialize as failed, also those that are present.
-    """
-    for plan in plans:
-        if plan.series in run.series:
-            in_range = [partition for partition in plan.present if run.first <= partition <= run.last]
-            report_present(instance, lake, plan.series, in_range, again=True)
 
 
 def runs_for(plans: Sequence[DownloadPlan], only_missing: bool) -> Iterator[RangeRun]:

@@ -1,28 +1,42 @@
 """Checks: the asset check ``gap_free``, its spec, its results, and what past results show.
 
-The check is blocking and unpartitioned. A step evaluates it once, at its end. The check names the refused partitions;
-the step has already left them out of the lake.
+The check speaks of the state of the asset: it fails while a partition that was asked for is not in the lake. It is
+blocking and unpartitioned. A step evaluates it once, at its end. What changes the state without a step evaluates it
+again: the command line, and the sensor ``lake_state``.
 
-Here belongs everything about the check. What does not belong here: the validation itself (``completeness``).
+Here belongs everything about the check. What does not belong here: which partitions are not there (``gaps``), and the
+validation itself (``completeness``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import dagster as dg
 
 from binance_assets.model.outside import MESSAGE, markdown, printable
 from binance_assets.model.results import PartitionResult, format_spans, group_by_reason, name_partitions, other_verdicts
+from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import check_evaluations
+from binance_assets.orchestration.dagster_internals import (
+    PLANNED,
+    AssetCheckExecutionRecord,
+    check_evaluations,
+    latest_check_records,
+    run_of_latest_check,
+)
+from binance_assets.orchestration.events import report_stored
+from binance_assets.orchestration.gaps import Gap, Gaps, digest, explained, find_gaps
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
+from binance_assets.storage.lake import Lake
 
 CHECK_NAME: Final = "gap_free"
 _MAX_NAMED: Final = 5
 _MAX_TABLE_ROWS: Final = 1_000
 _MAX_EVALUATIONS: Final = 500
+_DIGEST: Final = "absent_digest"
 
 
 def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -31,37 +45,140 @@ def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
         CHECK_NAME,
         asset=key,
         blocking=True,
-        description="Every partition of the run is accepted: its candles are valid, and none with trades is missing, "
-        "by the exchange's own totals. A refused partition is not written, and a stored one is not replaced by a "
-        "worse one.",
+        description="Every partition that was ever asked for is in the lake: its candles are valid, and none with "
+        "trades is missing, by the exchange's own totals. A partition that is not there is named until it is, or until "
+        "a person accepts it. A refused partition is not written, and a stored one is not replaced by a worse one.",
     )
 
 
 def gap_free_result(
-    refused: Sequence[PartitionResult], verdicts: Mapping[str, int], metrics: RunMetrics
+    refused: Sequence[PartitionResult],
+    verdicts: Mapping[str, int],
+    metrics: RunMetrics,
+    earlier: Mapping[str, str] | None = None,
+    gaps: Sequence[Gap] = (),
 ) -> dg.AssetCheckResult:
     """Return the result of the check for a step.
 
     Args:
-        refused: The partitions that were not written.
+        refused: The partitions that the step did not write.
         verdicts: How many partitions were written, by verdict.
         metrics: What the step did.
+        earlier: The other partitions that are not in the lake although they were asked for; None for none.
+        gaps: The first of those, with their reasons.
     """
+    earlier = earlier or {}
     metadata: dict[str, dg.MetadataValue] = {
         "days_accepted": dg.MetadataValue.int(sum(verdicts.values())),
         "days_refused": dg.MetadataValue.int(len(refused)),
         "verdicts": dg.MetadataValue.json(other_verdicts(verdicts)),
+        **_state_metadata({*earlier, *(result.partition.key for result in refused)}, gaps),
         **metrics.metadata(),
     }
-    if not refused:
-        return dg.AssetCheckResult(passed=True, check_name=CHECK_NAME, metadata=metadata)
-    metadata["refused"] = dg.MetadataValue.table([_record(result) for result in refused[:_MAX_TABLE_ROWS]])
+    if refused:
+        metadata["refused"] = dg.MetadataValue.table([_record(result) for result in refused[:_MAX_TABLE_ROWS]])
+    texts = [format_refused(refused)] if refused else []
+    texts += [format_gaps(len(earlier), gaps)] if earlier else []
     return dg.AssetCheckResult(
-        passed=False,
+        passed=not texts,
         check_name=CHECK_NAME,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=markdown(format_refused(refused), _MAX_NAMED * MESSAGE),  # the UI takes it for Markdown
+        description=_description("; ".join(texts)),
         metadata=metadata,
+    )
+
+
+def _state_metadata(absent: Iterable[str], gaps: Sequence[Gap]) -> dict[str, dg.MetadataValue]:
+    keys = set(absent)
+    metadata: dict[str, dg.MetadataValue] = {"days_absent": dg.MetadataValue.int(len(keys))}
+    metadata[_DIGEST] = dg.MetadataValue.text(digest(keys))
+    if gaps:
+        metadata["absent"] = dg.MetadataValue.table([_gap_record(gap) for gap in gaps])
+    return metadata
+
+
+def _description(text: str) -> str | None:
+    return markdown(text, 2 * _MAX_NAMED * MESSAGE) if text else None  # the UI takes it for Markdown
+
+
+def _gap_record(gap: Gap) -> dg.TableRecord:
+    reason = printable(gap.reason, MESSAGE)
+    return dg.TableRecord({"day": gap.key, "verdict": gap.verdict, "missing": gap.missing, "reason": reason})
+
+
+def refresh_check(instance: dg.DagsterInstance, lake: Lake, series: Series) -> Gaps:
+    """Let Dagster show what is true now of one series; see :func:`refresh_checks`."""
+    return refresh_checks(instance, lake, [series])[series]
+
+
+def refresh_checks(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, Gaps]:
+    """Let Dagster show what is true now: report partitions of the lake, and evaluate the check again where it is wrong.
+
+    A partition that Dagster shows as failed although the lake holds it is reported. A check whose latest evaluation
+    names other partitions than those that are absent gets another evaluation, outside a run. A check that a run is
+    about to evaluate is left to that run.
+
+    Args:
+        instance: The instance.
+        lake: The lake.
+        series: The series whose assets have the check.
+
+    Returns:
+        The gaps of each series.
+
+    Raises:
+        LakeError: A file of a series may not be read.
+    """
+    found: dict[Series, Gaps] = {}
+    records = latest_check_records(instance, [_check_key(member) for member in series]) if series else {}
+    for member in series:
+        found[member] = find_gaps(instance, lake, member)
+        report_stored(instance, member, list(found[member].stored.items()))
+        record = records.get(_check_key(member))
+        if not _is_settled(instance, record, found[member].absent):
+            instance.report_runless_asset_event(_evaluation(instance, member, found[member].absent))
+    return found
+
+
+def _check_key(series: Series) -> dg.AssetCheckKey:
+    return dg.AssetCheckKey(asset_key(series), CHECK_NAME)
+
+
+def _is_settled(
+    instance: dg.DagsterInstance, record: AssetCheckExecutionRecord | None, absent: Mapping[str, str]
+) -> bool:
+    """Return whether the latest execution of a check shows the partitions that are absent, or is about to."""
+    if record is None:
+        return not absent  # the check has nothing to say of a series that nobody asked for
+    if record.status.value == PLANNED:
+        run = instance.get_run_by_id(record.run_id)
+        return run is not None and not run.is_finished
+    named = named_digest(record)
+    return named == digest(absent) or (named is None and not absent and record.status.value == "SUCCEEDED")
+
+
+def named_digest(record: AssetCheckExecutionRecord) -> str | None:
+    """Return the digest of the partitions that an evaluation names; None if an earlier version evaluated the check."""
+    event = record.event.dagster_event if record.event else None
+    evaluation = event.event_specific_data if event else None
+    value = evaluation.metadata.get(_DIGEST) if isinstance(evaluation, dg.AssetCheckEvaluation) else None
+    return None if value is None else str(value.value)
+
+
+def is_latest(instance: dg.DagsterInstance, series: Series, run_id: str) -> bool:
+    """Return whether the asset's page shows the evaluation of this run, and not one that was planned later."""
+    return run_of_latest_check(instance, _check_key(series)) == run_id
+
+
+def _evaluation(instance: dg.DagsterInstance, series: Series, absent: Mapping[str, str]) -> dg.AssetCheckEvaluation:
+    gaps = explained(instance, series, absent)
+    return dg.AssetCheckEvaluation(
+        asset_key=asset_key(series),
+        check_name=CHECK_NAME,
+        passed=not absent,
+        description=_description(format_gaps(len(absent), gaps) if absent else ""),
+        blocking=True,
+        metadata=_state_metadata(absent, gaps),
     )
 
 
@@ -82,6 +199,19 @@ def format_refused(refused: Sequence[PartitionResult]) -> str:
     firsts = ((name_partitions(group), group[0]) for group in groups)
     reasons = (f"{names} {first.verdict}: {printable(first.reason, MESSAGE)}" for names, first in firsts)
     return f"{len(refused)} refused: {name_some(reasons, _MAX_NAMED, separator='; ')}"
+
+
+def format_gaps(count: int, gaps: Sequence[Gap]) -> str:
+    """Return gaps in one line: how many, and the first few reasons with their partitions."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for gap in gaps:
+        groups.setdefault((gap.verdict, gap.reason), []).append(gap.key)
+    reasons = (
+        f"{name_some(keys, 1)}{f' {verdict}' if verdict else ''}: {printable(reason, MESSAGE)}"
+        for (verdict, reason), keys in groups.items()
+    )
+    more = f"; of {count - len(gaps):,} the reason is not read" if count > len(gaps) else ""
+    return f"{count:,} asked for earlier and not in the lake: {name_some(reasons, _MAX_NAMED, separator='; ')}{more}"
 
 
 def unreachable_partitions(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[tuple[str, str]]:

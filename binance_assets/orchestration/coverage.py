@@ -13,10 +13,9 @@ import dagster as dg
 
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series
-from binance_assets.orchestration.dagster_internals import failed_partitions
+from binance_assets.orchestration.checks import refresh_checks
+from binance_assets.orchestration.freshness import fresh_result, fresh_spec
 from binance_assets.orchestration.interrupted import prove_life
-from binance_assets.orchestration.keys import asset_key
-from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.orchestration.resources import LakeResource
 from binance_assets.storage.coverage import coverage_markdown, coverage_picture, coverage_table, coverages_of
 
@@ -38,17 +37,19 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         key=coverage_key(market),
         group_name=market.name,
         kinds={"polars", "parquet"},
+        check_specs=[fresh_spec(coverage_key(market))],
         description=f"What the lake holds of Binance {market.title}: for each series the first and the last partition, "
         "partitions by verdict, refused and missing partitions, candles, and bytes.\n\nA sensor refreshes it after "
         "materializations.",
     )
     def coverage(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         prove_life(context)
-        today = dt.datetime.now(dt.UTC).date()
-        failed = {member: _failed(context.instance, member) for member in series}
+        now = dt.datetime.now(dt.UTC)
+        # Now the pages of the series show the same partitions as the coverage.
+        gaps = refresh_checks(context.instance, lake.lake(), series)
         index = lake.lake().file_index(market, series)
         lake.lake().remember_files(market, index)
-        entries = coverages_of(index, series, today, failed)
+        entries = coverages_of(index, series, now.date(), {member: gaps[member].absent.keys() for member in series})
         table = coverage_table(entries)
         path = lake.lake().write_coverage(market, table)
         months = sorted({month for entry in entries for month in entry.months})
@@ -56,6 +57,7 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         legend = f"{period}one line per series in the order of the table; green is complete, red lacks many partitions"
         picture = base64.b64encode(coverage_picture(entries)).decode()
         return dg.MaterializeResult(
+            check_results=[fresh_result(index, series, now)],
             metadata={
                 "table": dg.MetadataValue.md(coverage_markdown(table)),
                 "days by month": dg.MetadataValue.md(
@@ -68,12 +70,7 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
                 "missing": dg.MetadataValue.int(int(table["missing"].sum())),
                 "candles": dg.MetadataValue.int(int(table["rows"].sum())),
                 "bytes": dg.MetadataValue.int(int(table["bytes"].sum())),
-            }
+            },
         )
 
     return coverage
-
-
-def _failed(instance: dg.DagsterInstance, series: Series) -> frozenset[str]:
-    """Return the keys of the partitions that the last run over them did not materialize."""
-    return failed_partitions(instance, asset_key(series), partitions_def_for(series.interval))

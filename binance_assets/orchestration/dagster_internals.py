@@ -13,26 +13,35 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import dagster as dg
+import sqlalchemy as db
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from dagster._core.events import DagsterEventBatchMetadata, StepMaterializationData
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    DagsterEventBatchMetadata,
+    StepMaterializationData,
+)
 from dagster._core.events.log import EventLogEntry
 from dagster._core.instance import InstanceRef
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME as INDEX_SHARD
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster_shared.record import copy
 from starlette.types import ASGIApp
 
 # The return types of the public functions `define_asset_job` and `build_schedule_from_partitioned_job`. Dagster exports
@@ -44,11 +53,14 @@ PartitionedSchedule = UnresolvedPartitionedAssetScheduleDefinition
 # but says that users should not extend them; it has no other way to store events in batches on SQLite.
 __all__ = [
     "INDEX_SHARD",
+    "AssetCheckExecutionRecord",
     "AssetCheckExecutionsTable",
     "DagsterSqliteStorage",
     "EventLogEntry",
     "SqliteEventLogStorage",
 ]
+
+_Item = TypeVar("_Item")
 
 # Dagster selects storage classes by module path, and it does not export this class. Without it, Dagster starts two
 # more processes to capture what a step prints, and a Ctrl-C on the terminal reaches those as well.
@@ -97,6 +109,34 @@ def has_downstream_in_run(context: dg.AssetExecutionContext) -> bool:
     return bool(layer.asset_graph.get(context.asset_key).child_keys & keys_in_run(context))
 
 
+def downstream_in_run(context: dg.AssetExecutionContext) -> list[dg.AssetKey]:
+    """Return the assets of the same run that depend on this one, directly or not, and have the same partitions."""
+    graph, in_run = context.job_def.asset_layer.asset_graph, keys_in_run(context)
+    found: list[dg.AssetKey] = []
+    waiting = [context.asset_key]
+    while waiting:
+        children = sorted((graph.get(waiting.pop()).child_keys & in_run) - set(found))
+        found += children
+        waiting += children
+    partitions = graph.get(context.asset_key).partitions_def
+    return [key for key in found if graph.get(key).partitions_def == partitions]
+
+
+def maps_to_all_partitions(context: dg.InputContext) -> bool:
+    """Return whether an input asks for all partitions there are, as that of an unpartitioned asset does by default.
+
+    The partition mapping of an input has no public name.
+    """
+    step = context.step_context
+    downstream = step.job_def.asset_layer.get_assets_def_for_node(step.node_handle)
+    if downstream is None or not downstream.keys:
+        return False
+    graph = step.job_def.asset_layer.asset_graph
+    return isinstance(
+        graph.get_partition_mapping(next(iter(downstream.keys)), context.asset_key), dg.AllPartitionMapping
+    )
+
+
 def executes_whole_run(context: dg.AssetExecutionContext) -> bool:
     """Return whether the process of this step executes all steps of its run, and nothing else.
 
@@ -131,6 +171,82 @@ def check_evaluations(
         evaluation = event.event_specific_data if event else None
         if isinstance(evaluation, dg.AssetCheckEvaluation):
             yield record.run_id, evaluation
+
+
+def latest_check_records(
+    instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]
+) -> Mapping[dg.AssetCheckKey, AssetCheckExecutionRecord]:
+    """Return what the asset's page shows of each check: its latest execution, planned, evaluated, or neither.
+
+    The latest is the one that was planned last, also if another one was evaluated after it. The public interface of an
+    instance has no executions of a check.
+    """
+    return instance.event_log_storage.get_latest_asset_check_execution_by_key(checks)
+
+
+def run_of_latest_check(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | None:
+    """Return the run of the execution that :func:`latest_check_records` returns, without the execution itself."""
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        rows = _rows(storage, _LATEST_CHECK_RUN, asset=check.asset_key.to_string(), check=check.name)
+        return str(rows[0][0]) if rows else None
+    record = latest_check_records(instance, [check]).get(check)
+    return None if record is None else record.run_id
+
+
+_LATEST_CHECK_RUN: Final = db.text(
+    "SELECT run_id FROM asset_check_executions WHERE asset_key = :asset AND check_name = :check "
+    "ORDER BY id DESC LIMIT 1"
+)
+_ANY_ATTEMPT: Final = db.text(
+    "SELECT 1 FROM event_logs WHERE asset_key = :asset AND partition IS NOT NULL "
+    "AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_MATERIALIZATION_PLANNED') GROUP BY partition HAVING "
+    "MAX(CASE WHEN dagster_event_type = 'ASSET_MATERIALIZATION_PLANNED' THEN id ELSE 0 END) > "
+    "MAX(CASE WHEN dagster_event_type = 'ASSET_MATERIALIZATION' THEN id ELSE 0 END) LIMIT 1"
+)
+
+
+def _rows(storage: SqlEventLogStorage, query: db.TextClause, **values: str) -> Sequence[Any]:
+    with storage.index_connection() as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def unmaterialized_attempts(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, tuple[str, int]]:
+    """Return the partitions that were planned and not materialized since, with the run and the event that planned them.
+
+    One query. The asset's page shows the same partitions as in progress or failed, by the status of their run. The
+    public interface of an instance names neither.
+    """
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage) and not _rows(storage, _ANY_ATTEMPT, asset=asset.to_string()):
+        return {}  # as almost always: ten times as fast
+    return storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
+
+
+def latest_observation_ids(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Iterable[str]
+) -> Mapping[str, int]:
+    """Return the storage id of the latest observation of each partition that has one; no public name does it at once.
+
+    Args:
+        instance: The instance.
+        asset: The asset.
+        partitions: The partitions, at least one.
+    """
+    kind = dg.DagsterEventType.ASSET_OBSERVATION
+    return instance.event_log_storage.get_latest_storage_id_by_partition(asset, kind, set(partitions))
+
+
+def as_not_blocking(
+    context: dg.AssetExecutionContext, result: dg.AssetCheckResult
+) -> tuple[dg.Output[None], dg.AssetCheckEvaluation]:
+    """Return what a step yields for the result of its check, so that it does not fail the step although it failed.
+
+    The check blocks, and Dagster lets a step choose only between that and a warning. It converts a result to these two.
+    """
+    evaluation = result.to_asset_check_evaluation(context.get_step_execution_context())
+    name = context.assets_def.get_output_name_for_asset_check_key(evaluation.asset_check_key)
+    return dg.Output(None, name), copy(evaluation, blocking=False)
 
 
 def run_dagster_dev(arguments: Sequence[str], webserver: Sequence[str]) -> None:
@@ -196,29 +312,6 @@ def _replaced(module: ModuleType, name: str, make: Callable[[Any], object]) -> I
         setattr(module, name, original)
 
 
-def failed_partitions(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, definition: dg.PartitionsDefinition[str]
-) -> frozenset[str]:
-    """Return the keys of the partitions that the asset's page shows as failed.
-
-    ``DagsterInstance.get_status_by_partition``, the public way, looks at each partition since 2017: 0.2 s for an asset.
-    It reads the same cached value, which names the failed ones.
-
-    Args:
-        instance: The instance.
-        asset: The asset.
-        definition: Its partitions.
-    """
-    cached = get_and_update_asset_status_cache_value(instance, asset, definition)
-    if cached is None:
-        return frozenset()
-    failed = cached.deserialize_failed_partition_subsets(definition)
-    if failed.is_empty:
-        return frozenset()
-    in_progress = cached.deserialize_in_progress_partition_subsets(definition)
-    return frozenset(failed.get_partition_keys()) - frozenset(in_progress.get_partition_keys())
-
-
 PLANNED: Final = AssetCheckExecutionRecordStatus.PLANNED.value
 """The status of a check that a run has not evaluated yet, in the table of check executions."""
 
@@ -253,6 +346,28 @@ def log_materializations(
     return [dg.DagsterEvent.asset_materialization(step, event, batch) for event, batch in _as_batch(materializations)]
 
 
+def log_observations(
+    context: dg.AssetExecutionContext, observations: Sequence[dg.AssetObservation]
+) -> list[dg.DagsterEvent]:
+    """Log observations of one asset as :func:`log_materializations` does, and return their events."""
+    step = context.get_step_execution_context()
+    return [dg.DagsterEvent.asset_observation(step, event, batch) for event, batch in _as_batch(observations)]
+
+
+def withdraw_plan(instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Sequence[str]) -> None:
+    """Let partitions that a run planned and will not execute look as if it had not planned them.
+
+    Dagster shows every partition that a failed run planned and did not materialize as failed, also those of steps that
+    never started. No public name takes a plan back. Planned once more outside a run, they are neither in progress nor
+    failed: Dagster takes their run for a deleted one.
+    """
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value
+    for partition, batch in _as_batch(partitions):
+        data = AssetMaterializationPlannedData(asset, partition)
+        event = dg.DagsterEvent(kind, job_name=RUNLESS_JOB_NAME, event_specific_data=data)
+        instance.report_dagster_event(event, RUNLESS_RUN_ID, batch_metadata=batch)
+
+
 def report_materializations(instance: dg.DagsterInstance, materializations: Sequence[dg.AssetMaterialization]) -> None:
     """Report materializations of one asset outside a run, as a batch.
 
@@ -265,9 +380,7 @@ def report_materializations(instance: dg.DagsterInstance, materializations: Sequ
         instance.report_dagster_event(event, RUNLESS_RUN_ID, batch_metadata=batch)
 
 
-def _as_batch(
-    materializations: Sequence[dg.AssetMaterialization],
-) -> Iterator[tuple[dg.AssetMaterialization, DagsterEventBatchMetadata]]:
-    batch, last = str(uuid.uuid4()), len(materializations) - 1
-    for number, materialization in enumerate(materializations):
-        yield materialization, DagsterEventBatchMetadata(batch, is_end=number == last)
+def _as_batch(items: Sequence[_Item]) -> Iterator[tuple[_Item, DagsterEventBatchMetadata]]:
+    batch, last = str(uuid.uuid4()), len(items) - 1
+    for number, item in enumerate(items):
+        yield item, DagsterEventBatchMetadata(batch, is_end=number == last)

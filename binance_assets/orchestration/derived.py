@@ -13,9 +13,9 @@ import dagster as dg
 from binance_assets.ingest.derive import derive_partitions
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import partition_for_key
-from binance_assets.orchestration.assets import CandleEvents, Inputs, series_asset, write_results
-from binance_assets.orchestration.checks import format_refused, gap_free_result
-from binance_assets.orchestration.dagster_internals import has_downstream_in_run
+from binance_assets.orchestration.assets import Inputs, series_asset, write_results
+from binance_assets.orchestration.checks import format_refused
+from binance_assets.orchestration.conclusion import CandleEvents, conclude
 from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.metrics import RunMetrics
@@ -69,7 +69,5 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
     context.log.info(f"{derived.series}: {tally.message}, {tally.rows} candles")
     if tally.refused:
         context.log.error(f"{derived.series}: {format_refused(tally.refused)}")
-    elif has_downstream_in_run(context):
-        yield dg.MaterializeResult()
-    seconds = time.monotonic() - started_at
-    yield gap_free_result(tally.refused, tally.verdicts, RunMetrics(0, 0, 0, 0, None, tally.rows, seconds))
+    metrics = RunMetrics(0, 0, 0, 0, None, tally.rows, time.monotonic() - started_at)
+    yield from conclude(context, lake, derived.series, tally, metrics)

@@ -14,9 +14,14 @@ import dagster as dg
 
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition
+from binance_assets.model.results import PartitionResult, format_spans
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND
-from binance_assets.orchestration.dagster_internals import log_materializations, report_materializations
+from binance_assets.orchestration.dagster_internals import (
+    log_materializations,
+    log_observations,
+    report_materializations,
+)
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import StoredPartition
 
@@ -71,6 +76,32 @@ def materializations(
     """
     for batch in _batches(series, list(written.items())):
         yield from log_materializations(context, batch)
+
+
+def refusal(asset: dg.AssetKey, result: PartitionResult) -> dg.AssetObservation:
+    """Return the event that explains a refused partition on its own page.
+
+    Args:
+        asset: The asset.
+        result: The partition that was not written.
+    """
+    metadata: dict[str, dg.MetadataValue] = {
+        "verdict": dg.MetadataValue.text(result.verdict),
+        "reason": dg.MetadataValue.text(printable(result.reason, MESSAGE)),
+    }
+    if result.missing:
+        metadata["missing"] = dg.MetadataValue.text(format_spans(result.missing))
+    text = printable(f"refused, {result.verdict}: {result.reason}", MESSAGE)
+    return dg.AssetObservation(asset, partition=result.partition.key, description=text, metadata=metadata)
+
+
+def refusals(
+    context: dg.AssetExecutionContext, asset: dg.AssetKey, refused: Sequence[PartitionResult]
+) -> Iterator[dg.DagsterEvent]:
+    """Log what is not written of an asset; yield the events, which the step yields in turn."""
+    for start in range(0, len(refused), _MAX_BATCH):
+        batch = [refusal(asset, result) for result in refused[start : start + _MAX_BATCH]]
+        yield from log_observations(context, batch)
 
 
 def report_stored(

@@ -1,4 +1,9 @@
-"""Freshness: how old the newest materialization may be before an asset's page turns yellow or red.
+"""Freshness: the check ``fresh`` of a market's coverage, which names the series whose candles are too old.
+
+Dagster's own freshness policies look at the time of the last event. They call a series fresh whose last candle is two
+years old, as soon as somebody fetches any old day of it again. So the assets have none, and this check looks at the end
+of the last stored partition. It is one check for a market, evaluated with the coverage, so that a run over many series
+does not evaluate another check for each.
 
 Here belong the windows and their reasons. What does not belong here: the schedules that keep assets fresh
 (``schedules``, ``catch_up``).
@@ -7,18 +12,96 @@ Here belong the windows and their reasons. What does not belong here: the schedu
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import dagster as dg
+import polars as pl
 
+from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import Series
+from binance_assets.model.timestamps import to_date
+from binance_assets.model.wording import name_some
+from binance_assets.storage.file_index import stored_in
 
-# The schedule fetches a day shortly after midnight, and the catch-up retries until the next noon. Dagster looks at an
-# asset as a whole, so fetching an old day again makes it look fresh.
-_DAILY = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=36), warn_window=dt.timedelta(hours=26))
+CHECK_NAME: Final = "fresh"
+# The schedule fetches a day shortly after midnight, and the catch-up retries until the next noon.
+_DAILY: Final = dt.timedelta(hours=36)
 # The schedule fetches a month on the 8th of the next one.
-_MONTHLY = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=40), warn_window=dt.timedelta(days=33))
+_MONTHLY: Final = dt.timedelta(days=40)
+_MAX_NAMED: Final = 5
+_MAX_TABLE_ROWS: Final = 1_000
 
 
-def freshness_policy_for(series: Series) -> dg.FreshnessPolicy:
-    """Return the policy of the asset of ``series``."""
-    return _MONTHLY if series.interval.is_multi_day else _DAILY
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """A series whose candles are too old.
+
+    Attributes:
+        series: The series.
+        last: Key of its last stored partition; None if the lake has none.
+        age: How long ago that partition ended; None without one.
+    """
+
+    series: Series
+    last: str | None
+    age: dt.timedelta | None
+
+
+def fresh_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
+    """Return the spec of the check on the coverage ``key``."""
+    return dg.AssetCheckSpec(
+        CHECK_NAME,
+        asset=key,
+        description="The candles of every series reach up to the last finished day, or to the last finished month for "
+        f"3d, 1w, and 1M. The last stored partition ended at most {_DAILY.total_seconds() / 3600:.0f} hours ago, or "
+        f"{_MONTHLY.days} days for months. A delisted series is fresh.",
+    )
+
+
+def fresh_result(index: pl.DataFrame, series: Sequence[Series], now: dt.datetime) -> dg.AssetCheckResult:
+    """Return the result of the check.
+
+    Args:
+        index: What the files of the series hold, from :meth:`binance_assets.storage.lake.Lake.file_index`.
+        series: The series of the market.
+        now: The time, UTC.
+    """
+    stale = list(stale_series(index, series, now))
+    metadata: dict[str, dg.MetadataValue] = {"stale": dg.MetadataValue.int(len(stale))}
+    if stale:
+        metadata["series"] = dg.MetadataValue.table([_record(entry) for entry in stale[:_MAX_TABLE_ROWS]])
+    names = name_some((f"{entry.series} ({entry.last or 'no candles'})" for entry in stale), _MAX_NAMED)
+    return dg.AssetCheckResult(
+        passed=not stale,
+        check_name=CHECK_NAME,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"the last stored partition is too old: {names}" if stale else None,
+        metadata=metadata,
+    )
+
+
+def _record(entry: Stale) -> dg.TableRecord:
+    age = "" if entry.age is None else f"{entry.age.total_seconds() / 86_400:.1f}"
+    return dg.TableRecord({"series": str(entry.series), "last partition": entry.last or "", "days since its end": age})
+
+
+def stale_series(index: pl.DataFrame, series: Sequence[Series], now: dt.datetime) -> Iterator[Stale]:
+    """Yield the series whose last stored partition ended too long ago, and those without any; not delisted ones.
+
+    Args:
+        index: What the files of the series hold.
+        series: The series.
+        now: The time, UTC.
+    """
+    last = stored_in(index).sort("day").group_by("series", maintain_order=True).last()
+    by_name = {name: (day.isoformat(), verdict) for name, day, verdict in last["series", "day", "verdict"].iter_rows()}
+    for member in series:
+        key, verdict = by_name.get(str(member), (None, ""))
+        if key is None:
+            yield Stale(member, None, None)
+            continue
+        age = now - dt.datetime.combine(to_date(partition_for_key(key, member.interval).end), dt.time(), dt.UTC)
+        if age > (_MONTHLY if member.interval.is_multi_day else _DAILY) and verdict != "delisted":
+            yield Stale(member, key, age)

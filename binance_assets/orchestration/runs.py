@@ -16,6 +16,7 @@ import dagster as dg
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
+from binance_assets.orchestration.conclusion import REFUSED
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.interrupted import proof_of_life, tags_of_this_process
 from binance_assets.orchestration.keys import asset_key, op_name
@@ -132,17 +133,19 @@ class Execution:
 def _failure_message(event: dg.DagsterEvent) -> str | None:
     """Return why a step or the run failed, in one line.
 
-    None for every other event, and if the step failed by its check, whose result states the reason.
+    None for every other event, and if the step refused partitions, which the caller names itself.
     """
     if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.first_step_failure_event is None:
         return str(event.message)
     if not event.is_step_failure:
         return None
     data = event.step_failure_data
+    if data.user_failure_data is not None and REFUSED in (data.user_failure_data.metadata or {}):
+        return None
     if data.user_failure_data is not None and data.user_failure_data.description:
         return str(data.user_failure_data.description)
     error = data.error
-    if error is None or error.cls_name == "DagsterAssetCheckFailedError":
+    if error is None:
         return None
     cause = error.cause or error
     return f"{event.step_key}: {cause.message.strip().splitlines()[0]}"

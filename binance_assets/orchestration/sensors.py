@@ -29,6 +29,7 @@ from binance_assets.orchestration.dagster_internals import AssetJob
 from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.lake_state import lake_state_sensor
 from binance_assets.orchestration.partitions import partition_kind, partition_ranges, range_tags
 from binance_assets.settings import ConfigurationError, Settings
 from binance_assets.storage.lake import Lake
@@ -293,7 +294,8 @@ def candle_sensors(
     """Return the sensors that have work to do for the fetched and derived series."""
     if not series:
         return []
-    sensors = [coverage_sensor(by_market([*series, *(entry.series for entry in derived)]))]
+    markets = by_market([*series, *(entry.series for entry in derived)])
+    sensors = [coverage_sensor(markets), lake_state_sensor(markets, Lake(settings.lake))]
     if derived:
         sensors.append(derived_candles_sensor(derived))
     return [*sensors, reissued_archives_sensor(jobs, series, settings), interrupted_runs_sensor()]

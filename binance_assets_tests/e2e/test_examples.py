@@ -97,7 +97,7 @@ def test_dagster_lists_the_users_own_asset_beside_the_candles(
     track(tmp_path / "universe.yaml", [parse_series(SERIES)])
     shutil.copy(DOWNSTREAM, tmp_path / "my_assets.py")
     target = str(DOWNSTREAM) if option == "-f" else "my_assets"
-    assert list_assets(option, target) == ["daily_range", SERIES, "spot/coverage"]
+    assert list_assets(option, target) == ["all_time_high", "daily_range", SERIES, "spot/coverage"]
 
 
 def test_a_module_that_imports_defs_by_name_loses_its_own_assets(
@@ -130,6 +130,8 @@ def test_the_downstream_asset_reads_the_days_that_its_sensor_finds(
     )
     assert result.success
     assert instance.get_materialized_partitions(dg.AssetKey("daily_range")) == set(DAYS)
+    selection = [dg.AssetKey("all_time_high")]
+    assert job.execute_in_process(instance=instance, asset_selection=selection, run_config=QUIET).success
 
 
 @pytest.mark.usefixtures("downloaded")

@@ -140,9 +140,8 @@ def fetch_in_runs(
     plans = [DownloadPlan(parse_series(name), tuple(days), (), tuple(days)) for name, days in wanted.items()]
     with ProgressView(0) as view, closing(Exchanges(series=len(plans))) as exchanges:
         definitions = definitions_for(settings, {plan.series: "rest" for plan in plans}, view, exchanges)
-        assert not fetch_missing(
-            instance, with_quick_retries(definitions, settings, exchanges), Lake(settings.lake), plans, False, view
-        )
+        definitions = with_quick_retries(definitions, settings, exchanges)
+        assert not fetch_missing(instance, definitions, Lake(settings.lake), plans, False, view)
     assert len(instance.get_runs()) == len(plans)
     return view
 

@@ -26,7 +26,7 @@ from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.coverage import coverage_key
-from binance_assets.orchestration.dagster_internals import failed_partitions
+from binance_assets.orchestration.gaps import find_gaps
 from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
@@ -419,8 +419,8 @@ def test_a_refresh_reads_only_the_files_that_changed_and_sees_every_change(lake:
     assert refreshed() == after
 
 
-def test_the_failed_partitions_are_those_that_the_page_of_the_asset_shows(
-    settings: Settings, instance: dg.DagsterInstance, sandbox: Sandbox
+def test_the_gaps_are_the_partitions_that_the_page_of_the_asset_shows_as_failed(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     definitions = build_defs(settings, universe_of(BTC))
     key, definition = dg.AssetKey(list(BTC.key)), partitions_def_for(BTC.interval)
@@ -429,16 +429,19 @@ def test_the_failed_partitions_are_those_that_the_page_of_the_asset_shows(
         statuses = instance.get_status_by_partition(key, definition.get_partition_keys(), definition) or {}
         return {day for day, status in statuses.items() if status is not None and status.value == "FAILED"}
 
-    assert failed_partitions(instance, key, definition) == shown() == set()
+    def gaps() -> set[str]:
+        return set(find_gaps(instance, lake, BTC).absent)
+
+    assert gaps() == shown() == set()
     lose_noon(sandbox, BTC, "2024-03-02")
     fetch(definitions, instance, [BTC], march(1, 2, 3))
-    assert failed_partitions(instance, key, definition) == shown() == {"2024-03-02"}
+    assert gaps() == shown() == {"2024-03-02"}
     seen: list[object] = []
 
     @dg.asset(key=key, partitions_def=definition)
-    def again(context) -> None:  # type: ignore[no-untyped-def]  # Dagster reads annotations, which are text here
-        seen.extend([failed_partitions(context.instance, key, definition), frozenset(shown())])
+    def again() -> None:
+        seen.extend([gaps(), shown()])
 
     dg.materialize([again], instance=instance, partition_key="2024-03-02")
-    assert seen == [frozenset(), frozenset()]  # it is in progress
-    assert failed_partitions(instance, key, definition) == shown() == set()
+    assert seen == [set(), set()]  # it is in progress
+    assert gaps() == shown() == set()

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -18,6 +19,7 @@ from binance_assets.model.partitions import Partition, partition_for_key, partit
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, to_ms
 from binance_assets.orchestration import sensors
+from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.events import materialization
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import DAILY, partition_ranges, range_tags
@@ -104,6 +106,7 @@ def test_which_sensors_are_on_by_default(definitions: dg.Definitions) -> None:
         "derived_candles": dg.DefaultSensorStatus.RUNNING,
         "reissued_archives": dg.DefaultSensorStatus.STOPPED,
         "interrupted_runs": dg.DefaultSensorStatus.RUNNING,
+        "lake_state": dg.DefaultSensorStatus.RUNNING,
     }
     schedules = definitions.get_repository_def().schedule_defs
     assert {schedule.default_status for schedule in schedules} == {dg.DefaultScheduleStatus.STOPPED}
@@ -114,17 +117,21 @@ def test_a_sensor_without_work_is_not_defined(settings: Settings) -> None:
     plain, empty = (
         build_defs(settings, universe).get_repository_def() for universe in (universe_of(BTC), universe_of())
     )
-    assert {sensor.name for sensor in plain.sensor_defs} == {"coverage", "reissued_archives", "interrupted_runs"}
+    names = {sensor.name for sensor in plain.sensor_defs}
+    assert names == {"coverage", "lake_state", "reissued_archives", "interrupted_runs"}
     assert empty.sensor_defs == []
 
 
-def test_every_series_has_a_freshness_policy_and_monthly_ones_allow_more_time(definitions: dg.Definitions) -> None:
+def test_no_series_is_fresh_by_activity_and_the_coverage_of_each_market_has_the_check_of_its_data(
+    definitions: dg.Definitions,
+) -> None:
+    """Dagster's freshness policies call a series fresh as soon as any old day is fetched again."""
     graph = definitions.resolve_asset_graph()
-    daily = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(hours=36), warn_window=dt.timedelta(hours=26))
-    for series in (BTC, ETH, COIN, *(derived.series for derived in DERIVED)):
-        assert graph.get(asset_key(series)).freshness_policy == daily
-    monthly = dg.FreshnessPolicy.time_window(fail_window=dt.timedelta(days=40), warn_window=dt.timedelta(days=33))
-    assert graph.get(asset_key(WEEKS)).freshness_policy == monthly
+    for series in (BTC, ETH, COIN, WEEKS, *(derived.series for derived in DERIVED)):
+        assert graph.get(asset_key(series)).freshness_policy is None
+        assert {key.name for key in graph.get(asset_key(series)).check_keys} == {"gap_free"}
+    for market in (BTC.market, COIN.market):
+        assert {key.name for key in graph.get(coverage_key(market)).check_keys} == {"fresh"}
 
 
 # Derived days after their base series.
@@ -519,6 +526,34 @@ def test_a_missing_day_fails_the_downstream_step_and_is_named(
     assert "spot/BTCUSDT/1h lacks 2024-01-02; materialize them first" in failure_of(result)
     result = run_asset(with_assets(definitions, closes), instance, closes, "2024-02-01", "2024-02-29")
     assert "2024-02-04, 2024-02-05 and 24 more" in failure_of(result)
+
+
+def test_an_asset_that_asks_for_all_there_is_gets_it_from_the_first_stored_day_to_the_last(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    loaded: list[int] = []
+
+    def reader(name: str, **arguments: Any) -> dg.AssetsDefinition:
+        @dg.asset(name=name, ins={"candles": dg.AssetIn(asset_key(BTC), input_manager_key="candles", **arguments)})
+        def reads(candles: pl.LazyFrame) -> dg.MaterializeResult[None]:
+            loaded.append(candles.select(pl.len()).collect().item())
+            return dg.MaterializeResult()
+
+        return reads
+
+    strict, lenient = reader("strict"), reader("lenient", metadata={"allow_missing_partitions": True})
+    with_readers = with_assets(definitions, strict, lenient)
+    nothing = failure_of(run_asset(with_readers, instance, strict))
+    assert "the lake holds no partition of spot/BTCUSDT/1h; materialize them first" in nothing
+    assert run_asset(with_readers, instance, lenient).success
+    fetch(definitions, instance, [BTC], ["2024-01-01", "2024-01-03"])
+    hole = failure_of(run_asset(with_readers, instance, strict))
+    assert "spot/BTCUSDT/1h lacks 2024-01-02; materialize or accept them first" in hole
+    assert "the lake holds 2024-01-01 to 2024-01-03" in hole
+    assert run_asset(with_readers, instance, lenient).success
+    fetch(definitions, instance, [BTC], ["2024-01-02"])
+    assert run_asset(with_readers, instance, strict).success
+    assert loaded == [0, 48, 72]
 
 
 def test_candles_without_their_hash_fail_the_downstream_step(

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 import binance_assets
 from binance_assets.orchestration import dagster_internals
+from binance_assets.orchestration.checks import CHECK_NAME
 from binance_assets.orchestration.dagster_internals import (
     INDEX_SHARD,
     NO_COMPUTE_LOGS,
@@ -27,14 +28,19 @@ from binance_assets.orchestration.dagster_internals import (
     expected_step_order,
     has_downstream_in_run,
     keys_in_run,
+    latest_check_records,
     log_materializations,
     open_instance_in,
     report_materializations,
+    run_of_latest_check,
     state_folder,
+    unmaterialized_attempts,
+    withdraw_plan,
 )
 from binance_assets.orchestration.event_log import KNOWN_VERSIONS
 from binance_assets.orchestration.partitions import DAILY, PARTITION_TAG, range_tags, tagged_range
 from binance_assets_tests.support.environment import CHECKOUT
+from binance_assets_tests.support.event_runs import DAYS, run_days
 from binance_assets_tests.support.instances import new_instance
 
 PACKAGE = Path(binance_assets.__file__).parent
@@ -329,3 +335,29 @@ def test_the_folder_of_an_instance_is_that_of_its_state(tmp_path: Path) -> None:
     (config / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     with open_instance_in(state, config) as instance:
         assert state_folder(instance) == state
+
+
+# What a run planned.
+
+
+def test_the_cheap_questions_have_the_answers_of_dagsters_own(instance: dg.DagsterInstance) -> None:
+    check, storage = dg.AssetCheckKey(DAYS, CHECK_NAME), instance.event_log_storage
+
+    def answers() -> tuple[set[str], str | None]:
+        attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(DAYS)
+        latest = latest_check_records(instance, [check]).get(check)
+        assert unmaterialized_attempts(instance, DAYS) == attempts
+        assert run_of_latest_check(instance, check) == (latest and latest.run_id)
+        return set(attempts), latest and latest.run_id
+
+    assert answers() == (set(), None)
+    first = run_days(instance, "2024-03-01", "2024-03-03")
+    assert answers() == (set(), first.run_id)
+    second = run_days(instance, "2024-03-03", "2024-03-04", refused=["2024-03-03"])
+    assert answers() == ({"2024-03-03"}, second.run_id)
+    withdraw_plan(instance, DAYS, ["2024-03-03"])  # it was materialized before, and looks like that again
+    shown = instance.get_status_by_partition(DAYS, ["2024-03-03"], DAILY) or {}
+    assert [status and status.value for status in shown.values()] == ["MATERIALIZED"]
+    assert answers() == ({"2024-03-03"}, second.run_id)  # planned, but by no run
+    assert run_days(instance, "2024-03-03", "2024-03-03").success
+    assert answers()[0] == set()

@@ -1,0 +1,140 @@
+"""Gaps: the partitions of a series that somebody asked for and that the lake does not hold.
+
+Dagster remembers what was asked for: a run plans its partitions, and a partition that the run did not materialize stays
+planned. The lake decides what is there. Nothing else is stored, so a restart, a re-execution, and two runs at once find
+the same gaps. Why a partition was refused is in its latest observation (``events``).
+
+Here belongs which partitions are gaps, and why. What does not belong here: what the check makes of them (``checks``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import dagster as dg
+
+from binance_assets.model.partitions import Partition, partition_for_key
+from binance_assets.model.series import Series
+from binance_assets.orchestration.dagster_internals import latest_observation_ids, unmaterialized_attempts
+from binance_assets.orchestration.keys import asset_key
+from binance_assets.storage.lake import Lake, StoredPartition
+
+MAX_EXPLAINED: Final = 100
+"""The most gaps whose reason is read; the others are counted."""
+
+_LOST_RUNS: Final = {
+    dg.DagsterRunStatus.FAILURE: "its run failed before the partition was written",
+    dg.DagsterRunStatus.CANCELED: "its run was canceled before the partition was written",
+}
+_RUNS_PER_READ: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A partition that was asked for and is not in the lake, for people.
+
+    Attributes:
+        key: The key of the partition.
+        verdict: The verdict with which it was refused; empty if no run came to one.
+        missing: The spans in which candles are missing; empty if they are not known.
+        reason: Why it is not there, in one line.
+    """
+
+    key: str
+    verdict: str
+    missing: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """What is not there of a series, although it was asked for.
+
+    Attributes:
+        absent: Why each partition is not in the lake, by key, ascending; empty where a run refused it.
+        stored: The partitions that the lake holds although their last run did not write them.
+        under_way: Whether another run may add to the gaps now.
+    """
+
+    absent: dict[str, str] = field(default_factory=dict)
+    stored: dict[Partition, StoredPartition] = field(default_factory=dict)
+    under_way: bool = False
+
+
+def find_gaps(
+    instance: dg.DagsterInstance, lake: Lake, series: Series, refused: Collection[str] = (), run_id: str = ""
+) -> Gaps:
+    """Return the gaps of a series.
+
+    A partition that another run is about to fetch is no gap yet. It is one as soon as that run refuses it.
+
+    Args:
+        instance: The instance that remembers what was asked for.
+        lake: The lake.
+        series: The series.
+        refused: The keys that the calling step has refused itself.
+        run_id: The run of the calling step, which has not ended; empty outside a step.
+
+    Raises:
+        LakeError: A file of the series may not be read.
+    """
+    attempts = unmaterialized_attempts(instance, asset_key(series))
+    statuses = _statuses(instance, {attempt_run for attempt_run, _ in attempts.values()} - {run_id, ""})
+    open_attempts, reasons = {}, dict.fromkeys(refused, "")
+    for key, (attempt_run, attempt) in attempts.items():
+        status = statuses.get(attempt_run)
+        if status in _LOST_RUNS:
+            reasons.setdefault(key, _LOST_RUNS[status])
+        elif status is not None and status is not dg.DagsterRunStatus.SUCCESS:
+            open_attempts[key] = attempt
+    reasons |= dict.fromkeys(_refused_meanwhile(instance, series, open_attempts), "")
+    partitions = [partition_for_key(key, series.interval) for key in sorted(reasons)]
+    stored = lake.stored_among(series, partitions) if partitions else {}
+    absent = {partition.key: reasons[partition.key] for partition in partitions if partition not in stored}
+    return Gaps(absent, stored, bool(open_attempts))
+
+
+def digest(keys: Iterable[str]) -> str:
+    """Return a short text that differs for different sets of partitions."""
+    return hashlib.sha256(" ".join(sorted(keys)).encode()).hexdigest()[:16]
+
+
+def explained(instance: dg.DagsterInstance, series: Series, absent: Mapping[str, str]) -> list[Gap]:
+    """Return the first gaps with what their latest observation says, in the order of ``absent``."""
+    keys = list(absent)[:MAX_EXPLAINED]
+    observed = dict(_observations(instance, series, keys))
+    return [observed.get(key) or Gap(key, "", "", absent[key]) for key in keys]
+
+
+def _statuses(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, dg.DagsterRunStatus]:
+    """Return the status of each run that was not deleted."""
+    ids, statuses = sorted(run_ids), {}
+    for start in range(0, len(ids), _RUNS_PER_READ):
+        for run in instance.get_runs(dg.RunsFilter(run_ids=ids[start : start + _RUNS_PER_READ])):
+            statuses[run.run_id] = run.status
+    return statuses
+
+
+def _refused_meanwhile(instance: dg.DagsterInstance, series: Series, open_attempts: Mapping[str, int]) -> Iterator[str]:
+    """Yield the partitions that a run refused that has not ended yet: they were observed after they were planned."""
+    if open_attempts:
+        observed = latest_observation_ids(instance, asset_key(series), open_attempts.keys())
+        yield from (key for key, attempt in open_attempts.items() if observed.get(key, 0) > attempt)
+
+
+def _observations(instance: dg.DagsterInstance, series: Series, keys: Sequence[str]) -> Iterator[tuple[str, Gap]]:
+    """Yield what the latest observation of each partition says; nothing for a partition without one."""
+    ids = latest_observation_ids(instance, asset_key(series), keys) if keys else {}
+    if not ids:
+        return
+    records = instance.fetch_observations(
+        dg.AssetRecordsFilter(asset_key(series), storage_ids=list(ids.values())), limit=len(ids)
+    ).records
+    for record in records:
+        observation, key = record.asset_observation, record.partition_key
+        if observation is not None and key is not None and "verdict" in observation.metadata:
+            texts = {name: str(value.value) for name, value in observation.metadata.items()}
+            yield key, Gap(key, texts["verdict"], texts.get("missing", ""), texts.get("reason", ""))

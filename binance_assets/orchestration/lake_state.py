@@ -1,0 +1,117 @@
+"""The sensor ``lake_state``: after failed and canceled runs, and once a day, the pages say again what the lake holds.
+
+A run that fails or is canceled may end before its steps evaluate their checks, and it may plan partitions that the lake
+holds. Then this sensor evaluates the checks, and refreshes the coverage. Candles also age while no run happens, so the
+coverage is refreshed once a day.
+
+Here belongs what reacts to runs that ended without a result. What does not belong here: what is true (``checks``,
+``coverage``), and the refresh after materializations (``sensors``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import dagster as dg
+
+from binance_assets.model.markets import Market
+from binance_assets.model.outside import printable
+from binance_assets.model.series import Series
+from binance_assets.orchestration.checks import refresh_checks
+from binance_assets.orchestration.coverage import coverage_key
+from binance_assets.orchestration.keys import asset_key
+from binance_assets.settings import ConfigurationError
+from binance_assets.storage.lake import Lake
+
+_ENDED: Final = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+_MAX_RUNS: Final = 1_000
+# A process reads the clock a moment before its change of a run can be read by others.
+_OVERLAP: Final = dt.timedelta(minutes=1)
+# The catch-up retries yesterday until noon.
+_DAY_BEGINS: Final = dt.timedelta(hours=12)
+
+
+def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> dg.SensorDefinition:
+    """Return the sensor. It is running by default.
+
+    The cursor is a JSON object: when the last run ended that was read (``since``), the runs that ended in the minute
+    before (``seen``), and the day of the last daily refresh (``day``).
+
+    Args:
+        series: The fetched and derived series of each market.
+        lake: The lake.
+    """
+
+    @dg.sensor(
+        name="lake_state",
+        asset_selection=dg.AssetSelection.assets(*(coverage_key(market) for market in series)),
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Evaluates the checks of the series of failed and canceled runs again, and refreshes the coverage "
+        "after such runs and once a day. Sends no request.",
+    )
+    def lake_state(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        now = dt.datetime.now(dt.UTC)
+        cursor = json.loads(context.cursor) if context.cursor else {"since": now.isoformat(), "seen": [], "day": ""}
+        ended = _ended_since(context.instance, cursor)
+        requests = {}
+        for market, members in series.items():
+            touched = _touched(ended, members)
+            try:
+                refresh_checks(context.instance, lake, touched)
+            except ConfigurationError as error:
+                context.log.warning(f"{market}: the lake could not be read: {printable(error)}")
+            if touched:
+                requests[market] = f"{market}:{ended[-1].dagster_run.run_id}"
+        day = (now - _DAY_BEGINS).date().isoformat()
+        if day != cursor["day"]:
+            requests |= {market: f"{market}:{day}" for market in series}
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(run_key=key, asset_selection=[coverage_key(market)]) for market, key in requests.items()
+            ],
+            skip_reason=None if requests else dg.SkipReason("no run failed or was canceled"),
+            cursor=json.dumps({**_position(ended, cursor), "day": day}),
+        )
+
+    return lake_state
+
+
+def _ended_since(instance: dg.DagsterInstance, cursor: Mapping[str, Any]) -> list[dg.RunRecord]:
+    """Return the runs that failed or were canceled since the last tick, in the order in which they ended."""
+    after = dt.datetime.fromisoformat(cursor["since"]) - _OVERLAP
+    records = instance.get_run_records(
+        dg.RunsFilter(statuses=_ENDED, updated_after=after),
+        limit=_MAX_RUNS,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    return [record for record in records if record.dagster_run.run_id not in cursor["seen"]]
+
+
+def _position(ended: Sequence[dg.RunRecord], cursor: Mapping[str, Any]) -> dict[str, Any]:
+    if not ended:
+        return {"since": cursor["since"], "seen": cursor["seen"]}
+    last = _utc(ended[-1].update_timestamp)
+    recent = [record.dagster_run.run_id for record in ended if _utc(record.update_timestamp) >= last - _OVERLAP]
+    if last - _OVERLAP < dt.datetime.fromisoformat(cursor["since"]):
+        recent = [*cursor["seen"], *recent][-_MAX_RUNS:]
+    return {"since": last.isoformat(), "seen": recent}
+
+
+def _utc(time: dt.datetime) -> dt.datetime:
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)
+
+
+def _touched(ended: Iterable[dg.RunRecord], members: Sequence[Series]) -> list[Series]:
+    """Return the series that a run selected; a run without a selection executes its whole job."""
+    keys = set(_selected(ended, members))
+    return [member for member in members if asset_key(member) in keys]
+
+
+def _selected(ended: Iterable[dg.RunRecord], members: Sequence[Series]) -> Iterator[dg.AssetKey]:
+    for record in ended:
+        yield from record.dagster_run.asset_selection or map(asset_key, members)
