@@ -289,6 +289,10 @@ def test_a_range_shows_good_days_green_and_the_bad_day_red_with_its_reason(user:
     user.click("//*[text()='2024-02-04']")
     user.see(with_text("failed, and did not materialize this asset"))
     user.take_picture(pictures / "partitions.png")
+    user.click(button("View all historical events"))
+    user.click("//td//*[normalize-space(text())='2024-02-04']")  # unfolds the observation
+    user.see("//tr[contains(., 'reason') and contains(., 'no candles for 2024-02-04 12:00')]")
+    user.click_away(button("OK"))
     user.open_tab("Checks")
     user.see(with_text("1 refused: 2024-02-04 lost: no candles for 2024-02-04 12:00"))
     user.see(with_text("Failed"))
@@ -316,6 +320,12 @@ def test_a_schedule_is_started_by_its_switch_and_its_run_succeeds(user: User, pi
     user.see(with_text("12:07 AM UTC"))
     last = user.see("//*[text()='spot_daily_schedule']")
     user.take_picture(pictures / "automation.png", height=last.rect["y"] + 60)
+
+
+def test_after_a_run_over_another_day_the_check_still_names_the_bad_day(user: User) -> None:
+    user.open_asset("spot/BTCUSDT/1m")
+    user.open_tab("Checks")
+    user.see(with_text("1 asked for earlier and not in the lake: 2024-02-04 lost: no candles for 2024-02-04 12:00"))
 
 
 def test_a_page_of_another_site_changes_nothing(user: User) -> None:
