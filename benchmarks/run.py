@@ -17,7 +17,8 @@ How it measures:
   the maximum; the ratio is the median of the ratios of the pairs.
 - *Dagster run* is ``binance-assets download`` as a process in an empty folder, from its start to its end.
 
-- The last table compares the files of the lake with those of version 0.1.0; see :mod:`benchmarks.lake`.
+- The second table compares the files of the lake with those of version 0.1.0, see :mod:`benchmarks.lake`; the third
+  measures two thousand series, see :mod:`benchmarks.scale`.
 
 ``--sustained`` and ``--memory`` measure these instead, because they take minutes. Sustained: a download that needs
 more weight than two minutes allow; the result is the weight that the sandbox counted in each full minute, that is, in
@@ -54,6 +55,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lake import LakeRow, lake_rows, print_lake_rows
+from benchmarks.scale import print_scale_rows, scale_rows
 from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.pages import Page, klines_parameters
 from binance_assets.exchange.session import Exchange
@@ -477,6 +479,7 @@ def main() -> None:
     console.print(_table(rows))
     if not (options.memory or options.sustained):
         print_lake_rows(console, _lake_rows())
+        print_scale_rows(console, scale_rows())
 
 
 def _options() -> argparse.Namespace:

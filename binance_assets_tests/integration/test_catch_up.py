@@ -26,7 +26,8 @@ from binance_assets_tests.support.dagster_internals import ScheduleExecutionData
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import execute, fetch, universe_of, with_quick_retries
-from binance_assets_tests.support.lakes import content_of, keys, state_folder, stored
+from binance_assets_tests.support.lakes import content_of, files_read_in, keys, remove, state_folder, stored
+from binance_assets_tests.support.results import result_of
 
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 FUTURE = parse_series("usdm/BTCUSDT/1h")
@@ -84,6 +85,26 @@ def lose(sandbox: Sandbox, symbol: str, day: str) -> None:
     for path in ALL_SOURCES:
         lost = Fault("missing_row", market="spot", symbol=symbol, start=noon, end=noon + HOUR, path=path, interval="1h")
         sandbox.faults.add(lost)
+
+
+# A tick at rest.
+
+
+def test_a_tick_reads_only_the_files_that_changed_since_the_last_one(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    for series in (BTC, ETH):
+        lake.write_all(series, [result_of(series, key) for key in ("2023-12-31", *LAST_WEEK)])
+    definitions = build_defs(settings, universe_of(BTC, ETH))
+    assert evaluate(definitions, instance, "spot_catch_up").run_requests == []
+    with files_read_in(lake) as opened:
+        assert evaluate(definitions, instance, "spot_catch_up").run_requests == []
+        assert opened == []
+    remove(lake, ETH, "2024-03-06")
+    with files_read_in(lake) as opened:
+        data = evaluate(definitions, instance, "spot_catch_up")
+        assert opened == ["2024.parquet"]
+    assert requested_days(data) == {"spot/ETHUSDT/1h": ["2024-03-06"]}
 
 
 # The partition that has just ended.

@@ -6,10 +6,8 @@ import base64
 import datetime as dt
 import shutil
 import struct
-import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,7 +41,7 @@ from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 from binance_assets_tests.support.killed_writers import Spec, write
-from binance_assets_tests.support.lakes import coverage_of, state_folder
+from binance_assets_tests.support.lakes import coverage_of, files_read_in, state_folder
 from binance_assets_tests.support.results import result_of
 
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))
@@ -331,24 +329,6 @@ def test_outages_that_no_table_names_are_counted(lake: Lake) -> None:
     table = coverage_table([coverage_of(lake, series, dt.date(2024, 3, 3), frozenset())])
     assert (table["outage"].item(), table["unnamed_outages"].item()) == (2, 1)
     assert "| outage | unnamed_outages | refused |" in coverage_markdown(table)
-
-
-@contextmanager
-def files_read_in(lake: Lake) -> Iterator[list[str]]:
-    """Collect the names of the files of the lake that are opened, as Python itself reports them."""
-    opened: list[str] = []
-    watching = True
-
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        path = str(arguments[0]) if watching and event == "open" and arguments else ""
-        if path.startswith(f"{lake.root}/") and path.endswith(".parquet"):
-            opened.append(Path(path).name)
-
-    sys.addaudithook(watch)
-    try:
-        yield opened
-    finally:
-        watching = False
 
 
 def test_the_remembered_index_is_written_only_if_something_changed(lake: Lake) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Set
+import sys
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,24 @@ def stored(lake: Lake, series: Series, key: str) -> StoredPartition:
 def read(lake: Lake, series: Series, key: str) -> pl.DataFrame:
     """Return the candles of a partition that the lake holds."""
     return lake.read(series, [partition_for_key(key, series.interval)])
+
+
+@contextmanager
+def files_read_in(lake: Lake) -> Iterator[list[str]]:
+    """Collect the names of the files of the lake that are opened, as Python itself reports them."""
+    opened: list[str] = []
+    watching = True
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        path = str(arguments[0]) if watching and event == "open" and arguments else ""
+        if path.startswith(f"{lake.root}/") and path.endswith(".parquet"):
+            opened.append(Path(path).name)
+
+    sys.addaudithook(watch)
+    try:
+        yield opened
+    finally:
+        watching = False
 
 
 def temporary_files(lake: Lake) -> list[Path]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 
-from binance_assets.definitions import build_defs
+from binance_assets.definitions import build_defs, candle_definitions
 from binance_assets.model.intervals import parse_derived_interval
 from binance_assets.model.markets import SPOT
 from binance_assets.model.series import derived_series, parse_series
@@ -86,3 +87,19 @@ def test_every_asset_key_is_the_series_name_in_ascii() -> None:
     for name in declared()["assets"]:
         assert dg.AssetKey.from_user_string(name).path[0] in {"spot", "usdm", "coinm"}
         assert name.isascii()
+
+
+def test_a_location_is_built_again_only_if_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    universe = tmp_path / "universe.yaml"
+    universe.write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
+    first = candle_definitions()
+    assert candle_definitions() is first
+    universe.write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1h]}]")
+    second = candle_definitions()
+    assert [spec.key.path for spec in second.resolve_all_asset_specs()] == [
+        ["spot", "BTCUSDT", "1h"],
+        ["spot", "coverage"],
+    ]
+    monkeypatch.setenv("BINANCE_ASSETS_LAKE", "elsewhere")
+    assert candle_definitions() is not second
