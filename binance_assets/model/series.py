@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
-
-# ASCII symbols consist of capitals, digits and underscores; since 2025 there are also symbols in other scripts.
-_SYMBOL: Final = re.compile(r"[A-Z0-9_\u0080-\U0010ffff]{1,40}")
+from binance_assets.model.symbol_names import is_symbol
 
 _LONGEST_TAG: Final = 63
 
@@ -38,7 +35,7 @@ class Series:
     derived: bool = field(default=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not _SYMBOL.fullmatch(self.symbol) or not self.symbol.replace("_", "").isalnum():
+        if not is_symbol(self.symbol):
             raise ValueError(
                 f"{self.symbol!r} is not a symbol; Binance writes them like BTCUSDT, ETHUSDT_260327 or BTCUSD_PERP"
             )

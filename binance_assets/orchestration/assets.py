@@ -11,6 +11,7 @@ here: the step of a derived asset (``derived``), the check (``checks``), and how
 """
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
+import datetime as dt
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -62,10 +63,12 @@ class FetchedSeries:
     Attributes:
         series: The series.
         source: Where its candles come from.
+        last: The last day of a delisted symbol, UTC; None if it has not ended.
     """
 
     series: Series
     source: Source
+    last: dt.date | None = None
 
 
 FetchedByKey = Mapping[dg.AssetKey, FetchedSeries]
@@ -86,9 +89,10 @@ def candles_asset(
         lake: The lake; only its location is used here, for the asset's page.
         listener: Receives the progress of runs in this process.
     """
-    source = fetched[asset_key(series)].source
+    source, last = fetched[asset_key(series)].source, fetched[asset_key(series)].last
+    kinds = {"binance", "polars", "parquet"}
 
-    @series_asset(series, lake, {"binance", "polars", "parquet"}, _description(series), {"source": source})
+    @series_asset(series, lake, kinds, _description(series), {"source": source}, last=last)
     def candles(
         context: dg.AssetExecutionContext, config: CandlesConfig, binance: BinanceResource, lake: LakeResource
     ) -> CandleEvents:
@@ -107,6 +111,7 @@ def series_asset(
     description: str,
     metadata: Mapping[str, str],
     deps: Sequence[dg.AssetKey] = (),
+    last: dt.date | None = None,
 ) -> Callable[[Callable[..., CandleEvents]], dg.AssetsDefinition]:
     """Return the decorator of an asset that holds a series, with what fetched and derived assets have in common.
 
@@ -117,6 +122,7 @@ def series_asset(
         description: Markdown for the asset's page.
         metadata: Further entries for the asset's page.
         deps: The assets that the asset is derived from.
+        last: The last day of a delisted symbol, UTC, after which nothing is stale; None if it has not ended.
     """
     key = asset_key(series)
     return dg.asset(
@@ -134,9 +140,10 @@ def series_asset(
             "interval": series.interval.name,
         },
         description=description,
-        freshness_policy=freshness_policy_for(series),
+        freshness_policy=freshness_policy_for(series) if last is None else None,
         metadata={
             "series": str(series),
+            **({"last day": last.isoformat()} if last is not None else {}),
             **metadata,
             "dagster/column_schema": _column_schema(series),
             "dagster/uri": lake.folder(series).absolute().as_uri(),

@@ -49,17 +49,30 @@ _MAX_NAMED: Final = 5
 Day = tuple[Series, str]
 """A series and the key of a day."""
 
+TradedSpan = tuple[dt.date | None, dt.date | None]
+"""The first and the last day on which a symbol traded; None where it is not known, or has not ended."""
+
 DaysBySeries = dict[Series, list[str]]
 """The keys of days by series, ascending."""
 
 
-def catch_up_schedules(series: Sequence[Series], settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Return a schedule for each market that has daily partitions."""
+def catch_up_schedules(
+    series: Sequence[Series], settings: Settings, traded: Mapping[Series, TradedSpan] | None = None
+) -> list[dg.ScheduleDefinition]:
+    """Return a schedule for each market that has daily partitions.
+
+    Args:
+        series: The fetched series.
+        settings: The lake, and how many days to check.
+        traded: The first and the last day of series of which they are known; no other days of those are requested.
+    """
     daily = by_market(member for member in series if not member.interval.is_multi_day)
-    return [_catch_up(market, members, settings) for market, members in daily.items()]
+    return [_catch_up(market, members, settings, traded or {}) for market, members in daily.items()]
 
 
-def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> dg.ScheduleDefinition:
+def _catch_up(
+    market: Market, series: Sequence[Series], settings: Settings, traded: Mapping[Series, TradedSpan]
+) -> dg.ScheduleDefinition:
     lake, job = Lake(settings.lake), job_name(market, "daily")
 
     @dg.schedule(
@@ -74,7 +87,7 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
     def catch_up(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         today = context.scheduled_execution_time.astimezone(dt.UTC).date()
         since = max(FIRST_DAY, today - dt.timedelta(days=settings.catch_up_days))
-        missing = _missing_days(lake, series, since, today)
+        missing = _missing_days(lake, series, since, today, traded)
         under_way = _days_under_way(context.instance, market, series)
         missing = _without(missing, under_way)
         attempts = _attempts(context.instance, market, series, since)
@@ -96,11 +109,17 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
     return catch_up
 
 
-def _missing_days(lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
-    return {
-        member: [partition.key for partition in lake.missing(member, partitions_between(since, today, member.interval))]
-        for member in series
-    }
+def _missing_days(
+    lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date, traded: Mapping[Series, TradedSpan]
+) -> DaysBySeries:
+    missing = {}
+    for member in series:
+        first, last = traded.get(member, (None, None))
+        start = max(since, first or since)
+        end = min(today, last + dt.timedelta(days=1)) if last is not None else today
+        wanted = partitions_between(start, end, member.interval) if start < end else []
+        missing[member] = [partition.key for partition in lake.missing(member, wanted)] if wanted else []
+    return missing
 
 
 def _days_in_doubt(lake: Lake, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:

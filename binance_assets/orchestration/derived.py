@@ -5,6 +5,7 @@ that starts the runs (``sensors``).
 """
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
+import datetime as dt
 import time
 from contextlib import closing
 
@@ -27,12 +28,13 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 
 
-def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
+def derived_asset(derived: Derived, lake: Lake, last: dt.date | None = None) -> dg.AssetsDefinition:
     """Return the asset of a derived series.
 
     Args:
         derived: The series and its base series.
         lake: The lake; only its location is used here, for the asset's page.
+        last: The last day of a delisted symbol, UTC; None if it has not ended.
     """
     series = derived.series
 
@@ -44,6 +46,7 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
         f"{derived.base.interval} candles as Binance itself computes them, without a request.",
         {"derived_from": str(derived.base)},
         deps=[asset_key(derived.base)],
+        last=last,
     )
     def candles(context: dg.AssetExecutionContext, lake: LakeResource) -> CandleEvents:
         prove_life(context)
