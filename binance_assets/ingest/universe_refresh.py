@@ -11,12 +11,15 @@ the lock file (``storage.universe_lock``).
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.listing import TradedDays
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.session import Exchange
@@ -287,7 +290,9 @@ def refresh_universe(
         before, after = records_of(market, lock.rules), {}
         of_market = {entry: previous[entry] for entry in entries if entry.market is market}
         if of_market:
-            catalog, resolved = _resolve_market(market, settings, of_market, lock, _bounded(report, deadline), retrier)
+            exchange = Exchange(market, settings, retrier=retrier)
+            with _closed_by(exchange, deadline):
+                catalog, resolved = _resolve_market(exchange, settings, of_market, lock, report)
             after = records_of(market, [outcome.locked for outcome in resolved])
             today, size = max(today, catalog.today), lock.catalog.get(market.name)
             if not accept_loss:
@@ -310,37 +315,45 @@ def _new_size(catalog: Catalog, before: CatalogSize | None) -> CatalogSize:
     )
 
 
-def _bounded(report: Report, deadline: float | None) -> Report:
-    def check_and_report(line: str) -> None:
-        if deadline is not None and time.monotonic() > deadline:
-            raise RefreshRefused("the refresh takes too long for a tick; run `binance-assets universe refresh` once")
-        report(line)
+@contextmanager
+def _closed_by(exchange: Exchange, deadline: float | None) -> Iterator[None]:
+    """Close an exchange at the end, or at a deadline, which ends all its waits.
 
-    return check_and_report
+    Raises:
+        RefreshRefused: The deadline passed.
+    """
+    seconds = 0.0 if deadline is None else max(0.0, deadline - time.monotonic())
+    timer = threading.Timer(seconds, exchange.close)
+    timer.daemon = True
+    if deadline is not None:
+        timer.start()
+    try:
+        yield
+    except Cancelled:
+        message = "the refresh takes longer than a tick may; run `binance-assets universe refresh` once"
+        raise RefreshRefused(message) from None
+    finally:
+        timer.cancel()
+        exchange.close()
 
 
 def _resolve_market(
-    market: Market,
+    exchange: Exchange,
     settings: Settings,
     entries: Mapping[RuleEntry, LockedRule | None],
     lock: UniverseLock,
     report: Report,
-    retrier: Retrier | None,
 ) -> tuple[Catalog, list[RuleOutcome]]:
     """Return what a market has and had, and what each of its rules selects; see :func:`refresh_universe`."""
-    rules = [entry.rule for entry in entries]
-    exchange = Exchange(market, settings, retrier=retrier)
-    try:
-        with_archive = any(rule.delisted for rule in rules)
-        catalog = read_catalog(exchange, rules, with_archive, settings.source == "archive", report)
-        days: dict[str, TradedDays] = {}
-        if catalog.from_archive_alone:
-            catalog, days = with_listed_by_days(catalog, rules, exchange, report)
-        chosen = {entry: chosen_symbols(entry.rule, catalog, locked) for entry, locked in entries.items()}
-        members = {symbol: member for symbols, _ in chosen.values() for symbol, member in symbols.items()}
-        records = _records(exchange, catalog, days, members, records_of(market, lock.rules), lock.refreshed, report)
-    finally:
-        exchange.close()
+    market, rules = exchange.market, [entry.rule for entry in entries]
+    with_archive = any(rule.delisted for rule in rules)
+    catalog = read_catalog(exchange, rules, with_archive, settings.source == "archive", report)
+    days: dict[str, TradedDays] = {}
+    if catalog.from_archive_alone:
+        catalog, days = with_listed_by_days(catalog, rules, exchange, report)
+    chosen = {entry: chosen_symbols(entry.rule, catalog, locked) for entry, locked in entries.items()}
+    members = {symbol: member for symbols, _ in chosen.values() for symbol, member in symbols.items()}
+    records = _records(exchange, catalog, days, members, records_of(market, lock.rules), lock.refreshed, report)
     outcomes = []
     for entry, (symbols, kept) in chosen.items():
         locked = LockedRule(market, entry.rule, {symbol: records[symbol] for symbol in symbols})

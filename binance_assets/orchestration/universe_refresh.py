@@ -22,7 +22,7 @@ from binance_assets.storage.universe import Universe
 
 _NAMED: Final = 10
 # Dagster ends a tick after a minute.
-_TICK_SECONDS: Final = 40
+_TICK_SECONDS: Final = 40.0
 
 
 def universe_sensors(universe: Universe, settings: Settings) -> list[dg.SensorDefinition]:
@@ -30,8 +30,13 @@ def universe_sensors(universe: Universe, settings: Settings) -> list[dg.SensorDe
     return [universe_refresh_sensor(settings)] if universe.rules else []
 
 
-def universe_refresh_sensor(settings: Settings) -> dg.SensorDefinition:
-    """Return the sensor ``universe_refresh``."""
+def universe_refresh_sensor(settings: Settings, seconds: float = _TICK_SECONDS) -> dg.SensorDefinition:
+    """Return the sensor ``universe_refresh``.
+
+    Args:
+        settings: Hosts, limits, the universe file.
+        seconds: How long a tick may take.
+    """
 
     @dg.sensor(
         name="universe_refresh",
@@ -42,7 +47,7 @@ def universe_refresh_sensor(settings: Settings) -> dg.SensorDefinition:
     )
     def universe_refresh(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         try:
-            path, deadline = settings.existing_universe(), time.monotonic() + _TICK_SECONDS
+            path, deadline = settings.existing_universe(), time.monotonic() + seconds
             outcome = refresh_universe(path, settings, report=context.log.info, deadline=deadline)
         except (ExchangeError, ConfigurationError, RefreshRefused) as error:
             # Raised, so that the tick is red and Dagster's alerts see it; the lock file is as it was.
