@@ -61,12 +61,12 @@ def refresh(options: SandboxOptions, settings: Settings, sandbox: Sandbox) -> Re
     """Refreshes the universe at a day of the sandbox's clock; a clock that jumps needs a ledger of its own."""
     settings.universe.write_text(RULES)
 
-    def refresh_at(day: str = AT, source: str = "auto", **arguments: bool) -> Refresh:
+    def refresh_at(day: str = AT, source: str = "auto", dry_run: bool = False, accept_loss: bool = False) -> Refresh:
         options.clock_offset_ms = offset_to(day)
         sandbox.requests.clear()
         ledger = settings.universe.with_name(f"ledger-{day}.sqlite")
         own = settings.model_copy(update={"ledger": ledger, "source": source})
-        return refresh_universe(settings.universe, own, retrier=quick_retrier(), **arguments)
+        return refresh_universe(settings.universe, own, dry_run, accept_loss, retrier=quick_retrier())
 
     return refresh_at
 
@@ -320,7 +320,7 @@ def test_the_sensor_refreshes_and_says_that_the_code_location_must_be_reloaded(
 
     assert "reload the code location to see the changes of the universe: spot/ADAUSDT added" in tick()
     assert tick() == "the universe is as it was"
-    sandbox.faults.add(Fault("status", path="exchangeInfo", value=400))
+    sandbox.faults.add(Fault("invalid_symbol", path="exchangeInfo"))
     with pytest.raises(Exception) as failed:  # noqa: PT011 (Dagster's own error around it)
         tick()
     assert "the universe was not refreshed: " in str(failed.value.__cause__ or failed.value)
@@ -381,7 +381,7 @@ def test_symbols_lists_what_a_market_has_and_had(invoke: Callable[..., Result]) 
     listed = common | {"state": "listed", "status": "TRADING", "first": "2017-08-17", "last": None}
     ended = common | {"state": "delisted", "status": None, "first": "2020-08-11", "last": "2022-11-28"}
     states = {"BTCUSDT": listed, "ETHUSDT": listed, "SRMUSDT": ended}
-    assert printed["symbols"] == [{"symbol": symbol} | state for symbol, state in states.items()]
+    assert printed["symbols"] == [{"symbol": symbol, **state} for symbol, state in states.items()]
     table = invoke(*query)
     assert "3 symbols: 2 listed, 1 delisted" in table.stderr
     top = json.loads(
