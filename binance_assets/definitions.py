@@ -85,7 +85,7 @@ def _assets(settings: Settings, universe: Universe, listener: ProgressListener |
         assets += [derived_asset(derived, lake, ended.get(derived.series)) for derived in universe.derived]
     series = [*universe.series, *(derived.series for derived in universe.derived)]
     series.sort(key=lambda member: (member.symbol, member.interval.step))  # the order of the coverage table
-    return assets + [coverage_asset(market, members) for market, members in by_market(series).items()]
+    return assets + [coverage_asset(market, members, universe.ended) for market, members in by_market(series).items()]
 
 
 def definitions_for(

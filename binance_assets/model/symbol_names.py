@@ -104,15 +104,22 @@ def _check_market(symbol: str, market: Market) -> None:
         raise ValueError(f"{symbol} is a contract of COIN-M futures by its name; use --market coinm")
     if market is COINM and is_symbol(symbol) and not _CONTRACT.fullmatch(symbol):
         pair = symbol.removesuffix("T") if symbol.endswith("USDT") else symbol
-        raise ValueError(f"{symbol} is no contract of COIN-M futures; they are written like {pair}_PERP")
+        raise ValueError(f"there is no symbol {symbol} on COIN-M futures, whose contracts are written like {pair}_PERP")
     if market is SPOT and _CONTRACT.fullmatch(symbol):
         raise ValueError(f"{symbol} is a futures contract by its name; use --market usdm")
 
 
 def unknown_message(unknown: Iterable[str], known: Collection[str], market: Market) -> str:
-    """Return one line that names the unknown symbols, each with the nearest known ones."""
+    """Return one line that names the unknown symbols, each with the nearest known ones.
+
+    Args:
+        unknown: The unknown symbols.
+        known: All symbols of the market.
+        market: The market.
+    """
     hints = []
     for symbol in unknown:
         nearest = difflib.get_close_matches(symbol, known, n=3, cutoff=0.7)
         hints.append(symbol + (f" (did you mean {' or '.join(nearest)}?)" if nearest else ""))
-    return f"{market.title} has no {name_some(hints, _NAMED)}; binance-assets symbols {market} lists what it has"
+    there_is = "there is no symbol" if len(hints) == 1 else "there are no symbols"
+    return f"{there_is} {name_some(hints, _NAMED)} on {market.title}; binance-assets symbols {market} lists what it has"

@@ -7,7 +7,7 @@ sensor that refreshes it (``sensors``).
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import base64
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -26,12 +26,15 @@ def coverage_key(market: Market) -> dg.AssetKey:
     return dg.AssetKey([market.name, "coverage"])
 
 
-def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinition:
+def coverage_asset(
+    market: Market, series: Sequence[Series], ended: Mapping[Series, dt.date] | None = None
+) -> dg.AssetsDefinition:
     """Return the coverage asset of a market.
 
     Args:
         market: The market.
         series: Its series, fetched and derived.
+        ended: The last day of each series whose symbol is delisted.
     """
 
     @dg.asset(
@@ -48,7 +51,7 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         failed = {member: _failed(context.instance, member) for member in series}
         index = lake.lake().file_index(market, series)
         lake.lake().remember_files(market, index)
-        entries = coverages_of(index, series, today, failed)
+        entries = coverages_of(index, series, today, failed, ended)
         table = coverage_table(entries)
         path = lake.lake().write_coverage(market, table)
         months = sorted({month for entry in entries for month in entry.months})

@@ -463,7 +463,8 @@ def test_a_dry_run_weighs_what_the_archive_does_not_have_yet(invoke: Invoke) -> 
     [
         (["NOPEUSDT", "--market", "spot", "--interval", "1m", *JANUARY], "there is no symbol NOPEUSDT"),
         (["NOPEUSDT", "--market", "coinm", "--interval", "1m"], "there is no symbol NOPEUSDT"),
-        (["BTC/USDT", "--market", "spot", "--interval", "1m"], "not a symbol"),
+        (["BTC?USDT", "--market", "spot", "--interval", "1m"], "not a symbol"),
+        (["BTCUSD_PERP", "--market", "usdm", "--interval", "1m"], "use --market coinm"),
         (["BTCUSDT", "--market", "moon", "--interval", "1m"], "no market 'moon'"),
         (["BTCUSDT", "--market", "spot", "--interval", "7m"], "no interval '7m'"),
         (["BTCUSDT", "--market", "usdm", "--interval", "1s"], "no candles of 1s"),

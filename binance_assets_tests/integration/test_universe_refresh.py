@@ -401,7 +401,7 @@ def test_track_takes_queries_and_files_and_names_all_unknown_symbols_at_once(
     daily = ("--market", "spot", "--interval", "1d")
     bad = invoke("track", "BTCUSTD", "eth/usdt", "QQQQ", *daily)
     assert bad.exit_code == 2
-    assert "spot has no BTCUSTD (did you mean BTCUSDT" in bad.stderr
+    assert "there are no symbols BTCUSTD (did you mean BTCUSDT" in bad.stderr
     assert "QQQQ" in bad.stderr
     assert not (tmp_path / "universe.yaml").exists()
     (tmp_path / "mine.txt").write_text("# mine\nBTC/USDT, srmusdt # delisted\n")
@@ -418,5 +418,5 @@ def test_track_takes_queries_and_files_and_names_all_unknown_symbols_at_once(
 def test_download_names_all_unknown_symbols_at_once(invoke: Callable[..., Result]) -> None:
     result = invoke("download", "BTCUSTD", "NOPEUSDT", "BTCUSDT", "--market", "spot", "--interval", "1d", "--dry-run")
     assert result.exit_code == 2
-    assert "spot has no BTCUSTD (did you mean BTCUSDT" in result.stderr
+    assert "there are no symbols BTCUSTD (did you mean BTCUSDT" in result.stderr
     assert "NOPEUSDT" in result.stderr

@@ -53,7 +53,11 @@ def test_other_spellings_are_understood(market: Market, texts: list[str], symbol
         (USDM, "BTCUSD_PERP", "BTCUSD_PERP is a contract of COIN-M futures by its name; use --market coinm"),
         (SPOT, "btcusd_210326", "use --market coinm"),
         (SPOT, "BTCUSDT_210326", "BTCUSDT_210326 is a futures contract by its name; use --market usdm"),
-        (COINM, "BTCUSDT", "BTCUSDT is no contract of COIN-M futures; they are written like BTCUSD_PERP"),
+        (
+            COINM,
+            "BTCUSDT",
+            "there is no symbol BTCUSDT on COIN-M futures, whose contracts are written like BTCUSD_PERP",
+        ),
         (SPOT, "spot/BTCUSDT/1m", "is the name of a series; write the symbol alone, BTCUSDT"),
     ],
 )
@@ -76,4 +80,5 @@ def test_any_text_is_split_into_words_or_refused(text: str, market: Market) -> N
 def test_all_unknown_symbols_are_named_with_the_nearest_ones() -> None:
     known = ["BTCUSDT", "ETHUSDT", "BNBUSDT"]
     message = unknown_message(["BTCUSTD", "QQQ"], known, SPOT)
-    assert message.startswith("spot has no BTCUSTD (did you mean BTCUSDT?), QQQ; ")
+    assert message.startswith("there are no symbols BTCUSTD (did you mean BTCUSDT?), QQQ on spot; ")
+    assert unknown_message(["QQQ"], known, SPOT).startswith("there is no symbol QQQ on spot; ")
