@@ -193,6 +193,7 @@ def _change_values(change: Change) -> dict[str, Any]:
 def _print_refresh(outcome: Refresh, universe: Path) -> None:
     """Print the changes as a table, and a line for each rule."""
     from binance_assets.cli.output import build_table, print_table
+    from binance_assets.ingest.market_symbols import count_of
 
     if not outcome.rules:
         click.echo(f"{universe} has no rule, so there is nothing to refresh")
@@ -210,7 +211,7 @@ def _print_refresh(outcome: Refresh, universe: Path) -> None:
         kept = f", {len(rule.kept):,} of them kept although the rule no longer selects them" if rule.kept else ""
         click.echo(
             f"entry {rule.entry.number} ({rule.entry.market}: {rule.entry.rule}): "
-            f"{len(records):,} symbols, {delisted:,} delisted{kept}"
+            f"{count_of(records)}, {delisted:,} delisted{kept}"
         )
     counts = f"{len(outcome.changes):,} changes" if outcome.changes else "no change"
     click.echo(f"{counts}; {outcome.path} " + ("is written" if outcome.written else "is left as it was"))

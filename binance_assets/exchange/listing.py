@@ -6,7 +6,7 @@ whether more follow, and the name after which the next one begins (AWS documenta
     ?delimiter=/&prefix=data/spot/daily/klines/              the folders of the symbols
     ?prefix=data/spot/daily/klines/BTCUSDT/1d/&marker=...    the files of a symbol, after a name
 
-Nothing of it is believed: pages and names are bounded, each page has to lead further, and a document that declares
+No page is believed: pages and names are bounded, each page has to lead further, and a document that declares
 anything (a DTD, and so entities) is refused.
 """
 

@@ -7,7 +7,7 @@ nothing else about it than names and days. Where the API does not serve this loc
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,8 +18,8 @@ from binance_assets.exchange.symbols import SymbolInfo
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import TRADED_ON, Market
 from binance_assets.model.rules import MarketSymbol, SymbolRule, matches_name
-from binance_assets.model.series import Series
-from binance_assets.model.symbol_names import contract_by_name, is_symbol, quote_by_name
+from binance_assets.model.series import Series, is_trackable
+from binance_assets.model.symbol_names import contract_by_name, quote_by_name
 from binance_assets.model.timestamps import to_date
 from binance_assets.settings import ConfigurationError
 
@@ -56,6 +56,11 @@ class Catalog:
         return self.listed is None
 
 
+def count_of(symbols: Sized) -> str:
+    """Return how many symbols there are, for a message."""
+    return f"{len(symbols):,} symbol{'' if len(symbols) == 1 else 's'}"
+
+
 def merged_symbols(
     market: Market, infos: Mapping[str, SymbolInfo], archived: Iterable[str], quotes: Iterable[str] = ()
 ) -> dict[str, MarketSymbol]:
@@ -71,10 +76,10 @@ def merged_symbols(
     members = {
         symbol: MarketSymbol(symbol, info.status, info.quote, info.contract, info.status in TRADED_ON)
         for symbol, info in infos.items()
-        if is_symbol(symbol)
+        if is_trackable(symbol)
     }
     for symbol in archived:
-        if symbol not in members:
+        if symbol not in members and is_trackable(symbol):
             members[symbol] = delisted_symbol(market, symbol, known)
     return {symbol: members[symbol] for symbol in sorted(members)}
 
@@ -200,7 +205,7 @@ def archived_days(
         Cancelled: The exchange was closed.
     """
     if symbols:
-        report(f"{exchange.market}: reading the archive's days of {len(symbols):,} symbols")
+        report(f"{exchange.market}: reading the archive's days of {count_of(symbols)}")
     for symbol, days in exchange.listing.days(symbols):
         if isinstance(days, ExchangeError):
             raise days
@@ -225,7 +230,7 @@ def first_days(
             return None
 
     if symbols:
-        report(f"{exchange.market}: reading the first candles of {len(symbols):,} symbols")
+        report(f"{exchange.market}: reading the first candles of {count_of(symbols)}")
         for symbol, first in exchange.map_concurrently(symbols, request):
             if first is not None:
                 yield symbol, to_date(first)
@@ -241,9 +246,9 @@ def unknown_symbols(exchange: Exchange, symbols: Sequence[str]) -> tuple[list[st
         Cancelled: The exchange was closed.
     """
     try:
-        known = {symbol for symbol in exchange.symbols.listed() if is_symbol(symbol)}
+        known = {symbol for symbol in exchange.symbols.listed() if is_trackable(symbol)}
     except RestrictedLocation:
         known = set()
-    if not known.issuperset(symbols):
+    if not known.issuperset(symbols) and exchange.archive_matches_api:
         known.update(exchange.listing.symbols())
     return [symbol for symbol in symbols if symbol not in known], known

@@ -27,6 +27,7 @@ from binance_assets.ingest.market_symbols import (
     Catalog,
     Report,
     archived_days,
+    count_of,
     delisted_symbol,
     first_days,
     read_catalog,
@@ -70,8 +71,8 @@ class Change:
         kind: What happened.
         market: The market.
         symbol: The symbol.
-        record: What the new lock file has of it; of a removed symbol, what the old one had.
-        before: What the old lock file had of it; None if nothing.
+        record: Its record in the new lock file; if it is removed, that in the old one.
+        before: Its record in the old lock file; None without one.
     """
 
     kind: ChangeKind
@@ -154,7 +155,7 @@ def is_settled(record: LockedSymbol, refreshed: dt.date | None) -> bool:
     """Return whether the days of a delisted symbol cannot change any more, except by a new listing.
 
     Args:
-        record: What the lock file has of it.
+        record: Its record in the lock file.
         refreshed: The day of the refresh that wrote it.
     """
     if record.listed or record.first is None or record.last is None or refreshed is None:
@@ -169,7 +170,7 @@ def new_record(
 
     Args:
         member: What the market says about it now.
-        before: What the lock file had of it; None if nothing.
+        before: Its record in the lock file; None without one.
         today: The day of the refresh.
         first: The first day with a candle, according to klines; None if unknown.
         days: Its days in the archive; None if they were not read, or if there are none.
@@ -390,7 +391,7 @@ def _records(
             begun.append(symbol)
     days = {**days, **dict(archived_days(exchange, ended, report))}
     firsts = {} if catalog.from_archive_alone else dict(first_days(exchange, begun, report))
-    report(f"{exchange.market}: {len(members):,} symbols")
+    report(f"{exchange.market}: {count_of(members)}")
     return {
         symbol: new_record(member, before.get(symbol), catalog.today, firsts.get(symbol), days.get(symbol))
         for symbol, member in members.items()

@@ -39,7 +39,7 @@ class Series:
             raise ValueError(
                 f"{self.symbol!r} is not a symbol; Binance writes them like BTCUSDT, ETHUSDT_260327 or BTCUSD_PERP"
             )
-        if len(ascii_symbol(self.symbol)) > _LONGEST_TAG:
+        if not is_trackable(self.symbol):
             raise ValueError(f"{self.symbol!r} is too long for a Dagster tag")
         if self.derived and self.interval.is_multi_day:
             raise ValueError(f"{self.interval} cannot be derived, it is longer than a day")
@@ -77,6 +77,11 @@ def ascii_symbol(symbol: str) -> str:
     if symbol.isascii():
         return symbol
     return "xn_" + symbol.encode("punycode").decode("ascii").replace("-", "_")
+
+
+def is_trackable(symbol: str) -> bool:
+    """Return whether ``symbol`` can be part of a series: it is written as a symbol, and a Dagster tag has room for it."""
+    return is_symbol(symbol) and len(ascii_symbol(symbol)) <= _LONGEST_TAG
 
 
 def parse_series(text: str) -> Series:

@@ -31,7 +31,7 @@ from binance_assets.model.markets import Market, parse_market
 from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.partitions import FIRST_DAY
 from binance_assets.model.rules import SymbolRule, make_rule
-from binance_assets.model.symbol_names import is_symbol
+from binance_assets.model.series import is_trackable
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.edited_file import replace_file
 
@@ -132,7 +132,7 @@ def _plausible(day: dt.date) -> dt.date:
 
 
 def _symbol(text: str) -> str:
-    if not is_symbol(text):
+    if not is_trackable(text):
         raise ValueError(f"{printable(text)!r} is not a symbol")
     return text
 
@@ -277,7 +277,7 @@ def _flow(**values: object) -> str:
 
 
 def locked_for(rules: Sequence[tuple[Market, SymbolRule]], lock: UniverseLock) -> list[LockedRule | None]:
-    """Return for each rule what the lock has of it, or of the rule that it was before it was edited; None for nothing.
+    """Return the part of the lock for each rule, or for the rule as it was before an edit; None where it has none.
 
     Equal rules belong together. Of those that are left, the first of a market in the universe belongs to the first of
     that market in the lock, and so on.

@@ -55,6 +55,12 @@ def test_delisted_symbols_come_from_the_archive_if_the_rule_wants_them() -> None
     assert chosen(EVER, catalog) == (["BTCUSDT", "SRMUSDT"], [])
 
 
+def test_a_name_that_no_series_can_have_is_left_out() -> None:
+    too_long_for_a_tag = "".join(chr(0x4E00 + 199 * number) for number in range(40))
+    names = ["BTCUSDT", too_long_for_a_tag, "btcusdt", "A B", "", "A/B"]
+    assert list(catalog_of(names[:3], names).symbols) == ["BTCUSDT"]
+
+
 def test_what_is_delisted_stays_tracked_also_without_delisted() -> None:
     assert chosen(USDT, catalog_of(["BTCUSDT"]), locked(USDT, SRMUSDT=LISTED)) == (["BTCUSDT", "SRMUSDT"], ["SRMUSDT"])
 
