@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,35 +16,16 @@ from binance_assets.cli.exit_codes import CommandFailed
 from binance_assets.cli.options import MarketType, json_option
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import printable
-from binance_assets.model.rules import MarketSymbol, SymbolRule, make_rule, parse_rule, select
+from binance_assets.model.rules import MarketSymbol, SymbolRule, make_rule, parse_rule
 from binance_assets.model.symbol_names import spelled, unknown_message
 from binance_assets.settings import ConfigurationError, Settings, read_settings
 
 if TYPE_CHECKING:
-    import datetime as dt
-
     from binance_assets.exchange.session import Exchange
+    from binance_assets.ingest.market_symbols import FoundSymbol
 
 _MOST_BYTES: Final = 1_000_000
 _SILENCE_SECONDS: Final = 2
-
-Days = tuple["dt.date | None", "dt.date | None"]
-"""The first and the last day of a symbol; None where unknown, or where it has not ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A symbol that a query selects.
-
-    Attributes:
-        symbol: The symbol.
-        days: Its first and last day.
-        volume: Its quote volume of the last 24 hours; None if the query did not ask for it.
-    """
-
-    symbol: MarketSymbol
-    days: Days
-    volume: float | None
 
 
 @click.command(
@@ -84,10 +64,12 @@ def symbols_command(
     conditions: dict[str, Any] = {"quote": _split(quote), "status": _split(status), "contract": _split(contract)}
     conditions["delisted"] = delisted
     conditions |= {name: value for name, value in (("match", match), ("top", top)) if value is not None}
+    from binance_assets.ingest.market_symbols import find_symbols
+
     settings = read_settings(os.environ)
     rule = _rule(market, conditions)
     with _open_exchange(market, settings) as exchange:
-        found = find_symbols(exchange, settings, rule, with_days=not no_days)
+        found = find_symbols(exchange, rule, not no_days, settings.source == "archive", _report)
     _print_symbols(market, found, as_json, with_days=not no_days)
 
 
@@ -102,42 +84,6 @@ def _rule(market: Market, conditions: dict[str, Any]) -> SymbolRule:
     except ValueError as error:
         raise ConfigurationError(f"--{error}") from None
     return rule
-
-
-def find_symbols(exchange: Exchange, settings: Settings, rule: SymbolRule, with_days: bool) -> list[Found]:
-    """Return the symbols of a market that a rule selects: the largest volume first if it has ``top``, else by name.
-
-    Raises:
-        ConfigurationError: The sources cannot serve the rule.
-        ExchangeError: A source failed.
-    """
-    from binance_assets.ingest.market_symbols import archived_days, first_days, read_catalog, with_listed_by_days
-
-    catalog = read_catalog(exchange, [rule], rule.delisted, settings.source == "archive", _report)
-    days: dict[str, Days] = {}
-    if catalog.from_archive_alone:
-        catalog, traded = with_listed_by_days(catalog, [rule], exchange, _report)
-        days = {symbol: (span.first, span.last) for symbol, span in traded.items()}
-    chosen = select(rule, catalog.symbols.values(), catalog.volumes)
-    if with_days and not catalog.from_archive_alone:
-        listed = [member.symbol for member in chosen if member.listed]
-        ended = [member.symbol for member in chosen if not member.listed]
-        days = {symbol: (first, None) for symbol, first in first_days(exchange, listed, _report)}
-        days |= {symbol: (span.first, span.last) for symbol, span in archived_days(exchange, ended, _report)}
-    if rule.top is not None:
-        chosen = sorted(chosen, key=lambda member: -catalog.volumes.get(member.symbol, 0.0))
-    return [
-        Found(
-            member,
-            _of_listed(member, days.get(member.symbol, (None, None))),
-            catalog.volumes.get(member.symbol) if rule.top is not None else None,
-        )
-        for member in chosen
-    ]
-
-
-def _of_listed(member: MarketSymbol, days: Days) -> Days:
-    return (days[0], None) if member.listed else days
 
 
 def _report(line: str) -> None:
@@ -159,7 +105,7 @@ def _open_exchange(market: Market, settings: Settings) -> Iterator[Exchange]:
         exchange.close()
 
 
-def _print_symbols(market: Market, found: Sequence[Found], as_json: bool, with_days: bool) -> None:
+def _print_symbols(market: Market, found: Sequence[FoundSymbol], as_json: bool, with_days: bool) -> None:
     from binance_assets.cli.output import build_table, print_json, print_table
 
     if as_json:
@@ -169,7 +115,7 @@ def _print_symbols(market: Market, found: Sequence[Found], as_json: bool, with_d
     columns = ["symbol", "state", "status", "quote", *(["contract"] if market.name != "spot" else [])]
     table = build_table([*columns, *(["first", "last"] if with_days else [])], ["quote volume"] if has_volumes else [])
     for entry in found:
-        member, (first, last) = entry.symbol, entry.days
+        member, first, last = entry.symbol, entry.first, entry.last
         cells = [member.symbol, _state(member), member.status or "-", member.quote or "-"]
         cells += [member.contract or "-"] if market.name != "spot" else []
         cells += [str(first or "-"), str(last or "-")] if with_days else []
@@ -184,8 +130,8 @@ def _state(member: MarketSymbol) -> str:
     return "listed" if member.listed else "delisted"
 
 
-def _values(entry: Found, with_days: bool) -> dict[str, Any]:
-    member, (first, last) = entry.symbol, entry.days
+def _values(entry: FoundSymbol, with_days: bool) -> dict[str, Any]:
+    member, first, last = entry.symbol, entry.first, entry.last
     values: dict[str, Any] = {
         "symbol": member.symbol,
         "state": _state(member),
@@ -227,8 +173,10 @@ def requested_symbols(
         rule.check_for(market)
     except ValueError as error:
         raise ConfigurationError(f"{'--symbols-from: ' if symbols_from else ''}{error}") from None
+    from binance_assets.ingest.market_symbols import find_symbols
+
     with _open_exchange(market, settings) as exchange:
-        found = find_symbols(exchange, settings, rule, with_days=False)
+        found = find_symbols(exchange, rule, False, settings.source == "archive", _report)
     if not found:
         raise ConfigurationError(f"--symbols-from: {market.title} has no symbol with {rule}")
     return list(dict.fromkeys([*named, *(entry.symbol.symbol for entry in found)]))

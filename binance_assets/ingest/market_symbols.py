@@ -17,7 +17,7 @@ from binance_assets.exchange.session import Exchange
 from binance_assets.exchange.symbols import SymbolInfo
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import TRADED_ON, Market
-from binance_assets.model.rules import MarketSymbol, SymbolRule, matches_name
+from binance_assets.model.rules import MarketSymbol, SymbolRule, matches_name, select
 from binance_assets.model.series import Series, is_trackable
 from binance_assets.model.symbol_names import contract_by_name, quote_by_name
 from binance_assets.model.timestamps import to_date
@@ -25,6 +25,24 @@ from binance_assets.settings import ConfigurationError
 
 # Without exchangeInfo, a symbol counts as listed if the archive has a file of the last days. Files may be days late.
 _LISTED_DAYS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSymbol:
+    """A symbol that a rule selects.
+
+    Attributes:
+        symbol: The symbol.
+        first: Its first day with a candle, UTC; None if unknown, or if it was not asked.
+        last: Its last day with a candle, UTC; None while it is listed, if unknown, or if it was not asked.
+        volume: Its quote volume of the last 24 hours; None if the rule has no ``top``.
+    """
+
+    symbol: MarketSymbol
+    first: dt.date | None = None
+    last: dt.date | None = None
+    volume: float | None = None
+
 
 Report = Callable[[str], None]
 """Receives a line about what is waited for."""
@@ -234,6 +252,48 @@ def first_days(
         for symbol, first in exchange.map_concurrently(symbols, request):
             if first is not None:
                 yield symbol, to_date(first)
+
+
+def find_symbols(
+    exchange: Exchange,
+    rule: SymbolRule,
+    with_days: bool = True,
+    archive_alone: bool = False,
+    report: Report = lambda line: None,
+) -> list[FoundSymbol]:
+    """Return the symbols of a market that a rule selects: by name, or the largest volume first if the rule has ``top``.
+
+    Args:
+        exchange: The market's exchange.
+        rule: The rule.
+        with_days: Whether to ask for first and last days, a request for each symbol.
+        archive_alone: Whether to do without exchangeInfo where that is possible.
+        report: Receives what is waited for.
+
+    Raises:
+        ExchangeError: A request failed.
+        ConfigurationError: API and archive belong to different exchanges, or cannot serve the rule.
+        Cancelled: The exchange was closed.
+    """
+    catalog = read_catalog(exchange, [rule], rule.delisted, archive_alone, report)
+    days: dict[str, TradedDays] = {}
+    firsts: dict[str, dt.date] = {}
+    if catalog.from_archive_alone:
+        catalog, days = with_listed_by_days(catalog, [rule], exchange, report)
+    chosen = select(rule, catalog.symbols.values(), catalog.volumes)
+    if with_days and not catalog.from_archive_alone:
+        firsts = dict(first_days(exchange, [member.symbol for member in chosen if member.listed], report))
+        days = dict(archived_days(exchange, [member.symbol for member in chosen if not member.listed], report))
+    if rule.top is not None:
+        chosen = sorted(chosen, key=lambda member: -catalog.volumes.get(member.symbol, 0.0))
+    found = []
+    for member in chosen:
+        span = days.get(member.symbol)
+        first = firsts.get(member.symbol) or (span.first if span is not None else None)
+        last = span.last if span is not None and not member.listed else None
+        volume = catalog.volumes.get(member.symbol) if rule.top is not None else None
+        found.append(FoundSymbol(member, first, last, volume))
+    return found
 
 
 def unknown_symbols(exchange: Exchange, symbols: Sequence[str]) -> tuple[list[str], set[str]]:

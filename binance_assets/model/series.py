@@ -80,7 +80,7 @@ def ascii_symbol(symbol: str) -> str:
 
 
 def is_trackable(symbol: str) -> bool:
-    """Return whether ``symbol`` can be part of a series: it is written as a symbol, and a Dagster tag has room for it."""
+    """Return whether ``symbol`` can be part of a series: it is written as one, and a Dagster tag has room for it."""
     return is_symbol(symbol) and len(ascii_symbol(symbol)) <= _LONGEST_TAG
 
 
