@@ -6,6 +6,7 @@ parts are (``orchestration``).
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping
@@ -26,9 +27,12 @@ from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource, Exchanges, LakeResource
 from binance_assets.orchestration.schedules import candle_schedules
 from binance_assets.orchestration.sensors import candle_sensors
+from binance_assets.orchestration.universe_refresh import universe_sensors
 from binance_assets.settings import Settings, Source, read_settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Tracked, Universe, read_universe
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["build_defs", "candle_definitions", "definitions_for", "defs"]
 
@@ -48,11 +52,18 @@ def build_defs(
         exchanges: The exchanges that all runs share; None to open them for each run.
     """
     jobs = candle_jobs(universe.series)
+    traded = {tracked.series: (tracked.first, tracked.last) for tracked in universe.tracked}
     return dg.Definitions(
         assets=_assets(settings, universe, listener),
         jobs=jobs,
-        schedules=[*candle_schedules(jobs), *catch_up_schedules(universe.series, settings)],
-        sensors=candle_sensors(jobs, universe.series, universe.derived, settings),
+        schedules=[
+            *candle_schedules(jobs, universe.series, universe.ended),
+            *catch_up_schedules(universe.series, settings, traded),
+        ],
+        sensors=[
+            *candle_sensors(jobs, universe.series, universe.derived, settings),
+            *universe_sensors(universe, settings),
+        ],
         resources={
             "binance": BinanceResource(settings=settings, shared=exchanges),
             "lake": LakeResource(settings=settings),
@@ -65,17 +76,18 @@ def build_defs(
 def _assets(settings: Settings, universe: Universe, listener: ProgressListener | None) -> list[dg.AssetsDefinition]:
     lake = Lake(settings.lake)
     fetched = {
-        asset_key(tracked.series): FetchedSeries(tracked.series, tracked.source or settings.source)
+        asset_key(tracked.series): FetchedSeries(tracked.series, tracked.source or settings.source, tracked.last)
         for tracked in universe.tracked
     }
     with warnings.catch_warnings():
         # The project depends on single-run backfills; its users can do nothing about the beta label.
         warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
         assets = [candles_asset(series, fetched, lake, listener) for series in universe.series]
-        assets += [derived_asset(derived, lake) for derived in universe.derived]
+        ended = universe.ended
+        assets += [derived_asset(derived, lake, ended.get(derived.series)) for derived in universe.derived]
     series = [*universe.series, *(derived.series for derived in universe.derived)]
     series.sort(key=lambda member: (member.symbol, member.interval.step))  # the order of the coverage table
-    return assets + [coverage_asset(market, members) for market, members in by_market(series).items()]
+    return assets + [coverage_asset(market, members, universe.ended) for market, members in by_market(series).items()]
 
 
 def definitions_for(
@@ -103,7 +115,10 @@ def candle_definitions() -> dg.Definitions:
         ConfigurationError: A setting or the universe file is not usable.
     """
     settings = read_settings(os.environ)
-    return _definitions_in(Path.cwd(), settings, read_universe(settings.existing_universe()))
+    universe = read_universe(settings.existing_universe())
+    for note in universe.notes:
+        _log.warning("%s", note)
+    return _definitions_in(Path.cwd(), settings, universe)
 
 
 @lru_cache(maxsize=1)  # a code server loads a location twice: once to find it, and once to serve it

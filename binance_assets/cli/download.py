@@ -18,9 +18,11 @@ from binance_assets.cli.options import (
     intervals_option,
     json_option,
     market_option,
+    optional_symbols_argument,
     sources_of,
-    symbols_argument,
+    symbols_from_option,
 )
+from binance_assets.cli.symbols import requested_symbols, unknown_among
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import MESSAGE, printable
@@ -41,8 +43,15 @@ if TYPE_CHECKING:
 _NAMED_SERIES: Final = 3
 
 
-@click.command("download")
-@symbols_argument
+@click.command(
+    "download",
+    epilog="""\b
+Examples:
+  binance-assets download BTCUSDT ETHUSDT --market spot --interval 1m --start 2024-01-01
+  binance-assets download --symbols-from 'quote=USDT top=20' --market spot --interval 1h --start 2024-01-01""",
+)
+@optional_symbols_argument
+@symbols_from_option
 @market_option
 @intervals_option
 @click.option(
@@ -59,6 +68,7 @@ _NAMED_SERIES: Final = 3
 @json_option
 def download_command(
     symbols: tuple[str, ...],
+    symbols_from: str | None,
     market: Market,
     intervals: tuple[Interval, ...],
     start: dt.date | None,
@@ -79,7 +89,7 @@ def download_command(
     from binance_assets.storage.lake import Lake
 
     settings = read_settings(os.environ)
-    requested = combine(symbols, market, intervals)
+    requested = combine(requested_symbols(symbols, symbols_from, market, settings), market, intervals)
     request = DownloadRequest(requested, start, end, refresh)
     check_dates(request)
     universe = read_universe(settings.universe)
@@ -115,7 +125,8 @@ def _plan(
         plans = plan_request(request, lake, exchange, universe.series, common)
         return plans, exchange.venue if any(plan.pending for plan in plans) else None
     except UnknownSymbol as error:
-        raise BadRequest(str(error)) from None
+        names = list(dict.fromkeys(series.symbol for series in request.series))
+        raise BadRequest(unknown_among(names, request.market, settings) or str(error)) from None
     except ExchangeError as error:
         raise CommandFailed(str(error)) from None
     finally:

@@ -20,8 +20,9 @@ from binance_assets.cli.download import download_command
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
+from binance_assets.cli.symbols import symbols_command
 from binance_assets.cli.ui import ui_command
-from binance_assets.cli.universe import series_command, track_command, untrack_command
+from binance_assets.cli.universe import series_command, track_command, universe_group, untrack_command
 from binance_assets.cli.verify import accept_command, verify_command
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.settings import ConfigurationError
@@ -118,6 +119,8 @@ for command in (
     track_command,
     untrack_command,
     series_command,
+    symbols_command,
+    universe_group,
     verify_command,
     accept_command,
     migrate_command,

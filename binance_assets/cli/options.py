@@ -10,6 +10,7 @@ import click
 from binance_assets.model.intervals import Interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.series import Series, parse_any_series
+from binance_assets.model.symbol_names import spelled
 from binance_assets.settings import ConfigurationError, Settings, Source
 from binance_assets.storage.universe import Universe
 
@@ -25,7 +26,7 @@ class MarketType(click.ParamType[Market]):
     def convert(self, value: str | Market, param: click.Parameter | None, ctx: click.Context | None) -> Market:
         """Return the market."""
         try:
-            return value if isinstance(value, Market) else parse_market(value)
+            return value if isinstance(value, Market) else parse_market(value.lower())
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -78,6 +79,12 @@ class DateRangeType(click.ParamType[tuple["dt.date", "dt.date"]]):
 
 
 symbols_argument = click.argument("symbols", metavar="SYMBOL...", nargs=-1, required=True)
+optional_symbols_argument = click.argument("symbols", metavar="[SYMBOL...]", nargs=-1)
+symbols_from_option = click.option(
+    "--symbols-from",
+    metavar="QUERY|FILE",
+    help="Take the symbols that a query selects, such as 'quote=USDT top=20', or that a file lists; - is the input.",
+)
 market_option = click.option("--market", type=MarketType(), required=True, help=f"One of {', '.join(MARKETS)}.")
 intervals_option = click.option(
     "--interval",
@@ -93,11 +100,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the ou
 def combine(symbols: Iterable[str], market: Market, intervals: Iterable[Interval]) -> tuple[Series, ...]:
     """Return the series of every symbol in every interval, each once, in order.
 
+    Symbols may be written in some other ways, see :func:`binance_assets.model.symbol_names.spelled`.
+
     Raises:
-        ConfigurationError: A symbol is not valid, or the market lacks an interval.
+        ConfigurationError: A symbol is not valid, or is one of another market, or the market lacks an interval.
     """
     try:
-        series = [Series(market, symbol.upper(), interval) for symbol in symbols for interval in intervals]
+        names = spelled(symbols, market)
+        series = [Series(market, symbol, interval) for symbol in names for interval in intervals]
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
     return tuple(dict.fromkeys(series))

@@ -1,32 +1,75 @@
-"""The commands that edit and list the universe: ``track``, ``untrack``, ``series``."""
+"""The commands that edit, list, and refresh the universe: ``track``, ``untrack``, ``series``, ``universe refresh``."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from binance_assets.cli.exit_codes import INCOMPLETE
-from binance_assets.cli.options import combine, intervals_option, market_option, symbols_argument
+from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
+from binance_assets.cli.options import (
+    combine,
+    intervals_option,
+    json_option,
+    market_option,
+    optional_symbols_argument,
+    symbols_argument,
+    symbols_from_option,
+)
+from binance_assets.cli.symbols import check_known, requested_symbols
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 from binance_assets.settings import read_settings
 from binance_assets.storage.universe import read_universe
 from binance_assets.storage.universe_editor import track, untrack
 
+if TYPE_CHECKING:
+    from binance_assets.ingest.universe_refresh import Change, Refresh
 
-@click.command("track")
-@symbols_argument
+_WORDS: Final = {
+    "added": "added",
+    "delisted": "delisted; stays tracked",
+    "returned": "returned; trades again",
+    "first_day": "first day changed",
+    "last_day": "last day changed",
+    "removed": "removed; its files stay",
+}
+
+
+@click.command(
+    "track",
+    epilog="""\b
+Examples:
+  binance-assets track BTCUSDT ETHUSDT --market spot --interval 1m
+  binance-assets track --symbols-from 'quote=USDT top=20' --market usdm --interval 1h
+  binance-assets track --symbols-from symbols.txt --market spot --interval 1d""",
+)
+@optional_symbols_argument
+@symbols_from_option
 @market_option
 @intervals_option
-def track_command(symbols: tuple[str, ...], market: Market, intervals: tuple[Interval, ...]) -> None:
+@click.option("--no-check", is_flag=True, help="Do not ask Binance whether the symbols exist.")
+def track_command(
+    symbols: tuple[str, ...],
+    symbols_from: str | None,
+    market: Market,
+    intervals: tuple[Interval, ...],
+    no_check: bool,
+) -> None:
     """Add series to the universe.
 
-    The Dagster UI then shows them, and the schedules fetch them.
+    The Dagster UI then shows them, and the schedules fetch them. A symbol that the market never had is an error.
     """
     settings = read_settings(os.environ)
-    requested = combine(symbols, market, intervals)
+    names = requested_symbols(symbols, symbols_from, market, settings)
+    requested = combine(names, market, intervals)
+    tracked = {(member.market, member.symbol) for member in read_universe(settings.universe).series}
+    new = [name for name in names if (market, name) not in tracked]
+    if new and not no_check:
+        check_known(new, market, settings)
     added = track(settings.universe, requested)
     for series in requested:
         click.echo(f"{series} {'is now tracked' if series in added else 'was already tracked'}")
@@ -68,5 +111,107 @@ def series_command() -> None:
             count, first, last = held[series]
             stored = f"{count:>6} partitions, {first} to {last}"
         click.echo(f"{series!s:<32} {stored}{notes.get(series, '')}")
-    if not universe.tracked:
+    for note in universe.notes:
+        click.echo(note, err=True)
+    if not universe.tracked and not universe.notes:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
+
+
+@click.group("universe")
+def universe_group() -> None:
+    """The universe: the file of the tracked series, and the rules in it."""
+
+
+@universe_group.command(
+    "refresh",
+    epilog="""\b
+Examples:
+  binance-assets universe refresh --dry-run
+  binance-assets universe refresh --json""",
+)
+@click.option("--dry-run", is_flag=True, help="Print the difference; write nothing.")
+@click.option("--accept-loss", is_flag=True, help="Believe an answer that has lost most of the symbols.")
+@json_option
+def refresh_command(dry_run: bool, accept_loss: bool, as_json: bool) -> None:
+    """Resolve the rules of the universe into its lock file.
+
+    What is listed comes with its first day. What is delisted, or drops out of `top`, stays tracked; `exclude` of the
+    rule removes it. If a source fails, nothing changes.
+    """
+    from binance_assets.cli.output import print_json
+    from binance_assets.exchange.errors import ExchangeError
+    from binance_assets.ingest.universe_refresh import RefreshRefused, refresh_universe
+
+    settings = read_settings(os.environ)
+    try:
+        outcome = refresh_universe(settings.existing_universe(), settings, dry_run, accept_loss, _report)
+    except (ExchangeError, RefreshRefused) as error:
+        raise CommandFailed(str(error)) from None
+    if as_json:
+        print_json(_refresh_values(outcome))
+    else:
+        _print_refresh(outcome, settings.universe)
+    if outcome.written and outcome.changes:
+        click.echo("reload the code location to see the changes in a running UI", err=True)
+
+
+def _report(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _refresh_values(outcome: Refresh) -> dict[str, Any]:
+    """Return an outcome with the keys that ``--json`` prints."""
+    return {
+        "lock": str(outcome.path),
+        "written": outcome.written,
+        "rules": [
+            {
+                "entry": rule.entry.number,
+                "market": rule.entry.market.name,
+                "symbols": len(rule.locked.symbols),
+                "delisted": sum(not record.listed for record in rule.locked.symbols.values()),
+                "kept": list(rule.kept),
+            }
+            for rule in outcome.rules
+        ],
+        "changes": [_change_values(change) for change in outcome.changes],
+    }
+
+
+def _change_values(change: Change) -> dict[str, Any]:
+    record = change.record
+    return {
+        "market": change.market.name,
+        "symbol": change.symbol,
+        "change": change.kind,
+        "listed": record.listed,
+        "first": record.first and record.first.isoformat(),
+        "last": record.last and record.last.isoformat(),
+    }
+
+
+def _print_refresh(outcome: Refresh, universe: Path) -> None:
+    """Print the changes as a table, and a line for each rule."""
+    from binance_assets.cli.output import build_table, print_table
+    from binance_assets.ingest.market_symbols import count_of
+
+    if not outcome.rules:
+        click.echo(f"{universe} has no rule, so there is nothing to refresh")
+        return
+    if outcome.changes:
+        table = build_table(["symbol", "change", "first", "last"])
+        for change in outcome.changes:
+            first, last = change.record.first, change.record.last
+            name = f"{change.market}/{change.symbol}"
+            table.add_row(name, _WORDS[change.kind], str(first or "-"), str(last or "-"))
+        print_table(table)
+    for rule in outcome.rules:
+        records = rule.locked.symbols.values()
+        delisted = sum(not record.listed for record in records)
+        kept = f", {len(rule.kept):,} of them kept although the rule no longer selects them" if rule.kept else ""
+        click.echo(
+            f"entry {rule.entry.number} ({rule.entry.market}: {rule.entry.rule}): "
+            f"{count_of(records)}, {delisted:,} delisted{kept}"
+        )
+    counts = f"{len(outcome.changes):,} changes" if outcome.changes else "no change"
+    click.echo(f"{counts}; {outcome.path} " + ("is written" if outcome.written else "is left as it was"))

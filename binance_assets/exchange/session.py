@@ -34,6 +34,7 @@ from binance_assets.exchange.http import (
     reading,
     used_weight,
 )
+from binance_assets.exchange.listing import ArchiveListing
 from binance_assets.exchange.pages import Page, klines_parameters
 from binance_assets.exchange.rate_limit.budget import Budget
 from binance_assets.exchange.rate_limit.ledger import Ledger, RateLimitGroup
@@ -70,7 +71,8 @@ _LIMIT_PAUSE_SECONDS: Final = 60
 # vain costs at most 2 %.
 _FEWEST_PAGES_PER_EARLY_PAGE: Final = 50
 # The largest body of each endpoint, and the size that its deadline leaves time for; all others respond with a page.
-_SIZES: Final = {"/time": (TIME_BYTES, 0), "/exchangeInfo": (INFO_BYTES, SLOW_BYTES)}
+_INFO_SIZES: Final = (INFO_BYTES, SLOW_BYTES)
+_SIZES: Final = {"/time": (TIME_BYTES, 0), "/exchangeInfo": _INFO_SIZES, "/ticker/24hr": _INFO_SIZES}
 _PAGE_SIZES: Final = (PAGE_BYTES, 0)
 
 _log = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class Exchange:
     Attributes:
         market: The market.
         archive: The market's public archive.
+        listing: What the archive has: its symbols and their days.
         symbols: What the exchange knows about its symbols.
     """
 
@@ -123,6 +126,7 @@ class Exchange:
         self.archive = Archive(
             market, settings, lambda series: self._usage.record_request(series_owner(series), 0), self._retrier
         )
+        self.listing = ArchiveListing(market, settings, lambda: self._usage.record_request(None, 0), self._retrier)
         self.symbols = Symbols(market, self._fetch, self.now)
 
     # -- time, venue, weight limit ----------------------------------------------------------------------------
@@ -307,6 +311,7 @@ class Exchange:
         """Stop all work: waits end, and requests in flight are abandoned."""
         self._pool.close()
         self.archive.close()
+        self.listing.close()
         self._client.close()
         with suppress(ConfigurationError, Cancelled):
             self._budget.release()

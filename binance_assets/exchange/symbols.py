@@ -21,6 +21,8 @@ Result = TypeVar("Result")
 
 _CONTRACT: Final = re.compile(r".+_([0-9]{2})([0-9]{2})([0-9]{2})")
 _DELIVERY_HOUR: Final = 8 * HOUR
+_LONGEST_AMOUNT: Final = 60
+_LARGEST_AMOUNT: Final = 1e30
 
 
 class Fetch(Protocol):
@@ -42,10 +44,14 @@ class SymbolInfo:
     Attributes:
         status: Its status, such as ``TRADING`` or ``BREAK``.
         delivery: When the contract is delivered, ms UTC; None for symbols without a delivery.
+        quote: Its quote asset; empty if unknown.
+        contract: Its contract type; empty on spot.
     """
 
     status: str
     delivery: int | None
+    quote: str = ""
+    contract: str = ""
 
 
 class Symbols:
@@ -115,7 +121,7 @@ class Symbols:
         Raises:
             ExchangeError: A request failed.
         """
-        info = self._symbol_infos().get(series.symbol)
+        info = self.listed().get(series.symbol)
         if info is not None and info.status in TRADED_ON:
             return None
         # A candle of several days closes long after its last trade.
@@ -127,11 +133,24 @@ class Symbols:
         delivery = info.delivery if info is not None else None
         return min(closed, delivery) if delivery is not None and delivery > newest else closed
 
-    def _symbol_infos(self) -> dict[str, SymbolInfo]:
-        """Return what exchangeInfo lists, by symbol; requested once."""
+    def listed(self) -> dict[str, SymbolInfo]:
+        """Return what exchangeInfo lists, by symbol; requested once.
+
+        Raises:
+            ExchangeError: The request failed.
+        """
         if self._listed is None:
             self._listed = self._fetch("/exchangeInfo", {}, self._market.info_weight, read_symbols)
         return self._listed
+
+    def volumes(self) -> dict[str, float]:
+        """Return the volume of the last 24 hours by symbol, in the quote asset; on COIN-M in USD.
+
+        Raises:
+            ExchangeError: The request failed.
+        """
+        market = self._market
+        return self._fetch("/ticker/24hr", {}, market.ticker_weight, lambda response: read_volumes(market, response))
 
     def _first_in(self, series: Series, start: int, end: int) -> int | None:
         for page in plan_pages(self._market, series.interval, [(start, end)]):
@@ -168,8 +187,33 @@ def read_symbols(response: HttpResponse) -> dict[str, SymbolInfo]:
     for entry in json.loads(response.body)["symbols"]:
         status = entry["status"] if "status" in entry else entry["contractStatus"]  # COIN-M's name of it
         delivery = whole_number(entry.get("deliveryDate"), range(NO_DELIVERY))
-        symbols[str(entry["symbol"])] = SymbolInfo(str(status), delivery)
+        quote, contract = str(entry.get("quoteAsset", "")), str(entry.get("contractType", ""))
+        symbols[str(entry["symbol"])] = SymbolInfo(str(status), delivery, quote, contract)
     return symbols
+
+
+def read_volumes(market: Market, response: HttpResponse) -> dict[str, float]:
+    """Read the quote volumes of a ticker/24hr response of all symbols; on COIN-M contracts times their value in USD.
+
+    A volume that is no finite number from 0 counts as 0.
+
+    Raises:
+        Exception: The body is of another form.
+    """
+    volumes = {}
+    for entry in json.loads(response.body):
+        symbol = str(entry["symbol"])
+        size = market.contract_size(symbol)
+        volumes[symbol] = _amount(entry["volume" if size else "quoteVolume"]) * (size or 1)
+    return volumes
+
+
+def _amount(value: object) -> float:
+    try:
+        number = float(str(value)[:_LONGEST_AMOUNT])
+    except ValueError:
+        return 0.0
+    return number if 0 <= number < _LARGEST_AMOUNT else 0.0
 
 
 def read_first_open_time(response: HttpResponse) -> int | None:

@@ -45,6 +45,7 @@ class Market:
         intervals: The intervals of the market.
         value_columns: Names of the row fields 5, 7, 9 and 10, in this order.
         info_weight: Request weight of exchangeInfo.
+        ticker_weight: Request weight of ticker/24hr of all symbols (documentation, 2026-07).
         opened: The first day on which a candle of the market opens.
         archive: Folder of the market in the public archive.
         archived: The first day for which the archive has files; on futures it is later than ``opened``.
@@ -62,6 +63,7 @@ class Market:
     intervals: tuple[Interval, ...]
     value_columns: tuple[str, str, str, str]
     info_weight: int
+    ticker_weight: int
     opened: dt.date
     archive: str
     archived: dt.date
@@ -111,6 +113,7 @@ SPOT: Final = Market(
     intervals=INTERVALS,
     value_columns=_QUOTED,
     info_weight=20,
+    ticker_weight=80,
     opened=dt.date(2017, 7, 14),
     archive="spot",
     archived=dt.date(2017, 8, 17),
@@ -129,6 +132,7 @@ USDM: Final = Market(
     intervals=INTERVALS[1:],
     value_columns=_QUOTED,
     info_weight=1,
+    ticker_weight=40,
     opened=dt.date(2019, 9, 8),
     archive="futures/um",
     archived=dt.date(2019, 12, 31),
@@ -148,6 +152,7 @@ COINM: Final = Market(
     # Volume counts contracts. The CSV headers of the archive call base_volume (field 7) quote_volume, which is wrong.
     value_columns=("volume", "base_volume", "taker_buy_volume", "taker_buy_base_volume"),
     info_weight=1,
+    ticker_weight=40,
     opened=dt.date(2020, 6, 1),
     archive="futures/cm",
     archived=dt.date(2020, 8, 11),
@@ -161,6 +166,8 @@ SPOT_ELSEWHERE: Final = "https://data-api.binance.vision"
 
 ARCHIVE_URL: Final = "https://data.binance.vision"
 """Host of the public archive of all markets."""
+
+_ARCHIVE_BUCKET: Final = ("https://s3-ap-northeast-1.amazonaws.com", "/data.binance.vision")
 
 TRADED_ON: Final = frozenset(
     ["TRADING", "PENDING_TRADING", "PRE_TRADING", "POST_TRADING", "AUCTION_MATCH", "HALT", "END_OF_DAY", "CANCEL_ONLY"]
@@ -227,6 +234,15 @@ def exchange_at(url: str) -> str:
     """
     host = (urlsplit(url).hostname or "").lower()
     return EXCHANGE if host in {*_BINANCE_HOSTS, urlsplit(ARCHIVE_URL).hostname} else host
+
+
+def listing_address(archive_url: str) -> tuple[str, str]:
+    """Return host and path of the listing of an archive: of the names of its files, as S3 lists those of a bucket.
+
+    Binance's archive serves files only. The bucket behind it has the listing (Binance's own web page of the archive
+    reads it, 2026-11). Any other archive is expected to serve both.
+    """
+    return _ARCHIVE_BUCKET if archive_url == ARCHIVE_URL else (archive_url, "/")
 
 
 def is_other_exchange(url: str) -> bool:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
-
-# ASCII symbols consist of capitals, digits and underscores; since 2025 there are also symbols in other scripts.
-_SYMBOL: Final = re.compile(r"[A-Z0-9_\u0080-\U0010ffff]{1,40}")
+from binance_assets.model.symbol_names import is_symbol
 
 _LONGEST_TAG: Final = 63
 
@@ -38,11 +35,11 @@ class Series:
     derived: bool = field(default=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not _SYMBOL.fullmatch(self.symbol) or not self.symbol.replace("_", "").isalnum():
+        if not is_symbol(self.symbol):
             raise ValueError(
                 f"{self.symbol!r} is not a symbol; Binance writes them like BTCUSDT, ETHUSDT_260327 or BTCUSD_PERP"
             )
-        if len(ascii_symbol(self.symbol)) > _LONGEST_TAG:
+        if not is_trackable(self.symbol):
             raise ValueError(f"{self.symbol!r} is too long for a Dagster tag")
         if self.derived and self.interval.is_multi_day:
             raise ValueError(f"{self.interval} cannot be derived, it is longer than a day")
@@ -80,6 +77,11 @@ def ascii_symbol(symbol: str) -> str:
     if symbol.isascii():
         return symbol
     return "xn_" + symbol.encode("punycode").decode("ascii").replace("-", "_")
+
+
+def is_trackable(symbol: str) -> bool:
+    """Return whether ``symbol`` can be part of a series: it is written as one, and a Dagster tag has room for it."""
+    return is_symbol(symbol) and len(ascii_symbol(symbol)) <= _LONGEST_TAG
 
 
 def parse_series(text: str) -> Series:

@@ -11,6 +11,7 @@ here: the step of a derived asset (``derived``), the check (``checks``), and how
 """
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
+import datetime as dt
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -62,10 +63,12 @@ class FetchedSeries:
     Attributes:
         series: The series.
         source: Where its candles come from.
+        last: The last day of a delisted symbol, UTC; None if it has not ended.
     """
 
     series: Series
     source: Source
+    last: dt.date | None = None
 
 
 FetchedByKey = Mapping[dg.AssetKey, FetchedSeries]
@@ -96,7 +99,7 @@ def candles_asset(
         lake: The lake; only its location is used here, for the asset's page.
         listener: Receives the progress of runs in this process.
     """
-    source = fetched[asset_key(series)].source
+    source, last = fetched[asset_key(series)].source, fetched[asset_key(series)].last
 
     def candles(context: dg.AssetExecutionContext, _: Inputs) -> CandleEvents:
         prove_life(context)
@@ -115,6 +118,7 @@ def candles_asset(
         metadata={"source": source},
         resources={"binance", "lake"},
         config=_CONFIG,
+        last=last,
     )
 
 
@@ -129,6 +133,7 @@ def series_asset(
     resources: set[str],
     config: dg.Field | None = None,
     base: Series | None = None,
+    last: dt.date | None = None,
 ) -> dg.AssetsDefinition:
     """Return an asset that holds a series, with what fetched and derived assets have in common.
 
@@ -145,6 +150,7 @@ def series_asset(
         resources: The keys of the resources that the step uses.
         config: The schema of the step's run configuration; None if there is nothing to configure.
         base: The series that the asset is derived from, if any.
+        last: The last day of a delisted symbol, UTC; None if it has not ended.
     """
     key, parents = asset_key(series), [] if base is None else [asset_key(base)]
     check = gap_free_spec(key)
@@ -173,6 +179,7 @@ def series_asset(
         description=description,
         metadata={
             "series": str(series),
+            **({"last day": last.isoformat()} if last is not None else {}),
             **metadata,
             "dagster/column_schema": _column_schema(series.market),
             "dagster/uri": lake.folder(series).absolute().as_uri(),

@@ -52,17 +52,30 @@ _MAX_NAMED: Final = 5
 Day = tuple[Series, str]
 """A series and the key of a day."""
 
+TradedSpan = tuple[dt.date | None, dt.date | None]
+"""The first and the last day on which a symbol traded; None where it is not known, or has not ended."""
+
 DaysBySeries = dict[Series, list[str]]
 """The keys of days by series, ascending."""
 
 
-def catch_up_schedules(series: Sequence[Series], settings: Settings) -> list[dg.ScheduleDefinition]:
-    """Return a schedule for each market that has daily partitions."""
+def catch_up_schedules(
+    series: Sequence[Series], settings: Settings, traded: Mapping[Series, TradedSpan] | None = None
+) -> list[dg.ScheduleDefinition]:
+    """Return a schedule for each market that has daily partitions.
+
+    Args:
+        series: The fetched series.
+        settings: The lake, and how many days to check.
+        traded: The first and the last day of series of which they are known; no other days of those are requested.
+    """
     daily = by_market(member for member in series if not member.interval.is_multi_day)
-    return [_catch_up(market, members, settings) for market, members in daily.items()]
+    return [_catch_up(market, members, settings, traded or {}) for market, members in daily.items()]
 
 
-def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> dg.ScheduleDefinition:
+def _catch_up(
+    market: Market, series: Sequence[Series], settings: Settings, traded: Mapping[Series, TradedSpan]
+) -> dg.ScheduleDefinition:
     lake, job = Lake(settings.lake), job_name(market, "daily")
     known: pl.DataFrame | None = None  # what the files held at the last tick; the next one reads only new files
 
@@ -81,7 +94,7 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
         since = max(FIRST_DAY, today - dt.timedelta(days=settings.catch_up_days))
         at = context.scheduled_execution_time
         known = lake.file_index(market, series, since, today, known)
-        missing, doubted = _missing_days(known, series, since, today), DaysBySeries()
+        missing, doubted = _missing_days(known, series, since, today, traded), DaysBySeries()
         if at.astimezone(dt.UTC).hour == _DOUBT_HOUR:
             doubted = _days_in_doubt(known, series, since, today)
         if missing or doubted:  # at rest, neither is, and the runs need not be read
@@ -102,12 +115,24 @@ def _catch_up(market: Market, series: Sequence[Series], settings: Settings) -> d
     return catch_up
 
 
-def _missing_days(index: pl.DataFrame, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:
+def _missing_days(
+    index: pl.DataFrame, series: Sequence[Series], since: dt.date, today: dt.date, traded: Mapping[Series, TradedSpan]
+) -> DaysBySeries:
     """Return the days that the files of ``index`` do not hold, of each series that lacks some."""
     held = _keys_by_series(stored_in(index))
     days = [partition.key for partition in partitions_between(since, today, ONE_DAY)]
-    missing = {member: [key for key in days if key not in held.get(str(member), ())] for member in series}
-    return {member: keys for member, keys in missing.items() if keys}
+    missing = {}
+    for member in series:
+        present, (first, last) = held.get(str(member), set()), traded.get(member, (None, None))
+        keys = [key for key in days if key not in present and _is_traded(key, first, last)]
+        if keys:
+            missing[member] = keys
+    return missing
+
+
+def _is_traded(key: str, first: dt.date | None, last: dt.date | None) -> bool:
+    day = dt.date.fromisoformat(key)
+    return (first is None or first <= day) and (last is None or day <= last)
 
 
 def _days_in_doubt(index: pl.DataFrame, series: Sequence[Series], since: dt.date, today: dt.date) -> DaysBySeries:

@@ -7,7 +7,7 @@ sensor that refreshes it (``sensors``).
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import base64
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
@@ -25,12 +25,15 @@ def coverage_key(market: Market) -> dg.AssetKey:
     return dg.AssetKey([market.name, "coverage"])
 
 
-def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinition:
+def coverage_asset(
+    market: Market, series: Sequence[Series], ended: Mapping[Series, dt.date] | None = None
+) -> dg.AssetsDefinition:
     """Return the coverage asset of a market.
 
     Args:
         market: The market.
         series: Its series, fetched and derived.
+        ended: The last day of each series whose symbol is delisted.
     """
 
     @dg.asset(
@@ -49,7 +52,9 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         gaps = refresh_checks(context.instance, lake.lake(), series)
         index = lake.lake().file_index(market, series)
         lake.lake().remember_files(market, index)
-        entries = coverages_of(index, series, now.date(), {member: gaps[member].absent.keys() for member in series})
+        entries = coverages_of(
+            index, series, now.date(), {member: gaps[member].absent.keys() for member in series}, ended
+        )
         table = coverage_table(entries)
         path = lake.lake().write_coverage(market, table)
         months = sorted({month for entry in entries for month in entry.months})
@@ -57,7 +62,7 @@ def coverage_asset(market: Market, series: Sequence[Series]) -> dg.AssetsDefinit
         legend = f"{period}one line per series in the order of the table; green is complete, red lacks many partitions"
         picture = base64.b64encode(coverage_picture(entries)).decode()
         return dg.MaterializeResult(
-            check_results=[fresh_result(index, series, now)],
+            check_results=[fresh_result(index, series, now, ended)],
             metadata={
                 "table": dg.MetadataValue.md(coverage_markdown(table)),
                 "days by month": dg.MetadataValue.md(

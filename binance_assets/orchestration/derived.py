@@ -5,6 +5,7 @@ that starts the runs (``sensors``).
 """
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
+import datetime as dt
 import time
 from contextlib import closing
 
@@ -25,12 +26,13 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
 
 
-def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
+def derived_asset(derived: Derived, lake: Lake, last: dt.date | None = None) -> dg.AssetsDefinition:
     """Return the asset of a derived series.
 
     Args:
         derived: The series and its base series.
         lake: The lake; only its location is used here, for the asset's page.
+        last: The last day of a delisted symbol, UTC; None if it has not ended.
     """
     series = derived.series
 
@@ -48,6 +50,7 @@ def derived_asset(derived: Derived, lake: Lake) -> dg.AssetsDefinition:
         metadata={"derived_from": str(derived.base)},
         resources={"lake"},
         base=derived.base,
+        last=last,
     )
 
 

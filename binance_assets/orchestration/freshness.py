@@ -12,7 +12,7 @@ Here belong the windows and their reasons. What does not belong here: the schedu
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,15 +60,18 @@ def fresh_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
     )
 
 
-def fresh_result(index: pl.DataFrame, series: Sequence[Series], now: dt.datetime) -> dg.AssetCheckResult:
+def fresh_result(
+    index: pl.DataFrame, series: Sequence[Series], now: dt.datetime, ended: Mapping[Series, dt.date] | None = None
+) -> dg.AssetCheckResult:
     """Return the result of the check.
 
     Args:
         index: What the files of the series hold, from :meth:`binance_assets.storage.lake.Lake.file_index`.
         series: The series of the market.
         now: The time, UTC.
+        ended: The last day of each series whose symbol is delisted, UTC.
     """
-    stale = list(stale_series(index, series, now))
+    stale = list(stale_series(index, series, now, ended or {}))
     metadata: dict[str, dg.MetadataValue] = {"stale": dg.MetadataValue.int(len(stale))}
     if stale:
         metadata["series"] = dg.MetadataValue.table([_record(entry) for entry in stale[:_MAX_TABLE_ROWS]])
@@ -87,13 +90,18 @@ def _record(entry: Stale) -> dg.TableRecord:
     return dg.TableRecord({"series": str(entry.series), "last partition": entry.last or "", "days since its end": age})
 
 
-def stale_series(index: pl.DataFrame, series: Sequence[Series], now: dt.datetime) -> Iterator[Stale]:
-    """Yield the series whose last stored partition ended too long ago, and those without any; not delisted ones.
+def stale_series(
+    index: pl.DataFrame, series: Sequence[Series], now: dt.datetime, ended: Mapping[Series, dt.date]
+) -> Iterator[Stale]:
+    """Yield the series whose last stored partition ended too long ago, and those without any.
+
+    A delisted series is not stale once its last day is stored.
 
     Args:
         index: What the files of the series hold.
         series: The series.
         now: The time, UTC.
+        ended: The last day of each series whose symbol is delisted, UTC.
     """
     last = stored_in(index).sort("day").group_by("series", maintain_order=True).last()
     by_name = {name: (day.isoformat(), verdict) for name, day, verdict in last["series", "day", "verdict"].iter_rows()}
@@ -102,6 +110,9 @@ def stale_series(index: pl.DataFrame, series: Sequence[Series], now: dt.datetime
         if key is None:
             yield Stale(member, None, None)
             continue
-        age = now - dt.datetime.combine(to_date(partition_for_key(key, member.interval).end), dt.time(), dt.UTC)
+        end = to_date(partition_for_key(key, member.interval).end)
+        if member in ended and ended[member] < end:
+            continue
+        age = now - dt.datetime.combine(end, dt.time(), dt.UTC)
         if age > (_MONTHLY if member.interval.is_multi_day else _DAILY) and verdict != "delisted":
             yield Stale(member, key, age)

@@ -24,12 +24,14 @@ from binance_assets.sandbox.faults import (
     ARCHIVE_RESPONSE_FAULTS,
     CHECKSUM_FAULTS,
     CONNECTION_FAULTS,
+    LISTING_FAULTS,
     Fault,
     RequestInfo,
     corrupted_rows,
     corrupted_text,
     parse_faults,
 )
+from binance_assets.sandbox.listing import ArchiveListing, listed_folder
 from binance_assets.sandbox.responses import (
     BadRequestError,
     SandboxResponse,
@@ -51,7 +53,7 @@ from binance_assets.sandbox.sandbox_exchange import SandboxExchange, SandboxOpti
 CONNECTION_EXTENSION: Final = "binance_assets.sandbox.connection"
 """The ASGI extension that holds the connection's transport, which the connection faults need."""
 
-_ENDPOINTS: Final = ("klines", "exchangeInfo", "time", "ping")
+_ENDPOINTS: Final = ("klines", "exchangeInfo", "time", "ping", "ticker/24hr")
 _FAULTS_WITHOUT_RESPONSE: Final = frozenset({"reset", "hang"})
 _DELIVERY_SECONDS: Final = 0.05  # the partial body must reach the client before the reset, or the client sees none
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -74,6 +76,7 @@ def create_app(options: SandboxOptions) -> Starlette:
     routes = [
         *(Route(f"{market.api}/{name}", _MarketEndpoint(exchange, market, name)) for market, name in apis),
         Route("/data/{file:path}", _ArchiveEndpoint(exchange)),
+        Route("/", _ListingEndpoint(exchange)),
         Route("/sandbox/faults", _FaultsEndpoint(exchange)),
         Route("/sandbox/requests", _RequestsEndpoint(exchange)),
     ]
@@ -167,6 +170,9 @@ class _MarketEndpoint:
             return status_response(fault.value, limit, self._path, self._exchange.now_ms(), fault.seconds)
         if fault.kind == "invalid_symbol":
             return error_response(400, -1121, "Invalid symbol.")
+        if fault.kind == "few_symbols":
+            info = json.loads(response.body)
+            return json_response(info | {"symbols": info["symbols"][::10]})
         if not fault.corrupts_rows:
             body = corrupted_text(response.body, fault)
             return SandboxResponse(response.status, body, response.content_type, response.headers)
@@ -243,6 +249,46 @@ class _ArchiveEndpoint:
         if built is None:  # building may take long, so it must not block the responses to other requests
             built = await asyncio.to_thread(self._archive.build, file, faults, now)
         return built
+
+
+class _ListingEndpoint:
+    """The root of the archive's host: the listing of the archive, as S3 serves it. It counts no weight."""
+
+    def __init__(self, exchange: SandboxExchange) -> None:
+        self._exchange = exchange
+        self._listing = ArchiveListing(exchange)
+        self._delay = _ConnectionDelay(exchange.options, "listing")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        params = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        if scope["method"] != "GET" or "prefix" not in params:
+            await _send(send, self._exchange, not_found_response("/", self._exchange.now_ms()), [])
+            return
+        await self._delay.delay_request()
+        arrived = self._exchange.now_ms()
+        fault = self._fault(params["prefix"])
+        kind = fault.kind if fault else None
+        if fault is not None and kind == "status":
+            response = archive_error_response(fault.value, "/")
+        elif kind == "not_a_zip":
+            response = login_page_response()
+        else:
+            page = await asyncio.to_thread(self._listing.page, params, arrived)
+            response = SandboxResponse(200, page.xml(kind), b"application/xml")
+        await self._delay.delay_response()
+        status = 0 if kind in _FAULTS_WITHOUT_RESPONSE else response.status
+        self._exchange.log_request(ServedRequest("/", params, status, 0, arrived), None)
+        if kind in CONNECTION_FAULTS:
+            await _fail_connection(str(kind), scope, receive, send, (self._exchange, response, []))
+        else:
+            await _send(send, self._exchange, response, [])
+
+    def _fault(self, prefix: str) -> Fault | None:
+        if not self._exchange.faults:
+            return None
+        market, symbol = listed_folder(prefix)
+        info = RequestInfo(("archive", "archive/listing"), market, symbol, None, None)
+        return next(iter(self._exchange.faults.matching(info, ARCHIVE_RESPONSE_FAULTS | LISTING_FAULTS)), None)
 
 
 class _FaultsEndpoint:

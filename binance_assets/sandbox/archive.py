@@ -81,6 +81,11 @@ _FORMATS: Final = {
 }
 
 
+def archive_begins(market: Market) -> int:
+    """Return the first moment that the archive of a market covers, ms UTC."""
+    return _FORMATS[market].begins
+
+
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
     """The identity of one zip of the archive, whether the zip exists or not.

@@ -46,9 +46,9 @@ class Fault:
         times: Maximum number of requests to affect; None for no maximum.
         value: An argument of the kind: the HTTP status (or ``503-no-code``) of ``status``, the shift in ms of
             ``off_grid``, the time at which the rows of ``truncated_file`` stop, ms UTC.
-        path: The endpoint to affect, one of :data:`PATHS`: ``klines``, ``exchangeInfo``, ``time``, ``ping``; or for
-            the archive ``archive`` (everything), ``archive/daily`` and ``archive/monthly`` (zips),
-            ``archive/checksum``.
+        path: The endpoint to affect, one of :data:`PATHS`: ``klines``, ``exchangeInfo``, ``time``, ``ping``,
+            ``ticker/24hr``; for the archive ``archive`` (everything), ``archive/daily`` and ``archive/monthly``
+            (zips), ``archive/checksum``, ``archive/listing``.
         interval: The interval to affect, as Binance writes it; None for all.
         seconds: The Retry-After of the 429 or 418 of ``status``; None for what Binance sends.
 
@@ -399,13 +399,22 @@ FILE_FAULTS: Final = frozenset(
 - ``other_member``: the CSV has the name of another symbol's file.
 """
 
+LISTING_FAULTS: Final = frozenset({"cut_xml", "entities", "repeated_marker", "few_symbols"})
+"""Faults of the archive's listing.
+
+- ``cut_xml``: only the first half of the page;
+- ``entities``: a document type with entities that grow to a billion letters;
+- ``repeated_marker``: a page that says that the next one begins where it began itself;
+- ``few_symbols``: only every tenth name, of one page; also of exchangeInfo, which then lists every tenth symbol.
+"""
+
 CHECKSUM_FAULTS: Final = frozenset({"checksum_mismatch"})
 """Faults of the ``.CHECKSUM`` alone: a hash that does not match the zip. ``path`` selects the files."""
 
 ARCHIVE_RESPONSE_FAULTS: Final = frozenset({"status", "not_a_zip"}) | CONNECTION_FAULTS
 """Faults of a single response of the archive; ``not_a_zip`` is an HTML page with status 200."""
 
-_ARCHIVE_ONLY: Final = FILE_FAULTS | CHECKSUM_FAULTS | {"not_a_zip"}
+_ARCHIVE_ONLY: Final = FILE_FAULTS | CHECKSUM_FAULTS | LISTING_FAULTS | {"not_a_zip"}
 _COMBINABLE: Final = frozenset(_ROW_FAULTS) | FILE_FAULTS
 
 KINDS: Final = frozenset(_ROW_FAULTS) | _TEXT_FAULTS | _STATUS_FAULTS | CONNECTION_FAULTS | _ARCHIVE_ONLY
@@ -415,8 +424,8 @@ ARCHIVE_ROW_FAULTS: Final = frozenset(_ROW_FAULTS) - _JSON_FAULTS
 """The row faults that a CSV can represent."""
 
 PATHS: Final = (
-    *("klines", "exchangeInfo", "time", "ping"),
-    *("archive", "archive/daily", "archive/monthly", "archive/checksum"),
+    *("klines", "exchangeInfo", "time", "ping", "ticker/24hr"),
+    *("archive", "archive/daily", "archive/monthly", "archive/checksum", "archive/listing"),
 )
 """The endpoints that a fault can affect."""
 
@@ -424,4 +433,8 @@ PATHS: Final = (
 def _kinds_for(path: str) -> frozenset[str]:
     if path == "archive/checksum":  # a fault that changes the zip would make zip and checksum disagree
         return CHECKSUM_FAULTS | ARCHIVE_RESPONSE_FAULTS
-    return KINDS - _JSON_FAULTS if path.startswith("archive") else KINDS - _ARCHIVE_ONLY
+    if path == "archive/listing":
+        return LISTING_FAULTS | ARCHIVE_RESPONSE_FAULTS
+    if path == "exchangeInfo":
+        return KINDS - _ARCHIVE_ONLY | {"few_symbols"}
+    return KINDS - _JSON_FAULTS - LISTING_FAULTS if path.startswith("archive") else KINDS - _ARCHIVE_ONLY

@@ -142,6 +142,10 @@ class Listing:
         """Return whether exchangeInfo lists it at ``now`` (ms UTC)."""
         return self.listed_at <= now and (self.delivered_at is None or now < self.delivered_at)
 
+    def is_suspended(self, now: int) -> bool:
+        """Return whether it is suspended at ``now`` (ms UTC)."""
+        return self.suspended is not None and self.suspended[0] <= now < self.suspended[1]
+
     @property
     def pair(self) -> str:
         """The pair of a contract (``BTCUSD`` for ``BTCUSD_PERP``)."""
@@ -163,7 +167,8 @@ class Listing:
     def exchange_info(self, now: int) -> dict[str, Any]:
         """Return its entry in exchangeInfo as of ``now`` (ms UTC)."""
         base, quote = self.assets
-        entry: dict[str, Any] = {"symbol": self.symbol, "status": "TRADING", "baseAsset": base, "quoteAsset": quote}
+        status = "BREAK" if self.is_suspended(now) else "TRADING"
+        entry: dict[str, Any] = {"symbol": self.symbol, "status": status, "baseAsset": base, "quoteAsset": quote}
         if self.market is SPOT:
             precisions = ("baseAssetPrecision", "quotePrecision", "quoteAssetPrecision")
             return entry | dict.fromkeys(precisions, 8) | {"isSpotTradingAllowed": True}

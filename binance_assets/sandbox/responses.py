@@ -11,7 +11,7 @@ from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from binance_assets.model.intervals import Interval
-from binance_assets.model.markets import SPOT, TIME_WEIGHT, USDM, Market
+from binance_assets.model.markets import COINM, SPOT, TIME_WEIGHT, USDM, Market
 from binance_assets.model.timestamps import SECOND
 from binance_assets.sandbox.archive import BuiltFile
 from binance_assets.sandbox.limits import BAN_SECONDS, Rejection, ip_banned, limit_exceeded
@@ -171,6 +171,8 @@ def request_weight(market: Market, endpoint: str, params: Mapping[str, str]) -> 
     if endpoint == "klines":
         limit = params.get("limit", "")
         return market.klines_weight(int(limit) if _is_number(limit) else _DEFAULT_LIMIT)
+    if endpoint == "ticker/24hr":
+        return market.klines_weight(1) if "symbol" in params else market.ticker_weight
     return market.info_weight if endpoint == "exchangeInfo" else TIME_WEIGHT
 
 
@@ -186,6 +188,8 @@ def build_response(
         return SandboxResponse(200, _klines_body(exchange, market, params))
     if endpoint == "exchangeInfo":
         return json_response(_exchange_info(exchange, market, params))
+    if endpoint == "ticker/24hr":
+        return json_response(_tickers(exchange, market, params))
     return json_response({"serverTime": exchange.now_ms()} if endpoint == "time" else {})
 
 
@@ -294,6 +298,28 @@ def _exchange_info(exchange: SandboxExchange, market: Market, params: Mapping[st
     if market is USDM:
         info["futuresType"] = "U_MARGINED"
     return info | {"exchangeFilters": [], "symbols": symbols}
+
+
+def _tickers(exchange: SandboxExchange, market: Market, params: Mapping[str, str]) -> object:
+    """Return the volumes of the last 24 hours; the earlier a symbol stands in the tables, the larger is its own.
+
+    Raises:
+        BadRequestError: The requested symbol is not traded.
+    """
+    tickers = {}
+    for place, listing in enumerate(exchange.trading_listings(market, exchange.now_ms()), 1):
+        quote = 10**9 // place
+        amounts: dict[str, str] = {"volume": f"{quote / float(listing.price_level):.8f}", "quoteVolume": f"{quote}.0"}
+        if market is COINM:
+            contracts = quote // listing.contract_size
+            amounts = {"volume": f"{contracts}", "baseVolume": f"{quote / float(listing.price_level):.8f}"}
+        tickers[listing.symbol] = {"symbol": listing.symbol, **amounts}
+    if "symbol" not in params:
+        return list(tickers.values())
+    if params["symbol"] not in tickers:
+        raise BadRequestError(-1121, "Invalid symbol.")
+    ticker = tickers[params["symbol"]]
+    return [ticker] if market is COINM else ticker
 
 
 def _requested_symbols(params: Mapping[str, str]) -> set[str] | None:

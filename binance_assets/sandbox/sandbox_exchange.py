@@ -113,6 +113,14 @@ class SandboxExchange:
         listing = self._listings.get((market.name, symbol))
         return listing is not None and listing.is_served(self.now_ms())
 
+    def all_listings(self, market: Market) -> list[Listing]:
+        """Return the symbols that the market ever has, in the order of the tables."""
+        return [listing for listing in self._listings.values() if listing.market is market]
+
+    def is_synthetic(self, listing: Listing) -> bool:
+        """Return whether the candles of a symbol are synthetic, so that it has them whenever it is traded."""
+        return not isinstance(self._candles.get((listing.market.name, listing.symbol)), RecordedCandles)
+
     def trading_listings(self, market: Market, now: int) -> list[Listing]:
         """Return the symbols that exchangeInfo lists at ``now`` (ms UTC)."""
         return [listing for listing in self._listings.values() if listing.market is market and listing.is_trading(now)]

@@ -74,7 +74,11 @@ def held_by(lake: Lake, series: Sequence[Series]) -> dict[Series, tuple[int, dt.
 
 
 def coverages_of(
-    index: pl.DataFrame, series: Sequence[Series], until: dt.date, refused: Mapping[Series, Set[str]]
+    index: pl.DataFrame,
+    series: Sequence[Series],
+    until: dt.date,
+    refused: Mapping[Series, Set[str]],
+    ended: Mapping[Series, dt.date] | None = None,
 ) -> list[Coverage]:
     """Return the coverage of each of ``series``, in the given order.
 
@@ -84,11 +88,12 @@ def coverages_of(
         until: The day before which partitions are expected, UTC.
         refused: For each series the keys of the partitions that their last run did not write: refused ones, and those
             whose run failed.
+        ended: The last day of each series whose symbol is delisted; no later partition is expected of it.
     """
     stored = stored_in(index)
     days = stored.select("series", "day")
     absent = _absent(refused, days)
-    expected = _expected(series, days, until)
+    expected = _expected(series, days, until, ended or {})
     missing = expected.join(days, on=["series", "day"], how="anti").join(absent, on=["series", "day"], how="anti")
     verdicts: dict[str, Counter[str]] = {}
     for name, verdict, count in stored.group_by("series", "verdict").len().iter_rows():
@@ -135,22 +140,28 @@ def _absent(refused: Mapping[Series, Set[str]], days: pl.DataFrame) -> pl.DataFr
     return pl.DataFrame(rows, schema=days.schema, orient="row").join(days, on=["series", "day"], how="anti")
 
 
-def _expected(series: Sequence[Series], days: pl.DataFrame, until: dt.date) -> pl.DataFrame:
+def _expected(
+    series: Sequence[Series], days: pl.DataFrame, until: dt.date, ended: Mapping[Series, dt.date]
+) -> pl.DataFrame:
     """Return the partitions of each series from the first stored to the last finished one, and later stored ones."""
     first = pl.col("day").min()
     firsts = days.group_by("series").agg(first)
     ends: dict[bool, dict[str, dt.date]] = {False: {}, True: {}}
     for interval, members in groupby(sorted(series, key=_interval_name), key=lambda member: member.interval):
         end = min(until, last_finished_end(to_ms(until), interval))
-        ends[interval.is_multi_day].update((str(member), end) for member in members)
+        ends[interval.is_multi_day].update((str(member), min(end, _end_of(member, ended))) for member in members)
     calendars = []
     for is_multi_day, end_of in ends.items():
-        ended = pl.DataFrame(list(end_of.items()), schema={"series": pl.String, "end": pl.Date}, orient="row")
+        until_end = pl.DataFrame(list(end_of.items()), schema={"series": pl.String, "end": pl.Date}, orient="row")
         step = "1mo" if is_multi_day else "1d"
-        spans = firsts.join(ended, on="series").filter(pl.col("day") < pl.col("end"))
+        spans = firsts.join(until_end, on="series").filter(pl.col("day") < pl.col("end"))
         dates = pl.date_ranges("day", "end", interval=step, closed="left").alias("day")
         calendars.append(spans.select("series", dates).explode("day"))
     return pl.concat([*calendars, days.filter(pl.col("day") < until)]).unique()
+
+
+def _end_of(series: Series, ended: Mapping[Series, dt.date]) -> dt.date:
+    return ended[series] + dt.timedelta(days=1) if series in ended else dt.date.max
 
 
 def _interval_name(series: Series) -> str:

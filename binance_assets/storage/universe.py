@@ -6,15 +6,20 @@
         intervals: [1m]
 
 An entry may also have ``source`` (auto, rest, or archive) and ``derive`` (intervals derived from the fetched ones, such
-as ``[5m, 45m, 1h]``). A missing file is an empty universe. This module reads the file; ``universe_editor`` changes it.
+as ``[5m, 45m, 1h]``). In place of a list, ``symbols`` may be a rule, such as ``{quote: USDT, delisted: true}``. What it
+selects is in the lock file beside the universe, so that reading needs no network. A series that a list names belongs to
+the entry of the list, whether a rule selects it too or not. Of several rules, the first one has it.
+
+A missing file is an empty universe. This module reads the file; ``universe_editor`` changes it.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -23,10 +28,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
-from binance_assets.model.markets import Market, parse_market
+from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.outside import printable, reason_of
+from binance_assets.model.rules import SymbolRule, make_rule
 from binance_assets.model.series import Series, derived_series
-from binance_assets.settings import ConfigurationError, Source
+from binance_assets.settings import Source
+from binance_assets.storage.universe_lock import LockedRule, is_current, lock_path, locked_for, read_lock
+from binance_assets.storage.universe_lock import UniverseError as UniverseError
 
 # 100,000 series, each in an entry of its own, take 7 MB and 700,000 values.
 _MOST_BYTES: Final = 10_000_000
@@ -38,10 +46,6 @@ _BRACKET: Final = re.compile(r"[\[\]{}]")
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 
 
-class UniverseError(ConfigurationError):
-    """The universe cannot be read or written; the message is one line that names the file and the entry."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tracked:
     """A series that is fetched.
@@ -49,10 +53,29 @@ class Tracked:
     Attributes:
         series: The series.
         source: The source that the file names for it; None for that of the settings.
+        first: The first day with candles according to the lock file, UTC; None if unknown.
+        last: The last day with candles of a delisted symbol according to the lock file, UTC; None if it has not ended.
     """
 
     series: Series
     source: Source | None = None
+    first: dt.date | None = None
+    last: dt.date | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuleEntry:
+    """An entry whose symbols a rule selects.
+
+    Attributes:
+        number: The number of the entry in the file, from 1.
+        market: The market.
+        rule: The rule.
+    """
+
+    number: int
+    market: Market
+    rule: SymbolRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +99,14 @@ class Universe:
     Attributes:
         tracked: The fetched series, in the file's order.
         derived: The derived series, in the file's order.
+        rules: The entries with a rule, in the file's order.
+        notes: A line for each rule whose selection in the lock file is not that of a refresh.
     """
 
     tracked: tuple[Tracked, ...] = ()
     derived: tuple[Derived, ...] = ()
+    rules: tuple[RuleEntry, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def series(self) -> list[Series]:
@@ -87,19 +114,28 @@ class Universe:
         return [tracked.series for tracked in self.tracked]
 
     @property
+    def ended(self) -> dict[Series, dt.date]:
+        """The last day of each series, fetched or derived, whose symbol is delisted."""
+        last = {tracked.series: tracked.last for tracked in self.tracked if tracked.last is not None}
+        return last | {derived.series: last[derived.base] for derived in self.derived if derived.base in last}
+
+    @property
     def derived_names(self) -> frozenset[str]:
         """The names of the derived series, such as ``spot/BTCUSDT/45m``."""
         return frozenset(str(derived.series) for derived in self.derived)
 
 
-class _Entry(BaseModel):
+class _AnyEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     market: Annotated[str, AfterValidator(lambda text: parse_market(text).name)]
-    symbols: list[str]
     intervals: list[Annotated[str, AfterValidator(lambda text: parse_interval(text).name)]]
     source: Source | None = None
     derive: list[Annotated[str, AfterValidator(lambda text: parse_derived_interval(text).name)]] = []
+
+
+class _Entry(_AnyEntry):
+    symbols: list[str]
 
     @property
     def size(self) -> int:
@@ -124,6 +160,20 @@ class _Entry(BaseModel):
         for symbol in self.symbols:
             for interval, base in pairs:
                 yield Derived(derived_series(market, symbol, interval), Series(market, symbol, base))
+
+
+class _RuleEntry(_AnyEntry):
+    symbols: SymbolRule
+
+    def listing(self, symbols: Iterable[str]) -> _Entry:
+        """Return the entry that lists ``symbols`` in place of the rule."""
+        return _Entry.model_construct(
+            market=self.market,
+            symbols=list(symbols),
+            intervals=self.intervals,
+            source=self.source,
+            derive=self.derive,
+        )
 
 
 def _base_interval(interval: Interval, fetched: Iterable[Interval], market: Market) -> Interval:
@@ -154,26 +204,124 @@ def _divides(finer: Interval, interval: Interval) -> bool:
     return finer.step < interval.step and interval.step % finer.step == 0
 
 
-def read_universe(path: Path) -> Universe:
-    """Read the universe file.
+def read_universe(path: Path, lock: Path | None = None) -> Universe:
+    """Read the universe file, and its lock file if an entry has a rule.
+
+    Args:
+        path: The file.
+        lock: The lock file; None for the one beside the file.
 
     Raises:
-        UniverseError: The file cannot be read, or contradicts itself.
+        UniverseError: A file cannot be read, or the universe contradicts itself.
     """
     entries = [_entry(path, number, raw) for number, raw in enumerate(raw_entries(path, load_document(path)), 1)]
-    if sum(entry.size for entry in entries) > _MOST_SERIES:
-        raise UniverseError(f"{path}: the file lists more than {_MOST_SERIES:,} series")
+    rules = tuple(
+        RuleEntry(number, parse_market(entry.market), entry.symbols)
+        for number, entry in enumerate(entries, 1)
+        if isinstance(entry, _RuleEntry)
+    )
+    lists = {number: entry for number, entry in enumerate(entries, 1) if isinstance(entry, _Entry)}
+    listed = _listed_universe(path, lists)
+    if not rules:
+        return listed
+    locked = locked_for([(rule.market, rule.rule) for rule in rules], read_lock(lock or lock_path(path)))
+    by_number = {rule.number: found for rule, found in zip(rules, locked, strict=True)}
+    universe = _with_rules(path, listed, entries, by_number)
+    notes = tuple(note for rule in rules if (note := _note(path, rule, by_number[rule.number])) is not None)
+    return replace(universe, rules=rules, notes=notes)
+
+
+def _listed_universe(path: Path, entries: Mapping[int, _Entry]) -> Universe:
+    """Return the universe of the entries that list their symbols.
+
+    Args:
+        path: The file, for messages.
+        entries: The entries by number.
+
+    Raises:
+        UniverseError: They contradict each other.
+    """
+    _check_size(path, entries.values())
     try:
-        tracked = tuple(tracked for entry in entries for tracked in entry.tracked())
+        tracked = tuple(tracked for entry in entries.values() for tracked in entry.tracked())
     except ValueError as error:
         raise UniverseError(f"{path}: {printable(error)}") from None
     _check_names(
         path,
         [str(fetched.series) for fetched in tracked],
-        [name for entry in entries for name in entry.derived_names()],
+        [name for entry in entries.values() for name in entry.derived_names()],
     )
-    derived = tuple(derived for number, entry in enumerate(entries, 1) for derived in _derived(path, number, entry))
+    derived = tuple(derived for number, entry in entries.items() for derived in _derived(path, number, entry))
     return Universe(tracked, derived)
+
+
+def _check_size(path: Path, entries: Iterable[_Entry]) -> None:
+    if sum(entry.size for entry in entries) > _MOST_SERIES:
+        raise UniverseError(f"{path}: the file lists more than {_MOST_SERIES:,} series")
+
+
+def _with_rules(
+    path: Path, listed: Universe, entries: Sequence[_Entry | _RuleEntry], locked: Mapping[int, LockedRule | None]
+) -> Universe:
+    """Return a universe with what the rules select besides the series that it has already.
+
+    Args:
+        path: The file, for messages.
+        listed: The universe of the entries that list their symbols.
+        entries: All entries.
+        locked: What the lock file has of each rule, by the number of the entry.
+
+    Raises:
+        UniverseError: The lock file names a symbol or a series that cannot be.
+    """
+    tracked, derived = list(listed.tracked), list(listed.derived)
+    taken = {*(str(series) for series in listed.series), *listed.derived_names}
+    selected = [
+        (number, entry.listing(selected_symbols(entry.symbols, locked[number])), locked[number])
+        for number, entry in enumerate(entries, 1)
+        if isinstance(entry, _RuleEntry)
+    ]
+    _check_size(path, (entry for _, entry, _ in selected))
+    for number, entry, found in selected:
+        try:
+            fetched = [member for member in entry.tracked() if str(member.series) not in taken]
+        except ValueError as error:
+            raise UniverseError(f"{path}: entry {number} of series: {printable(error)}") from None
+        tracked += [_with_days(member, found) for member in fetched]
+        taken |= {str(member.series) for member in fetched}
+        # A base series that another entry derives cannot be the base of more.
+        bases = {member.series for member in tracked}
+        more = [
+            member
+            for member in _derived(path, number, entry)
+            if str(member.series) not in taken and member.base in bases
+        ]
+        derived += more
+        taken |= {str(member.series) for member in more}
+    return Universe(tuple(tracked), tuple(derived))
+
+
+def selected_symbols(rule: SymbolRule, locked: LockedRule | None) -> list[str]:
+    """Return the symbols that the lock file has of a rule, without those that the rule excludes by now."""
+    excluded = set(rule.exclude)
+    return [symbol for symbol in locked.symbols if symbol not in excluded] if locked is not None else []
+
+
+def _with_days(member: Tracked, locked: LockedRule | None) -> Tracked:
+    if locked is None:
+        return member
+    record = locked.symbols[member.series.symbol]
+    return replace(member, first=record.first, last=None if record.listed else record.last)
+
+
+def _note(path: Path, entry: RuleEntry, locked: LockedRule | None) -> str | None:
+    """Return a line that says why what the lock file has of a rule is not what a refresh would select."""
+    remedy = "run `binance-assets universe refresh`"
+    if locked is None:
+        return f"{path}: entry {entry.number} of series has a rule that selects nothing yet; {remedy}"
+    if not is_current(entry.rule, locked):
+        return f"{path}: the rule in entry {entry.number} of series has changed since the last refresh; {remedy}"
+    return None
 
 
 def _check_names(path: Path, fetched: list[str], derived: list[str]) -> None:
@@ -292,14 +440,32 @@ def raw_entries(path: Path, document: CommentedMap) -> CommentedSeq:
     return entries
 
 
-def _entry(path: Path, number: int, raw: Any) -> _Entry:
+def _entry(path: Path, number: int, raw: Any) -> _Entry | _RuleEntry:
+    plain = _plain(raw)
     try:
-        return _Entry.model_validate(_plain(raw))
+        if isinstance(plain, dict) and isinstance(plain.get("symbols"), dict):
+            return _RuleEntry.model_validate(plain | {"symbols": _rule(path, number, plain)})
+        return _Entry.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         field = printable(".".join(str(part) for part in first["loc"]))
         message = printable(first["msg"].removeprefix("Value error, "))
         raise UniverseError(f"{path}: entry {number} of series{', ' + field if field else ''}: {message}") from None
+
+
+def _rule(path: Path, number: int, plain: Mapping[str, Any]) -> SymbolRule:
+    """Return the rule of an entry.
+
+    Raises:
+        UniverseError: It is not valid, or makes no sense on the market of the entry.
+    """
+    try:
+        rule = make_rule(plain["symbols"])
+        if plain.get("market") in MARKETS:
+            rule.check_for(MARKETS[plain["market"]])
+    except (TypeError, ValueError) as error:  # a TypeError for a market, or a condition, that is no text
+        raise UniverseError(f"{path}: entry {number} of series, symbols: {printable(error)}") from None
+    return rule
 
 
 def _plain(raw: Any) -> Any:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.series import Series
-from binance_assets.storage.locks import file_lock
-from binance_assets.storage.state import sync_folder
+from binance_assets.storage.edited_file import edit_lock, replace_file
 from binance_assets.storage.universe import (
+    Universe,
     UniverseError,
     base_intervals,
     load_document,
     raw_entries,
     read_universe,
     round_trip_yaml,
+    selected_symbols,
 )
+from binance_assets.storage.universe_lock import lock_path, locked_for, read_lock
 
 
 def track(path: Path, series: Sequence[Series]) -> list[Series]:
@@ -39,7 +38,7 @@ def track(path: Path, series: Sequence[Series]) -> list[Series]:
     Raises:
         UniverseError: The file cannot be read or written, or the result would contradict itself.
     """
-    with _locked(path):
+    with _errors(path), edit_lock(path):
         tracked = set(read_universe(path).series)
         added = [candidate for candidate in dict.fromkeys(series) if candidate not in tracked]
         if added:
@@ -53,6 +52,8 @@ def track(path: Path, series: Sequence[Series]) -> list[Series]:
 def untrack(path: Path, series: Sequence[Series]) -> list[Series]:
     """Remove series from the universe; their files stay in the lake.
 
+    A series that a rule selects is removed by an exclusion: ``exclude`` of the rule lists its symbol.
+
     Args:
         path: The universe file.
         series: The series to remove.
@@ -63,26 +64,18 @@ def untrack(path: Path, series: Sequence[Series]) -> list[Series]:
     Raises:
         UniverseError: The file cannot be read or written, or a derived series would lose its base series.
     """
-    with _locked(path):
-        tracked = set(read_universe(path).series)
+    with _errors(path), edit_lock(path):
+        universe = read_universe(path)
+        tracked = set(universe.series)
         removed = [candidate for candidate in dict.fromkeys(series) if candidate in tracked]
         if removed:
             document = load_document(path)
+            entries = raw_entries(path, document)
+            rules = _selecting(path, universe, entries)
             for removal in removed:
-                _remove(path, raw_entries(path, document), removal)
+                _remove(path, entries, removal, rules)
             _replace(path, document)
     return removed
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from editing the file at the same time."""
-    try:
-        target = _target(path)  # so that whoever edits the file by another link waits too
-        with file_lock(target.with_name(f".{target.name}.lock")):
-            yield
-    except OSError as error:
-        raise UniverseError(f"{path} cannot be written: {error}") from None
 
 
 def _flow(values: list[str]) -> CommentedSeq:
@@ -96,7 +89,7 @@ def _add(entries: CommentedSeq, series: Series) -> None:
     """Add a series to an entry that differs only in symbol or interval; append an entry if none fits."""
     market, symbol, interval = series.market.name, series.symbol, series.interval.name
     for entry in entries:
-        if entry["market"] != market or set(entry) - {"market", "symbols", "intervals"}:
+        if entry["market"] != market or set(entry) - {"market", "symbols", "intervals"} or _has_rule(entry):
             continue
         if list(entry["intervals"]) == [interval]:
             entry["symbols"].append(symbol)
@@ -107,25 +100,65 @@ def _add(entries: CommentedSeq, series: Series) -> None:
     entries.append(CommentedMap(market=market, symbols=_flow([symbol]), intervals=_flow([interval])))
 
 
-def _remove(path: Path, entries: CommentedSeq, series: Series) -> None:
-    """Remove a series from the entry that lists it; the entry's other series stay."""
-    for position, entry in enumerate(entries):
-        intervals = [parse_interval(text) for text in entry["intervals"]]
-        if entry["market"] != series.market.name or series.symbol not in entry["symbols"]:
-            continue
-        if series.interval not in intervals:
-            continue
-        remaining = [interval for interval in intervals if interval != series.interval]
-        _check_base_series(path, series, remaining, entry.get("derive", []))
-        if len(entry["symbols"]) == 1 and not remaining:
-            del entries[position]
-        elif len(entry["symbols"]) == 1:
-            del entry["intervals"][intervals.index(series.interval)]
-        else:
-            entry["symbols"].remove(series.symbol)
-            if remaining:
-                entries.insert(position + 1, _split_off(entry, series.symbol, remaining))
-        return
+def _has_rule(entry: CommentedMap) -> bool:
+    return isinstance(entry["symbols"], CommentedMap)
+
+
+def _selecting(path: Path, universe: Universe, entries: CommentedSeq) -> list[tuple[CommentedMap, set[str]]]:
+    """Return the raw entries with a rule, each with the symbols that the lock file has of it."""
+    locked = locked_for([(entry.market, entry.rule) for entry in universe.rules], read_lock(lock_path(path)))
+    return [
+        (entries[entry.number - 1], set(selected_symbols(entry.rule, found)))
+        for entry, found in zip(universe.rules, locked, strict=True)
+    ]
+
+
+def _remove(path: Path, entries: CommentedSeq, series: Series, rules: Sequence[tuple[CommentedMap, set[str]]]) -> None:
+    """Remove a series from the entry that lists it, and from the rules that select it; other series stay.
+
+    Args:
+        path: The file, for messages.
+        entries: The raw entries.
+        series: The series.
+        rules: The raw entries with a rule, each with the symbols that it selects.
+    """
+    market, symbol = series.market.name, series.symbol
+    selecting = [entry for entry, symbols in rules if symbol in symbols]
+    for entry in [*selecting, *(entry for entry in entries if not _has_rule(entry) and symbol in entry["symbols"])]:
+        if entry["market"] == market and series.interval in [parse_interval(text) for text in entry["intervals"]]:
+            (_exclude if _has_rule(entry) else _remove_listed)(path, entries, entry, series)
+
+
+def _remove_listed(path: Path, entries: CommentedSeq, entry: CommentedMap, series: Series) -> None:
+    intervals = [parse_interval(text) for text in entry["intervals"]]
+    remaining = [interval for interval in intervals if interval != series.interval]
+    _check_base_series(path, series, remaining, entry.get("derive", []))
+    position = _position(entries, entry)
+    if len(entry["symbols"]) == 1 and not remaining:
+        del entries[position]
+    elif len(entry["symbols"]) == 1:
+        del entry["intervals"][intervals.index(series.interval)]
+    else:
+        entry["symbols"].remove(series.symbol)
+        if remaining:
+            entries.insert(position + 1, _split_off(entry, series.symbol, remaining))
+
+
+def _exclude(path: Path, entries: CommentedSeq, entry: CommentedMap, series: Series) -> None:
+    """Exclude the symbol from a rule; a new entry lists it in the other intervals."""
+    intervals = [parse_interval(text) for text in entry["intervals"]]
+    remaining = [interval for interval in intervals if interval != series.interval]
+    _check_base_series(path, series, remaining, entry.get("derive", []))
+    rule = entry["symbols"]
+    excluded = rule.get("exclude") or []
+    names = [excluded] if isinstance(excluded, str) else list(excluded)
+    rule["exclude"] = _flow([*names, series.symbol])
+    if remaining:
+        entries.append(_split_off(entry, series.symbol, remaining))  # at the end, where it changes no other's number
+
+
+def _position(entries: CommentedSeq, entry: CommentedMap) -> int:
+    return next(position for position, member in enumerate(entries) if member is entry)
 
 
 def _check_base_series(path: Path, series: Series, remaining: list[Interval], derive: list[str]) -> None:
@@ -139,7 +172,7 @@ def _check_base_series(path: Path, series: Series, remaining: list[Interval], de
         names = ", ".join(orphans)
         raise UniverseError(
             f"{path}: {names} of {series.symbol} would have no base series without {series}; "
-            f"first remove {names} from that entry's derive, or {series.symbol} from its symbols"
+            f"first remove {names} from its entry's derive, or {series.symbol} from its symbols (of a rule: exclude it)"
         )
 
 
@@ -155,45 +188,23 @@ def _split_off(entry: CommentedMap, symbol: str, intervals: list[Interval]) -> C
 
 
 def _replace(path: Path, document: CommentedMap) -> None:
-    """Replace the file with the document, if the document is a valid universe; return once it is on the disk.
-
-    A symbolic link stays one: the file to which it leads is replaced. Its mode stays, and its owner and group if this
-    user may give files to them.
-    """
-    text, target = io.StringIO(), _target(path)
+    """Replace the file with the document, if the document is a valid universe; return once it is on the disk."""
+    text = io.StringIO()
     round_trip_yaml().dump(document, text)
-    incoming = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    with _errors(path):
+        replace_file(path, text.getvalue(), lambda incoming: _check(path, incoming))
+
+
+def _check(path: Path, incoming: Path) -> None:
     try:
-        with incoming.open("x", encoding="utf-8") as file:
-            _copy_rights(target, incoming)
-            file.write(text.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-        read_universe(incoming)
-        os.replace(incoming, target)
-        sync_folder(target.parent)
+        read_universe(incoming, lock_path(path))
     except UniverseError as error:
         raise UniverseError(str(error).replace(str(incoming), str(path))) from None
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UniverseError(f"{path} cannot be written: {error}") from None
-    finally:
-        with suppress(OSError):
-            incoming.unlink()
-
-
-def _target(path: Path) -> Path:
-    """Return the file to which ``path`` leads, whether it exists or not."""
-    return Path(os.path.realpath(path))
-
-
-def _copy_rights(source: Path, target: Path) -> None:
-    """Give ``target`` the owner, the group, and the mode of ``source``, if that exists."""
-    try:
-        status = source.stat()
-    except FileNotFoundError:
-        return
-    if hasattr(os, "chown"):
-        for owner, group in ((status.st_uid, -1), (-1, status.st_gid)):
-            with suppress(PermissionError):  # only root may give files away
-                os.chown(target, owner, group)
-    target.chmod(stat.S_IMODE(status.st_mode))  # last, because a change of the owner takes bits away

@@ -463,7 +463,8 @@ def test_a_dry_run_weighs_what_the_archive_does_not_have_yet(invoke: Invoke) -> 
     [
         (["NOPEUSDT", "--market", "spot", "--interval", "1m", *JANUARY], "there is no symbol NOPEUSDT"),
         (["NOPEUSDT", "--market", "coinm", "--interval", "1m"], "there is no symbol NOPEUSDT"),
-        (["BTC/USDT", "--market", "spot", "--interval", "1m"], "not a symbol"),
+        (["BTC?USDT", "--market", "spot", "--interval", "1m"], "not a symbol"),
+        (["BTCUSD_PERP", "--market", "usdm", "--interval", "1m"], "use --market coinm"),
         (["BTCUSDT", "--market", "moon", "--interval", "1m"], "no market 'moon'"),
         (["BTCUSDT", "--market", "spot", "--interval", "7m"], "no interval '7m'"),
         (["BTCUSDT", "--market", "usdm", "--interval", "1s"], "no candles of 1s"),
@@ -674,6 +675,7 @@ def test_tracked_series_are_listed_until_they_are_untracked(invoke: Invoke) -> N
 def test_help_lists_every_command(run_cli: Run, invoke: Invoke) -> None:
     printed = run_cli("--help").stdout.partition("Commands:")[2].splitlines()
     names = {"download", "track", "untrack", "series", "verify", "accept", "migrate", "ui", "sandbox", "demo"}
+    names |= {"symbols", "universe"}
     assert {line.split()[0] for line in printed if line.strip()} == names
     assert "--dry-run" in invoke("download", "--help").stdout
 

@@ -279,6 +279,13 @@ def test_missing_days_are_counted_from_the_first_stored_day_to_the_last_finished
     assert coverage.months == {"2024-02": (3, 3), "2024-03": (2, 6)}
 
 
+def test_after_the_last_day_of_a_delisted_symbol_nothing_is_missing(filled: Lake) -> None:
+    index, until = filled.file_index(BTC.market, [BTC]), dt.date(2024, 3, 7)
+    for last, missing in ((dt.date(2024, 3, 3), 1), (dt.date(2024, 3, 5), 3), (dt.date(2025, 1, 1), 4)):
+        (coverage,) = coverages_of(index, [BTC], until, {}, {BTC: last})
+        assert coverage.missing == missing
+
+
 def test_a_month_is_missing_only_when_its_last_week_has_closed(filled: Lake) -> None:
     # The last week that opens in March 2024 opens on the 25th; the last one of April, on the 29th, closes on 6 May.
     for until, missing in (

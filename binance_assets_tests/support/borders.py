@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,10 @@ from binance_assets.candles.parsing import csv_rows, parse_archive, parse_rows
 from binance_assets.exchange.archive import unzip
 from binance_assets.exchange.errors import ExchangeError, RateLimited, UnexpectedResponse, error_for_response
 from binance_assets.exchange.http import HttpResponse, reading, used_weight
+from binance_assets.exchange.listing import read_listing
 from binance_assets.exchange.rate_limit.ledger import Ledger, LedgerError, RateLimitGroup
 from binance_assets.exchange.rate_limit.policy import blocked_for
-from binance_assets.exchange.symbols import read_first_open_time, read_symbols
+from binance_assets.exchange.symbols import read_first_open_time, read_symbols, read_volumes
 from binance_assets.model.markets import COINM, SPOT, USED_WEIGHT_HEADER
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import Series, parse_series
@@ -26,6 +28,7 @@ from binance_assets.model.timestamps import MINUTE, to_ms
 from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.universe import UniverseError, read_universe
+from binance_assets.storage.universe_lock import read_lock
 from binance_assets_tests.support.results import result_of
 
 Read = Callable[[bytes], object]
@@ -196,7 +199,29 @@ def _universes() -> list[bytes]:
         b"series:\n  - market: spot\n    symbols: [BTCUSDT, ETHUSDT]  # majors\n    intervals: [1m, 1d]\n",
         b"series:\n  - {market: usdm, symbols: [BTCUSDT], intervals: [1m], source: rest, derive: [45m]}\n",
         b"series: &a\n  - market: coinm\n    symbols:\n      - BTCUSD_PERP\n    intervals: [1M]\n",
+        b'series: [{market: spot, symbols: {quote: USDT, match: "(A|B).*", top: 9}, intervals: [1d]}]\n',
     ]
+
+
+def _universe_locks() -> list[bytes]:
+    return [
+        b"version: 1\nrefreshed: 2026-11-26\ncatalog:\n  spot: {listed: 342}\nrules:\n  - market: spot\n"
+        b'    rule: {"quote": ["USDT"], "match": "B.*", "top": 3}\n    symbols:\n'
+        b'      "BTCUSDT": {since: 2026-11-26, first: 2017-08-17, last: 2022-11-28, listed: false}\n'
+    ]
+
+
+def _listings() -> list[bytes]:
+    return [
+        b'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><IsTruncated>true</IsTruncated>'
+        b"<NextMarker>data/B/</NextMarker><CommonPrefixes><Prefix>data/A/</Prefix></CommonPrefixes>"
+        b"<Contents><Key>data/A.zip</Key><Size>91</Size></Contents></ListBucketResult>"
+    ]
+
+
+def _tickers() -> list[bytes]:
+    entry = {"symbol": "BTCUSDT", "volume": "35.92724000", "quoteVolume": "1518744.19060540"}
+    return [json.dumps([entry, entry | {"symbol": "ETHUSDT"}]).encode()]
 
 
 def _settings(content: bytes) -> object:
@@ -252,6 +277,8 @@ BORDERS: Final = {
         Border("zip", _zips, lambda _: lambda body: unzip(body, _ZIPPED, 100_000), _VALUE),
         Border("error body", _error_bodies, lambda _: _klines_error),
         Border("exchangeInfo", _exchange_infos, lambda _: _answer(read_symbols), (ExchangeError,)),
+        Border("ticker", _tickers, lambda _: _answer(partial(read_volumes, SPOT)), (ExchangeError,)),
+        Border("listing", _listings, lambda _: lambda body: read_listing(body, "data/", ""), _VALUE),
         Border("first row", _pages, lambda _: _answer(read_first_open_time), (ExchangeError,)),
         Border(
             "used weight",
@@ -292,6 +319,7 @@ BORDERS: Final = {
             _state_file("files/spot.parquet", lambda lake: lake.file_index(SPOT, [MINUTES])),
         ),
         Border("universe", _universes, _file("universe.yaml", read_universe), (UniverseError,)),
+        Border("universe lock", _universe_locks, _file("universe.lock.yaml", read_lock), (UniverseError,)),
         Border("settings", _all_settings, lambda _: _settings, (ConfigurationError,)),
         Border("ledger", _ledgers, _file("ledger.sqlite", _ledger), (LedgerError,)),
     )

@@ -47,8 +47,15 @@ def index_of(held: Mapping[Series, Mapping[str, str]]) -> pl.DataFrame:
     ],
 )
 def test_a_series_is_stale_by_its_last_partition(series: Series, verdicts: dict[str, str], is_stale: bool) -> None:
-    stale = list(stale_series(index_of({series: verdicts} if verdicts else {}), [series], NOON))
+    stale = list(stale_series(index_of({series: verdicts} if verdicts else {}), [series], NOON, {}))
     assert [entry.series for entry in stale] == [series] * is_stale
+
+
+def test_a_delisted_series_is_fresh_once_its_last_day_is_stored() -> None:
+    ended = {BTC: dt.date(2023, 5, 2)}
+    for last, is_stale in (("2023-05-01", True), ("2023-05-02", False), ("2023-05-03", False)):
+        index = index_of({BTC: {last: "complete"}})
+        assert bool(list(stale_series(index, [BTC], NOON, ended))) == is_stale, last
 
 
 def test_the_check_names_the_stale_series_and_the_table_is_bounded() -> None:
