@@ -132,6 +132,7 @@ def outcome_of(
         "rtt_ms": metrics.rtt_ms if metrics else None,
         "rows": metrics.rows if metrics else 0,
         "seconds": round(metrics.seconds, 3) if metrics else 0.0,
+        "waited": round(metrics.waited, 3) if metrics else 0.0,
     }
 
 
@@ -148,13 +149,13 @@ def print_outcomes(
     counts = ("requested", "present", "refused", "candles", "requests", "weight", "workers")
     others = {name: format_verdicts(outcome["verdicts"]) for name, outcome in outcomes.items()}
     wrapped = ["not complete"] if any(others.values()) else []
-    table = build_table(["series"], [*counts, "round trip", "seconds", "candles/s"], wrapped)
+    table = build_table(["series"], [*counts, "round trip", "seconds", "waiting", "candles/s"], wrapped)
     for name, outcome in outcomes.items():
         days = (outcome["days_asked"], outcome["days_present"], len(outcome["refused"]), outcome["rows"])
         usage = (outcome["requests"], outcome["weight"], outcome["workers"])
         rtt = f"{outcome['rtt_ms']:.1f} ms" if outcome["rtt_ms"] is not None else "-"
         seconds = f"{outcome['seconds']:.1f}"
-        speed = (rtt, seconds, candles_per_second(outcome))
+        speed = (rtt, seconds, f"{outcome['waited']:.1f}", candles_per_second(outcome))
         table.add_row(name, *(f"{count:,}" for count in (*days, *usage)), *speed, *([others[name]] if wrapped else []))
     print_table(table)
     for series, results in refused.items():

@@ -546,7 +546,7 @@ def test_the_server_never_counts_more_than_its_limit_with_any_clock_error_and_de
                     in_flight.remove(call)
             clock.time_ms = now
             budget, weight = budgets[number % 2], chance.choice([1, 2, 5])
-            if budget._try_to_acquire(weight) == 0:
+            if budget._try_to_acquire(weight) is None:
                 there, back = chance.uniform(1, 800), chance.uniform(1, 800)
                 in_flight.append((now + there, now + there + back, budget, weight, now, chance.random() < 0.8))
         for arrives, _, _, weight, _, _ in in_flight:
