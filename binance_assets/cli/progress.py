@@ -81,7 +81,8 @@ class Display:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._bars.stop()
+        if self._console.is_interactive:
+            self._bars.stop()
         with self._printing:
             if self._stream is not None:
                 self._stream.close()
