@@ -299,8 +299,9 @@ def print_partition(value: Mapping[str, Any], ends: Tail | None, as_json: bool) 
     print_table(table)
     if ends:
         head, tail = ends
-        click.echo()
-        _print_candles(head, tail)
+        if head.height:
+            click.echo()
+            _print_candles(head, tail)
 
 
 def _fact(fact: object) -> str:

@@ -228,13 +228,19 @@ def loaded_automations(instance: dg.DagsterInstance, target: Sequence[str]) -> I
     Raises:
         ConfigurationError: The code location does not load, or there are several.
     """
-    from dagster._cli.workspace.cli_target import get_repository_from_cli_opts
+    from dagster._cli.workspace.cli_target import (
+        get_code_location_from_workspace,
+        get_remote_repository_from_code_location,
+        get_workspace_from_cli_opts,
+    )
     from dagster_shared.cli import WorkspaceOpts
 
     option, name = target
     chosen = WorkspaceOpts(workspace=[name]) if option == "-w" else WorkspaceOpts(module_name=[name])
     try:
-        with get_repository_from_cli_opts(instance, dg.__version__, chosen, None) as repository:
+        with get_workspace_from_cli_opts(instance, dg.__version__, chosen, log_level="WARNING") as workspace:
+            location = get_code_location_from_workspace(workspace, None)
+            repository = get_remote_repository_from_code_location(location, None)
             schedules = [
                 RemoteAutomation(entry.name, "schedule", entry.description or "", entry)
                 for entry in repository.get_schedules()
