@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,9 @@ from binance_assets.orchestration.instance import open_instance
 from binance_assets.sandbox import Fault, SandboxOptions, running_sandbox
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.instances import copy_state_of_working_folder
+
+Printed = Callable[..., str]
+Downloaded = tuple[Path, dict[str, str | None], str]
 
 NAME = "spot/BTCUSDT/1h"
 HOURS = ("BTCUSDT", "--market", "spot", "--interval", "1h", "--start", "2024-01-01", "--end", "2024-01-04")
@@ -135,7 +138,7 @@ class Automation(Strict):
 
 
 @pytest.fixture(scope="module")
-def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str | None], str]]:
+def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Downloaded]:
     """A folder with three days, of which one is refused; the environment; and what the download printed."""
     folder = tmp_path_factory.mktemp("json")
     copy_state_of_working_folder(folder)
@@ -150,7 +153,7 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
 
 
 @pytest.fixture
-def printed(downloaded: tuple[Path, dict[str, str | None], str], monkeypatch: pytest.MonkeyPatch):
+def printed(downloaded: Downloaded, monkeypatch: pytest.MonkeyPatch) -> Printed:
     monkeypatch.chdir(downloaded[0])
 
     def run(*arguments: str, code: int = 0) -> str:
@@ -161,21 +164,21 @@ def printed(downloaded: tuple[Path, dict[str, str | None], str], monkeypatch: py
     return run
 
 
-def test_download(downloaded: tuple[Path, dict[str, str | None], str]) -> None:
+def test_download(downloaded: Downloaded) -> None:
     outcome = TypeAdapter(dict[str, Outcome]).validate_json(downloaded[2])[NAME]
     assert (outcome.days_present, [day.day for day in outcome.refused]) == (2, ["2024-01-02"])
 
 
-def test_dry_run(printed) -> None:
+def test_dry_run(printed: Printed) -> None:
     plan = TypeAdapter(dict[str, Plan]).validate_json(printed("download", *HOURS, "--dry-run"))[NAME]
     assert plan.days_missing == ["2024-01-02"]
 
 
-def test_series(printed) -> None:
+def test_series(printed: Printed) -> None:
     assert Held.validate_json(printed("series")) == {NAME: {"partitions": 2, "from": "2024-01-01", "to": "2024-01-03"}}
 
 
-def test_status(printed) -> None:
+def test_status(printed: Printed) -> None:
     status = Status.validate_json(printed("status", NAME))[NAME]
     assert len(status) == 9
     assert (status["from"], status["to"], status["partitions"]) == ("2024-01-01", "2024-01-03", 2)
@@ -184,19 +187,19 @@ def test_status(printed) -> None:
     assert status["last_run"].status == "FAILURE"
 
 
-def test_status_of_a_series_without_partitions(printed) -> None:
+def test_status_of_a_series_without_partitions(printed: Printed) -> None:
     status = json.loads(printed("status", "spot/ETHUSDT/1h"))["spot/ETHUSDT/1h"]
     assert (status["from"], status["partitions"], status["last_run"]) == (None, 0, None)
 
 
-def test_show(printed) -> None:
+def test_show(printed: Printed) -> None:
     shown = Shown.model_validate_json(printed("show", NAME, "20240101", "--rows", "2"))
     opened = [row["open_time"] for row in (*shown.candles.head, *shown.candles.tail)]
     assert opened == [f"2024-01-01T{hour}:00:00.000Z" for hour in ("00", "01", "22", "23")]
     assert (shown.verdict, shown.rows, shown.provenance.source) == ("complete", 24, "rest")
 
 
-def test_show_of_a_refused_and_of_an_unknown_partition(printed) -> None:
+def test_show_of_a_refused_and_of_an_unknown_partition(printed: Printed) -> None:
     refused = ShownRefused.model_validate_json(printed("show", NAME, "2024-01-02", code=1))
     assert (refused.verdict, refused.missing) == ("lost", "2024-01-02 03:00 to 04:00")
     assert "their trades are missing" in refused.reason
@@ -204,12 +207,12 @@ def test_show_of_a_refused_and_of_an_unknown_partition(printed) -> None:
     assert (unknown.day, unknown.verdict) == ("2022-01-01", "missing")
 
 
-def test_verify(printed) -> None:
+def test_verify(printed: Printed) -> None:
     verified = TypeAdapter(dict[str, Verified]).validate_json(printed("verify", code=1))[NAME]
     assert [difference.day for difference in verified.differences] == ["2024-01-02"]
 
 
-def test_schedules_are_turned_on_in_the_instance(printed, downloaded: tuple[Path, dict[str, str | None], str]) -> None:
+def test_schedules_are_turned_on_in_the_instance(printed: Printed, downloaded: Downloaded) -> None:
     schema = TypeAdapter(dict[str, Automation])
     automations = schema.validate_json(printed("schedules", "on", "spot_catch_up", "reissued_archives"))
     on = {name for name, automation in automations.items() if automation.on}

@@ -119,11 +119,11 @@ class WarmPython:
         requests = self._requests or self._start_server()
         fields = {"arguments": arguments, "cwd": str(cwd), "environment": dict(env), "new_session": start_new_session}
         request = json.dumps(fields).encode()
-        outputs = (os.memfd_create(name) if terminal is None else os.dup(terminal) for name in ("stdout", "stderr"))
-        stdout, stderr = (os.fdopen(output, "rb") for output in outputs)
+        stdout, stderr = (os.fdopen(os.memfd_create(name), "rb") for name in ("stdout", "stderr"))
         connection, reply = socket.socketpair()
         with reply:
-            descriptors = [stdout.fileno(), stderr.fileno(), reply.fileno()]
+            outputs = [stdout.fileno(), stderr.fileno()] if terminal is None else [terminal, terminal]
+            descriptors = [*outputs, reply.fileno()]
             socket.send_fds(requests, [len(request).to_bytes(8, "big")], descriptors)
             requests.sendall(request)
         return WarmProcess(arguments, connection, stdout, stderr)
