@@ -25,7 +25,6 @@ import requests
 
 from binance_assets.cli.output import build_table, candles_per_second, print_table
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM
-from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_date, to_ms
 from binance_assets.processes import end_processes
@@ -256,13 +255,12 @@ def _download(home: Path, environment: Mapping[str, str], series: Series) -> dic
         [*_PROGRAM, *_arguments(series)],
         cwd=home,
         env=environment,
-        capture_output=True,  # the refusal is shown later
+        stdout=subprocess.PIPE,  # its progress is shown
         text=True,
         check=False,
     )
     if not result.stdout:
-        last_line = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ConfigurationError(f"the download of {series} failed: {printable(last_line, MESSAGE)}")
+        raise ConfigurationError(f"the download of {series} failed with exit code {result.returncode}")
     outcome: dict[str, Any] = json.loads(result.stdout)[str(series)]
     return outcome
 

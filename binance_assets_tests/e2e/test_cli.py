@@ -674,7 +674,8 @@ def test_tracked_series_are_listed_until_they_are_untracked(invoke: Invoke) -> N
 
 def test_help_lists_every_command(run_cli: Run, invoke: Invoke) -> None:
     printed = run_cli("--help").stdout.partition("Commands:")[2].splitlines()
-    names = {"download", "track", "untrack", "series", "verify", "accept", "migrate", "ui", "sandbox", "demo"}
+    names = {"download", "track", "untrack", "series", "status", "show", "verify", "accept", "migrate"}
+    names |= {"init", "ui", "schedules", "sandbox", "demo"}
     assert {line.split()[0] for line in printed if line.strip()} == names
     assert "--dry-run" in invoke("download", "--help").stdout
 

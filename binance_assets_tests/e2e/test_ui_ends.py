@@ -42,7 +42,7 @@ def test_sigterm_ends_the_demos_user_interface_with_all_its_children(sandbox: Sa
         """Look for the daemon, which ``dagster dev`` starts last, a moment before it watches its children."""
         for child in psutil.Process(process.pid).children(recursive=True):
             started.setdefault(child.pid, child)
-        return any("dagster._daemon" in part for child in list(started.values()) for part in _command(child))
+        return any(part.endswith("._daemon") for child in list(started.values()) for part in _command(child))
 
     try:
         until(90, has_daemon)
