@@ -164,8 +164,9 @@ def _run(
         requested = [plan.series for plan in plans]
         _track(view, settings, requested)
         view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
-        definitions = definitions_for(settings, sources, view, exchanges)
-        failures = fetch_missing(instance, definitions, plans, refresh, view)
+        with phase("preparing runs of Dagster"):
+            definitions = definitions_for(settings, sources, view, exchanges)
+            failures = fetch_missing(instance, definitions, plans, refresh, view)
     with phase("reading what the lake has now"):
         outcomes = {}
         for plan in plans:

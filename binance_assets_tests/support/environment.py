@@ -26,8 +26,11 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def without_progress(stderr: str) -> list[str]:
-    """Return the lines on standard error that do not begin with a time, as those of the progress do."""
-    return [line for line in stderr.strip().splitlines() if not re.match(r"\d\d:\d\d:\d\d ", line)]
+    """Return the lines on standard error that do not begin with a time, as those of the progress do.
+
+    Blank lines are left out as well: click prints one after a Ctrl-C.
+    """
+    return [line for line in stderr.splitlines() if line and not re.match(r"\d\d:\d\d:\d\d ", line)]
 
 
 def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:
