@@ -367,10 +367,10 @@ class Budget:
                 self._flush(transaction, keep=granted)
                 return None
             others = transaction.other_leases(self._lease.row)
-        next_minute = (minute + 1) * MINUTE + self._clock.error_ms
+        next_minute = (minute + 1) * MINUTE
         if state.in_flight:
             return _Pause(_POLL_SECONDS, Wait(_held_by(others), next_minute))
-        to_next = (next_minute - self._clock.now()) / 1_000
+        to_next = (next_minute - self._clock.now() + self._clock.error_ms) / 1_000
         seconds = min(max(to_next, _POLL_SECONDS), _LONGEST_POLL_SECONDS)
         return _Pause(seconds, Wait("this minute's request weight is spent; waiting", next_minute))
 
