@@ -10,6 +10,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -133,3 +138,29 @@ def _namespace() -> str:
 
 def _ticks_per_second() -> int:
     return os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # Windows has no such setting
+
+
+def end_processes(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> None:
+    """End child processes, and wait until they have ended; interrupts of this process are ignored meanwhile.
+
+    Args:
+        children: The children; those that have ended already are left alone.
+        patience: How long to wait before the ones that are left are killed, seconds.
+    """
+    running = [child for child in children if child.poll() is None]
+    if not running:
+        return
+    # A second Ctrl-C would leave them running.
+    is_main = threading.current_thread() is threading.main_thread()
+    for number in (signal.SIGINT, signal.SIGTERM) if is_main else ():
+        signal.signal(number, signal.SIG_IGN)
+    for child in running:
+        child.terminate()
+    deadline = time.monotonic() + patience
+    for child in running:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(max(0.0, deadline - time.monotonic()))
+    for child in running:
+        if child.poll() is None:
+            child.kill()
+            child.wait()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -23,6 +23,7 @@ from binance_assets.cli.options import (
     symbols_from_option,
 )
 from binance_assets.cli.symbols import requested_symbols, unknown_among
+from binance_assets.ingest.dates import BadRequest, check_dates
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import MESSAGE, printable
@@ -31,12 +32,12 @@ from binance_assets.model.wording import name_some
 from binance_assets.settings import Settings, Source, read_settings
 from binance_assets.storage.universe import Universe, read_universe
 from binance_assets.storage.universe_editor import track
+from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
     import datetime as dt
 
-    import dagster as dg
-
+    from binance_assets.cli.progress import ProgressView
     from binance_assets.ingest.request import DownloadPlan, DownloadRequest
     from binance_assets.storage.lake import Lake
 
@@ -83,31 +84,31 @@ def download_command(
     SYMBOL is Binance's name, such as BTCUSDT. Partitions that are already in the lake are skipped. A series that is not
     tracked yet is added to the universe. The Dagster UI shows the run.
     """
-    from binance_assets.cli.output import print_plans
-    from binance_assets.ingest.request import BadRequest, DownloadRequest, check_dates
-    from binance_assets.orchestration.instance import open_instance
-    from binance_assets.storage.lake import Lake
+    from binance_assets.cli.progress import ProgressView
 
     settings = read_settings(os.environ)
     requested = combine(requested_symbols(symbols, symbols_from, market, settings), market, intervals)
-    request = DownloadRequest(requested, start, end, refresh)
-    check_dates(request)
+    check_dates(requested, start, end)
     universe = read_universe(settings.universe)
     for series in requested:
         if str(series) in universe.derived_names:
             raise BadRequest(f"{series} is derived by {settings.universe}; remove it there to fetch it")
     sources = sources_of(requested, universe, settings, source)
-    lake = Lake(settings.lake)
-    plans, venue = _plan(request, settings, lake, universe, sources)
+    with ProgressView() as view:
+        with phase("loading Polars"):
+            from binance_assets.ingest.request import DownloadRequest
+            from binance_assets.storage.lake import Lake
+        request = DownloadRequest(requested, start, end, refresh)
+        lake = Lake(settings.lake)
+        with phase("planning: what the lake has, and what the exchange offers"):
+            plans, venue = _plan(request, settings, lake, universe, sources)
+        if not dry_run:
+            result = _run(view, venue, settings, sources, lake, plans, refresh)
     if dry_run:
+        from binance_assets.cli.output import print_plans
+
         print_plans(plans, sources, as_json)
-        return
-    with open_instance(Path.cwd(), os.environ) as instance:
-        if venue is not None:
-            lake.prepare(venue)
-        _track(settings, requested)
-        complete = _run(instance, settings, sources, lake, plans, refresh, as_json)
-    if not complete:
+    elif not _print_result(result, view, as_json):
         sys.exit(INCOMPLETE)
 
 
@@ -117,7 +118,7 @@ def _plan(
     """Return a plan for each series, and the venue of the candles to fetch; no venue if there is nothing to do."""
     from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
     from binance_assets.exchange.session import Exchange
-    from binance_assets.ingest.request import BadRequest, plan_request
+    from binance_assets.ingest.request import plan_request
 
     exchange = Exchange(request.market, settings)
     try:
@@ -133,44 +134,67 @@ def _plan(
         exchange.close()
 
 
-def _track(settings: Settings, requested: Sequence[Series]) -> None:
+def _track(view: ProgressView, settings: Settings, requested: Sequence[Series]) -> None:
     added = track(settings.universe, requested)
     if added:
         verb = "are" if len(added) > 1 else "is"
-        click.echo(
+        view.note(
             f"{name_some(added, _NAMED_SERIES)} {verb} now tracked in {settings.universe}; "
-            "reload the code location to see it in a running UI",
-            err=True,
+            "reload the code location to see it in a running UI"
         )
 
 
+class _Result(NamedTuple):
+    """The outcome of each series by name, as JSON prints it, and one line for each step that failed."""
+
+    outcomes: dict[str, dict[str, Any]]
+    failures: list[str]
+
+
 def _run(
-    instance: dg.DagsterInstance,
+    view: ProgressView,
+    venue: str | None,
     settings: Settings,
     sources: Mapping[Series, Source],
     lake: Lake,
     plans: Sequence[DownloadPlan],
     refresh: bool,
-    as_json: bool,
-) -> bool:
-    """Fetch what is missing, and print the outcome; return whether every requested partition is in the lake."""
-    from binance_assets.cli.output import outcome_of, print_outcomes
-    from binance_assets.cli.progress import ProgressView
-    from binance_assets.definitions import definitions_for
-    from binance_assets.orchestration.backfill import fetch_missing
-    from binance_assets.orchestration.resources import Exchanges
+) -> _Result:
+    """Fetch what is missing, in Dagster runs; return what became of it."""
+    with phase("loading Dagster"):
+        from binance_assets.cli.output import outcome_of
+        from binance_assets.definitions import definitions_for
+        from binance_assets.orchestration.backfill import fetch_missing
+        from binance_assets.orchestration.instance import open_instance
+        from binance_assets.orchestration.resources import Exchanges
 
-    exchanges = Exchanges(series=sum(bool(plan.pending) for plan in plans))
-    with ProgressView(sum(len(plan.missing) for plan in plans)) as view, closing(exchanges):
-        definitions = definitions_for(settings, sources, view, exchanges)
-        failures = fetch_missing(instance, definitions, lake, plans, refresh, view)
-    outcomes, complete = {}, not failures
-    for plan in plans:
-        refused = view.refused.get(plan.series, [])
-        present = list(lake.stored_among(plan.series, plan.requested).values())
-        outcomes[str(plan.series)] = outcome_of(plan, present, refused, view.metrics.get(plan.series))
-        complete &= len(present) == len(plan.requested) and not refused
-    print_outcomes(outcomes, view.refused, as_json)
-    for failure in failures:
+        opened = open_instance(Path.cwd(), os.environ)
+    with opened as instance, closing(Exchanges(series=sum(bool(plan.pending) for plan in plans))) as exchanges:
+        if venue is not None:
+            lake.prepare(venue)
+        requested = [plan.series for plan in plans]
+        _track(view, settings, requested)
+        view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
+        with phase("preparing runs of Dagster"):
+            definitions = definitions_for(settings, sources, view, exchanges)
+            failures = fetch_missing(instance, definitions, lake, plans, refresh, view)
+    with phase("reading what the lake has now"):
+        outcomes = {}
+        for plan in plans:
+            refused = view.refused.get(plan.series, [])
+            present = list(lake.stored_among(plan.series, plan.requested).values())
+            outcomes[str(plan.series)] = outcome_of(plan, present, refused, view.metrics.get(plan.series))
+    return _Result(outcomes, failures)
+
+
+def _print_result(result: _Result, view: ProgressView, as_json: bool) -> bool:
+    """Print the outcome; return whether every requested partition is in the lake."""
+    from binance_assets.cli.output import print_outcomes
+
+    print_outcomes(result.outcomes, view.refused, as_json)
+    for failure in result.failures:
         click.echo(f"error: {printable(failure, MESSAGE)}", err=True)
-    return complete
+    return not result.failures and all(
+        outcome["days_present"] == outcome["days_asked"] and not outcome["refused"]
+        for outcome in result.outcomes.values()
+    )

@@ -17,9 +17,13 @@ from dotenv import dotenv_values
 
 from binance_assets import __version__
 from binance_assets.cli.download import download_command
+from binance_assets.cli.examples import epilog
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
+from binance_assets.cli.init import init_command
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
+from binance_assets.cli.schedules import schedules_command
+from binance_assets.cli.status import show_command, status_command
 from binance_assets.cli.symbols import symbols_command
 from binance_assets.cli.ui import ui_command
 from binance_assets.cli.universe import series_command, track_command, universe_group, untrack_command
@@ -121,13 +125,18 @@ for command in (
     series_command,
     symbols_command,
     universe_group,
+    status_command,
+    show_command,
     verify_command,
     accept_command,
     migrate_command,
+    init_command,
     ui_command,
+    schedules_command,
     sandbox_command,
     demo_command,
 ):
+    command.epilog = command.epilog or epilog(str(command.name))
     cli.add_command(command)
 
 

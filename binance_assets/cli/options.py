@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
-from binance_assets.model.intervals import Interval, parse_interval
+from binance_assets.cli.dates import parse_date
+from binance_assets.model.intervals import INTERVALS, Interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
+from binance_assets.model.partitions import FIRST_DAY, partition_first_day
 from binance_assets.model.series import Series, parse_any_series
 from binance_assets.model.symbol_names import spelled
-from binance_assets.settings import ConfigurationError, Settings, Source
-from binance_assets.storage.universe import Universe
+from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
+from binance_assets.storage.universe import Universe, read_universe
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -30,6 +34,10 @@ class MarketType(click.ParamType[Market]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the markets that begin with what was typed."""
+        return _completions(MARKETS, incomplete)
+
 
 class IntervalType(click.ParamType[Interval]):
     """An interval in Binance's spelling."""
@@ -43,9 +51,13 @@ class IntervalType(click.ParamType[Interval]):
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the intervals that begin with what was typed."""
+        return _completions(map(str, INTERVALS), incomplete)
+
 
 class DateType(click.ParamType["dt.date"]):
-    """A date in ISO format, UTC."""
+    """A date, UTC; a month or a year stands for its first day."""
 
     name = "YYYY-MM-DD"
 
@@ -53,10 +65,48 @@ class DateType(click.ParamType["dt.date"]):
         """Return the date."""
         import datetime as dt
 
+        if isinstance(value, dt.date):
+            return value
         try:
-            return value if isinstance(value, dt.date) else dt.date.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a date; write it like 2024-01-31", param, ctx)
+            return parse_date(value, dt.datetime.now(dt.UTC).date())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class SymbolType(click.ParamType[str]):
+    """The name of a symbol; it is checked later."""
+
+    name = "symbol"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the tracked symbols of the market that was typed, or of all markets."""
+        market = ctx.params.get("market")
+        return _completions(
+            (series.symbol for series in _tracked_series() if market in (None, series.market)), incomplete.upper()
+        )
+
+
+class SeriesType(click.ParamType[str]):
+    """The name of a series; it is checked later."""
+
+    name = "series"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the tracked series that begin with what was typed."""
+        return _completions(map(str, _tracked_series()), incomplete)
+
+
+def _tracked_series() -> Sequence[Series]:
+    """Return the series of the universe; none if it cannot be read, because a completion has nowhere to say why."""
+    try:
+        universe = read_universe(read_settings(os.environ).universe)
+    except ConfigurationError:
+        return ()
+    return [*universe.series, *(derived.series for derived in universe.derived)]
+
+
+def _completions(words: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(word) for word in dict.fromkeys(words) if word.startswith(incomplete)]
 
 
 class DateRangeType(click.ParamType[tuple["dt.date", "dt.date"]]):
@@ -78,13 +128,15 @@ class DateRangeType(click.ParamType[tuple["dt.date", "dt.date"]]):
         return start, end
 
 
-symbols_argument = click.argument("symbols", metavar="SYMBOL...", nargs=-1, required=True)
-optional_symbols_argument = click.argument("symbols", metavar="[SYMBOL...]", nargs=-1)
+symbols_argument = click.argument("symbols", metavar="SYMBOL...", type=SymbolType(), nargs=-1, required=True)
+optional_symbols_argument = click.argument("symbols", metavar="[SYMBOL...]", type=SymbolType(), nargs=-1)
 symbols_from_option = click.option(
     "--symbols-from",
     metavar="QUERY|FILE",
     help="Take the symbols that a query selects, such as 'quote=USDT top=20', or that a file lists; - is the input.",
 )
+series_argument = click.argument("names", metavar="[SERIES]...", type=SeriesType(), nargs=-1)
+one_series_argument = click.argument("name", metavar="SERIES", type=SeriesType())
 market_option = click.option("--market", type=MarketType(), required=True, help=f"One of {', '.join(MARKETS)}.")
 intervals_option = click.option(
     "--interval",
@@ -123,6 +175,19 @@ def series_named(name: str) -> Series:
         return parse_any_series(name)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
+
+
+def check_key(series: Series, day: dt.date) -> None:
+    """Check that a day is the first of a partition.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if day < FIRST_DAY or day != partition_first_day(day, series.interval):
+        raise ConfigurationError(
+            f"{day} is not a partition of {series}; partitions begin on {FIRST_DAY}, and those of 3d, 1w, and 1M are "
+            "months, so give the first of a month"
+        )
 
 
 def sources_of(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from rich.console import Console
@@ -26,10 +27,18 @@ from binance_assets.model.timestamps import to_iso
 from binance_assets.settings import Source
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from binance_assets.ingest.request import DownloadPlan
     from binance_assets.ingest.verify import Finding
+    from binance_assets.model.partitions import Partition
+    from binance_assets.orchestration.automations import Automation
     from binance_assets.orchestration.metrics import RunMetrics
+    from binance_assets.orchestration.status import LastRun
+    from binance_assets.storage.coverage import Coverage
     from binance_assets.storage.lake import StoredPartition
+
+    Tail: TypeAlias = tuple[pl.DataFrame, pl.DataFrame]
 
 _NAMED_REASONS: Final = 10
 _WIDTH_WITHOUT_TERMINAL: Final = 160
@@ -132,6 +141,7 @@ def outcome_of(
         "rtt_ms": metrics.rtt_ms if metrics else None,
         "rows": metrics.rows if metrics else 0,
         "seconds": round(metrics.seconds, 3) if metrics else 0.0,
+        "waited": round(metrics.waited, 3) if metrics else 0.0,
     }
 
 
@@ -148,13 +158,13 @@ def print_outcomes(
     counts = ("requested", "present", "refused", "candles", "requests", "weight", "workers")
     others = {name: format_verdicts(outcome["verdicts"]) for name, outcome in outcomes.items()}
     wrapped = ["not complete"] if any(others.values()) else []
-    table = build_table(["series"], [*counts, "round trip", "seconds", "candles/s"], wrapped)
+    table = build_table(["series"], [*counts, "round trip", "seconds", "waiting", "candles/s"], wrapped)
     for name, outcome in outcomes.items():
         days = (outcome["days_asked"], outcome["days_present"], len(outcome["refused"]), outcome["rows"])
         usage = (outcome["requests"], outcome["weight"], outcome["workers"])
         rtt = f"{outcome['rtt_ms']:.1f} ms" if outcome["rtt_ms"] is not None else "-"
         seconds = f"{outcome['seconds']:.1f}"
-        speed = (rtt, seconds, candles_per_second(outcome))
+        speed = (rtt, seconds, f"{outcome['waited']:.1f}", candles_per_second(outcome))
         table.add_row(name, *(f"{count:,}" for count in (*days, *usage)), *speed, *([others[name]] if wrapped else []))
     print_table(table)
     for series, results in refused.items():
@@ -182,4 +192,151 @@ def print_findings(findings: Sequence[Finding]) -> None:
     table = build_table(["series", "partition"], wrapped=["what differs"])
     for finding in findings:
         table.add_row(str(finding.series), finding.partition.key, printable(finding.message, MESSAGE))
+    print_table(table)
+
+
+def print_verified(
+    stored: Mapping[Series, Sequence[Partition]], absent: Sequence[Series], findings: Sequence[Finding]
+) -> None:
+    """Print the outcome of ``verify`` as JSON.
+
+    Args:
+        stored: The partitions that were verified.
+        absent: The series of which the lake has no partitions.
+        findings: What differs.
+    """
+    by_series: dict[Series, list[dict[str, str]]] = {member: [] for member in (*stored, *absent)}
+    for finding in findings:
+        entry = {"day": finding.partition.key, "difference": printable(finding.message, MESSAGE)}
+        by_series[finding.series].append(entry)
+    print_json(
+        {
+            str(member): {"days_verified": len(stored.get(member, ())), "differences": differences}
+            for member, differences in by_series.items()
+        }
+    )
+
+
+def print_series(held: Mapping[Series, tuple[int, dt.date, dt.date] | None]) -> None:
+    """Print what the lake holds of each series (number of partitions, the first, the last) as JSON."""
+    print_json(
+        {
+            str(series): {
+                "partitions": stored[0] if stored else 0,
+                "from": stored[1].isoformat() if stored else None,
+                "to": stored[2].isoformat() if stored else None,
+            }
+            for series, stored in held.items()
+        }
+    )
+
+
+def status_of(coverage: Coverage, run: LastRun | None) -> dict[str, Any]:
+    """Return the status of a series with the keys that ``--json`` prints."""
+    return {
+        "from": coverage.first,
+        "to": coverage.last,
+        "partitions": sum(coverage.verdicts.values()),
+        "verdicts": dict(sorted(coverage.verdicts.items())),
+        "missing": coverage.missing,
+        "refused": coverage.refused,
+        "rows": coverage.rows,
+        "bytes": coverage.size,
+        "last_run": run
+        and {"id": run.run_id, "status": run.status, "started": _iso(run.started), "ended": _iso(run.ended)},
+    }
+
+
+def _iso(time: dt.datetime | None) -> str | None:
+    return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def print_statuses(statuses: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    """Print the status of each series, as a table or as JSON."""
+    if as_json:
+        print_json(statuses)
+        return
+    counts = ("partitions", "missing", "refused", "candles", "size")
+    table = build_table(["series", "from", "to"], counts, ["last run", "not complete"])
+    for name, status in statuses.items():
+        numbers = (status["partitions"], status["missing"], status["refused"], status["rows"])
+        run, others = status["last_run"], format_verdicts(status["verdicts"])
+        when = (
+            f"{run['status'].lower()} {(run['ended'] or run['started'] or '')[:16].replace('T', ' ')}" if run else "-"
+        )
+        table.add_row(
+            *(name, status["from"] or "-", status["to"] or "-", *(f"{number:,}" for number in numbers)),
+            *(_size(status["bytes"]), when, others),
+        )
+    if statuses:
+        print_table(table)
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1_000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1_000
+    return f"{number:.1f} TB"
+
+
+def print_partition(value: Mapping[str, Any], ends: Tail | None, as_json: bool) -> None:
+    """Print one partition: its facts and the candles at its ends, as tables or as JSON.
+
+    Args:
+        value: The facts, with the keys that ``--json`` prints.
+        ends: The first and the last candles; None if the partition is not in the lake.
+        as_json: Whether to print JSON.
+    """
+    if as_json:
+        candles = {name: _records(frame) for name, frame in zip(("head", "tail"), ends or (), strict=False)}
+        print_json({**value, "candles": candles} if ends else value)
+        return
+    table = build_table(["fact"], wrapped=["value"])
+    for name, fact in ({**value, **value.get("provenance", {})}).items():
+        if name not in ("provenance", "stored") and fact not in (None, "", []):
+            table.add_row(name.replace("_", " "), _fact(fact))
+    print_table(table)
+    if ends:
+        head, tail = ends
+        if head.height:
+            click.echo()
+            _print_candles(head, tail)
+
+
+def _fact(fact: object) -> str:
+    if isinstance(fact, list):
+        return ", ".join(f"{start} to {end}" for start, end in fact)
+    return f"{fact:,}" if isinstance(fact, int) else str(fact)
+
+
+def _records(frame: pl.DataFrame) -> list[dict[str, Any]]:
+    rows = frame.iter_rows(named=True)
+    return [{name: _json_value(value) for name, value in row.items()} for row in rows]
+
+
+def _json_value(value: object) -> object:
+    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z") if isinstance(value, dt.datetime) else value
+
+
+def _print_candles(head: pl.DataFrame, tail: pl.DataFrame) -> None:
+    names = [name for name in head.columns if name != "close_time"]
+    table = build_table(names[:1], names[1:])
+    for frame in (head, tail):
+        for row in frame.select(names).iter_rows():
+            opened, *numbers = row
+            table.add_row(f"{opened:%Y-%m-%d %H:%M:%S}", *(f"{number:,.10g}" for number in numbers))
+        if frame is head and tail.height:
+            table.add_row("...")
+    print_table(table)
+
+
+def print_automations(automations: Sequence[Automation], as_json: bool) -> None:
+    """Print schedules and sensors with their states, as a table or as JSON."""
+    if as_json:
+        print_json({entry.name: {"kind": entry.kind, "on": entry.is_on} for entry in automations})
+        return
+    table = build_table(["name", "kind", "state"], wrapped=["what it does"])
+    for entry in automations:
+        table.add_row(entry.name, entry.kind, "on" if entry.is_on else "off", printable(entry.description, MESSAGE))
     print_table(table)

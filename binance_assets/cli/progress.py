@@ -1,73 +1,198 @@
-"""Progress bars on a terminal; elsewhere a line from time to time."""
+"""What a command shows while it works: a bar and what it waits for; without a terminal, a line from time to time."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, TextIO
 
-from rich.console import Console
+import click
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.spinner import Spinner
+from rich.text import Text
 
+from binance_assets.model.outside import printable
 from binance_assets.model.series import Series
+from binance_assets.waiting import Activity, activity, phase
 
 if TYPE_CHECKING:
     from binance_assets.exchange.session import Exchange
     from binance_assets.model.results import PartitionResult
     from binance_assets.orchestration.metrics import RunMetrics
 
-# Without a terminal, a log gets a line at most this often instead of a bar, so that it stays readable.
+# Without a terminal, a log gets the first line after this silence, and then a line at most this often, so that it stays
+# readable.
+_FIRST_LINE_SECONDS: Final = 2
 _SECONDS_BETWEEN_LINES: Final = 30
+_POLL_SECONDS: Final = 0.2
+# Shorter waits are not worth a word: with many requests in flight, one of them always waits for a moment.
+_SHORTEST_WAIT_SECONDS: Final = 0.7
+_SLOW_SECONDS: Final = 2
+_LONGEST_LINE: Final = 300
 
 
-class ProgressView:
-    """The view of a run on the command line: shows its progress, keeps its results, and can end it.
+def in_words(now: Activity) -> str:
+    """Return what a command does or waits for, in one line."""
+    if now.wait is not None and now.wait_seconds >= _SHORTEST_WAIT_SECONDS:
+        return printable(str(now.wait), _LONGEST_LINE)
+    parts = [printable(now.phase, _LONGEST_LINE)] if now.phase else []
+    if now.requests:
+        oldest = f", the oldest for {now.request_seconds:.0f} s" if now.request_seconds >= _SLOW_SECONDS else ""
+        parts.append(("1 request" if now.requests == 1 else f"{now.requests} requests") + f" in flight{oldest}")
+    return "; ".join(parts)
 
-    Args:
-        total: Number of partitions that the run is to fetch.
+
+class Display:
+    """Shows on standard error what the command does and waits for, until the block ends.
+
+    Without a terminal, it prints a line after two seconds of silence; then at most every half a minute, also while
+    nothing completes. Each of these lines begins with the time, UTC.
     """
 
-    def __init__(self, total: int) -> None:
-        self.refused: dict[Series, list[PartitionResult]] = {}
-        self.metrics: dict[Series, RunMetrics] = {}
-        self._exchanges: list[Exchange] = []
+    def __init__(self) -> None:
         self._stream = _copy_of_stderr()
         self._console = Console(file=self._stream or sys.stderr)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rows]:,} candles"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            transient=True,
-        )
-        self._task: TaskID = self._progress.add_task("starting", total=total, rows=0)
-        self._rows = 0
+        self._spinner = Spinner("dots")
+        self._bars = _Bars(self._status_line, self._console)
+        self._task: TaskID | None = None
+        self._total = 0
         self._done = 0
-        self._total = total
-        self._last_line = time.monotonic()
+        self._rows = 0
+        self._subject = ""
+        self._last_line: float | None = None
+        self._began = time.monotonic()
+        self._ended = threading.Event()
+        self._printing = threading.Lock()
 
-    def __enter__(self) -> ProgressView:
-        self._progress.start()
+    def __enter__(self) -> Display:
+        if self._console.is_interactive:
+            self._bars.start()
+        else:
+            threading.Thread(target=self._print_lines, name="cli-progress", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
-        if self._stream is not None:
-            self._stream.close()
+        self._ended.set()
+        if self._console.is_interactive:
+            self._bars.stop()
+        with self._printing:
+            if self._stream is not None:
+                self._stream.close()
+
+    def begin(self, subject: str, total: int) -> None:
+        """Show that the work on ``total`` partitions, series, or files of a subject begins."""
+        self._subject, self._total, self._done = subject, total, 0
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(subject, total=total, rows="")
+
+    def advance(self, count: int) -> None:
+        """Count what is done."""
+        self._done += count
+        if self._task is not None:
+            self._bars.update(self._task, completed=self._done, rows=f"{self._rows:,} candles" if self._rows else "")
+
+    def note(self, text: str) -> None:
+        """Print a line that stays."""
+        if self._console.is_interactive:
+            self._console.out(text)
+        else:
+            click.echo(text, err=True)
+
+    def _rename(self, subject: str) -> None:
+        self._subject = subject
+        if self._task is not None:
+            self._bars.update(self._task, description=subject)
+
+    def _status_line(self) -> RenderableType:
+        self._spinner.update(text=Text(in_words(activity()), no_wrap=True, overflow="ellipsis"))
+        return self._spinner
+
+    def _print_lines(self) -> None:
+        while not self._ended.wait(_POLL_SECONDS):
+            last, pause = self._last_line, _SECONDS_BETWEEN_LINES
+            if last is None:
+                last, pause = self._began, _FIRST_LINE_SECONDS
+            if time.monotonic() - last >= pause:
+                self._print_line()
+
+    def _print_line(self) -> None:
+        with self._printing:
+            if self._ended.is_set():
+                return
+            self._last_line = time.monotonic()
+            rows = f", {self._rows:,} candles" if self._rows else ""
+            done = f"{self._subject}: {self._done:,} of {self._total:,} done{rows}" if self._total else ""
+            parts = [part for part in (done, in_words(activity())) if part]
+            self._console.out(f"{time.strftime('%H:%M:%S', time.gmtime())} {'; '.join(parts) or 'working'}")
+
+
+class _Bars(Progress):
+    """Bars, and below them a line that says what the command waits for."""
+
+    def __init__(self, status_line: Callable[[], RenderableType], console: Console) -> None:
+        self._get_status_line = status_line
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rows]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_interactive,
+            transient=True,
+        )
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the bars, if there are any yet, and the line."""
+        if self.tasks:
+            yield from super().get_renderables()
+        yield self._get_status_line()
+
+
+class ProgressView(Display):
+    """The view of a download on the command line: shows its progress, keeps its results, and can end it.
+
+    Args:
+        total: Number of partitions that the runs are to fetch, as far as it is known; see :meth:`begin`.
+    """
+
+    def __init__(self, total: int = 0) -> None:
+        super().__init__()
+        self.refused: dict[Series, list[PartitionResult]] = {}
+        self.metrics: dict[Series, RunMetrics] = {}
+        self._exchanges: list[Exchange] = []
+        self._until_the_end = ExitStack()
+        self._total = total
+
+    def __enter__(self) -> ProgressView:
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._until_the_end.close()
+
+    def begin(self, subject: str, total: int) -> None:
+        """Show that the download begins; without a terminal, by a line."""
+        super().begin(subject, total)
+        if total and not self._console.is_interactive:
+            self._print_line()
 
     def started(self, series: Series, exchange: Exchange) -> None:
         """Show that the download of a series begins."""
         self._exchanges.append(exchange)
-        self._progress.update(self._task, description=str(series))
+        self._rename(str(series))
 
     def partition_done(self, series: Series, result: PartitionResult) -> None:
         """Count a partition that was written, or keep one that was refused."""
@@ -75,11 +200,7 @@ class ProgressView:
             self._rows += result.candles.height
         else:
             self.refused.setdefault(series, []).append(result)
-        self._done += 1
-        self._progress.update(self._task, advance=1, rows=self._rows)
-        if not self._console.is_terminal and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            self._console.out(f"{series}: {self._done:,} of {self._total:,} done, {self._rows:,} candles")
+        self.advance(1)
 
     def partition_declined(self, series: Series, result: PartitionResult) -> None:
         """Keep a partition that was not written because the stored one is better."""
@@ -91,6 +212,7 @@ class ProgressView:
 
     def stop(self) -> None:
         """End the run: close its exchanges, which ends every wait in them at once."""
+        self._until_the_end.enter_context(phase("interrupted; writing what has arrived"))
         for exchange in self._exchanges:
             exchange.close()
 
@@ -108,15 +230,7 @@ def _copy_of_stderr() -> TextIO | None:
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar on a terminal; yield the function that advances it by a number of steps of ``total``."""
-    with Progress(
-        TextColumn(description),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    ) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda count: progress.advance(task, count)
+    """Show the progress of some work; yield the function that advances it by a number of steps of ``total``."""
+    with Display() as display:
+        display.begin(description, total)
+        yield display.advance

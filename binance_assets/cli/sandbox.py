@@ -37,9 +37,11 @@ def sandbox_command(port: int, rtt_ms: float, jitter_ms: float, replay: Path | N
 @click.command("demo")
 @click.option("--ui", is_flag=True, help="Serve the Dagster UI on the result afterwards, until interrupted.")
 def demo_command(ui: bool) -> None:
-    """Download a month of three series from the sandbox.
+    """Download a month of three series with three defects from the sandbox.
 
-    The downloads are Dagster runs. Everything is written into ./demo, which can be deleted.
+    An outage of the exchange is accepted and named, a candle that the API lost is healed from the archive, and a day of
+    which a candle is lost everywhere is refused. The downloads are Dagster runs. Everything is written into ./demo,
+    which can be deleted.
     """
     from binance_assets.cli.demo import run_demo
 

@@ -93,11 +93,13 @@ def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[I
 
 
 @click.command("series")
-def series_command() -> None:
+@json_option
+def series_command(as_json: bool) -> None:
     """List the series of the universe.
 
     For each series, its partitions in the lake: how many they are, the first, and the last.
     """
+    from binance_assets.cli.output import print_series
     from binance_assets.storage.coverage import held_by
     from binance_assets.storage.lake import Lake
 
@@ -105,6 +107,9 @@ def series_command() -> None:
     universe = read_universe(settings.existing_universe())
     notes = {derived.series: f"  derived from {derived.base.interval}" for derived in universe.derived}
     held = held_by(Lake(settings.lake), [*universe.series, *notes])
+    if as_json:
+        print_series({series: held.get(series) for series in (*universe.series, *notes)})
+        return
     for series in (*universe.series, *notes):
         stored = "no partitions yet"
         if series in held:

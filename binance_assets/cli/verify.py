@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
-from binance_assets.cli.options import DateRangeType, DateType, series_named, sources_of
+from binance_assets.cli.options import (
+    DateRangeType,
+    DateType,
+    check_key,
+    json_option,
+    one_series_argument,
+    series_argument,
+    series_named,
+    sources_of,
+)
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.settings import ConfigurationError, Settings, read_settings
@@ -29,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("names", metavar="[SERIES]...", nargs=-1)
+@series_argument
 @click.option("--start", type=DateType(), help="First partition.  [default: the first in the lake]")
 @click.option("--end", type=DateType(), help="Day after the last partition.  [default: up to the last in the lake]")
 @click.option(
@@ -42,12 +51,14 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Compare all partitions with the other source, and with the exchange's own coarser candles.",
 )
+@json_option
 def verify_command(
     names: tuple[str, ...],
     start: dt.date | None,
     end: dt.date | None,
     against: Literal["rest", "archive"] | None,
     deep: bool,
+    as_json: bool,
 ) -> None:
     """Validate again what is in the lake.
 
@@ -55,16 +66,18 @@ def verify_command(
     written like spot/BTCUSDT/1m; the default is all series of the universe. A derived series is derived again from its
     base series and compared. docs/verification.md says what each level finds.
     """
-    from binance_assets.cli.output import print_findings
+    settings = read_settings(os.environ)
+    named = [series_named(name) for name in names]
+    universe = read_universe(settings.existing_universe())
+    derived = {entry.series: entry for entry in universe.derived}
+    chosen = named or [*universe.series, *derived]
+
+    from binance_assets.cli.output import print_findings, print_verified
     from binance_assets.cli.progress import progress_bar
     from binance_assets.ingest.verify import verify_derived
     from binance_assets.storage.lake import Lake
 
-    settings = read_settings(os.environ)
     lake = Lake(settings.lake)
-    universe = read_universe(settings.existing_universe())
-    derived = {entry.series: entry for entry in universe.derived}
-    chosen = [series_named(name) for name in names] or [*universe.series, *derived]
     stored = {series: partitions for series in chosen if (partitions := lake.partitions(series, start, end))}
     total = sum(len(partitions) for partitions in stored.values())
     others = _other_verdicts(lake, stored)
@@ -78,16 +91,19 @@ def verify_command(
     absent = [series for series in chosen if series not in stored]
     for series in absent:
         click.echo(f"{series}: no partitions in the lake", err=True)
+    if as_json:
+        print_verified(stored, absent, findings)
     if names and absent:
         sys.exit(INCOMPLETE)
     if findings:
-        print_findings(findings)
+        if not as_json:
+            print_findings(findings)
         if others:
             click.echo(f"not complete, by their stored verdicts: {others}", err=True)
         sys.exit(INCOMPLETE)
-    click.echo(
-        f"{total:,} partitions of {len(stored)} series are as they should be" + (f" ({others})" if others else "")
-    )
+    if not as_json:
+        summary = f"{total:,} partitions of {len(stored)} series are as they should be"
+        click.echo(summary + (f" ({others})" if others else ""))
 
 
 def _other_verdicts(lake: Lake, partitions: Mapping[Series, Sequence[Partition]]) -> str:
@@ -123,7 +139,7 @@ def _verify_fetched(
 
 
 @click.command("accept")
-@click.argument("name", metavar="SERIES")
+@one_series_argument
 @click.argument("days", metavar="START[..END]", type=DateRangeType())
 @click.option("--reason", required=True, help="Why the partitions are accepted; recorded in their file.")
 def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> None:
@@ -137,6 +153,16 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
     candles of a symbol end, and nothing shows whether it is still traded. What cannot: a partition that is not over, or
     that could not be fetched.
     """
+    settings, series = read_settings(os.environ), series_named(name)
+    for day in days:
+        check_key(series, day)
+    reason = printable(reason, MESSAGE)  # the file keeps it, and every reader of the file shows it
+    if not reason:
+        raise ConfigurationError("--reason is empty; say why the partition is accepted")
+    universe = read_universe(settings.existing_universe())
+    if series.derived or str(series) in universe.derived_names:
+        raise ConfigurationError(f"{series} is derived; accept the partition of the series that it is derived from")
+
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.options import DownloadOptions
@@ -146,13 +172,6 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
     from binance_assets.orchestration.runs import report_present
     from binance_assets.storage.lake import Lake
 
-    settings, series = read_settings(os.environ), series_named(name)
-    reason = printable(reason, MESSAGE)  # the file keeps it, and every reader of the file shows it
-    if not reason:
-        raise ConfigurationError("--reason is empty; say why the partition is accepted")
-    universe = read_universe(settings.existing_universe())
-    if series.derived or str(series) in universe.derived_names:
-        raise ConfigurationError(f"{series} is derived; accept the partition of the series that it is derived from")
     lake = Lake(settings.lake)
     partitions = _partitions_to_accept(lake, series, *days)
     if not partitions:
@@ -183,8 +202,6 @@ def _partitions_to_accept(lake: Lake, series: Series, first: dt.date, last: dt.d
     """
     from binance_assets.model.partitions import next_partition_first_day, partitions_between
 
-    for day in (first, last):
-        _check_key(series, day)
     partitions = partitions_between(first, next_partition_first_day(last, series.interval), series.interval)
     return partitions if len(partitions) == 1 else lake.missing(series, partitions)
 
@@ -212,16 +229,6 @@ def _print_overrides(series: Series, outcomes: Sequence[Override]) -> bool:
             message = f"{series} {outcome.partition} is {outcome.verdict} and cannot be accepted: {reason}"
             click.echo(f"error: {message}", err=True)
     return len(written) == len(outcomes)
-
-
-def _check_key(series: Series, day: dt.date) -> None:
-    from binance_assets.model.partitions import FIRST_DAY, partition_first_day
-
-    if day < FIRST_DAY or day != partition_first_day(day, series.interval):
-        raise ConfigurationError(
-            f"{day} is not a partition of {series}; partitions begin on {FIRST_DAY}, and those of 3d, 1w, and 1M are "
-            "months, so give the first of a month"
-        )
 
 
 def _user() -> str:

@@ -34,6 +34,7 @@ from binance_assets.model.markets import SANDBOX_HEADER, Market
 from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.series import Series
 from binance_assets.settings import Settings
+from binance_assets.waiting import request as request_in_flight
 
 Result = TypeVar("Result")
 
@@ -166,7 +167,8 @@ class Archive:
         headers: Mapping[str, str]
         status = 200
         try:
-            headers = self._client.get("/", {}, PAGE_BYTES).headers
+            with request_in_flight():
+                headers = self._client.get("/", {}, PAGE_BYTES).headers
         # Also a response: only its headers are needed. A 403 is a failure, as it is for a file.
         except (RefusedRequest, UndocumentedStatus) as error:
             headers, status = error.headers, error.status or status
@@ -242,7 +244,8 @@ class Archive:
         self._circuit.check()
         self._on_request(file.series)
         try:
-            response = self._client.get(path, {}, most_bytes, slow_bytes=most_bytes)
+            with request_in_flight():
+                response = self._client.get(path, {}, most_bytes, slow_bytes=most_bytes)
         except (RefusedRequest, UndocumentedStatus) as error:
             if error.status == 404:
                 raise NoFile(f"the archive has no {path.rpartition('/')[2]}", error.request, 404) from None

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from binance_assets.exchange.errors import ExchangeError, NotSent
+from binance_assets.waiting import Wait, waiting
 
 Result = TypeVar("Result")
 
@@ -54,10 +55,14 @@ class Circuit:
         """
         if self._failures < self._most_failures:
             return self._observed(attempt, is_probe=False)
-        with self._asking:
+        with waiting(Wait(f"the host fails, and one request at a time asks it ({self._error}); waiting")):
+            self._asking.acquire()
+        try:
             if self._failures >= self._most_failures:
                 self.check()
                 return self._observed(attempt, is_probe=True)
+        finally:
+            self._asking.release()
         return self._observed(attempt, is_probe=False)
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from binance_assets.exchange.errors import Cancelled, ExchangeError
+from binance_assets.waiting import Wait, waiting
 
 Result = TypeVar("Result")
 
@@ -55,7 +56,10 @@ class Retrier:
                 delay = retry_delay(error, attempt, self.rng)
                 if delay is None:
                     raise
-                if self.sleep(delay, stop):
+                reason = f"attempt {attempt} of {error.policy.attempts} failed ({error}); waiting"
+                with waiting(Wait.of_seconds(reason, delay)):
+                    is_stopped = self.sleep(delay, stop)
+                if is_stopped:
                     raise Cancelled from error
             attempt += 1
 

@@ -55,6 +55,7 @@ from binance_assets.model.outside import printable, whole_number
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import CANDLE_TIMES, MINUTE, SECOND
 from binance_assets.settings import ConfigurationError, Settings
+from binance_assets.waiting import request as request_in_flight
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -246,6 +247,14 @@ class Exchange:
         Raises:
             Cancelled: The exchange was closed.
         """
+        for item in self.stream_with_pauses(series, pages, read, pause=math.inf):
+            if item is not None:
+                yield item
+
+    def stream_with_pauses(
+        self, series: Series, pages: list[Page], read: Callable[[Page, bytes], Result], pause: float
+    ) -> Iterator[tuple[Page, Result | ExchangeError] | None]:
+        """Do the same as :meth:`stream`, and yield None each time that a page takes ``pause`` seconds longer."""
         try:
             self._start_reading_limit()
         except ExchangeError as error:  # without the server's time no weight can be acquired either
@@ -257,8 +266,8 @@ class Exchange:
             return self._workers(pages_left, pages[0].weight)
 
         fetch, started = partial(self._page, series, read=read, timed=True), self._early.pop((series, read), {})
-        for outcome in self._pool.stream(pages, fetch, size, started):
-            pages_left -= 1
+        for outcome in self._pool.stream_with_pauses(pages, fetch, size, pause, started):
+            pages_left -= outcome is not None
             yield outcome
 
     def klines(self, series: Series, page: Page, read: Callable[[Page, bytes], Result]) -> Result:
@@ -467,7 +476,8 @@ class Exchange:
 
     def _get(self, endpoint: str, parameters: Mapping[str, str | int]) -> HttpResponse:
         try:
-            return self._client.get(self.market.api + endpoint, parameters, *_SIZES.get(endpoint, _PAGE_SIZES))
+            with request_in_flight():
+                return self._client.get(self.market.api + endpoint, parameters, *_SIZES.get(endpoint, _PAGE_SIZES))
         except (RateLimited, Banned) as error:
             self._budget.block(error)
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -118,6 +119,19 @@ class WorkerPool:
         Raises:
             Cancelled: The pool was closed.
         """
+        for item in self.stream_with_pauses(tasks, fetch, size, math.inf, started):
+            if item is not None:
+                yield item
+
+    def stream_with_pauses(
+        self,
+        tasks: Iterable[Task],
+        fetch: Callable[[Task], Result],
+        size: Callable[[], int],
+        pause: float,
+        started: Mapping[Task, Future[Result]] = MappingProxyType({}),
+    ) -> Iterator[tuple[Task, Result | ExchangeError] | None]:
+        """Do the same as :meth:`stream`, and yield None each time that a result takes ``pause`` seconds longer."""
         if self._warmup_left <= 0:
             self._size(size)
         self._adjust_threads()
@@ -129,6 +143,8 @@ class WorkerPool:
             if not in_flight:
                 return
             task, future = in_flight.popleft()
+            while not self._is_done(future, pause):
+                yield None
             try:
                 outcome: Result | ExchangeError = self._await(future)
             except ExchangeError as error:
@@ -166,6 +182,15 @@ class WorkerPool:
         future: Future[Result] = Future()
         threading.Thread(target=_fulfill, args=(future, call), name="binance-call", daemon=True).start()
         return future
+
+    def _is_done(self, future: Future[Result], seconds: float) -> bool:
+        """Return whether the future is done, or the pool closed, within so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not future.done() and not self.stop.is_set():
+            if time.monotonic() >= deadline:
+                return False
+            wait([future], min(seconds, _STOP_POLL_SECONDS))
+        return True
 
     def _await(self, future: Future[Result]) -> Result:
         # A worker that hangs in a socket never sets its result, so the wait checks again and again for a closed pool.

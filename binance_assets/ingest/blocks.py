@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.parsing import check_window, count_rows, csv_rows, drop_repeats, parse_archive, parse_rows
 from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import ArchiveFile, all_files, daily_files
-from binance_assets.exchange.errors import ExchangeError
+from binance_assets.exchange.errors import Cancelled, ExchangeError
 from binance_assets.exchange.pages import Page, plan_pages
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.partitions import Partition, merge_ranges
@@ -23,6 +25,12 @@ Result = TypeVar("Result")
 
 BLOCK_ROWS: Final = 45_000
 """Rows from which a block is validated: about a month of 1m, up to which a Pandera call costs the same."""
+
+BLOCK_SECONDS: Final = 1.0
+"""How long whole partitions may wait for more of their block. A fast network fills a block sooner, so this costs it
+nothing; on a slow one, or while request weight is spent, the first day is not held for the sake of the thirtieth."""
+
+_PAUSE_SECONDS: Final = 0.25
 
 # Empty and failed pages count too, so that partitions before a listing get their result early as well.
 _BLOCK_PAGES: Final = 200
@@ -70,32 +78,75 @@ def fetch_blocks(exchange: Exchange, series: Series, partitions: Sequence[Partit
     """Fetch ``partitions`` (ascending) by REST and yield them in blocks, in order, each partition once.
 
     Pages are collected as they arrive and parsed together: parsing forty pages in one call costs as much as parsing
-    one.
+    one. But no whole partition waits for long; see :data:`BLOCK_SECONDS`.
 
     Raises:
-        Cancelled: The exchange was closed.
+        Cancelled: The exchange was closed; the partitions that had arrived as a whole were yielded before.
     """
-    responses: list[tuple[Page, bytes]] = []
-    errors: list[tuple[Page, ExchangeError]] = []
-    first, rows = 0, 0
-    for page, outcome in exchange.stream(series, plan_rest_pages(series, partitions), _read_lines):
+    collected = _Collected(exchange, series, partitions)
+    pages = exchange.stream_with_pauses(series, plan_rest_pages(series, partitions), _read_lines, _PAUSE_SECONDS)
+    try:
+        for item in pages:
+            if item is not None:
+                collected.add(*item)
+            if collected.is_due:
+                yield from collected.take()
+    except Cancelled:
+        yield from collected.take()
+        raise
+    yield from collected.take_rest()
+
+
+class _Collected:
+    """The pages that have arrived and are not in a block yet."""
+
+    def __init__(self, exchange: Exchange, series: Series, partitions: Sequence[Partition]) -> None:
+        self._exchange = exchange
+        self._series = series
+        self._partitions = partitions
+        self._taken = 0
+        self._responses: list[tuple[Page, bytes]] = []
+        self._errors: list[tuple[Page, ExchangeError]] = []
+        self._rows = 0
+        self._end = 0  # of the last page, ms UTC
+        self._began = math.inf  # when the first of the pages arrived
+
+    def add(self, page: Page, outcome: bytes | ExchangeError) -> None:
+        """Add a page, in order."""
+        self._end, self._began = page.end, min(self._began, time.monotonic())
         if isinstance(outcome, ExchangeError):
-            errors.append((page, outcome))
+            self._errors.append((page, outcome))
         else:
-            responses.append((page, outcome))
-            rows += count_rows(outcome)
-        if rows < BLOCK_ROWS and len(responses) + len(errors) < _BLOCK_PAGES:
-            continue
-        end = bisect_right(partitions, page.end, lo=first, key=lambda partition: partition.end)
-        if end > first:
-            yield _read_block(exchange, series, list(partitions[first:end]), responses, errors)
+            self._responses.append((page, outcome))
+            self._rows += count_rows(outcome)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the pages are a block: they are many, or the first has waited long enough."""
+        if self._rows >= BLOCK_ROWS or len(self._responses) + len(self._errors) >= _BLOCK_PAGES:
+            return True
+        return time.monotonic() - self._began >= BLOCK_SECONDS
+
+    def take(self) -> Iterator[Block]:
+        """Yield a block of the partitions that have arrived as a whole, if there are any."""
+        end = bisect_right(self._partitions, self._end, lo=self._taken, key=lambda partition: partition.end)
+        if end > self._taken:
+            yield self._block(end)
             # The last pages may also hold the start of the next partition.
-            finished = partitions[end - 1].end
-            responses = [(page, body) for page, body in responses if page.end > finished]
-            errors = [(page, error) for page, error in errors if page.end > finished]
-            first, rows = end, 0
-    if first < len(partitions):
-        yield _read_block(exchange, series, list(partitions[first:]), responses, errors)
+            finished = self._partitions[end - 1].end
+            self._responses = [(page, body) for page, body in self._responses if page.end > finished]
+            self._errors = [(page, error) for page, error in self._errors if page.end > finished]
+            self._taken, self._rows = end, 0
+            self._began = time.monotonic() if self._responses or self._errors else math.inf
+
+    def take_rest(self) -> Iterator[Block]:
+        """Yield a block of all partitions that are left, if there are any."""
+        if self._taken < len(self._partitions):
+            yield self._block(len(self._partitions))
+
+    def _block(self, end: int) -> Block:
+        partitions = list(self._partitions[self._taken : end])
+        return _read_block(self._exchange, self._series, partitions, self._responses, self._errors)
 
 
 def _read_lines(page: Page, body: bytes) -> bytes:

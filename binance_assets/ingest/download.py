@@ -73,7 +73,8 @@ def download(
         return
     for chunk in _chunks(series, finished):
         for result in fetch_finished(SourceTask(exchange, series, reference), chunk, options.source):
-            if exchange.closed:
+            # What was validated from candles that had arrived is kept; anything else may be cut short.
+            if exchange.closed and result.verdict != "complete":
                 raise Cancelled
             yield result
     for partition in partitions[len(finished) :]:

@@ -15,6 +15,7 @@ from binance_assets.exchange.errors import UnknownSymbol
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.archived_span import archived_first_open, is_archived
 from binance_assets.ingest.blocks import plan_rest_pages
+from binance_assets.ingest.dates import BadRequest
 from binance_assets.ingest.download import SAFETY_MS
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
@@ -27,7 +28,7 @@ from binance_assets.model.partitions import (
 )
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date
-from binance_assets.settings import ConfigurationError, Source
+from binance_assets.settings import Source
 from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake
 
@@ -55,10 +56,6 @@ def forecast(series: Series, partitions: Sequence[Partition], source: Source, no
     by_rest = [] if source == "archive" else [partition for partition in partitions if partition not in covered]
     pages = plan_rest_pages(series, by_rest)
     return Forecast(REQUESTS_PER_FILE * len(files) + len(pages), sum(page.weight for page in pages), len(files))
-
-
-class BadRequest(ConfigurationError):
-    """The requested dates are not valid; the message is one line that says how to fix them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,22 +109,6 @@ class DownloadPlan:
         return forecast(self.series, self.missing, source, int(time.time() * 1_000))
 
 
-def check_dates(request: DownloadRequest) -> None:
-    """Refuse dates that cannot be valid, before any request is sent.
-
-    Raises:
-        BadRequest: The message says which date is wrong, and why.
-    """
-    multi_day = next((series.interval for series in request.series if series.interval.is_multi_day), None)
-    for option, day in (("--start", request.start), ("--end", request.end)):
-        if day and multi_day and day.day != 1:
-            raise BadRequest(f"{option} {day}: {multi_day} has monthly partitions, so give the first day of a month")
-    if request.start and request.start < FIRST_DAY:
-        raise BadRequest(f"--start {request.start}: partitions begin on {FIRST_DAY}")
-    if request.start and request.end and request.end <= request.start:
-        raise BadRequest(f"--end {request.end} is not after --start {request.start}; the end is excluded")
-
-
 def plan_request(
     request: DownloadRequest, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
 ) -> list[DownloadPlan]:
@@ -137,7 +118,7 @@ def plan_request(
     the first candle, if no start is given; whether a symbol exists, if it is not ``known`` and nothing of it is stored.
 
     Args:
-        request: The request, with dates that passed :func:`check_dates`.
+        request: The request, with dates that passed :func:`binance_assets.ingest.dates.check_dates`.
         lake: Where accepted partitions are.
         exchange: The market.
         known: Series whose symbols are known to exist.

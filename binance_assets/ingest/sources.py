@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -17,7 +18,7 @@ from binance_assets.exchange.archive import ArchiveContent
 from binance_assets.exchange.archive_files import ArchiveFile, all_files, cheaper_files, daily_files_only
 from binance_assets.exchange.errors import ExchangeError, NoFile
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.blocks import BLOCK_ROWS, fetch_blocks, read_file
+from binance_assets.ingest.blocks import BLOCK_ROWS, BLOCK_SECONDS, fetch_blocks, read_file
 from binance_assets.ingest.reference import reload_control_totals
 from binance_assets.ingest.witnesses import needs_witness, with_witnesses
 from binance_assets.model.partitions import Partition
@@ -286,6 +287,7 @@ def _archive(
 def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator[PartitionResult]:
     """Yield the results of the partitions of ``files``; files are validated together, in blocks."""
     held: list[tuple[ArchiveFile, Provenance, pl.DataFrame]] = []
+    began = 0.0
     for file, outcome in task.exchange.archive.stream(files, lambda file, content: _read_file(task, file, content)):
         if isinstance(outcome, ExchangeError):
             provenance = Provenance("archive", file.name)
@@ -293,8 +295,10 @@ def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator
                 result = unavailable(task.series, partition, outcome)
                 yield replace(result, provenance=provenance, has_no_file=isinstance(outcome, NoFile))
             continue
+        began = began if held else time.monotonic()
         held.append((file, *outcome))
-        if sum(candles.height for _, _, candles in held) >= BLOCK_ROWS:
+        is_due = time.monotonic() - began >= BLOCK_SECONDS
+        if is_due or sum(candles.height for _, _, candles in held) >= BLOCK_ROWS:
             yield from _validate_files(task, held)
             held = []
     yield from _validate_files(task, held)

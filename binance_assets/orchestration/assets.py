@@ -46,6 +46,7 @@ from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Source
 from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.writer import PartitionWriter
+from binance_assets.waiting import phase, waited
 
 
 class CandlesConfig(dg.Config):
@@ -212,7 +213,7 @@ def _description(series: Series) -> str:
     )
 
 
-def _metrics(series: Series, exchange: Exchange, rows: int, started_at: float) -> RunMetrics:
+def _metrics(series: Series, exchange: Exchange, rows: int, started_at: float, waited_before: float) -> RunMetrics:
     """Return the numbers of a step until now; the usage of the series starts again from zero."""
     network, usage = exchange.metrics(), exchange.drain_usage(series)
     return RunMetrics(
@@ -223,6 +224,7 @@ def _metrics(series: Series, exchange: Exchange, rows: int, started_at: float) -
         rtt_ms=network.rtt_ms,
         rows=rows,
         seconds=time.monotonic() - started_at,
+        waited=waited() - waited_before,
     )
 
 
@@ -238,7 +240,7 @@ def _materialize(
     try:
         members = _same_market_in_run(context, series, fetched)
         exchange = binance.exchange(series.market, len(members))
-        tally, started_at = Tally(lake, series), time.monotonic()
+        tally, started_at, waited_before = Tally(lake, series), time.monotonic(), waited()
         if listener:
             listener.started(series, exchange)
         results = _results(context, task, members, binance, exchange, lake)
@@ -248,7 +250,8 @@ def _materialize(
         ):
             for result, written in writes:
                 stored, declined = tally.count_written(written)
-                yield from materializations(context, series, stored)
+                with phase(f"recording {len(stored):,} partitions of {series} with Dagster"):
+                    yield from materializations(context, series, stored)
                 if result is not None and not result.is_accepted:
                     result = tally.count_refused(result)
                 if listener and result is not None:
@@ -260,7 +263,7 @@ def _materialize(
         raise dg.DagsterExecutionInterruptedError from None
     except ConfigurationError as error:
         raise dg.Failure(printable(error, MESSAGE), allow_retries=False) from None
-    metrics = _metrics(series, exchange, tally.rows, started_at)
+    metrics = _metrics(series, exchange, tally.rows, started_at, waited_before)
     if listener:
         listener.finished(series, metrics)
     _log_outcome(context, series, tally, metrics)

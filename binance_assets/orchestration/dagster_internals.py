@@ -11,14 +11,17 @@ a range run are documented strings (see ``partitions``).
 
 from __future__ import annotations
 
+import subprocess
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
+import click
 import dagster as dg
 import sqlalchemy as db
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
@@ -43,6 +46,9 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster_shared.record import copy
 from starlette.types import ASGIApp
+
+from binance_assets.processes import end_processes
+from binance_assets.settings import ConfigurationError
 
 # The return types of the public functions `define_asset_job` and `build_schedule_from_partitioned_job`. Dagster exports
 # the functions but not the types, and strict type checking needs names for them.
@@ -255,6 +261,9 @@ def run_dagster_dev(arguments: Sequence[str], webserver: Sequence[str]) -> None:
     ``dagster dev`` has no option for the web server. It starts ``python -m dagster_webserver`` first of its children,
     with the function that is replaced here.
 
+    Its children end with it, also if it is interrupted before it watches them, or again while it ends them: Dagster
+    then leaves a web server that keeps its port, and a daemon that goes on launching runs. Runs in progress continue.
+
     Args:
         arguments: The arguments of ``dagster dev``.
         webserver: The command that receives the arguments of ``dagster-webserver``.
@@ -264,7 +273,9 @@ def run_dagster_dev(arguments: Sequence[str], webserver: Sequence[str]) -> None:
     """
     from dagster._cli import dev
 
-    def starting(start: Callable[..., object]) -> Callable[..., object]:
+    children: list[subprocess.Popen[bytes]] = []
+
+    def starting(start: Callable[..., Any]) -> Callable[..., object]:
         replaced = False
 
         def start_child(parts: Sequence[str], **options: object) -> object:
@@ -273,13 +284,91 @@ def run_dagster_dev(arguments: Sequence[str], webserver: Sequence[str]) -> None:
                 replaced, parts = True, [*webserver, *parts[3:]]
             if not replaced:
                 raise RuntimeError(f"Dagster {dg.__version__} starts its web server in a way that is not known here")
-            return start(parts, **options)
+            child: subprocess.Popen[bytes] = start(parts, **options)
+            children.append(child)
+            return child
 
         return start_child
 
-    with _replaced(dev, "open_ipc_subprocess", starting), warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.SupersessionWarning)
-        dev.dev_command.main([*arguments], prog_name="dagster dev", standalone_mode=False)
+    try:
+        with _replaced(dev, "open_ipc_subprocess", starting), warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.SupersessionWarning)
+            dev.dev_command.main([*arguments], prog_name="dagster dev", standalone_mode=False)
+    finally:
+        end_processes(children)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAutomation:
+    """A schedule or a sensor of a code location, as the user interface knows it.
+
+    Attributes:
+        name: Its name.
+        kind: Which of the two.
+        description: What it does.
+    """
+
+    name: str
+    kind: Literal["schedule", "sensor"]
+    description: str
+    _remote: Any
+
+    def is_on(self, instance: dg.DagsterInstance) -> bool:
+        """Return whether it is on in the instance, or by its definition if nobody has switched it."""
+        stored = instance.get_instigator_state(self._remote.get_remote_origin_id(), self._remote.selector_id)
+        return bool(self._remote.get_current_instigator_state(stored).is_running)
+
+    def switch(self, instance: dg.DagsterInstance, on: bool) -> None:
+        """Turn it on or off, as a click in the user interface does; do nothing if it is that already."""
+        if self.is_on(instance) == on:
+            return
+        if on:
+            start = instance.start_schedule if self.kind == "schedule" else instance.start_sensor
+            start(self._remote)
+        else:
+            stop = instance.stop_schedule if self.kind == "schedule" else instance.stop_sensor
+            stop(self._remote.get_remote_origin_id(), self._remote.selector_id, self._remote)
+
+
+@contextmanager
+def loaded_automations(instance: dg.DagsterInstance, target: Sequence[str]) -> Iterator[list[RemoteAutomation]]:
+    """Load a code location in a code server, and yield its schedules and sensors by name.
+
+    The command line of Dagster turns automations on and off by the same functions, but prints for people only. No
+    public name gives the objects that these functions take.
+
+    Args:
+        instance: The instance.
+        target: What to load, as arguments of Dagster's command line: ``-w FILE`` or ``-m MODULE``.
+
+    Raises:
+        ConfigurationError: The code location does not load, or there are several.
+    """
+    from dagster._cli.workspace.cli_target import (
+        get_code_location_from_workspace,
+        get_remote_repository_from_code_location,
+        get_workspace_from_cli_opts,
+    )
+    from dagster_shared.cli import WorkspaceOpts
+
+    option, name = target
+    chosen = WorkspaceOpts(workspace=[name]) if option == "-w" else WorkspaceOpts(module_name=[name])
+    try:
+        with get_workspace_from_cli_opts(instance, dg.__version__, chosen, log_level="WARNING") as workspace:
+            location = get_code_location_from_workspace(workspace, None)
+            repository = get_remote_repository_from_code_location(location, None)
+            schedules = [
+                RemoteAutomation(entry.name, "schedule", entry.description or "", entry)
+                for entry in repository.get_schedules()
+            ]
+            sensors = [
+                RemoteAutomation(entry.name, "sensor", entry.description or "", entry)
+                for entry in repository.get_sensors()
+            ]
+            yield sorted(schedules + sensors, key=lambda entry: entry.name)
+    except click.UsageError as error:
+        first_line = error.message.strip().splitlines()[0]
+        raise ConfigurationError(f"the code location cannot be used: {first_line}") from None
 
 
 def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) -> None:

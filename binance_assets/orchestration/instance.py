@@ -49,6 +49,11 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
         raise ConfigurationError(f"the Dagster instance in {state} is not usable: {_short_message(error)}") from None
 
 
+def has_instance(folder: Path, environment: Mapping[str, str]) -> bool:
+    """Return whether :func:`open_instance` would find an instance, so that a command that only reads creates none."""
+    return bool(environment.get("DAGSTER_HOME", "").strip()) or (folder / _STATE).is_dir()
+
+
 def keep_instance(folder: Path, environment: MutableMapping[str, str]) -> None:
     """Make ``dagster dev`` use the instance that :func:`open_instance` opens.
 

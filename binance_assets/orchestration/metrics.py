@@ -23,6 +23,7 @@ class RunMetrics:
         rtt_ms: Mean round trip of those pages, ms; None if none was fetched.
         rows: Accepted candles.
         seconds: Duration of the step, writing included.
+        waited: How much of it was spent waiting while no request was in flight, seconds; see ``waiting``.
     """
 
     requests: int
@@ -32,6 +33,7 @@ class RunMetrics:
     rtt_ms: float | None
     rows: int
     seconds: float
+    waited: float = 0.0
 
     @property
     def rows_per_second(self) -> int:
@@ -47,6 +49,7 @@ class RunMetrics:
             "warmup_pages": dg.MetadataValue.int(self.warmup),
             "rows": dg.MetadataValue.int(self.rows),
             "seconds": dg.MetadataValue.float(round(self.seconds, 3)),
+            "waited": dg.MetadataValue.float(round(self.waited, 3)),
             "rows_per_second": dg.MetadataValue.int(self.rows_per_second),
         }
         if self.rtt_ms is not None:

@@ -22,6 +22,7 @@ from binance_assets.orchestration.interrupted import proof_of_life, tags_of_this
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
 from binance_assets.storage.lake import Lake
+from binance_assets.waiting import phase
 
 _POLL_SECONDS: Final = 0.1
 # How long to wait for an interrupted run. The process has to exit within two seconds, whatever hangs.
@@ -45,6 +46,10 @@ class RangeRun:
     first: Partition
     last: Partition
     only_missing: bool
+
+    def __str__(self) -> str:
+        many = "1 series" if len(self.series) == 1 else f"{len(self.series):,} series"
+        return f"{many}, {self.first} to {self.last}"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -115,7 +120,7 @@ class Execution:
 
     def _execute(self) -> None:
         try:
-            with proof_of_life(self._instance, self.run_id):
+            with proof_of_life(self._instance, self.run_id), phase(f"a run of Dagster: {self._run}"):
                 result = self._job.execute_in_process(
                     run_config=self._run.config,
                     instance=self._instance,
@@ -174,6 +179,7 @@ def report_present(
         return 0
     known = set() if again else instance.get_materialized_partitions(asset_key(series))
     unknown = [partition for partition in present if partition.key not in known]
-    stored = list(lake.stored_among(series, unknown).items()) if unknown else []
-    report_stored(instance, series, stored)
+    with phase(f"recording {len(unknown):,} partitions of {series} with Dagster"):
+        stored = list(lake.stored_among(series, unknown).items()) if unknown else []
+        report_stored(instance, series, stored)
     return len(stored)

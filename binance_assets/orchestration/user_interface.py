@@ -11,6 +11,7 @@ private names of Dagster that it takes (``dagster_internals``).
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -46,12 +47,18 @@ def serve_user_interface(folder: Path, port: int | None, allowed_hosts: Sequence
     with open_instance(folder, os.environ):  # `dagster dev` would end with a traceback
         pass
     keep_instance(folder, os.environ)
-    has_workspace = (folder / _WORKSPACE).exists()
-    target = ["-w", _WORKSPACE] if has_workspace else ["-m", "binance_assets.definitions"]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A script started it in the background. Dagster handles SIGTERM as SIGINT, so both would be ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     run_dagster_dev(
-        [*target, "-h", HOST, *(["-p", str(port)] if port is not None else [])],
+        [*target_of(folder), "-h", HOST, *(["-p", str(port)] if port is not None else [])],
         [sys.executable, "-m", "binance_assets.orchestration.user_interface", *allowed_hosts, "--"],
     )
+
+
+def target_of(folder: Path) -> list[str]:
+    """Return the arguments of Dagster's command line that name what to load in a working folder."""
+    return ["-w", _WORKSPACE] if (folder / _WORKSPACE).exists() else ["-m", "binance_assets.definitions"]
 
 
 def _check_free(port: int) -> None:

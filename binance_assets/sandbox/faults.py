@@ -45,7 +45,7 @@ class Fault:
             requests.
         times: Maximum number of requests to affect; None for no maximum.
         value: An argument of the kind: the HTTP status (or ``503-no-code``) of ``status``, the shift in ms of
-            ``off_grid``, the time at which the rows of ``truncated_file`` stop, ms UTC.
+            ``off_grid``, the fields of ``other_totals``, the time at which the rows of ``truncated_file`` stop, ms UTC.
         path: The endpoint to affect, one of :data:`PATHS`: ``klines``, ``exchangeInfo``, ``time``, ``ping``,
             ``ticker/24hr``; for the archive ``archive`` (everything), ``archive/daily`` and ``archive/monthly``
             (zips), ``archive/checksum``, ``archive/listing``.
@@ -331,6 +331,12 @@ def _add_trade(row: list[Any]) -> None:
     row[8] += 1
 
 
+def _set_totals(row: list[Any], fault: Fault) -> None:
+    """Give the row the values of ``value``: a JSON list of the fields 1 to 5 and 7 to 10."""
+    values = json.loads(str(fault.value))
+    row[1:6], row[7:11] = values[:5], values[5:]
+
+
 def _double_amounts(row: list[Any]) -> None:
     for field in _AMOUNT_FIELDS:
         row[field] = str(Decimal(row[field]) * 2)
@@ -363,12 +369,14 @@ _ROW_FAULTS: Final[Mapping[str, Callable[[Rows, Fault], object]]] = {
     "negative_volume": _on_target_row(_negate_volume),
     "one_trade_more": _change_covered_rows(_add_trade),
     "doubled_amounts": _change_covered_rows(_double_amounts),
+    "other_totals": _on_target_row(_set_totals),
 }
 """The faults that change rows. Most change one of the rows that they cover, but these change or remove all of them:
 
 - ``missing_row``, and ``empty`` whatever the fault covers;
 - ``one_trade_more``, ``doubled_amounts``: rows that follow every rule but show other totals, such as a ``1d`` candle
-  that differs from its hours.
+  that differs from its hours;
+- ``other_totals``: the row has the prices and totals of ``value``, such as those of a day with an outage.
 """
 _TEXT_FAULTS: Final = frozenset({"broken_json", "truncated_json"})
 _STATUS_FAULTS: Final = frozenset({"status", "invalid_symbol"})

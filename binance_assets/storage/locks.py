@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from binance_assets.model.outside import printable
+from binance_assets.waiting import Wait, waits
 
 LOCK_NAME: Final = ".binance-assets.lock"
 """Name of the lock file of a folder."""
@@ -186,18 +187,21 @@ def local_locks(mounts: str, path: str) -> str | None:
 def _wait_for(path: Path, note: Path, patience: float) -> int:
     """Wait for the lock and return the descriptor of the lock file; closing it releases the lock."""
     began, notice, pause = time.monotonic(), _FIRST_NOTICE_SECONDS, _FIRST_PAUSE_SECONDS
-    while (descriptor := _lock_at_once(path)) is None:
-        waited = time.monotonic() - began
-        if waited >= patience:
-            raise LockTimeout(
-                f"{path} is still locked by {_holder(note)} after {patience:g} s; "
-                "let that process finish or end it, then try again"
-            )
-        if waited >= notice:
-            notice = waited + _NOTICE_SECONDS
-            _log.warning("waiting for %s, locked by %s", path, _holder(note))
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+    with waits() as announce:
+        while (descriptor := _lock_at_once(path)) is None:
+            waited = time.monotonic() - began
+            if waited >= patience:
+                raise LockTimeout(
+                    f"{path} is still locked by {_holder(note)} after {patience:g} s; "
+                    "let that process finish or end it, then try again"
+                )
+            if waited >= notice:
+                notice = waited + _NOTICE_SECONDS
+                _log.warning("waiting for %s, locked by %s", path, _holder(note))
+            reason = f"waiting for {path}, locked by {_holder(note)}, at most"
+            announce(Wait.of_seconds(reason, patience - waited))
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
     return descriptor
 
 

@@ -34,7 +34,7 @@ from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.partitions import DAILY
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.storage.lake import Lake
-from binance_assets_tests.support.environment import Run, cli_environment
+from binance_assets_tests.support.environment import Run, cli_environment, without_progress
 from binance_assets_tests.support.lakes import change, keys, read, remove, stored, temporary_files
 from binance_assets_tests.support.results import result_of
 from binance_assets_tests.support.warm_python import WarmProcess, WarmPython
@@ -140,9 +140,9 @@ def parquets(folder: Path) -> list[Path]:
 
 
 def error_line(result: Result, code: int) -> str:
-    """Return the one line on standard error of a command that failed with ``code`` and printed nothing else."""
+    """Return the one line, besides progress, of a command that failed with ``code`` and printed nothing else."""
     assert result.exit_code == code, result.output
-    (line,) = result.stderr.strip().splitlines()
+    (line,) = without_progress(result.stderr)
     assert line.startswith("error: ")
     assert result.stdout == ""
     return line
@@ -174,7 +174,8 @@ def test_a_month_lands_in_lake_universe_and_dagster(january: Download) -> None:
     assert (run.job_name, run.status) == ("spot_daily", dg.DagsterRunStatus.SUCCESS)
     assert "spot/BTCUSDT/1m is now tracked" in process.stderr
     assert "reload" in process.stderr
-    assert "dagster" not in process.stderr.lower().replace(str(january.folder).lower(), "")
+    others = "\n".join(without_progress(process.stderr))
+    assert "dagster" not in others.lower().replace(str(january.folder).lower(), "")
 
 
 @pytest.mark.usefixtures("new_state")
@@ -604,7 +605,7 @@ def test_an_interrupt_of_the_whole_process_group_is_reported_in_one_line(
     os.killpg(process.pid, signal.SIGINT)  # an impatient user presses Ctrl-C twice
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
-    (line,) = errors.strip().splitlines()
+    (line,) = without_progress(errors)
     assert line.startswith("error: interrupted")
     (run,) = runs_in(tmp_path)
     assert run.status == dg.DagsterRunStatus.CANCELED
@@ -674,8 +675,8 @@ def test_tracked_series_are_listed_until_they_are_untracked(invoke: Invoke) -> N
 
 def test_help_lists_every_command(run_cli: Run, invoke: Invoke) -> None:
     printed = run_cli("--help").stdout.partition("Commands:")[2].splitlines()
-    names = {"download", "track", "untrack", "series", "verify", "accept", "migrate", "ui", "sandbox", "demo"}
-    names |= {"symbols", "universe"}
+    names = {"download", "track", "untrack", "series", "status", "show", "verify", "accept", "migrate"}
+    names |= {"symbols", "universe", "init", "ui", "schedules", "sandbox", "demo"}
     assert {line.split()[0] for line in printed if line.strip()} == names
     assert "--dry-run" in invoke("download", "--help").stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,14 @@ Fetch = Callable[[str, str, str], list[PartitionResult]]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 """Runs the command line with arguments, and with environment variables as keywords."""
+
+
+def without_progress(stderr: str) -> list[str]:
+    """Return the lines on standard error that do not begin with a time, as those of the progress do.
+
+    Blank lines are left out as well: click prints one after a Ctrl-C.
+    """
+    return [line for line in stderr.splitlines() if line and not re.match(r"\d\d:\d\d:\d\d ", line)]
 
 
 def environment_of(sandbox: Sandbox, folder: Path) -> dict[str, str]:

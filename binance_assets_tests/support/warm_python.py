@@ -99,7 +99,12 @@ class WarmPython:
         self._requests: socket.socket | None = None
 
     def start(
-        self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], start_new_session: bool = False
+        self,
+        arguments: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        start_new_session: bool = False,
+        terminal: int | None = None,
     ) -> WarmProcess:
         """Start a process.
 
@@ -109,6 +114,7 @@ class WarmPython:
             cwd: Working folder.
             env: The whole environment.
             start_new_session: Whether the process leads a session and a process group of its own.
+            terminal: Descriptor of a terminal that receives the output; None for memory.
         """
         requests = self._requests or self._start_server()
         fields = {"arguments": arguments, "cwd": str(cwd), "environment": dict(env), "new_session": start_new_session}
@@ -116,7 +122,8 @@ class WarmPython:
         stdout, stderr = (os.fdopen(os.memfd_create(name), "rb") for name in ("stdout", "stderr"))
         connection, reply = socket.socketpair()
         with reply:
-            descriptors = [stdout.fileno(), stderr.fileno(), reply.fileno()]
+            outputs = [stdout.fileno(), stderr.fileno()] if terminal is None else [terminal, terminal]
+            descriptors = [*outputs, reply.fileno()]
             socket.send_fds(requests, [len(request).to_bytes(8, "big")], descriptors)
             requests.sendall(request)
         return WarmProcess(arguments, connection, stdout, stderr)

@@ -32,6 +32,7 @@ from binance_assets.exchange.rate_limit.ledger import (
 from binance_assets.exchange.rate_limit.policy import Minute, claimable, spendable
 from binance_assets.model.timestamps import MINUTE
 from binance_assets.processes import ProcessIdentity, this_process
+from binance_assets.waiting import activity
 
 NEVER_STOPPED = threading.Event()
 SPOT, FUTURES = RateLimitGroup("here", "spot"), RateLimitGroup("here", "futures")
@@ -228,6 +229,50 @@ def test_waiting_for_weight_ends_when_the_run_is_stopped(ledger: Ledger) -> None
     threading.Timer(0.1, stop.set).start()
     with pytest.raises(Cancelled):
         budget.acquire(1, stop)
+
+
+def announced(budget: Budget) -> str:
+    """Return what a call that has to wait for weight announces."""
+    stop, found = threading.Event(), ""
+
+    def acquire() -> None:
+        with pytest.raises(Cancelled):
+            budget.acquire(1, stop)
+
+    thread = threading.Thread(target=acquire)
+    thread.start()
+    for _ in range(1_000):
+        if (wait := activity().wait) is not None and "ledger" not in wait.reason:
+            found = str(wait)
+            break
+        time.sleep(0.01)
+    stop.set()
+    thread.join(10)
+    return found
+
+
+def test_a_call_that_waits_for_weight_announces_why_and_until_when(ledger: Ledger) -> None:
+    spent = budget_at(ledger, MIDDLE, limit=10)
+    spend(spent, 10, 10)
+    assert announced(spent) == "this minute's request weight is spent; waiting until 16:41:00 UTC"
+
+
+def test_a_call_that_waits_for_the_lease_of_another_process_names_it(ledger: Ledger) -> None:
+    with ledger.transaction(SPOT) as transaction:
+        transaction.write_lease(None, 100, this_process()._replace(pid=os.getppid(), began=""), MIDDLE * 2)
+    words = announced(budget_at(ledger, MIDDLE))
+    assert words.startswith(f"process {os.getppid()} holds the rest of this minute's weight; waiting, at most until")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(RateLimited, "Binance asked for a pause"), (Banned, "Binance has banned this IP")]
+)
+def test_a_call_that_waits_for_the_end_of_a_block_announces_it(
+    ledger: Ledger, error: type[RateLimited | Banned], reason: str
+) -> None:
+    budget = budget_at(ledger, MIDDLE)
+    budget.block(error("too much", headers={"Retry-After": "120"}))
+    assert announced(budget) == f"{reason} until 16:42:30 UTC"
 
 
 def test_a_429_stops_every_user_of_the_group_until_it_is_over(ledger: Ledger, tmp_path: Path) -> None:
@@ -546,7 +591,7 @@ def test_the_server_never_counts_more_than_its_limit_with_any_clock_error_and_de
                     in_flight.remove(call)
             clock.time_ms = now
             budget, weight = budgets[number % 2], chance.choice([1, 2, 5])
-            if budget._try_to_acquire(weight) == 0:
+            if budget._try_to_acquire(weight) is None:
                 there, back = chance.uniform(1, 800), chance.uniform(1, 800)
                 in_flight.append((now + there, now + there + back, budget, weight, now, chance.random() < 0.8))
         for arrives, _, _, weight, _, _ in in_flight:

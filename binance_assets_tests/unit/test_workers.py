@@ -206,3 +206,21 @@ def test_closing_the_pool_ends_a_stream_even_while_a_task_hangs() -> None:
             pass
     assert time.monotonic() - began < 5
     hung.set()
+
+
+def test_a_stream_with_pauses_yields_none_while_a_result_is_late_and_loses_no_result() -> None:
+    pool, late = WorkerPool(warmup=1), threading.Event()
+
+    def fetch(task: int) -> int:
+        if task == 2:
+            late.wait(30)
+        return task
+
+    items = []
+    for item in pool.stream_with_pauses(range(4), fetch, lambda: 2, pause=0.05):
+        items.append(item)
+        if item is None:
+            late.set()
+    pool.close()
+    assert [item for item in items if item is not None] == [(task, task) for task in range(4)]
+    assert None in items

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from binance_assets.boot import boot_clock, seconds_since_boot, seconds_suspended
 from binance_assets.exchange.clock import ServerClock
@@ -27,6 +27,7 @@ from binance_assets.exchange.rate_limit.ledger import (
     Ledger,
     RateLimitGroup,
     StoredClock,
+    StoredLease,
     StoredLimit,
     Transaction,
 )
@@ -41,6 +42,7 @@ from binance_assets.exchange.rate_limit.policy import (
 )
 from binance_assets.model.timestamps import DAY, MINUTE
 from binance_assets.processes import is_proved_dead, parse_identity, this_process
+from binance_assets.waiting import Wait, waits
 
 _LIMIT_AGE_MS: Final = DAY
 _FLUSH_SECONDS: Final = 0.5
@@ -51,6 +53,18 @@ _CACHED_CLOCK_AGE_MS: Final = 30 * MINUTE
 _CACHED_CLOCK_ERROR_MS: Final = 1_000.0
 _POLL_SECONDS: Final = 0.01
 _LONGEST_POLL_SECONDS: Final = 0.5
+
+
+class _Pause(NamedTuple):
+    """That a call may not be made now.
+
+    Attributes:
+        seconds: How long to wait before the next attempt.
+        wait: Why, and until when at the latest.
+    """
+
+    seconds: float
+    wait: Wait
 
 
 @dataclass(slots=True)
@@ -175,13 +189,14 @@ class Budget:
             LedgerError: The ledger cannot be written.
         """
         # One thread of the process waits for weight at a time; the others queue behind it instead of polling.
-        with self._gate:
+        with self._gate, waits() as announce:
             while not stop.is_set():
                 with self._lock:
-                    wait = self._try_to_acquire(weight)
-                if not wait:
+                    pause = self._try_to_acquire(weight)
+                if pause is None:
                     return
-                stop.wait(wait)
+                announce(pause.wait)
+                stop.wait(pause.seconds)
         raise Cancelled
 
     def record(self, weight: int, used: int | None, sent: float, received: float) -> None:
@@ -271,20 +286,22 @@ class Budget:
             Cancelled: ``stop`` was set.
             BannedForLong, RateLimitedForLong: The IP is blocked for longer than the patience of the settings.
         """
-        while not stop.is_set():
-            with self._ledger.transaction(self._group) as transaction:
-                wait = self._seconds_blocked(transaction)
-            if not wait:
-                return
-            stop.wait(wait)
+        with waits() as announce:
+            while not stop.is_set():
+                with self._ledger.transaction(self._group) as transaction:
+                    pause = self._pause_of_block(transaction)
+                if pause is None:
+                    return
+                announce(pause.wait)
+                stop.wait(pause.seconds)
         raise Cancelled
 
-    def _seconds_blocked(self, transaction: Transaction) -> float:
-        """Return how many seconds to wait before checking the block again; 0 if nothing forbids calls."""
+    def _pause_of_block(self, transaction: Transaction) -> _Pause | None:
+        """Return how long to wait before checking the block again; None if nothing forbids calls."""
         block = transaction.block()
         seconds = self._seconds_left(block) if block else 0.0
         if block is None or seconds <= 0:
-            return 0.0
+            return None
         if seconds > longest_wait(block.banned, self._patience):
             kind = BannedForLong if block.banned else RateLimitedForLong
             raise kind(
@@ -292,7 +309,9 @@ class Budget:
                 "try again then, or raise the setting to wait for it"
             )
         self._blocks, self._block_seen_at = block.number, time.monotonic()
-        return float(min(max(seconds, _POLL_SECONDS), _LONGEST_POLL_SECONDS))
+        reason = "Binance has banned this IP" if block.banned else "Binance asked for a pause"
+        wait = Wait.of_seconds(reason, seconds) if block.until is None else Wait(reason, block.until)
+        return _Pause(min(max(seconds, _POLL_SECONDS), _LONGEST_POLL_SECONDS), wait)
 
     def _seconds_left(self, block: Block) -> float:
         """Return in how many seconds a block ends; negative if it is over.
@@ -308,35 +327,35 @@ class Budget:
 
     # -- the lease --------------------------------------------------------------------------------------------
 
-    def _try_to_acquire(self, weight: int) -> float:
-        """Acquire ``weight`` and return 0, or return how many seconds to wait before the next attempt."""
+    def _try_to_acquire(self, weight: int) -> _Pause | None:
+        """Acquire ``weight`` and return None, or return how long to wait before the next attempt."""
         lease, minute = self._lease, self._current_minute()
         if time.monotonic() - self._block_checked_at > _BLOCK_CHECK_SECONDS:
             with self._ledger.transaction(self._group) as transaction:
-                wait = self._seconds_blocked(transaction)
-            if wait:
-                return wait
+                pause = self._pause_of_block(transaction)
+            if pause is not None:
+                return pause
             self._block_checked_at = time.monotonic()
         if self._blocks and lease.in_flight:
-            return _POLL_SECONDS  # after a block, one request alone asks whether it is over
+            return _Pause(_POLL_SECONDS, Wait("one request asks whether Binance's pause is over; waiting"))
         if lease.minute != minute or lease.unused < weight or self._used_up_by_others(minute, weight):
-            wait = self._renew(minute, weight)
-            if wait:
-                return wait
+            pause = self._renew(minute, weight)
+            if pause is not None:
+                return pause
         lease.unused -= weight
         lease.in_flight += weight
-        return 0.0
+        return None
 
     def _used_up_by_others(self, minute: int, weight: int) -> bool:
         """Return whether the headers show that other programs have used weight that the lease holds."""
         return self._lease.seen.get(minute, 0) + self._lease.in_flight + weight > self._limit
 
-    def _renew(self, minute: int, weight: int) -> float:
-        """Claim weight for this call and some more; return 0, or how many seconds to wait before the next attempt."""
+    def _renew(self, minute: int, weight: int) -> _Pause | None:
+        """Claim weight for this call and some more; return None, or how long to wait before the next attempt."""
         with self._ledger.transaction(self._group) as transaction:
-            wait = self._seconds_blocked(transaction)
-            if wait:
-                return wait
+            pause = self._pause_of_block(transaction)
+            if pause is not None:
+                return pause
             self._drop_lost_leases(transaction)
             self._flush(transaction, keep=0)
             state = transaction.minute(minute, self._documented_limit)
@@ -346,11 +365,14 @@ class Budget:
                 transaction.add_ours(minute, granted)
                 self._lease.minute, self._lease.unused = minute, granted
                 self._flush(transaction, keep=granted)
-                return 0.0
+                return None
+            others = transaction.other_leases(self._lease.row)
+        next_minute = (minute + 1) * MINUTE
         if state.in_flight:
-            return _POLL_SECONDS
-        to_next = ((minute + 1) * MINUTE - self._clock.now() + self._clock.error_ms) / 1_000
-        return min(max(to_next, _POLL_SECONDS), _LONGEST_POLL_SECONDS)
+            return _Pause(_POLL_SECONDS, Wait(_held_by(others), next_minute))
+        to_next = (next_minute - self._clock.now() + self._clock.error_ms) / 1_000
+        seconds = min(max(to_next, _POLL_SECONDS), _LONGEST_POLL_SECONDS)
+        return _Pause(seconds, Wait("this minute's request weight is spent; waiting", next_minute))
 
     def _flush(self, transaction: Transaction, keep: int) -> None:
         """Write to the ledger what this process has used, and give back all unused weight except ``keep``."""
@@ -389,6 +411,16 @@ class Budget:
     def _current_minute(self) -> int:
         """Return the minute that has certainly begun on the server."""
         return int((self._clock.now() - self._clock.error_ms) // MINUTE)
+
+
+def _held_by(others: list[StoredLease]) -> str:
+    """Return in words who holds the rest of a minute's weight, given the leases of other processes."""
+    others = [lease for lease in others if lease.holder != str(this_process())]
+    if not others:
+        return "requests in flight hold the rest of this minute's weight; waiting, at most"
+    holder = parse_identity(max(others, key=lambda lease: lease.weight).holder)
+    name = "another process" if holder is None else f"process {holder.pid}"
+    return f"{name} holds the rest of this minute's weight; waiting, at most"
 
 
 def _end_in_words(until: int | None, lasts: int) -> str:

@@ -19,6 +19,7 @@ from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.rate_limit.policy import Minute, believed_limit
 from binance_assets.processes import ProcessIdentity
 from binance_assets.settings import ConfigurationError
+from binance_assets.waiting import Wait, waiting
 
 _VERSION: Final = 1
 
@@ -320,7 +321,8 @@ class Ledger:
             if self._closed:
                 raise Cancelled
             try:
-                self._database.execute("BEGIN IMMEDIATE")
+                with waiting(Wait(f"another process writes to the ledger {self._path}; waiting")):
+                    self._database.execute("BEGIN IMMEDIATE")
                 try:
                     yield Transaction(self._database, group)
                 except BaseException:

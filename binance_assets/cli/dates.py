@@ -1,0 +1,34 @@
+"""Dates as people write them on the command line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Final
+
+_PARTS: Final = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?|([0-9]{4})([0-9]{2})([0-9]{2})")
+
+HOW_TO_WRITE: Final = "write it like 2024-01-31, 20240131, 2024-01 or 2024 (their first day), or yesterday"
+"""What an error says about spellings."""
+
+
+def parse_date(text: str, today: dt.date) -> dt.date:
+    """Return the day that a text names, of a month or a year its first.
+
+    Args:
+        text: ``2024-01-31``, ``20240131``, ``2024-01``, ``2024``, ``today``, or ``yesterday``.
+        today: The day that is ``today``, UTC.
+
+    Raises:
+        ValueError: It is none of these, or there is no such day; the message says how to write a date.
+    """
+    days_ago = {"today": 0, "yesterday": 1}.get(text.lower())
+    if days_ago is not None:
+        return today - dt.timedelta(days_ago)
+    if match := _PARTS.fullmatch(text):
+        year, month, day = match[1] or match[4], match[2] or match[5] or "1", match[3] or match[6] or "1"
+        try:
+            return dt.date(int(year), int(month), int(day))
+        except ValueError:
+            pass
+    raise ValueError(f"{text!r} is not a date; {HOW_TO_WRITE}")

@@ -1,0 +1,89 @@
+"""Status: what the lake and Dagster know of series, for the commands ``status`` and ``show``.
+
+Here belongs what is read from the instance for people at a terminal. What does not belong here: counting the lake
+(``storage.coverage``), and the pages of assets (``coverage``, ``checks``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+
+from binance_assets.model.partitions import Partition
+from binance_assets.model.series import Series
+from binance_assets.orchestration.gaps import explained, find_gaps
+from binance_assets.orchestration.keys import asset_key
+from binance_assets.storage.lake import Lake
+
+
+@dataclass(frozen=True, slots=True)
+class LastRun:
+    """The last run over a series.
+
+    Attributes:
+        run_id: Its ID in Dagster.
+        status: Its status in Dagster, such as ``SUCCESS``.
+        started: When it began; None if it has not begun.
+        ended: When it ended; None while it runs.
+    """
+
+    run_id: str
+    status: str
+    started: dt.datetime | None
+    ended: dt.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a partition was refused the last time.
+
+    Attributes:
+        verdict: The verdict.
+        missing: The missing spans, in words; empty if no candle is missing.
+        reason: The reason, in one line.
+    """
+
+    verdict: str
+    missing: str
+    reason: str
+
+
+def absent_partitions(instance: dg.DagsterInstance, lake: Lake, series: Series) -> frozenset[str]:
+    """Return the keys of the partitions that were asked for and are not in the lake.
+
+    Raises:
+        LakeError: A file of the series may not be read.
+    """
+    return frozenset(find_gaps(instance, lake, series).absent)
+
+
+def last_runs(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Series, LastRun]:
+    """Return the last run over each of ``series`` that any run has planned."""
+    ids: dict[Series, str] = {}
+    by_key = {asset_key(member): member for member in series}
+    for record in instance.get_asset_records(list(by_key)):
+        entry = record.asset_entry
+        run_id = entry.last_planned_materialization_run_id or entry.last_run_id
+        if run_id:
+            ids[by_key[entry.asset_key]] = run_id
+    records = instance.get_run_records(dg.RunsFilter(run_ids=list(set(ids.values())))) if ids else []
+    runs = {record.dagster_run.run_id: _run_of(record) for record in records}
+    return {member: runs[run_id] for member, run_id in ids.items() if run_id in runs}
+
+
+def _run_of(record: dg.RunRecord) -> LastRun:
+    run = record.dagster_run
+    return LastRun(run.run_id, run.status.value, _time(record.start_time), _time(record.end_time))
+
+
+def _time(seconds: float | None) -> dt.datetime | None:
+    return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC)
+
+
+def last_refusal(instance: dg.DagsterInstance, series: Series, partition: Partition) -> Refusal | None:
+    """Return why a partition was refused the last time; None if no run has refused it."""
+    (gap,) = explained(instance, series, {partition.key: ""})
+    return Refusal(gap.verdict, gap.missing, gap.reason) if gap.verdict else None

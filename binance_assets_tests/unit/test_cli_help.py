@@ -1,0 +1,133 @@
+"""The command line without its work: examples, completion, bad input before heavy imports, a new project."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+from dotenv import dotenv_values
+
+from binance_assets.cli.examples import EXAMPLES
+from binance_assets.cli.main import cli
+from binance_assets.settings import Settings, read_settings
+from binance_assets.storage.universe import read_universe
+from binance_assets_tests.support.environment import CHECKOUT
+
+UNIVERSE = "series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], derive: [45m]}, " \
+    "{market: usdm, symbols: [BNBUSDT], intervals: [1h]}]"  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_help_of_a_command_shows_its_examples(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"])
+    for example in EXAMPLES[name]:
+        assert f"  binance-assets {example}\n" in result.stdout
+
+
+@pytest.mark.parametrize("example", [example for examples in EXAMPLES.values() for example in examples])
+def test_each_example_is_valid_input(example: str) -> None:
+    name, *arguments = shlex.split(example)
+    command = cli.commands[name]
+    if isinstance(command, click.Group):
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    assert command.make_context(name, arguments).args == []
+
+
+def completions(words: str, incomplete: str) -> list[str]:
+    complete = ShellComplete(cli, {}, "binance-assets", "_BINANCE_ASSETS_COMPLETE")
+    return [item.value for item in complete.get_completions(words.split(), incomplete)]
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "expected"),
+    [
+        ("download BTCUSDT --market", "", ["spot", "usdm", "coinm"]),
+        ("download BTCUSDT --interval", "3", ["3m", "30m", "3d"]),
+        ("download", "b", ["BTCUSDT", "BNBUSDT"]),
+        ("download --market usdm", "b", ["BNBUSDT"]),
+        ("show", "spot/", ["spot/BTCUSDT/1m", "spot/BTCUSDT/45m"]),
+        ("verify spot/BTCUSDT/1m", "u", ["usdm/BNBUSDT/1h"]),
+    ],
+)
+def test_markets_intervals_symbols_and_series_are_completed(
+    words: str, incomplete: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("universe.yaml").write_text(UNIVERSE)
+    assert completions(words, incomplete) == expected
+
+
+BAD_INPUT = [
+    ["download", "BTCUSDT", "--market", "moon", "--interval", "1m"],
+    ["download", "BTC USDT", "--market", "spot", "--interval", "1m"],
+    ["download", "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024/01/01"],
+    ["download", "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024", "--end", "2023"],
+    ["download", "BTCUSDT", "--market", "spot", "--interval", "1M", "--start", "2024-01-02"],
+    ["show", "spot/BTCUSDT", "2024-01-01"],
+    ["show", "spot/BTCUSDT/1M", "2024-01-02"],
+    ["status", "spot"],
+    ["verify", "moon/BTCUSDT/1m"],
+    ["accept", "spot/BTCUSDT/1m", "2010", "--reason", "x"],
+    ["schedules", "on"],
+]
+_PROGRAM = """
+import json, sys
+from click.testing import CliRunner
+from binance_assets.cli.main import cli
+heavy = ["dagster", "polars", "pandera", "requests", "numpy", "sqlalchemy"]
+runs = [(arguments, CliRunner().invoke(cli, arguments)) for arguments in json.loads(sys.argv[1])]
+print(json.dumps([[name for name in heavy if name in sys.modules],
+                  [[result.exit_code, result.stderr] for _, result in runs]]))
+"""
+
+
+def test_bad_input_is_found_before_the_heavy_imports(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _PROGRAM, json.dumps(BAD_INPUT)]
+    result = subprocess.run(
+        command, cwd=tmp_path, env={"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True, check=True
+    )
+    loaded, runs = json.loads(result.stdout)
+    assert loaded == []
+    for arguments, (code, stderr) in zip(BAD_INPUT, runs, strict=True):
+        assert (code, stderr.count("\n")) == (2, 1), (arguments, stderr)
+
+
+def test_init_writes_a_project_and_keeps_what_exists(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    (folder / "universe.yaml").write_text(UNIVERSE)
+    result = CliRunner().invoke(cli, ["init", str(folder)])
+    assert result.exit_code == 0, result.output
+    written = {"dagster.yaml", "universe.yaml", "workspace.yaml", ".env.example"}
+    assert {path.name for path in folder.iterdir()} == written
+    assert (folder / "universe.yaml").read_text() == UNIVERSE
+    assert "universe.yaml exists and is kept" in result.stdout
+    assert (folder / "dagster.yaml").read_text() == (CHECKOUT / "dagster.yaml").read_text()
+
+
+def test_the_files_of_a_new_project_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(cli, ["init"]).exit_code == 0
+    assert read_universe(Path("universe.yaml")).tracked == ()
+    assert CliRunner().invoke(cli, ["track", "BTCUSDT", "--market", "spot", "--interval", "1m"]).exit_code == 0
+    assert [str(series) for series in read_universe(Path("universe.yaml")).series] == ["spot/BTCUSDT/1m"]
+    assert "# The tracked series" in Path("universe.yaml").read_text()
+    assert dotenv_values(".env.example") == {}
+    text = Path(".env.example").read_text().replace("\n#", "\n")
+    lines = [line for line in text.splitlines() if line.startswith("BINANCE_")]
+    environment = dict(line.split("=", 1) for line in lines)
+    assert set(environment) == {field.alias for field in Settings.model_fields.values()}
+    assert read_settings(environment) == read_settings({})
+
+
+def test_init_where_nothing_can_be_written_is_an_error_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(cli, ["init", str(tmp_path / "file" / "folder")])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)

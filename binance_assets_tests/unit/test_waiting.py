@@ -1,0 +1,126 @@
+"""What a process waits for: which wait is shown, and which time counts as waited."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from binance_assets.cli.progress import in_words
+from binance_assets.exchange.circuit import Circuit
+from binance_assets.exchange.errors import Cancelled, NoConnection
+from binance_assets.exchange.retry import Retrier
+from binance_assets.waiting import Activity, Board, Wait, activity
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_time_counts_as_waited_while_something_waits_and_no_request_is_in_flight() -> None:
+    clock = Clock()
+    board = Board(clock)
+    with board.waiting(Wait("a pause")):
+        clock.now += 5
+        with board.request():
+            clock.now += 7
+        clock.now += 11
+        with board.waiting(Wait("a lock")):
+            clock.now += 13
+        assert board.waited() == 29
+    clock.now += 17
+    assert board.waited() == 29
+
+
+def test_the_wait_that_has_lasted_longest_is_shown_and_may_change_its_reason() -> None:
+    clock = Clock()
+    board = Board(clock)
+    with board.waits() as announce:
+        assert board.activity().wait is None
+        announce(Wait("first"))
+        clock.now += 2
+        with board.waiting(Wait("later")):
+            announce(Wait("first, changed"))
+            assert board.activity() == Activity(None, Wait("first, changed"), 2, 0, 0)
+    assert board.activity().wait is None
+
+
+def test_the_innermost_phase_is_shown_and_a_failure_ends_it() -> None:
+    board = Board()
+    with board.phase("planning"):
+        with board.phase("reading"):
+            assert board.activity().phase == "reading"
+        with pytest.raises(ZeroDivisionError), board.phase("computing"):
+            1 / 0  # noqa: B018
+        assert board.activity().phase == "planning"
+    assert board.activity().phase is None
+
+
+@pytest.mark.parametrize(("until", "text"), [(None, "a pause"), (1_700_000_000_001, "a pause until 22:13:21 UTC")])
+def test_a_wait_names_its_end_rounded_up_to_a_second(until: float | None, text: str) -> None:
+    assert str(Wait("a pause", until)) == text
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (Activity("planning", None, 0, 0, 0), "planning"),
+        (Activity("planning", Wait("a pause"), 0.1, 0, 0), "planning"),
+        (Activity("planning", Wait("a pause"), 1, 0, 0), "a pause"),
+        (Activity("planning", None, 0, 1, 0.5), "planning; 1 request in flight"),
+        (Activity(None, None, 0, 9, 4.2), "9 requests in flight, the oldest for 4 s"),
+        (Activity(None, None, 0, 0, 0), ""),
+    ],
+)
+def test_what_a_command_does_is_one_line(now: Activity, words: str) -> None:
+    assert in_words(now) == words
+
+
+def test_a_retry_announces_its_error_and_its_end() -> None:
+    shown = []
+
+    def look(seconds: float, stop: threading.Event) -> bool:
+        shown.append(activity().wait)
+        return True
+
+    def fail() -> None:
+        raise NoConnection("no connection to example.com")
+
+    with pytest.raises(Cancelled):
+        Retrier(look).call_with_retries(fail, threading.Event())
+    (wait,) = shown
+    assert wait is not None
+    assert wait.reason == "attempt 1 of 6 failed (no connection to example.com); waiting"
+    assert wait.until is not None
+    assert activity().wait is None
+
+
+def test_calls_that_wait_for_the_one_that_asks_a_failing_host_announce_it() -> None:
+    circuit, asking, seen = Circuit(failures=1, probes=5), threading.Event(), threading.Event()
+
+    def fail() -> None:
+        raise NoConnection("no connection to example.com")
+
+    def probe() -> None:
+        asking.set()
+        seen.wait(10)
+
+    with pytest.raises(NoConnection):
+        circuit.call(fail)
+    threads = [threading.Thread(target=circuit.call, args=(probe,)) for _ in range(2)]
+    threads[0].start()
+    asking.wait(10)
+    threads[1].start()
+    for _ in range(1_000):
+        if (wait := activity().wait) is not None:
+            break
+        threading.Event().wait(0.01)
+    seen.set()
+    for thread in threads:
+        thread.join(10)
+    assert wait is not None
+    assert "one request at a time asks it (no connection to example.com)" in wait.reason
