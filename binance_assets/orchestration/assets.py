@@ -21,8 +21,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from binance_assets.candles.columns import columns
-from binance_assets.candles.schema import candle_schema
+from binance_assets.candles.columns import DESCRIPTIONS, columns
 from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.outside import MESSAGE, printable
@@ -145,10 +144,9 @@ def series_asset(
 
 
 def _column_schema(series: Series) -> dg.TableSchema:
-    """Return the columns of a series as Dagster shows them, from the Pandera schema."""
-    schema = candle_schema(series.market, series.interval).columns
+    """Return the columns of a series as Dagster shows them."""
     return dg.TableSchema(
-        [dg.TableColumn(name, str(dtype), schema[name].description) for name, dtype in columns(series.market).items()]
+        [dg.TableColumn(name, str(dtype), DESCRIPTIONS[name]) for name, dtype in columns(series.market).items()]
     )
 
 
@@ -185,7 +183,7 @@ def _materialize(
 ) -> CandleEvents:
     series = task.series
     try:
-        members = _same_market_in_run(context, series, fetched)
+        members = binance.members(series.market, lambda: _same_market_in_run(context, series, fetched))
         exchange = binance.exchange(series.market, len(members))
         tally, started_at = Tally(lake, series), time.monotonic()
         if listener:
