@@ -53,6 +53,13 @@ _DISPOSE_SECONDS: Final = 0.5
 
 # Built once: SQLAlchemy finds the text of a statement by its structure, which takes longer than SQLite needs for it.
 _INSERT: Final = SqlEventLogStorageTable.insert()
+_DELETE_PLANNED: Final = AssetCheckExecutionsTable.delete().where(
+    AssetCheckExecutionsTable.c.asset_key == db.bindparam("asset"),
+    AssetCheckExecutionsTable.c.check_name == db.bindparam("check"),
+    AssetCheckExecutionsTable.c.run_id == db.bindparam("run"),
+    AssetCheckExecutionsTable.c.execution_status == PLANNED,
+    AssetCheckExecutionsTable.c.partition.is_distinct_from(db.bindparam("evaluated")),
+)
 
 _FileIdentity = tuple[int, int] | None
 
@@ -242,16 +249,14 @@ class BatchingEventLog(SqliteEventLogStorage):
     def _update_asset_check_evaluation(self, event: EventLogEntry, event_id: int | None) -> None:
         """Store the result of a check; what this run planned for another partition than the result's is resolved."""
         evaluation = _evaluation_of(event)
-        table = AssetCheckExecutionsTable.c
-        planned = db.and_(
-            table.asset_key == evaluation.asset_key.to_string(),
-            table.check_name == evaluation.check_name,
-            table.run_id == event.run_id,
-            table.execution_status == PLANNED,
-            table.partition.is_distinct_from(evaluation.partition),
-        )
+        check = {
+            "asset": evaluation.asset_key.to_string(),
+            "check": evaluation.check_name,
+            "run": event.run_id,
+            "evaluated": evaluation.partition,
+        }
         with self.index_connection() as connection:
-            connection.execute(AssetCheckExecutionsTable.delete().where(planned))
+            connection.execute(_DELETE_PLANNED, check)
             super()._update_asset_check_evaluation(event, event_id)
 
 
