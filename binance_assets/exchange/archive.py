@@ -46,8 +46,9 @@ _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 _UTF8_NAME: Final = 0x800  # the flag of a member whose name is UTF-8
 
-# A month of 1m is two megabytes as a zip and four as a table: 16 of them fill the network, but take little memory.
-_MOST_WORKERS: Final = 16
+# A month of 1m is two megabytes as a zip and four as a table. The files of a year fill the network; with four more, the
+# memory that each thread keeps for itself adds up to 60 MB.
+_MOST_WORKERS: Final = 12
 # Files that are unzipped and parsed at once. That takes a core each, and some 30 MB for a month of 1m.
 _MOST_READ: Final = 2
 
