@@ -1,4 +1,6 @@
-"""Measure speed and memory beside their targets: ``python -m benchmarks.run [--runs N] [--sustained | --memory]``.
+"""Measure speed and memory beside their targets.
+
+``python -m benchmarks.run [--runs N] [--bulk | --sustained | --memory]``
 
 How it measures:
 
@@ -15,12 +17,17 @@ How it measures:
   pool with as many connections; the bytes are read and dropped.
 - Engine and bound are measured in pairs, ``--runs`` times. The table shows the median and, in brackets, the minimum and
   the maximum; the ratio is the median of the ratios of the pairs.
-- *Dagster run* is ``binance-assets download`` as a process in an empty folder, from its start to its end.
-
+- *Dagster run* is ``binance-assets download`` as a process in an empty folder, from its start to its end. Where its
+  target is a ratio, it is that of its CPU time to the CPU time of the same download with commit af4929a, right after
+  it; the smallest of ``--runs`` counts, because other processes of the machine only add to it.
+- Runs from the archive get zips that were built before, from a server that only sends them.
+- A whole market is measured on forty symbols, by two commands at once, each with half of them; and on twenty, to show
+  that the time is proportional to their number.
 - The second table compares the files of the lake with those of version 0.1.0, see :mod:`benchmarks.lake`; the third
   measures two thousand series, see :mod:`benchmarks.scale`.
 
-``--sustained`` and ``--memory`` measure these instead, because they take minutes. Sustained: a download that needs
+``--bulk`` measures only the Dagster runs. ``--sustained`` and ``--memory`` measure these instead, because they take
+minutes. Sustained: a download that needs
 more weight than two minutes allow; the result is the weight that the sandbox counted in each full minute, that is, in
 all minutes but the last. Memory: the peak (``ru_maxrss``) of a process that runs the engine and nothing else.
 """
@@ -29,7 +36,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import multiprocessing
 import os
 import resource
@@ -39,14 +45,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 import requests
@@ -56,6 +62,8 @@ from rich.table import Table
 
 from benchmarks.lake import LakeRow, lake_rows, print_lake_rows
 from benchmarks.scale import print_scale_rows, scale_rows
+from benchmarks.static_archive import build_archive, static_archive
+from benchmarks.whole_runs import EARLIER, Download, WholeRun, earlier_version
 from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.pages import Page, klines_parameters
 from binance_assets.exchange.session import Exchange
@@ -73,14 +81,20 @@ from binance_assets.settings import Settings, Source, read_settings
 ROUND_TRIP_MS: Final = 100
 BOUND_THREADS: Final = 50
 MAX_RATIO: Final = {"spot": 1.4, "usdm": 1.25, "coinm": 1.25}
-MAX_RUN_SECONDS: Final = 12
+MAX_RUN_RATIO: Final = 0.42
+MAX_ARCHIVE_RUN_RATIO: Final = 0.36
+MAX_MANY_SERIES_RATIO: Final = 0.5
+MAX_PARTITION_MS: Final = 4
+MAX_MARKET_SECONDS: Final = 600
+MAX_FIRST_FILE_SECONDS: Final = {"year": 3, "ten years": 5, "market": 10}
 MAX_ARCHIVE_SECONDS: Final = 0.7
-MAX_MANY_SERIES_SECONDS: Final = 40
 MIN_SHARE: Final = 0.97
 MAX_MEMORY_MB: Final = 400
 MAX_GROWTH: Final = 1.2
 
 _SERIES_COUNT: Final = 200
+_MARKET_SERIES: Final = 40  # measured; a market has ten times as many
+_MARKET_FACTOR: Final = 10
 _MINUTE_SECONDS: Final = 60
 _NEEDED_SECONDS: Final = 25  # several times longer than a run of the engine or of the bound
 # A fork would copy the locks of threads and the memory of this process.
@@ -129,14 +143,14 @@ class Row:
 
     workload: str
     seconds: str
-    speed: str
-    workers: str
-    requests: str
-    weight: str
-    bound: str
     result: str
     target: str
     met: bool
+    speed: str = ""
+    workers: str = ""
+    requests: str = ""
+    weight: str = ""
+    bound: str = ""
 
 
 _YEAR: Final = (dt.date(2024, 1, 1), dt.date(2025, 1, 1))
@@ -147,6 +161,7 @@ _MANY_WORKLOADS: Final = [
     Workload(f"spot/S{number:03d}USDT/1m", dt.date(2024, 1, 1), dt.date(2024, 1, 2))
     for number in range(1, _SERIES_COUNT + 1)
 ]
+_MARKET_WORKLOADS: Final = [Workload(f"spot/S{number:03d}USDT/1m", *_YEAR) for number in range(1, _MARKET_SERIES + 1)]
 _SUSTAINED_WORKLOADS: Final = (
     Workload(
         "spot/BTCUSDT/1s", dt.date(2024, 1, 1), dt.date(2024, 3, 21)
@@ -333,45 +348,152 @@ def _fetcher(pool: urllib3.PoolManager, series: Series, address: str) -> Callabl
 # -- Dagster runs ---------------------------------------------------------------------------------------------
 
 
-def run_row(title: str, workloads: Sequence[Workload], max_seconds: float) -> Row:
-    """Measure one ``binance-assets download`` of series of one market with the same days, as a process."""
-    with sandbox_with(*workloads) as sandbox, tempfile.TemporaryDirectory() as folder:
-        wait_for_minute()
-        began = time.perf_counter()
-        outcomes = _download(workloads, sandbox.url, Path(folder))
-        seconds = time.perf_counter() - began
-        files = sum(1 for _ in (Path(folder) / "lake").rglob("*.parquet"))
-    partitions = sum(outcome["days_present"] for outcome in outcomes)
-    if partitions != sum(len(workload.partitions) for workload in workloads):
-        raise BenchmarkError(f"{title}: {partitions} partitions were written")
-    report(f"  {seconds:.2f} s")
+@dataclass(frozen=True)
+class Hosts:
+    """The addresses that a download uses: those of the APIs and of the archive."""
+
+    apis: str
+    archive: str
+
+
+def pair_row(title: str, workloads: Sequence[Workload], source: Source, runs: int, most: float) -> Row:
+    """Measure a Dagster run against the same run with the earlier version, in pairs."""
+    pairs = []
+    with earlier_version() as earlier, archive_of(workloads if source == "archive" else []) as archive:
+        for number in range(1, runs + 1):
+            run = _whole_run(workloads, source, archive, {})
+            before = _whole_run(workloads, source, archive, earlier) if earlier else None
+            report(f"  {number} of {runs}: {run.cpu:.1f} s of CPU" + (f", before {before.cpu:.1f} s" if before else ""))
+            pairs.append((run, before))
+    best = min((run for run, _ in pairs), key=lambda run: run.cpu)
+    earlier_cpu = min((before.cpu for _, before in pairs if before), default=None)
+    ratio = None if earlier_cpu is None else best.cpu / earlier_cpu
     return Row(
         workload=title,
-        seconds=f"{seconds:.2f}",
-        speed=f"{sum(outcome['rows'] for outcome in outcomes) / seconds:,.0f}",
-        workers=str(max(outcome["workers"] for outcome in outcomes)),
-        requests=f"{sum(outcome['requests'] for outcome in outcomes):,}",
-        weight=f"{sum(outcome['weight'] for outcome in outcomes):,}",
-        bound="",
-        result=f"{seconds:.1f} s, {files} files",
-        target=f"<= {max_seconds} s",
-        met=seconds <= max_seconds,
+        seconds=spread([run.seconds for run, _ in pairs]),
+        result=f"CPU {best.cpu:.1f} s, " + (f"{ratio:.2f} x {EARLIER}" if ratio else f"no {EARLIER} here"),
+        target=f"<= {most} x {EARLIER}",
+        met=ratio is not None and ratio <= most,
     )
 
 
-def _download(workloads: Sequence[Workload], url: str, folder: Path) -> list[dict[str, Any]]:
+def peak_row(title: str, workloads: Sequence[Workload], source: Source, first_file: str) -> Row:
+    """Measure when the first file of a Dagster run is there, and the peak memory of its process."""
+    with archive_of(workloads if source == "archive" else []) as archive:
+        run = _whole_run(workloads, source, archive, {}, only_first_file=first_file != "year")
+    seconds, most = run.first_file or run.seconds, MAX_FIRST_FILE_SECONDS[first_file]
+    report(f"  first file after {seconds:.2f} s")
+    return Row(
+        workload=title,
+        seconds=f"{run.seconds:.2f}",
+        result=f"first file {seconds:.1f} s, {run.megabytes:.0f} MB",
+        target=f"<= {most} s, <= {MAX_MEMORY_MB} MB",
+        met=seconds <= most and run.megabytes <= MAX_MEMORY_MB,
+    )
+
+
+def market_rows() -> Iterator[Row]:
+    """Measure many series from the archive: half of them, and all, by two commands at once."""
+    with archive_of(_MARKET_WORKLOADS) as archive:
+        half = _two_commands(_MARKET_WORKLOADS[: _MARKET_SERIES // 2], archive)
+        all_of_them = _two_commands(_MARKET_WORKLOADS, archive)
+    cpus = [sum(run.cpu for run in runs) for runs in (half, all_of_them)]
+    seconds = [max(run.seconds for run in runs) for runs in (half, all_of_them)]
+    partitions = sum(len(workload.partitions) for workload in _MARKET_WORKLOADS)
+    per_partition = (cpus[1] - cpus[0]) / (partitions / 2) * 1_000
+    megabytes = max(run.megabytes for run in all_of_them)
+    yield Row(
+        workload=f"{_MARKET_SERIES} spot series, year, archive, CPU for each partition",
+        seconds=f"{seconds[1]:.1f}",
+        result=f"{per_partition:.1f} ms, {megabytes:.0f} MB",
+        target=f"<= {MAX_PARTITION_MS} ms, <= {MAX_MEMORY_MB} MB",
+        met=per_partition <= MAX_PARTITION_MS and megabytes <= MAX_MEMORY_MB,
+    )
+    market = seconds[1] * _MARKET_FACTOR
+    yield Row(
+        workload=f"{_MARKET_SERIES * _MARKET_FACTOR} spot series, year, archive, two commands",
+        seconds=f"{market:.0f}",
+        result=f"{market / 60:.1f} min; {_MARKET_SERIES} take {seconds[1] / seconds[0]:.2f} x {_MARKET_SERIES // 2}",
+        target=f"<= {MAX_MARKET_SECONDS / 60:.0f} min",
+        met=market <= MAX_MARKET_SECONDS,
+    )
+
+
+def _two_commands(workloads: Sequence[Workload], archive: str) -> list[WholeRun]:
+    """Run two downloads at once, each of every other series, into one lake and one instance."""
+    with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as name:
+        folder, hosts = Path(name), Hosts(sandbox.url, archive)
+        _open_instance(folder)
+        downloads = [_download(part, "archive", hosts, folder) for part in (workloads[::2], workloads[1::2])]
+        runs = [download.wait() for download in downloads]
+        _check(runs, workloads, folder)
+    report(f"  {len(workloads)} series: {max(run.seconds for run in runs):.1f} s")
+    return runs
+
+
+def _open_instance(folder: Path) -> None:
+    """Create the databases of Dagster, so that this is not measured for two processes at once."""
+    (folder / "universe.yaml").write_text("series: []\n")
+    command = [sys.executable, "-m", "binance_assets", "series"]
+    subprocess.run(command, cwd=folder, capture_output=True, check=True, env=environment_of("http://localhost", folder))
+
+
+def _whole_run(
+    workloads: Sequence[Workload],
+    source: Source,
+    archive: str,
+    variables: Mapping[str, str],
+    only_first_file: bool = False,
+) -> WholeRun:
+    """Measure one download of series of one market with the same days, in a folder of its own."""
+    rendered = workloads if source == "rest" else []
+    with sandbox_with(*rendered) as sandbox, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wait_for_minute()
+        download = _download(workloads, source, Hosts(sandbox.url, archive or sandbox.url), folder, variables)
+        run = download.wait(only_first_file)
+        if not only_first_file:
+            _check([run], workloads, folder)
+    return run
+
+
+def _download(
+    workloads: Sequence[Workload],
+    source: Source,
+    hosts: Hosts,
+    folder: Path,
+    variables: Mapping[str, str] | None = None,
+) -> Download:
     first = workloads[0]
-    command = [sys.executable, "-m", "binance_assets", "download", *(workload.series.symbol for workload in workloads)]
-    command += ["--market", first.series.market.name, "--interval", str(first.series.interval), "--json"]
-    command += ["--start", first.start.isoformat(), "--end", first.end.isoformat(), "--source", "rest"]
-    result = subprocess.run(
-        command, cwd=folder, env=environment_of(url, folder), capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        last = result.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise BenchmarkError(f"the download ended with code {result.returncode}: {last[0]}")
-    outcomes: dict[str, dict[str, Any]] = json.loads(result.stdout)
-    return list(outcomes.values())
+    arguments = [*(workload.series.symbol for workload in workloads), "--market", first.series.market.name]
+    arguments += ["--interval", str(first.series.interval), "--source", source]
+    arguments += ["--start", first.start.isoformat(), "--end", first.end.isoformat()]
+    environment = environment_of(hosts.apis, folder) | {"BINANCE_ARCHIVE_URL": hosts.archive} | dict(variables or {})
+    return Download(arguments, environment, folder)
+
+
+def _check(runs: Sequence[WholeRun], workloads: Sequence[Workload], folder: Path) -> None:
+    for run in runs:
+        if run.code:
+            last = (folder / "errors.txt").read_text().strip().splitlines()[-1:] or ["no message"]
+            raise BenchmarkError(f"the download ended with code {run.code}: {last[0]}")
+    series = {path.parent for path in (folder / "lake").rglob("*.parquet")}
+    if len(series) != len(workloads):
+        raise BenchmarkError(f"{len(series)} series of {len(workloads)} were written")
+
+
+@contextmanager
+def archive_of(workloads: Sequence[Workload]) -> Iterator[str]:
+    """Serve the archive files of series, built before; yield the address, which is empty without series."""
+    if not workloads:
+        yield ""
+        return
+    report(f"  building the archive of {len(workloads)} series")
+    with tempfile.TemporaryDirectory() as name:
+        folder, now = Path(name), int(time.time() * 1_000)
+        build_archive(folder, [workload.name for workload in workloads], workloads[0].partitions, now)
+        with static_archive(folder, ROUND_TRIP_MS) as url:
+            yield url
 
 
 def environment_of(url: str, folder: Path) -> dict[str, str]:
@@ -472,12 +594,14 @@ def main() -> None:
         # Memory comes first: on Linux the peak of a new process starts at the size of the process that started it.
         rows = list(memory_rows()) if options.memory else []
         rows += [_announced(workload, sustained_row) for workload in _SUSTAINED_WORKLOADS if options.sustained]
-        if not (options.memory or options.sustained):
-            rows = _default_rows(options.runs)
+        if options.bulk:
+            rows = _bulk_rows(options.runs)
+        elif not (options.memory or options.sustained):
+            rows = _engine_rows(options.runs) + _bulk_rows(options.runs)
     except BenchmarkError as error:
         sys.exit(f"error: {error}")
     console.print(_table(rows))
-    if not (options.memory or options.sustained):
+    if not (options.memory or options.sustained or options.bulk):
         print_lake_rows(console, _lake_rows())
         print_scale_rows(console, scale_rows())
 
@@ -487,6 +611,7 @@ def _options() -> argparse.Namespace:
         prog="python -m benchmarks.run", description="Measure speed and memory beside their targets."
     )
     parser.add_argument("--runs", type=int, default=3, help="pairs of engine and bound (default: 3)")
+    parser.add_argument("--bulk", action="store_true", help="measure only the Dagster runs; 10 minutes")
     parser.add_argument(
         "--sustained", action="store_true", help="measure the speed at the weight limit instead; 5 minutes"
     )
@@ -499,17 +624,35 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _default_rows(runs: int) -> list[Row]:
+def _engine_rows(runs: int) -> list[Row]:
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
         run_engine(_WARM_UP, sandbox.url, Path(folder))
     rows = [_announced(workload, lambda workload: engine_row(workload, runs)) for workload in _ENGINE_WORKLOADS]
     report("spot/BTCUSDT/1m, year, from the archive")
     rows.append(archive_row(_SPOT_YEAR, runs))
-    report("spot/BTCUSDT/1m, year, as one Dagster run")
-    rows.append(run_row("spot/BTCUSDT/1m, year, Dagster run", [_SPOT_YEAR], MAX_RUN_SECONDS))
-    report(f"{_SERIES_COUNT} series, one day, as one Dagster run")
-    rows.append(run_row(f"{_SERIES_COUNT} spot series, day, Dagster run", _MANY_WORKLOADS, MAX_MANY_SERIES_SECONDS))
     return rows
+
+
+def _bulk_rows(runs: int) -> list[Row]:
+    pairs: list[tuple[str, Sequence[Workload], Source, float]] = [
+        (f"{_SPOT_YEAR.name}, year, Dagster run", [_SPOT_YEAR], "rest", MAX_RUN_RATIO),
+        (f"{_SPOT_YEAR.name}, year, archive, Dagster run", [_SPOT_YEAR], "archive", MAX_ARCHIVE_RUN_RATIO),
+        (f"{_SERIES_COUNT} spot series, day, Dagster run", _MANY_WORKLOADS, "rest", MAX_MANY_SERIES_RATIO),
+    ]
+    rows = []
+    for title, workloads, source, most in pairs:
+        report(title)
+        rows.append(pair_row(title, workloads, source, runs, most))
+    first_files: list[tuple[str, Sequence[Workload], Source, str]] = [
+        (f"{_SPOT_YEAR.name}, year, first file", [_SPOT_YEAR], "rest", "year"),
+        (f"{_SPOT_YEAR.name}, ten years, first file", [_SINCE_THE_FIRST_DAY], "rest", "ten years"),
+        (f"{_MARKET_SERIES} spot series, year, archive, first file", _MARKET_WORKLOADS, "archive", "market"),
+    ]
+    for title, workloads, source, length in first_files:
+        report(title)
+        rows.append(peak_row(title, workloads, source, length))
+    report(f"{_MARKET_SERIES} series, a year, from the archive, by two commands")
+    return rows + list(market_rows())
 
 
 def _lake_rows() -> list[LakeRow]:

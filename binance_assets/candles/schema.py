@@ -10,16 +10,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pandera.polars as pa
 import polars as pl
-from pandera.api.polars.types import PolarsData
 
 from binance_assets.candles.columns import DESCRIPTIONS, PRICES, columns
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import AMOUNT_DECIMALS, COINM, Market
 from binance_assets.model.timestamps import MINUTE
+
+if TYPE_CHECKING:
+    import pandera.polars as pa
+    from pandera.api.polars.types import PolarsData
 
 _HALF_A_UNIT: Final = 0.5 * 10**-AMOUNT_DECIMALS  # half of the last decimal that Binance reports
 # No amount of the real exchange comes near, and the sums of such amounts still fit into the integers that add them up.
@@ -43,6 +45,8 @@ class _Rule:
     holds: pl.Expr
 
     def check(self) -> pa.Check:
+        import pandera.polars as pa  # see `candle_schema`
+
         text = f"{self.column} {self.message}"
         return pa.Check(_all_true(self.holds), name=text, error=text, ignore_na=False)
 
@@ -62,15 +66,27 @@ def candle_schema(market: Market, interval: Interval, contract_size: int | None 
         interval: The interval.
         contract_size: Value of a contract in USD (COIN-M); None leaves out the rules about mean prices on COIN-M.
     """
-    rules = _rules(market, interval, contract_size)
-    return _schema(market, interval, [rule.check() for rule in rules], nullable=False)
+    import pandera.polars as pa  # only what is wrong needs it, see `follows_schema`
+
+    described_columns = {
+        name: pa.Column(dtype, description=DESCRIPTIONS[name]) for name, dtype in columns(market).items()
+    }
+    checks = [rule.check() for rule in _rules(market, interval, contract_size)]
+    return pa.DataFrameSchema(
+        described_columns, checks=checks, strict=True, ordered=True, name=f"{market.name}_{interval.name}"
+    )
 
 
-@cache
-def quick_schema(market: Market, interval: Interval, contract_size: int | None = None) -> pa.DataFrameSchema:
-    """Return a schema with the same rules as one check: ten times as fast, but without the name of the broken rule."""
-    check = pa.Check(_all_true(every_rule(market, interval, contract_size)), name="every rule holds", ignore_na=False)
-    return _schema(market, interval, [check], nullable=True)
+def follows_schema(candles: pl.DataFrame, market: Market, interval: Interval, contract_size: int | None = None) -> bool:
+    """Return whether a table satisfies :func:`candle_schema`, without Pandera and without saying what it breaks.
+
+    It evaluates the same rules as one expression, which takes a millisecond for a month of 1m. A call of Pandera costs
+    twenty, whatever the size of the table, and its import half a second where hypothesis is installed.
+    """
+    if list(candles.schema.items()) != list(columns(market).items()):
+        return False
+    is_broken = (~every_rule(market, interval, contract_size).fill_null(False)).any()
+    return not candles.select(is_broken).item()
 
 
 @cache
@@ -78,16 +94,6 @@ def every_rule(market: Market, interval: Interval, contract_size: int | None = N
     """Return an expression that is true in the rows that follow every rule, of a table that is sorted by open time."""
     is_filled = [pl.col(name).is_not_null() for name in columns(market)]
     return pl.all_horizontal([*is_filled, *(rule.holds for rule in _rules(market, interval, contract_size))])
-
-
-def _schema(market: Market, interval: Interval, checks: list[pa.Check], nullable: bool) -> pa.DataFrameSchema:
-    described_columns = {
-        name: pa.Column(dtype, nullable=nullable, description=DESCRIPTIONS[name])
-        for name, dtype in columns(market).items()
-    }
-    return pa.DataFrameSchema(
-        described_columns, checks=checks, strict=True, ordered=True, name=f"{market.name}_{interval.name}"
-    )
 
 
 def _rules(market: Market, interval: Interval, contract_size: int | None) -> list[_Rule]:

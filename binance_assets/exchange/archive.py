@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,8 +47,11 @@ _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 _UTF8_NAME: Final = 0x800  # the flag of a member whose name is UTF-8
 
-# A month of 1m is two megabytes as a zip and four as a table: 16 of them fill the network, but take little memory.
-_MOST_WORKERS: Final = 16
+# A month of 1m is two megabytes as a zip and four as a table. The files of a year fill the network; with four more, the
+# memory that each thread keeps for itself adds up to 60 MB.
+_MOST_WORKERS: Final = 12
+# Files that are unzipped and parsed at once. That takes a core each, and some 30 MB for a month of 1m.
+_MOST_READ: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class Archive:
         self._on_request = on_request
         self._retrier = retrier or Retrier()
         self.venue: str | None = None
+        self._reading = threading.Semaphore(_MOST_READ)
         self._circuit = Circuit(failures=5, probes=2)  # there is another source, so it is not asked for long
 
     @property
@@ -196,7 +201,7 @@ class Archive:
             reason = f"{file.name} from the archive is not valid: {cause}"
             return BadFile(reason, response.request, 200, headers=response.headers)
 
-        with reading(bad_file):
+        with self._reading, reading(bad_file):
             text = unzip(response.body, file.name.removesuffix(".zip") + ".csv", most_csv_bytes(file))
             return read(file, ArchiveContent(text, sha256, _modified(response)))
 

@@ -238,7 +238,7 @@ def _materialize(
 ) -> CandleEvents:
     series = task.series
     try:
-        members = _same_market_in_run(context, series, fetched)
+        members = binance.members(series.market, lambda: _same_market_in_run(context, series, fetched))
         exchange = binance.exchange(series.market, len(members))
         tally, started_at, waited_before = Tally(lake, series), time.monotonic(), waited()
         if listener:

@@ -25,8 +25,8 @@ from binance_assets.orchestration.runs import Execution, RangeRun, report_presen
 from binance_assets.storage.lake import Lake
 
 # Dagster plans all partitions of a run before the first is fetched, which takes half a millisecond for each. This
-# bound, about twenty years of days, keeps that wait below five seconds.
-_MAX_PARTITIONS: Final = 7_320
+# bound, about ten years of days, keeps that wait below three seconds, and the memory for the events of a run small.
+_MAX_PARTITIONS: Final = 3_660
 
 
 def fetch_missing(

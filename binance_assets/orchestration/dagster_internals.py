@@ -24,10 +24,15 @@ from typing import Any, Final, Literal, TypeVar
 import click
 import dagster as dg
 import sqlalchemy as db
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.events import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
+    EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
     AssetMaterializationPlannedData,
     DagsterEventBatchMetadata,
     StepMaterializationData,
@@ -39,10 +44,11 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
 )
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME as INDEX_SHARD
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster_shared.record import copy
 from starlette.types import ASGIApp
@@ -58,13 +64,18 @@ PartitionedSchedule = UnresolvedPartitionedAssetScheduleDefinition
 # What the event log storage (`event_log`) extends. Dagster names `EventLogEntry` and the storages in its documentation,
 # but says that users should not extend them; it has no other way to store events in batches on SQLite.
 __all__ = [
+    "ASSET_CHECK_EVENTS",
+    "ASSET_EVENTS",
     "INDEX_SHARD",
+    "RUN_STATUS_EVENTS",
     "AssetCheckExecutionRecord",
     "AssetCheckExecutionsTable",
     "DagsterSqliteStorage",
     "EventLogEntry",
+    "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
 ]
+RUN_STATUS_EVENTS: Final = frozenset(EVENT_TYPE_TO_PIPELINE_RUN_STATUS)
 
 _Item = TypeVar("_Item")
 
@@ -391,14 +402,39 @@ def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) 
 
 
 @contextmanager
-def _replaced(module: ModuleType, name: str, make: Callable[[Any], object]) -> Iterator[None]:
-    """Replace a function of a module, for the length of the block, by the one that ``make`` returns for it."""
+def _replaced(module: ModuleType | type, name: str, make: Callable[[Any], object]) -> Iterator[None]:
+    """Replace a function, for the length of the block, by the one that ``make`` returns for it."""
     original = getattr(module, name)
     setattr(module, name, make(original))
     try:
         yield
     finally:
         setattr(module, name, original)
+
+
+_migrations: ScriptDirectory | None = None
+
+
+@contextmanager
+def migrations_read_once() -> Iterator[None]:
+    """Let Dagster read the list of its migrations once in this process, for the length of the block.
+
+    Dagster compares the version of each database that it opens with that list, and reads it anew, from a hundred
+    Python files, for each of the three databases of an instance and for that of each run. All have the same list.
+    """
+
+    def reading(read: Callable[[Config], ScriptDirectory]) -> Callable[[Config], ScriptDirectory]:
+        def read_once(config: Config) -> ScriptDirectory:
+            global _migrations
+            if config.get_main_option("script_location") != ALEMBIC_SCRIPTS_LOCATION:
+                return read(config)
+            _migrations = _migrations or read(config)
+            return _migrations
+
+        return read_once
+
+    with _replaced(ScriptDirectory, "from_config", reading):
+        yield
 
 
 PLANNED: Final = AssetCheckExecutionRecordStatus.PLANNED.value

@@ -15,7 +15,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -24,12 +24,17 @@ import sqlalchemy as db
 from sqlalchemy.pool import NullPool
 
 from binance_assets.orchestration.dagster_internals import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
     INDEX_SHARD,
     PLANNED,
+    RUN_STATUS_EVENTS,
     AssetCheckExecutionsTable,
     DagsterSqliteStorage,
     EventLogEntry,
+    SqlEventLogStorageTable,
     SqliteEventLogStorage,
+    migrations_read_once,
     planned_for_the_whole_run,
 )
 
@@ -45,6 +50,16 @@ _SAID: Final = "PLAIN_EVENT_LOG_OF_BINANCE_ASSETS"
 _MAX_KEPT: Final = 8
 _BUSY_SECONDS: Final = 30
 _DISPOSE_SECONDS: Final = 0.5
+
+# Built once: SQLAlchemy finds the text of a statement by its structure, which takes longer than SQLite needs for it.
+_INSERT: Final = SqlEventLogStorageTable.insert()
+_DELETE_PLANNED: Final = AssetCheckExecutionsTable.delete().where(
+    AssetCheckExecutionsTable.c.asset_key == db.bindparam("asset"),
+    AssetCheckExecutionsTable.c.check_name == db.bindparam("check"),
+    AssetCheckExecutionsTable.c.run_id == db.bindparam("run"),
+    AssetCheckExecutionsTable.c.execution_status == PLANNED,
+    AssetCheckExecutionsTable.c.partition.is_distinct_from(db.bindparam("evaluated")),
+)
 
 _FileIdentity = tuple[int, int] | None
 
@@ -65,7 +80,6 @@ class BatchingEventLog(SqliteEventLogStorage):
     def __init__(self, base_dir: str) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._under_way: dict[str, db.Connection] = {}
-        self._latest: dict[tuple[dg.AssetKey | None, str], tuple[EventLogEntry, int]] | None = None
         self._columns: set[str] = set()
         self._lock = threading.RLock()
         self._process = os.getpid()
@@ -73,8 +87,13 @@ class BatchingEventLog(SqliteEventLogStorage):
         super().__init__(base_dir)
 
     def store_event(self, event: EventLogEntry) -> None:
-        """Store one event."""
-        super().store_event(event)
+        """Store one event; as with Dagster's own storage, the database of the run is committed first."""
+        row = self._event_to_row(event)
+        with self._connect(event.run_id) as connection:
+            _insert(connection, [row])
+        if _is_in_index(event):
+            with self._connect(INDEX_SHARD) as index:
+                self._store_in_index(index, [event], [row])
         self._notify_watchers(event.run_id)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
@@ -85,19 +104,44 @@ class BatchingEventLog(SqliteEventLogStorage):
         of the index fails, Dagster stores the events again, one by one. Then the log of the run shows them twice, and
         the assets have them once.
         """
-        runs = dict.fromkeys(event.run_id for event in events)
+        rows = [self._event_to_row(event) for event in events]
         with ExitStack() as stack:
             index = stack.enter_context(self._connect(INDEX_SHARD))
-            for run_id in runs:
-                stack.enter_context(self._connect(run_id))  # left, and so committed, before the index
-            self._latest = {}
-            stack.callback(setattr, self, "_latest", None)
-            for event in events:
-                super().store_event(event)
-            for latest in self._latest.values():
-                super()._store_asset_event(index, *latest)
+            # Left, and so committed, before the index.
+            run_ids = dict.fromkeys(event.run_id for event in events)
+            runs = {run_id: stack.enter_context(self._connect(run_id)) for run_id in run_ids}
+            for run_id, connection in runs.items():
+                _insert(connection, [row for row in rows if row["run_id"] == run_id])
+            self._store_in_index(index, events, rows)
         for run_id in runs:
             self._notify_watchers(run_id)
+
+    def _store_in_index(
+        self, index: db.Connection, events: Sequence[EventLogEntry], rows: Sequence[dict[str, Any]]
+    ) -> None:
+        """Store what Dagster keeps in the index: events of assets and checks, and changes of a run's status.
+
+        A statement stores many rows, up to an event whose number is needed. Dagster stores each event as the latest one
+        of its asset; here only the last of each kind is.
+        """
+        latest = {_kind(event): event for event in events if _is_one_of(event, ASSET_EVENTS)}
+        waiting: list[dict[str, Any]] = []
+        for event, row in zip(events, rows, strict=True):
+            if not _is_in_index(event):
+                continue
+            waiting.append(row)
+            is_check = _is_one_of(event, ASSET_CHECK_EVENTS)
+            is_latest = latest.get(_kind(event)) is event
+            if is_check or is_latest or self._tags_for_asset_event(event):
+                number, waiting = _insert(index, waiting), []
+                if is_check:
+                    self.store_asset_check_event(event, number)
+                else:
+                    self._store_asset_event_tags(index, [event], [number])
+                if is_latest:
+                    self._store_asset_event(index, event, number)
+        if waiting:
+            _insert(index, waiting)
 
     def dispose(self) -> None:
         """Close the connections; a later call opens them again.
@@ -146,7 +190,8 @@ class BatchingEventLog(SqliteEventLogStorage):
             connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
         )
         if shard not in self._initialized_dbs:
-            self._initdb(engine)
+            with migrations_read_once():
+                self._initdb(engine)
             self._initialized_dbs.add(shard)
         connection = engine.connect()
         self._kept[shard] = _Kept(connection, _identity(self.path_for_shard(shard)))
@@ -185,16 +230,6 @@ class BatchingEventLog(SqliteEventLogStorage):
         except OSError:  # deleted meanwhile
             return
 
-    def _store_asset_event(self, conn: db.Connection, event: EventLogEntry, event_id: int) -> None:
-        """Store the event as the latest one of its asset; within a batch, only the last one of each kind."""
-        if self._latest is None:
-            super()._store_asset_event(conn, event, event_id)
-            return
-        data = event.get_dagster_event()
-        key = data.asset_key, data.event_type_value
-        self._latest.pop(key, None)  # to keep the order of the events
-        self._latest[key] = event, event_id
-
     def _has_asset_key_col_on_connection(self, conn: db.Connection, column_name: str) -> bool:
         """Return whether the table of assets has a column: a migration adds columns, and nothing removes one.
 
@@ -214,17 +249,37 @@ class BatchingEventLog(SqliteEventLogStorage):
     def _update_asset_check_evaluation(self, event: EventLogEntry, event_id: int | None) -> None:
         """Store the result of a check; what this run planned for another partition than the result's is resolved."""
         evaluation = _evaluation_of(event)
-        table = AssetCheckExecutionsTable.c
-        planned = db.and_(
-            table.asset_key == evaluation.asset_key.to_string(),
-            table.check_name == evaluation.check_name,
-            table.run_id == event.run_id,
-            table.execution_status == PLANNED,
-            table.partition.is_distinct_from(evaluation.partition),
-        )
+        check = {
+            "asset": evaluation.asset_key.to_string(),
+            "check": evaluation.check_name,
+            "run": event.run_id,
+            "evaluated": evaluation.partition,
+        }
         with self.index_connection() as connection:
-            connection.execute(AssetCheckExecutionsTable.delete().where(planned))
+            connection.execute(_DELETE_PLANNED, check)
             super()._update_asset_check_evaluation(event, event_id)
+
+
+def _insert(connection: db.Connection, rows: Sequence[dict[str, Any]]) -> int:
+    """Store events, at least one; return the number of the last one."""
+    if len(rows) > 1:
+        connection.execute(_INSERT, rows[:-1])
+    result = connection.execute(_INSERT, rows[-1])
+    return int(next(iter(result.inserted_primary_key or ())))
+
+
+def _is_in_index(event: EventLogEntry) -> bool:
+    """Return whether Dagster stores an event in the index as well."""
+    return any(_is_one_of(event, kinds) for kinds in (ASSET_EVENTS, ASSET_CHECK_EVENTS, RUN_STATUS_EVENTS))
+
+
+def _is_one_of(event: EventLogEntry, kinds: Container[dg.DagsterEventType]) -> bool:
+    return event.is_dagster_event and event.dagster_event_type in kinds
+
+
+def _kind(event: EventLogEntry) -> tuple[dg.AssetKey | None, str] | None:
+    data = event.dagster_event
+    return None if data is None else (data.asset_key, data.event_type_value)
 
 
 def _evaluation_of(event: EventLogEntry) -> dg.AssetCheckEvaluation:
@@ -261,7 +316,8 @@ class SqliteStorage(DagsterSqliteStorage):
     """
 
     def __init__(self, base_dir: str, inst_data: Any = None) -> None:
-        super().__init__(base_dir, inst_data)
+        with migrations_read_once():
+            super().__init__(base_dir, inst_data)
         if dg.__version__ in KNOWN_VERSIONS:
             self._event_log_storage = BatchingEventLog(self._event_log_storage._base_dir)
             os.environ.setdefault(*_BATCH_SIZE)

@@ -13,6 +13,7 @@ Here belongs what lives as long as a run or a command. What does not belong here
 # No `from __future__ import annotations` here: Dagster reads the type of `settings` when the class is defined.
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import PrivateAttr
@@ -23,6 +24,8 @@ from binance_assets.model.markets import Market
 from binance_assets.orchestration.prefetch import Prefetcher
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
+
+Members = TypeVar("Members")
 
 
 class Exchanges:
@@ -70,11 +73,12 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     _own: Exchanges = PrivateAttr(default_factory=Exchanges)
     _prefetchers: dict[str, Prefetcher] = PrivateAttr(default_factory=dict)
+    _members: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["BinanceResource", None, None]:
         """Yield the resource for the length of a run; at its end, close its prefetchers and its own exchanges."""
-        self._own, self._prefetchers = Exchanges(), {}
+        self._own, self._prefetchers, self._members = Exchanges(), {}, {}
         try:
             yield self
         finally:
@@ -108,6 +112,13 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         if market.name not in self._prefetchers:
             self._prefetchers[market.name] = create()
         return self._prefetchers[market.name]
+
+    def members(self, market: Market, find: Callable[[], Members]) -> Members:
+        """Return which series of ``market`` the run fetches; the first step calls ``find``, the others get the same."""
+        if market.name not in self._members:
+            self._members[market.name] = find()
+        members: Members = self._members[market.name]
+        return members
 
 
 class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -16,6 +16,8 @@ from binance_assets.storage.spans import by_span, span_name
 FLUSH_SECONDS: Final = 1.0
 """How long a partition may wait to be written: what a killed process loses."""
 
+# Less than a month of 1m: with more, spans before the latest one are written, because little of them may follow.
+_MOST_WITH_EARLIER_SPANS: Final = 40_000
 # About three months of 1m: a bound for memory, and large enough that most files are written once.
 _MAX_ROWS: Final = 150_000
 
@@ -52,7 +54,7 @@ class PartitionWriter:
         self._rows += result.candles.height
         self._added_at[result.partition] = self._clock()
         written = self.flush_if_due()
-        if self._rows > _MAX_ROWS:
+        if self._rows > _MOST_WITH_EARLIER_SPANS:
             written |= self._flush_other_spans(result.partition)
         return written
 
@@ -76,10 +78,15 @@ class PartitionWriter:
         return self._write(list(self._pending))
 
     def _flush_other_spans(self, latest: Partition) -> dict[Partition, StoredPartition]:
-        """Write all spans but that of the latest partition, of which more may follow, unless it is the only one."""
+        """Write all spans but that of the latest partition, of which more may follow; that one too if it is too large.
+
+        So the first file is there before the second span is complete, and a killed process has written what it can.
+        """
         spans = by_span(self._pending, self._series.interval)
-        current = spans.pop(span_name(latest.key, self._series.interval))
-        return self._write([partition for members in spans.values() for partition in members] or current)
+        spans.pop(span_name(latest.key, self._series.interval))
+        earlier = [partition for members in spans.values() for partition in members]
+        written = self._write(earlier) if earlier else {}
+        return written | (self.flush() if self._rows > _MAX_ROWS else {})
 
     def _write(self, partitions: Sequence[Partition]) -> dict[Partition, StoredPartition]:
         written = self._lake.write_all(self._series, [self._pending[partition] for partition in partitions])

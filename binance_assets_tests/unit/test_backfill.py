@@ -27,9 +27,9 @@ def many(count: int, interval: str = "1m") -> list[Series]:
     ("series", "start", "end", "sizes"),
     [
         (many(200), dt.date(2024, 1, 1), dt.date(2024, 1, 2), [200]),  # short runs stay one, so that they prefetch
-        (many(20), *YEAR, [20]),
-        (many(45), *YEAR, [20, 20, 5]),
-        (many(3), dt.date(2017, 8, 1), dt.date(2026, 8, 1), [2, 1]),
+        (many(10), *YEAR, [10]),
+        (many(45), *YEAR, [10, 10, 10, 10, 5]),
+        (many(3), dt.date(2017, 8, 1), dt.date(2026, 8, 1), [1, 1, 1]),
         (many(300, "1w"), *YEAR, [300]),
     ],
 )

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
+import pandera.errors
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from binance_assets.candles.columns import columns
+from binance_assets.candles.schema import candle_schema, follows_schema
 from binance_assets.completeness import validation
 from binance_assets.completeness.control_totals import ControlTotals, Totals, totals_by_day
 from binance_assets.completeness.outages import unnamed_spans
@@ -483,3 +489,52 @@ def test_suspended_days_add_nothing_to_a_total() -> None:
     assert (control.trades, control.candles) == (48, 2)
     again = totals.with_suspended([START + DAY]).merged_with(daily_totals({1: 5}))
     assert again.suspended == frozenset()
+
+
+# -- the schema -------------------------------------------------------------------------------------------------------
+
+
+def satisfies_pandera(table: pl.DataFrame) -> bool:
+    try:
+        candle_schema(SPOT, HOURS.interval).validate(table, lazy=True)
+    except pandera.errors.SchemaErrors:
+        return False
+    return True
+
+
+# Parsing refuses times that are further away.
+VALUES = st.one_of(
+    st.sampled_from([None, -1, 0, 1, START, START + HOUR, math.nan, math.inf, -math.inf]), st.floats(-1e12, 4e12)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(column=st.sampled_from([*columns(SPOT)]), row=st.integers(0, 3), value=VALUES)
+def test_a_table_follows_the_schema_exactly_if_pandera_accepts_it(column: str, row: int, value: float | None) -> None:
+    table = hours((0, 4))
+    changed = table[column].to_physical().to_list()
+    changed[row] = value
+    dtype = table.schema[column]
+    new = pl.Series(column, changed, pl.Int64 if dtype.is_temporal() else dtype, strict=False).cast(dtype)
+    table = table.with_columns(new)
+    assert follows_schema(table, SPOT, HOURS.interval) == satisfies_pandera(table)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.drop("trades"),
+        lambda table: table.with_columns(more=0),
+        lambda table: table.select(reversed(table.columns)),
+        lambda table: table.with_columns(pl.col("trades").cast(pl.Int32)),
+        lambda table: table.with_columns(pl.col("open_time").dt.cast_time_unit("us")),
+        lambda table: table.reverse(),
+    ],
+)
+def test_a_table_of_other_columns_types_or_order_follows_no_schema(
+    change: Callable[[pl.DataFrame], pl.DataFrame],
+) -> None:
+    table = hours((0, 4))
+    assert follows_schema(table, SPOT, HOURS.interval)
+    assert not follows_schema(change(table), SPOT, HOURS.interval)
+    assert not satisfies_pandera(change(table))
