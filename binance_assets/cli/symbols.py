@@ -28,14 +28,7 @@ _MOST_BYTES: Final = 1_000_000
 _SILENCE_SECONDS: Final = 2
 
 
-@click.command(
-    "symbols",
-    epilog="""\b
-Examples:
-  binance-assets symbols spot --quote USDT --top 20
-  binance-assets symbols usdm --contract perpetual --match '1000.*'
-  binance-assets symbols spot --quote USDT --delisted --no-days --json""",
-)
+@click.command("symbols")
 @click.argument("market", type=MarketType(), metavar="MARKET")
 @click.option("--quote", multiple=True, help="Quote asset, such as USDT; may be repeated.")
 @click.option("--status", multiple=True, help="Status in exchangeInfo, such as trading; may be repeated.")

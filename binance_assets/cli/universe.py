@@ -39,14 +39,7 @@ _WORDS: Final = {
 }
 
 
-@click.command(
-    "track",
-    epilog="""\b
-Examples:
-  binance-assets track BTCUSDT ETHUSDT --market spot --interval 1m
-  binance-assets track --symbols-from 'quote=USDT top=20' --market usdm --interval 1h
-  binance-assets track --symbols-from symbols.txt --market spot --interval 1d""",
-)
+@click.command("track")
 @optional_symbols_argument
 @symbols_from_option
 @market_option
@@ -127,13 +120,7 @@ def universe_group() -> None:
     """The universe: the file of the tracked series, and the rules in it."""
 
 
-@universe_group.command(
-    "refresh",
-    epilog="""\b
-Examples:
-  binance-assets universe refresh --dry-run
-  binance-assets universe refresh --json""",
-)
+@universe_group.command("refresh")
 @click.option("--dry-run", is_flag=True, help="Print the difference; write nothing.")
 @click.option("--accept-loss", is_flag=True, help="Believe an answer that has lost most of the symbols.")
 @json_option

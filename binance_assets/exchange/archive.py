@@ -110,7 +110,10 @@ class Archive:
         return self._pool.workers
 
     def stream(
-        self, files: Sequence[ArchiveFile], read: Callable[[ArchiveFile, ArchiveContent], Result]
+        self,
+        files: Sequence[ArchiveFile],
+        read: Callable[[ArchiveFile, ArchiveContent], Result],
+        with_checksums: bool = False,
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
         """Fetch ``files`` in parallel and yield each with what ``read`` returned for it, in their order.
 
@@ -119,6 +122,8 @@ class Archive:
         Args:
             files: What to fetch.
             read: Reads the content of a file, in a worker; a ``ValueError`` means that the content is not valid.
+            with_checksums: Whether to request the checksum of a file together with it. That saves a round trip, and
+                costs a request for each file that does not exist.
 
         Yields:
             A file, and its result or the error that took its place.
@@ -126,7 +131,7 @@ class Archive:
         Raises:
             Cancelled: The archive was closed.
         """
-        return self._map_concurrently(files, lambda file: self._read(file, read))
+        return self._map_concurrently(files, lambda file: self._read(file, read, with_checksums))
 
     def checksums(self, files: Sequence[ArchiveFile]) -> Iterator[tuple[ArchiveFile, str | ExchangeError]]:
         """Yield each of ``files`` with the SHA-256, in hex, that the archive names for it now, or an error.
@@ -190,8 +195,10 @@ class Archive:
         self._pool.close()
         self._client.close()
 
-    def _read(self, file: ArchiveFile, read: Callable[[ArchiveFile, ArchiveContent], Result]) -> Result:
-        response, expected = self._file_and_checksum(file)
+    def _read(
+        self, file: ArchiveFile, read: Callable[[ArchiveFile, ArchiveContent], Result], with_checksum: bool
+    ) -> Result:
+        response, expected = self._file_and_checksum(file, with_checksum)
         sha256 = hashlib.sha256(response.body).hexdigest()
         if sha256 != expected:
             reason = f"SHA-256 mismatch: {file.name} from the archive does not match its .CHECKSUM file"
@@ -205,8 +212,8 @@ class Archive:
             text = unzip(response.body, file.name.removesuffix(".zip") + ".csv", most_csv_bytes(file))
             return read(file, ArchiveContent(text, sha256, _modified(response)))
 
-    def _file_and_checksum(self, file: ArchiveFile) -> tuple[HttpResponse, str]:
-        """Return a file with the SHA-256 that it must have; at once, unless the last file was not to be had.
+    def _file_and_checksum(self, file: ArchiveFile, at_once: bool) -> tuple[HttpResponse, str]:
+        """Return a file with the SHA-256 that it must have; request both at once, unless the last file was missing.
 
         A host that fails, or that lacks files, is not asked for a checksum before the file is there.
         """
@@ -220,7 +227,7 @@ class Archive:
             self._last_was_found = True
             return response
 
-        if self._has_connections_for_both and self._last_was_found:
+        if at_once and self._has_connections_for_both and self._last_was_found:
             return self._pool.run_both(get, lambda: self._checksum(file))
         return get(), self._checksum(file)
 

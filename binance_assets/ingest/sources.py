@@ -288,7 +288,8 @@ def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator
     """Yield the results of the partitions of ``files``; files are validated together, in blocks."""
     held: list[tuple[ArchiveFile, Provenance, pl.DataFrame]] = []
     began = 0.0
-    for file, outcome in task.exchange.archive.stream(files, lambda file, content: _read_file(task, file, content)):
+    stream = task.exchange.archive.stream(files, lambda file, content: _read_file(task, file, content), True)
+    for file, outcome in stream:
         if isinstance(outcome, ExchangeError):
             provenance = Provenance("archive", file.name)
             for partition in file.partitions:

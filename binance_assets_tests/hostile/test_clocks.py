@@ -283,6 +283,7 @@ READERS_OF_THE_WALL_CLOCK = {
     "cli/status.py": 1,
     "ingest/request.py": 2,
     "orchestration/coverage.py": 1,
+    "orchestration/lake_state.py": 1,
     "orchestration/sensors.py": 1,
     "sandbox/sandbox_exchange.py": 1,
     "storage/lake.py": 1,
