@@ -38,6 +38,7 @@ def build_defs(
     universe: Universe,
     listener: ProgressListener | None = None,
     exchanges: Exchanges | None = None,
+    executor: dg.ExecutorDefinition | None = dg.in_process_executor,
 ) -> dg.Definitions:
     """Return the definitions of a code location over ``universe``.
 
@@ -46,6 +47,7 @@ def build_defs(
         universe: The fetched and derived series.
         listener: Receives the progress of runs in this process.
         exchanges: The exchanges that all runs share; None to open them for each run.
+        executor: The executor of the runs that name none; None to leave it to the project that adds the definitions.
     """
     jobs = candle_jobs(universe.series)
     return dg.Definitions(
@@ -58,7 +60,7 @@ def build_defs(
             "lake": LakeResource(settings=settings),
             "candles": CandlesIOManager(settings=settings),
         },
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 

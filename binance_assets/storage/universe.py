@@ -154,13 +154,30 @@ def _divides(finer: Interval, interval: Interval) -> bool:
     return finer.step < interval.step and interval.step % finer.step == 0
 
 
+UniverseEntry = _Entry
+"""The schema of an entry, for those who take entries from elsewhere than the universe file."""
+
+
 def read_universe(path: Path) -> Universe:
     """Read the universe file.
 
     Raises:
         UniverseError: The file cannot be read, or contradicts itself.
     """
-    entries = [_entry(path, number, raw) for number, raw in enumerate(raw_entries(path, load_document(path)), 1)]
+    return universe_of(path, raw_entries(path, load_document(path)))
+
+
+def universe_of(path: Path, raw: Iterable[Any]) -> Universe:
+    """Return the universe that a list of entries describes.
+
+    Args:
+        path: The file that has the entries, for messages.
+        raw: The entries, not yet validated.
+
+    Raises:
+        UniverseError: An entry is not valid, or the entries contradict each other.
+    """
+    entries = [_entry(path, number, entry) for number, entry in enumerate(raw, 1)]
     if sum(entry.size for entry in entries) > _MOST_SERIES:
         raise UniverseError(f"{path}: the file lists more than {_MOST_SERIES:,} series")
     try:
