@@ -29,10 +29,8 @@ class CandlesScaffolder(dg.Scaffolder):
         dg.scaffold_component(request, {"series": _FIRST_SERIES})
 
 
-def _plain_entries(context: dg.ResolutionContext, entries: Sequence[BaseModel] | None) -> list[dict[str, Any]] | None:
+def _plain_entries(context: dg.ResolutionContext, entries: Sequence[BaseModel]) -> list[dict[str, Any]]:
     """Return the entries as the file has them, with its templates replaced by their values."""
-    if entries is None:
-        return None
     return [context.resolve_value(entry.model_dump(exclude_unset=True), as_type=dict) for entry in entries]
 
 
@@ -48,8 +46,8 @@ class BinanceCandlesComponent(dg.Component, dg.Resolvable, dg.Model):
         list[dict[str, Any]] | None,
         dg.Resolver(
             _plain_entries,
-            model_field_type=list[UniverseEntry] | None,
-            description="The tracked series, as in universe.yaml; without it, those of the universe file of the settings.",
+            model_field_type=list[UniverseEntry],
+            description="The tracked series, as in universe.yaml. Without it, the universe file is read.",
             examples=[_FIRST_SERIES],
         ),
     ] = Field(default=None)
