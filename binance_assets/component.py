@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final
 
 import dagster as dg
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
 
 from binance_assets.definitions import build_defs
 from binance_assets.settings import ConfigurationError, Settings, read_settings
@@ -29,8 +30,18 @@ class CandlesScaffolder(dg.Scaffolder):
         dg.scaffold_component(request, {"series": _FIRST_SERIES})
 
 
-def _plain_entries(context: dg.ResolutionContext, entries: Sequence[BaseModel]) -> list[dict[str, Any]]:
+class _Attributes(dg.Model):
+    series: list[UniverseEntry] | SkipJsonSchema[None] = Field(
+        default=None,
+        description="The tracked series, as in universe.yaml. Without it, the universe file is read.",
+        examples=[_FIRST_SERIES],
+    )
+
+
+def _plain_entries(context: dg.ResolutionContext, entries: Sequence[BaseModel] | None) -> list[dict[str, Any]] | None:
     """Return the entries as the file has them, with its templates replaced by their values."""
+    if entries is None:
+        return None
     return [context.resolve_value(entry.model_dump(exclude_unset=True), as_type=dict) for entry in entries]
 
 
@@ -42,15 +53,16 @@ class BinanceCandlesComponent(dg.Component, dg.Resolvable, dg.Model):
     environment variables. The jobs of the component run in one process. All other runs use the executor of the project.
     """
 
-    series: Annotated[
-        list[dict[str, Any]] | None,
-        dg.Resolver(
-            _plain_entries,
-            model_field_type=list[UniverseEntry],
-            description="The tracked series, as in universe.yaml. Without it, the universe file is read.",
-            examples=[_FIRST_SERIES],
-        ),
-    ] = Field(default=None)
+    series: Annotated[list[dict[str, Any]] | None, dg.Resolver(_plain_entries, model_field_type=list)] = None
+
+    @classmethod
+    def model(cls) -> type[BaseModel]:
+        """Return the schema of the attributes.
+
+        The schema that Dagster derives also accepts a text in place of the list, for a template. Then its message about
+        a wrong entry shows the whole list, and not the place of the mistake.
+        """
+        return _Attributes
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
