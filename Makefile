@@ -67,7 +67,7 @@ test: $(VENV)/installed-test ## run all tests that need no server and no browser
 test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
 
-coverage: $(VENV)/installed-test ## run the tests of all tiers and print which lines and branches they miss; slower than test
+coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
 	$(PYTEST) --cov --cov-report=term $(ARGS)
 
