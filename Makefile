@@ -17,9 +17,11 @@ TESTS := binance_assets_tests
 # What each set of dependencies installs beside the package, and which smaller sets it includes.
 EXTRAS_runtime :=
 EXTRAS_test := [test]
+EXTRAS_servers := [test,test-dg]
 EXTRAS_check := [test,check]
 INCLUDED_runtime := runtime
 INCLUDED_test := runtime test
+INCLUDED_servers := runtime test servers
 INCLUDED_check := runtime test check
 
 ifeq ($(DEPENDENCIES),lowest)
@@ -62,10 +64,10 @@ test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes of the c
 test: $(VENV)/installed-test ## run all tests that need no server and no browser: the four tiers above
 	$(PYTEST) -m "not servers" $(ARGS)
 
-test-servers: $(VENV)/installed-test ## run the tests that need Dagster's web server and daemon, or a browser
+test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
 
-coverage: $(VENV)/installed-test ## run the tests of all tiers and print which lines and branches they miss; slower than test
+coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
 	$(PYTEST) --cov --cov-report=term $(ARGS)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpreter, and a test compares the two.
+    from binance_assets.component import BinanceCandlesComponent
     from binance_assets.definitions import candle_definitions
     from binance_assets.exchange.errors import Cancelled, ExchangeError
     from binance_assets.exchange.session import Exchange
@@ -36,6 +37,7 @@ __all__ = [
     "MARKETS",
     "SPOT",
     "USDM",
+    "BinanceCandlesComponent",
     "Cancelled",
     "ConfigurationError",
     "DownloadOptions",
@@ -69,6 +71,7 @@ _MODULES = {
     "MARKETS": "model.markets",
     "SPOT": "model.markets",
     "USDM": "model.markets",
+    "BinanceCandlesComponent": "component",
     "Cancelled": "exchange.errors",
     "ConfigurationError": "settings",
     "DownloadOptions": "ingest.options",

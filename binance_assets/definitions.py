@@ -42,6 +42,7 @@ def build_defs(
     universe: Universe,
     listener: ProgressListener | None = None,
     exchanges: Exchanges | None = None,
+    executor: dg.ExecutorDefinition | None = dg.in_process_executor,
 ) -> dg.Definitions:
     """Return the definitions of a code location over ``universe``.
 
@@ -50,6 +51,7 @@ def build_defs(
         universe: The fetched and derived series.
         listener: Receives the progress of runs in this process.
         exchanges: The exchanges that all runs share; None to open them for each run.
+        executor: The executor of the runs that name none; None to leave it to the project that adds the definitions.
     """
     jobs = candle_jobs(universe.series)
     traded = {tracked.series: (tracked.first, tracked.last) for tracked in universe.tracked}
@@ -69,7 +71,7 @@ def build_defs(
             "lake": LakeResource(settings=settings),
             "candles": CandlesIOManager(settings=settings),
         },
-        executor=dg.in_process_executor,
+        executor=executor,
     )
 
 
@@ -115,10 +117,19 @@ def candle_definitions() -> dg.Definitions:
         ConfigurationError: A setting or the universe file is not usable.
     """
     settings = read_settings(os.environ)
+    return _definitions_in(Path.cwd(), settings, tracked_universe(settings))
+
+
+def tracked_universe(settings: Settings) -> Universe:
+    """Return the universe of the settings; log what a refresh of its rules would change.
+
+    Raises:
+        ConfigurationError: The universe file is not usable.
+    """
     universe = read_universe(settings.existing_universe())
     for note in universe.notes:
         _log.warning("%s", note)
-    return _definitions_in(Path.cwd(), settings, universe)
+    return universe
 
 
 @lru_cache(maxsize=1)  # a code server loads a location twice: once to find it, and once to serve it

@@ -34,6 +34,7 @@ def candle_jobs(series: Sequence[Series]) -> list[AssetJob]:
                 job = dg.define_asset_job(
                     job_name(market, kind),
                     selection=dg.AssetSelection.assets(*keys),
+                    executor_def=dg.in_process_executor,
                     description=f"Fetches the {kind} partitions of every tracked series of Binance {market.title}.",
                 )
                 jobs.append(job)

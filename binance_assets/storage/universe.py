@@ -204,6 +204,10 @@ def _divides(finer: Interval, interval: Interval) -> bool:
     return finer.step < interval.step and interval.step % finer.step == 0
 
 
+UniverseEntry = _Entry
+"""The schema of an entry that lists its symbols, for those who take entries from elsewhere than the universe file."""
+
+
 def read_universe(path: Path, lock: Path | None = None) -> Universe:
     """Read the universe file, and its lock file if an entry has a rule.
 
@@ -214,7 +218,21 @@ def read_universe(path: Path, lock: Path | None = None) -> Universe:
     Raises:
         UniverseError: A file cannot be read, or the universe contradicts itself.
     """
-    entries = [_entry(path, number, raw) for number, raw in enumerate(raw_entries(path, load_document(path)), 1)]
+    return universe_of(path, raw_entries(path, load_document(path)), lock)
+
+
+def universe_of(path: Path, raw: Iterable[Any], lock: Path | None = None) -> Universe:
+    """Return the universe that a list of entries describes.
+
+    Args:
+        path: The file that has the entries, for messages.
+        raw: The entries, not yet validated.
+        lock: The lock file; None for the one beside the file.
+
+    Raises:
+        UniverseError: A file cannot be read, or the universe contradicts itself.
+    """
+    entries = [_entry(path, number, entry) for number, entry in enumerate(raw, 1)]
     rules = tuple(
         RuleEntry(number, parse_market(entry.market), entry.symbols)
         for number, entry in enumerate(entries, 1)

@@ -24,3 +24,8 @@ def test_every_python_block_is_an_example_and_every_example_is_shown() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_the_readme_names_the_file_of_each_example(path: Path) -> None:
     assert f"(examples/{path.name})" in README.read_text()
+
+
+def test_the_readme_shows_the_example_of_the_component() -> None:
+    assert (CHECKOUT / "examples" / "defs.yaml").read_text() in code_blocks("yaml")
+    assert "(examples/defs.yaml)" in README.read_text()

@@ -66,7 +66,7 @@ def test_markets_intervals_symbols_and_series_are_completed(
 
 BAD_INPUT = [
     ["download", "BTCUSDT", "--market", "moon", "--interval", "1m"],
-    ["download", "BTC USDT", "--market", "spot", "--interval", "1m"],
+    ["download", "BTC?USDT", "--market", "spot", "--interval", "1m"],
     ["download", "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024/01/01"],
     ["download", "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024", "--end", "2023"],
     ["download", "BTCUSDT", "--market", "spot", "--interval", "1M", "--start", "2024-01-02"],

@@ -97,7 +97,7 @@ def test_a_location_is_built_again_only_if_something_changed(tmp_path: Path, mon
     assert candle_definitions() is first
     universe.write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1h]}]")
     second = candle_definitions()
-    keys = [spec.key.path for spec in second.resolve_all_asset_specs()]
-    assert sorted(keys) == [["spot", "BTCUSDT", "1h"], ["spot", "coverage"]]
+    keys = {spec.key.to_user_string() for spec in second.resolve_all_asset_specs()}
+    assert keys == {"spot/BTCUSDT/1h", "spot/coverage"}
     monkeypatch.setenv("BINANCE_ASSETS_LAKE", "elsewhere")
     assert candle_definitions() is not second
