@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 TESTS := binance_assets_tests
 
 # What each set of dependencies installs beside the package, and which smaller sets it includes.
-EXTRAS_runtime :=
+EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
 EXTRAS_check := [test,check]

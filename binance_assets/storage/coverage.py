@@ -1,10 +1,8 @@
-"""The coverage of a market: what the lake holds of each series, as a table, as Markdown, and as a picture."""
+"""The coverage of a market: what the lake holds of each series, as a table, as Markdown, and as rows of a chart."""
 
 from __future__ import annotations
 
 import datetime as dt
-import struct
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from binance_assets.charts.coverage_chart import CoverageRow
 from binance_assets.model.outside import markdown
 from binance_assets.model.partitions import last_finished_end
 from binance_assets.model.results import ACCEPTED
@@ -25,12 +24,8 @@ _VERDICTS: Final = (*sorted(ACCEPTED), "invalid", "lost", "unfinished")  # the l
 _COUNTS: Final = (*_VERDICTS, "unnamed_outages")
 """The columns that Markdown leaves out where all their numbers are 0."""
 
-# The picture: edge length of a month's square in pixels, its gap included, and the colors as red, green, blue.
-_CELL: Final = 10
-_NOT_EXPECTED: Final = (235, 237, 240)
-_GAP: Final = (255, 255, 255)
-_EMPTY: Final = (222, 84, 63)
-_FULL: Final = (38, 140, 92)
+MOST_ROWS: Final = 50
+"""How many series the page names; the Parquet file has them all, and a page of 2,000 would be a megabyte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,50 +217,27 @@ def coverage_markdown(table: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def coverage_picture(coverages: Sequence[Coverage]) -> bytes:
-    """Return a PNG with a row for each series and a square for each month.
+def most_lacking(coverages: Sequence[Coverage]) -> list[Coverage]:
+    """Return the series that the page names: all, or those that lack the most partitions, in the given order."""
+    if len(coverages) <= MOST_ROWS:
+        return [*coverages]
+    worst = sorted(range(len(coverages)), key=lambda at: -(coverages[at].refused + coverages[at].missing))
+    return [coverages[at] for at in sorted(worst[:MOST_ROWS])]
 
-    A square is green if every expected partition is stored, turns red the more of them are missing, and is gray if no
-    partition is expected.
-    """
-    names = sorted({month for coverage in coverages for month in coverage.months})
-    if not names:
-        return _png([bytes(_NOT_EXPECTED)])
-    lines = []
+
+def chart_rows(coverages: Sequence[Coverage]) -> list[CoverageRow]:
+    """Return the rows of the chart: the series that the page names, below all together if those are not all."""
+    named = most_lacking(coverages)
+    rows = [CoverageRow(str(coverage.series), coverage.months) for coverage in named]
+    if len(named) < len(coverages):
+        rows.insert(0, CoverageRow(f"all {len(coverages):,} series", _total_months(coverages)))
+    return rows
+
+
+def _total_months(coverages: Iterable[Coverage]) -> dict[str, tuple[int, int]]:
+    totals: dict[str, tuple[int, int]] = {}
     for coverage in coverages:
-        colors = [_color(coverage.months.get(month)) for month in _months(names[0], names[-1])]
-        line = b"".join(bytes(color) * (_CELL - 1) + bytes(_GAP) for color in colors)
-        lines += [line] * (_CELL - 1) + [bytes(_GAP) * _CELL * len(colors)]
-    return _png(lines)
-
-
-def _months(first: str, last: str) -> list[str]:
-    """Return the months from ``first`` to ``last``, such as ``2024-01``, both included."""
-    year, month = map(int, first.split("-"))
-    names = []
-    while (name := f"{year}-{month:02}") <= last:
-        names.append(name)
-        year, month = (year, month + 1) if month < 12 else (year + 1, 1)
-    return names
-
-
-def _color(month: tuple[int, int] | None) -> tuple[int, int, int]:
-    """Return the color of a month, given its numbers of stored and of expected partitions; None for none expected."""
-    if month is None:
-        return _NOT_EXPECTED
-    share = month[0] / month[1]
-    red, green, blue = (round(empty + (full - empty) * share) for empty, full in zip(_EMPTY, _FULL, strict=True))
-    return red, green, blue
-
-
-def _png(lines: Sequence[bytes]) -> bytes:
-    """Return lines of pixels, three bytes each, as a PNG in the smallest form of the format, which needs no library."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", len(lines[0]) // 3, len(lines), 8, 2, 0, 0, 0)
-    unfiltered = b"".join(b"\0" + line for line in lines)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(unfiltered)) + chunk(b"IEND", b"")
-    )
+        for month, (stored, expected) in coverage.months.items():
+            known = totals.get(month, (0, 0))
+            totals[month] = (known[0] + stored, known[1] + expected)
+    return totals

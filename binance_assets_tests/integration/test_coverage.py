@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import io
+import math
 import shutil
-import struct
-import zlib
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from PIL import Image
 
+from binance_assets.charts.coverage_chart import draw_coverage, shares
 from binance_assets.definitions import build_defs
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.options import DownloadOptions
@@ -25,15 +28,18 @@ from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.gaps import find_gaps
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.coverage import (
+    MOST_ROWS,
     Coverage,
+    chart_rows,
     coverage_markdown,
-    coverage_picture,
     coverage_table,
     coverages_of,
+    most_lacking,
 )
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.locks import LOCK_NAME
@@ -48,10 +54,6 @@ BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ET
 COIN, WEEKS = parse_series("coinm/BTCUSD_PERP/1h"), parse_series("spot/BTCUSDT/1w")
 MINUTES = parse_series("spot/BTCUSDT/1m")
 FOUR_HOURS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interval("4h")), BTC)
-
-GREEN, RED, GRAY, WHITE = (38, 140, 92), (222, 84, 63), (235, 237, 240), (255, 255, 255)
-
-Pixels = list[list[tuple[int, int, int]]]
 
 
 @pytest.fixture
@@ -92,31 +94,11 @@ def days_until_today(first: str) -> set[int]:
     return {(moment.date() - dt.date.fromisoformat(first)).days for moment in moments}
 
 
-def pixels_of(png: bytes) -> Pixels:
-    """Decode a PNG of 8-bit RGB pixels without filters or interlacing."""
-    assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    chunks, offset = [], 8
-    while offset < len(png):
-        (length,) = struct.unpack(">I", png[offset : offset + 4])
-        kind, data = png[offset + 4 : offset + 8], png[offset + 8 : offset + 8 + length]
-        assert struct.unpack(">I", png[offset + 8 + length : offset + 12 + length]) == (zlib.crc32(kind + data),)
-        chunks.append((kind, data))
-        offset += 12 + length
-    assert [kind for kind, _ in chunks] == [b"IHDR", b"IDAT", b"IEND"]
-    width, height, depth, color, *rest = struct.unpack(">IIBBBBB", chunks[0][1])
-    assert (depth, color, rest) == (8, 2, [0, 0, 0])
-    raw = zlib.decompress(chunks[1][1])
-    assert len(raw) == height * (1 + 3 * width)
-    lines = [raw[at : at + 1 + 3 * width] for at in range(0, len(raw), 1 + 3 * width)]
-    assert all(line[0] == 0 for line in lines)
-    return [[tuple(line[at : at + 3]) for at in range(1, len(line), 3)] for line in lines]  # type: ignore[misc]
-
-
-def squares(pixels: Pixels) -> Pixels:
-    """Return the color of each month of each series; white lines separate them."""
-    assert all(line[9::10] == [WHITE] * len(line[9::10]) for line in pixels)
-    assert all(set(line) == {WHITE} for line in pixels[9::10])
-    return [line[::10] for line in pixels[::10]]
+def size_of(markdown: str) -> tuple[int, int]:
+    """Return width and height of the PNG in a page's Markdown."""
+    with Image.open(io.BytesIO(base64.b64decode(markdown.partition("base64,")[2].removesuffix(")")))) as image:
+        assert image.format == "PNG"
+        return image.size
 
 
 def test_the_page_of_a_market_shows_what_the_lake_holds(
@@ -155,15 +137,31 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
     assert ruler.count("|") == head.count("|")
     assert second.startswith("| spot/BTCUSDT/1h | 2024-03-01 | 2024-03-07 | 5 | 0 | 5 | 0 | 1 | ")
 
-    before, _, encoded = str(metadata["days by month"].value).partition("data:image/png;base64,")
-    assert "2023-03 to " in before
-    assert before.endswith("](")
-    picture = squares(pixels_of(base64.b64decode(encoded.removesuffix(")"))))
-    assert len(picture) == 3
-    assert picture[1][0] == GRAY  # the months begin with the earliest series, in March 2023
-    assert picture[0][0] != GRAY
-    assert picture[1][12] not in (GRAY, GREEN, RED)
-    assert picture[1][13] == RED
+    assert min(size_of(str(metadata["days by month"].value))) > 100
+
+
+def test_without_the_extra_the_page_names_it(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC))
+    fetch(definitions, instance, [BTC], march(1))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    metadata = refresh(definitions, instance, "spot")
+    assert "binance-assets[plot]" in str(metadata["days by month"].value)
+    assert metadata["partitions"].value == 1
+
+
+def test_coverage_depends_on_its_series_and_its_event_does_not_grow_with_them(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    definitions = build_defs(settings, universe_of(BTC, COIN, derived=[FOUR_HOURS]))
+    graph = definitions.resolve_asset_graph()
+    assert graph.get(coverage_key(BTC.market)).parent_keys == {asset_key(BTC), asset_key(FOUR_HOURS.series)}
+    fetch(definitions, instance, [BTC], march(1))
+    refresh(definitions, instance, "spot")
+    (record,) = instance.fetch_materializations(coverage_key(BTC.market), limit=1).records
+    assert record.asset_materialization is not None
+    assert not record.asset_materialization.tags
 
 
 def test_coverage_sends_no_request_and_its_file_is_not_read_as_candles(
@@ -189,8 +187,7 @@ def test_the_coverage_of_an_empty_lake(settings: Settings, instance: dg.DagsterI
     assert table["first"].to_list() == table["last"].to_list() == [None, None]
     assert table.select(pl.exclude("series", "first", "last").sum()).row(0) == (0,) * (table.width - 3)
     assert str(metadata["table"].value).splitlines()[2] == "| spot/BTCUSDT/1h |  |  | 0 | 0 | 0 | 0 | 0 |"
-    encoded = str(metadata["days by month"].value).partition("base64,")[2].removesuffix(")")
-    assert pixels_of(base64.b64decode(encoded)) == [[GRAY]]
+    assert metadata["days by month"].value == "The lake holds no partition yet."
     assert lake.venue is None  # the lake can still take candles of any venue
 
 
@@ -309,16 +306,28 @@ def test_the_days_of_an_unreadable_file_count_as_missing(filled: Lake) -> None:
     assert (coverage.first, coverage.missing, coverage.rows) == (None, 0, 0)  # as if nothing had been stored
 
 
-def test_a_picture_has_a_square_for_each_month_of_each_series(filled: Lake) -> None:
+def test_a_chart_has_a_square_for_each_month_of_each_series(filled: Lake) -> None:
     until = dt.date(2024, 5, 1)
     entries = [coverage_of(filled, series, until, frozenset()) for series in (BTC, WEEKS, ETH)]
-    pixels = pixels_of(coverage_picture(entries))
-    assert (len(pixels), len(pixels[0])) == (3 * 10, 3 * 10)
-    hours, weeks, nothing = squares(pixels)
-    assert (hours[0], hours[2]) == (GREEN, RED)
-    assert RED[0] > hours[1][0] > GREEN[0]
-    assert weeks == [GREEN, RED, GRAY]
-    assert nothing == [GRAY] * 3
+    rows = chart_rows(entries)
+    assert [row.label for row in rows] == [str(BTC), str(WEEKS), str(ETH)]
+    hours, weeks, nothing = shares(rows, ["2024-02", "2024-03", "2024-04"])
+    assert (hours[0], hours[2]) == (1, 0)
+    assert 0 < hours[1] < 1
+    assert weeks[:2] == [1, 0]
+    assert all(map(math.isnan, [weeks[2], *nothing]))
+    axes = draw_coverage(rows, "title").axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [row.label for row in rows]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2024-02", "2024-03", "2024-04"]
+
+
+def test_a_page_of_many_series_names_those_that_lack_the_most(filled: Lake) -> None:
+    entry = coverage_of(filled, BTC, dt.date(2024, 3, 4), frozenset())
+    entries = [replace(entry, missing=number) for number in range(2_000)]
+    assert most_lacking(entries) == entries[-MOST_ROWS:]
+    total, *named = chart_rows(entries)
+    assert (total.label, len(named)) == ("all 2,000 series", MOST_ROWS)
+    assert total.months == {name: (2_000 * stored, 2_000 * all_) for name, (stored, all_) in entry.months.items()}
 
 
 def test_a_table_without_series_is_a_table(filled: Lake) -> None:

@@ -1,0 +1,48 @@
+"""Figures: whether Matplotlib is installed, and a figure as PNG in Markdown.
+
+Matplotlib is loaded on first use: that takes half a second, and most processes draw nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NO_LIBRARY: Final = "The picture needs the extra `plot`: `pip install 'binance-assets[plot]'`."
+"""What a page shows in place of a picture."""
+
+
+def can_draw() -> bool:
+    """Return whether Matplotlib is installed."""
+    try:
+        return importlib.util.find_spec("matplotlib") is not None
+    except ValueError:  # something without a spec stands in its place
+        return False
+
+
+def as_markdown(figure: Figure, title: str, dpi: int = 80) -> str:
+    """Return a figure as Markdown with the PNG inside.
+
+    Args:
+        figure: The figure.
+        title: The alternative text.
+        dpi: Pixels per inch.
+    """
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=dpi)
+    return f"![{title}](data:image/png;base64,{base64.b64encode(_with_palette(png)).decode()})"
+
+
+def _with_palette(png: io.BytesIO) -> bytes:
+    """Return the picture with at most 64 colors: a third of the bytes, and the event log keeps them forever."""
+    from PIL import Image  # Matplotlib depends on it
+
+    small = io.BytesIO()
+    with Image.open(png) as image:
+        image.convert("RGB").quantize(64).save(small, format="PNG", optimize=True)
+    return small.getvalue()
