@@ -39,7 +39,7 @@ def as_markdown(figure: Figure, title: str, dpi: int = 80) -> str:
 
 
 def _with_palette(png: io.BytesIO) -> bytes:
-    """Return the picture with at most 64 colors: a third of the bytes, and the event log keeps them."""
+    """Return the picture with at most 64 colors: fewer bytes, and the event log keeps them."""
     from PIL import Image  # Matplotlib depends on it
 
     # The coverage of the palette is the largest, because the default merges colors that few pixels have.
