@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _EMPTY: Final = "#de543f"
-_HALF: Final = "#f2c14e"
+_SOME: Final = "#f2c14e"
 _FULL: Final = "#268c5c"
 _NOT_EXPECTED: Final = "#ebedf0"
 _MOST_LABELS: Final = 24
@@ -78,7 +78,8 @@ def _draw_squares(axes: Axes, values: Sequence[Sequence[float]]) -> None:
     import numpy as np
     from matplotlib.colors import LinearSegmentedColormap
 
-    colors = LinearSegmentedColormap.from_list("coverage", [_EMPTY, _HALF, _FULL])
+    # Only a complete month is green, so that a single missing day can be seen.
+    colors = LinearSegmentedColormap.from_list("coverage", [(0, _EMPTY), (0.999, _SOME), (1, _FULL)])
     axes.set_facecolor(_NOT_EXPECTED)  # seen where a cell is masked
     cells = np.ma.masked_invalid(np.array(values, dtype=float))
     edges = [np.arange(size + 1) - 0.5 for size in (cells.shape[1], cells.shape[0])]
@@ -90,6 +91,6 @@ def _draw_squares(axes: Axes, values: Sequence[Sequence[float]]) -> None:
 def _draw_legend(figure: Figure) -> None:
     from matplotlib.patches import Patch
 
-    meanings = {_FULL: "complete", _HALF: "half missing", _EMPTY: "nothing stored", _NOT_EXPECTED: "not expected"}
+    meanings = {_FULL: "complete", _SOME: "few missing", _EMPTY: "all missing", _NOT_EXPECTED: "not expected"}
     patches = [Patch(color=color, label=meaning) for color, meaning in meanings.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), fontsize=8, frameon=False)

@@ -13,6 +13,7 @@ here: the step of a derived asset (``derived``), the check (``checks``), and how
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import datetime as dt
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -86,7 +87,18 @@ _OUTPUT: Final = "result"
 _OPTIONAL_OUT: Final = dg.Out(is_required=False)
 _CHECK_OUT: Final = dg.Out(dagster_type=None)
 _NOTHING_IN: Final = dg.In(dg.Nothing)
+with warnings.catch_warnings():
+    # Users can do nothing about the beta label of code references.
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    _CODE: Final = dg.CodeReferencesMetadataValue(
+        code_references=[dg.LocalFileCodeReference(file_path=__file__, label="the step")]
+    )
 _CONFIG: Final = CandlesConfig.to_config_schema().as_field()
+
+
+def pool_name(market: Market) -> str:
+    """Return the concurrency pool of a market: markets that share request weight share a pool. It has no limit."""
+    return f"binance_{market.rate_limit_group}"
 
 
 def candles_asset(
@@ -165,6 +177,7 @@ def series_asset(
         config_schema=config,
         required_resource_keys=resources,
         description=description,
+        pool=pool_name(series.market) if "binance" in resources else None,
     )
     spec = dg.AssetSpec(
         key,
@@ -183,7 +196,8 @@ def series_asset(
             **({"last day": last.isoformat()} if last is not None else {}),
             **metadata,
             "dagster/column_schema": _column_schema(series.market),
-            "dagster/uri": lake.folder(series).absolute().as_uri(),
+            "dagster/uri": f"file://{lake.folder(series).absolute()}",  # as it can be pasted, not percent-encoded
+            "dagster/code_references": _CODE,
         },
     )
     return dg.AssetsDefinition(

@@ -33,7 +33,10 @@ from binance_assets.settings import Settings
 from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake
 
-CATCH_UP_TAG: Final = "binance_assets/catch_up"
+# Dagster's user interface hides tags with this prefix.
+CATCH_UP_TAG: Final = ".dagster/binance_assets_catch_up"
+OLD_CATCH_UP_TAG: Final = "binance_assets/catch_up"
+"""The tag of runs that version 0.1.0 requested."""
 MAX_ATTEMPTS: Final = 5
 """How often the catch-up requests a refused day before it leaves the day to the user."""
 
@@ -164,9 +167,11 @@ def _given_up(
     if not missing:
         return set()
     midnight = dt.datetime.combine(since, dt.time(), dt.UTC)
-    runs_filter = dg.RunsFilter(tags={CATCH_UP_TAG: market.name}, created_after=midnight)
     runs_of: defaultdict[Day, list[str]] = defaultdict(list)
-    for run in instance.get_runs(runs_filter, limit=_MAX_RUNS):
+    filters = [
+        dg.RunsFilter(tags={tag: market.name}, created_after=midnight) for tag in (CATCH_UP_TAG, OLD_CATCH_UP_TAG)
+    ]
+    for run in (run for chosen in filters for run in instance.get_runs(chosen, limit=_MAX_RUNS)):
         for day in _days_of(run, market, [*missing]):
             runs_of[day].append(run.run_id)
     often = {

@@ -11,6 +11,7 @@ from contextlib import closing
 
 import dagster as dg
 
+from binance_assets.candles.columns import columns
 from binance_assets.ingest.derive import derive_partitions
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import partition_for_key
@@ -19,6 +20,7 @@ from binance_assets.orchestration.checks import format_refused
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
 from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.interrupted import prove_life
+from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError
@@ -54,7 +56,14 @@ def derived_asset(derived: Derived, lake: Lake, last: dt.date | None = None) -> 
     )
 
 
+def column_lineage(derived: Derived) -> dg.TableColumnLineage:
+    """Return from which columns of the base series each column is computed: each from the one of the same name."""
+    base, names = asset_key(derived.base), columns(derived.series.market)
+    return dg.TableColumnLineage({name: [dg.TableColumnDep(base, name)] for name in names})
+
+
 def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
+    lineage = {"dagster/column_lineage": dg.MetadataValue.column_lineage(column_lineage(derived))}
     started_at, tally = time.monotonic(), Tally(lake, derived.series)
     try:
         if (venue := lake.venue) is not None:
@@ -64,7 +73,7 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
         with closing(write_results(lake, derived.series, results)) as writes:
             for result, written in writes:
                 stored, _ = tally.count_written(written)
-                yield from materializations(context, derived.series, stored)
+                yield from materializations(context, derived.series, stored, lineage)
                 if result is not None and not result.is_accepted:
                     tally.count_refused(result)
     except ConfigurationError as error:

@@ -63,7 +63,10 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
 
 
 def materializations(
-    context: dg.AssetExecutionContext, series: Series, written: Mapping[Partition, StoredPartition]
+    context: dg.AssetExecutionContext,
+    series: Series,
+    written: Mapping[Partition, StoredPartition],
+    of_asset: Mapping[str, dg.MetadataValue] | None = None,
 ) -> Iterator[dg.DagsterEvent]:
     """Log what a step has written, in the given order; yield the events, which the step yields in turn.
 
@@ -73,8 +76,11 @@ def materializations(
         context: The step.
         series: The series of the step.
         written: The partitions with their entries in the lake.
+        of_asset: Metadata that Dagster reads from the newest event of an asset; only the last event of a batch has it.
     """
     for batch in _batches(series, list(written.items())):
+        if of_asset:
+            batch[-1] = batch[-1].with_metadata({**batch[-1].metadata, **of_asset})
         yield from log_materializations(context, batch)
 
 

@@ -23,15 +23,16 @@ from typing import Final
 import dagster as dg
 
 from binance_assets.orchestration.dagster_internals import executes_whole_run, state_folder
-from binance_assets.processes import is_alive, is_proved_dead, parse_identity, process_start_time, this_process
+from binance_assets.processes import is_alive, is_proved_dead, parse_identity, this_process
 from binance_assets.storage.locks import own_file, taken_over
 
-# Version 0.1.0 has only these three tags. Nothing else tells which process they mean.
+# Runs of earlier versions have these three tags, which the user interface shows. Version 0.1.0 has only these.
 HOST_TAG: Final = "binance_assets/host"
 PROCESS_TAG: Final = "binance_assets/process"
 PROCESS_BEGAN_TAG: Final = "binance_assets/process_began"
-# The whole identity of the process; Dagster's user interface hides tags with this prefix.
+# The whole identity of the process, and its host for messages; Dagster's user interface hides tags with this prefix.
 IDENTITY_TAG: Final = ".dagster/binance_assets_process"
+HIDDEN_HOST_TAG: Final = ".dagster/binance_assets_host"
 
 # In the folder of the instance: a file for each run, which the process of the run keeps locked.
 _LIVE_RUNS: Final = "binance_assets_runs"
@@ -47,12 +48,7 @@ _UNFINISHED: Final = [
 
 def tags_of_this_process() -> dict[str, str]:
     """Return the tags of a run that a command executes in this process."""
-    return {
-        HOST_TAG: socket.gethostname(),
-        PROCESS_TAG: str(os.getpid()),
-        PROCESS_BEGAN_TAG: process_start_time(os.getpid()) or "",
-        IDENTITY_TAG: str(this_process()),
-    }
+    return {IDENTITY_TAG: str(this_process()), HIDDEN_HOST_TAG: socket.gethostname()}
 
 
 @contextmanager
@@ -151,7 +147,7 @@ def _files_of_runs(folder: Path) -> list[Path]:
 
 def _is_of_command(run: dg.DagsterRun) -> bool:
     # A re-execution in the UI inherits the tags of its parent, but belongs to another process.
-    return PROCESS_TAG in run.tags and run.parent_run_id is None
+    return (IDENTITY_TAG in run.tags or PROCESS_TAG in run.tags) and run.parent_run_id is None
 
 
 def _is_proved_dead(run: dg.DagsterRun) -> bool:
@@ -161,10 +157,16 @@ def _is_proved_dead(run: dg.DagsterRun) -> bool:
     identity = parse_identity(run.tags.get(IDENTITY_TAG, ""))
     if identity is not None:
         return is_proved_dead(identity)
-    process = run.tags[PROCESS_TAG]
+    process = run.tags.get(PROCESS_TAG, "")
     if IDENTITY_TAG in run.tags or run.tags.get(HOST_TAG) != socket.gethostname() or not process.isdecimal():
         return False
     return not is_alive(int(process), run.tags.get(PROCESS_BEGAN_TAG, ""))
+
+
+def _named_process(run: dg.DagsterRun) -> str:
+    identity = parse_identity(run.tags.get(IDENTITY_TAG, ""))
+    process = run.tags.get(PROCESS_TAG) if identity is None else identity.pid
+    return f"process {process} on host {run.tags.get(HIDDEN_HOST_TAG) or run.tags.get(HOST_TAG)}"
 
 
 def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -172,7 +174,7 @@ def _end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     now = instance.get_run_by_id(run.run_id)
     if now is None or now.is_finished:
         return False
-    process = f"process {run.tags[PROCESS_TAG]} on host {run.tags.get(HOST_TAG)}" if _is_of_command(run) else "process"
+    process = _named_process(run) if _is_of_command(run) else "process"
     message = (
         f"Its {process} does not exist anymore: it was killed, or the machine stopped. "
         "The partitions that it wrote are kept."

@@ -34,8 +34,8 @@ _MAX_NAMED: Final = 5
 class CandlesIOManager(dg.ConfigurableIOManager):
     """Loads the candles of an upstream asset lazily, over the partitions that the downstream asset maps to.
 
-    ``dg.AssetIn(key, input_manager_key="candles")`` selects it for an input. With
-    ``metadata={"allow_missing_partitions": True}``, the input gets whatever the lake holds of what it asks for.
+    `dg.AssetIn(key, input_manager_key="candles")` selects it for an input. With
+    `metadata={"allow_missing_partitions": True}`, the input gets whatever the lake holds of what it asks for.
     """
 
     settings: dg.ResourceDependency[Settings]

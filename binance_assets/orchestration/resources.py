@@ -61,13 +61,10 @@ class Exchanges:
 
 
 class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Access to Binance's markets.
+    """Access to Binance's markets."""
 
-    Attributes:
-        settings: Hosts and limits.
-        shared: The exchanges of a command with several runs, which closes them; None for those of each run.
-    """
-
+    # The docstring stands in Dagster's user interface, which shows it as Markdown. `settings` are hosts and limits;
+    # `shared` are the exchanges of a command with several runs, which closes them, or None for those of each run.
     settings: dg.ResourceDependency[Settings]
     shared: dg.ResourceDependency[Exchanges | None] = None  # type: ignore[assignment]
 

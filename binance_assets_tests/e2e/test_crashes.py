@@ -23,7 +23,7 @@ import pytest
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE
 from binance_assets.orchestration.instance import open_instance
-from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
+from binance_assets.orchestration.interrupted import HIDDEN_HOST_TAG, IDENTITY_TAG, fail_runs_of_dead_processes
 from binance_assets.orchestration.sensors import interrupted_runs_sensor
 from binance_assets.processes import process_start_time
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
@@ -149,9 +149,9 @@ def test_the_next_command_fails_a_killed_run_and_names_its_process(
     assert known <= set(written)
     start_download(slow, tmp_path).communicate(timeout=60)
     with contextlib.chdir(tmp_path), open_instance(tmp_path, {}) as instance:
-        killed = next(run for run in instance.get_runs() if run.tags["binance_assets/process"] == str(process.pid))
+        killed = next(run for run in instance.get_runs() if f"/{process.pid}/" in run.tags[IDENTITY_TAG])
         assert killed.status == dg.DagsterRunStatus.FAILURE
-        assert killed.tags["binance_assets/host"] == os.uname().nodename
+        assert killed.tags[HIDDEN_HOST_TAG] == os.uname().nodename
         assert len(instance.get_materialized_partitions(dg.AssetKey(list(SERIES.key)))) == DAYS
 
 

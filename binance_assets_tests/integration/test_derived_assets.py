@@ -102,6 +102,11 @@ def test_derived_days_equal_the_candles_of_the_exchange(
             )
         assert all(check.passed for check in result.get_asset_check_evaluations())
         assert events(filled, series) == DAYS
+    (newest,) = filled.fetch_materializations(asset_key(HOUR.series), limit=1).records
+    assert newest.asset_materialization is not None
+    lineage = newest.asset_materialization.metadata["dagster/column_lineage"].value
+    assert isinstance(lineage, dg.TableColumnLineage)
+    assert lineage.deps_by_column["high"] == [dg.TableColumnDep(asset_key(HOUR.base), "high")]
 
 
 def test_an_interval_that_binance_lacks_can_be_derived(

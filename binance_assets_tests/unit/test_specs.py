@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ import pytest
 
 from binance_assets.definitions import build_defs, candle_definitions
 from binance_assets.model.intervals import parse_derived_interval
-from binance_assets.model.markets import SPOT
+from binance_assets.model.markets import COINM, SPOT, USDM
 from binance_assets.model.series import derived_series, parse_series
+from binance_assets.orchestration.assets import pool_name
 from binance_assets.settings import read_settings
 from binance_assets.storage.universe import Derived, Tracked, Universe
 
@@ -69,6 +71,30 @@ def declared() -> dict[str, Any]:
     sensors = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
     resources = sorted(repository.get_top_level_resources())
     return {"assets": assets, "jobs": jobs, "schedules": schedules, "sensors": sensors, "resources": resources}
+
+
+def test_no_description_shows_the_markup_of_docstrings() -> None:
+    defs = build_defs(read_settings({}), Universe((Tracked(parse_series("spot/BTCUSDT/1m")),)))
+    texts = [resource.description or "" for resource in defs.get_repository_def().get_top_level_resources().values()]
+    assert len(texts) == 3
+    for text in [*texts, json.dumps(declared())]:
+        assert not re.search(r":(class|func|meth|data):|``|Attributes:|Args:", text)
+
+
+def test_pages_show_where_the_code_is_and_a_uri_that_can_be_pasted() -> None:
+    series = parse_series("spot/BTCUSDT/1m")
+    derived = derived_series(SPOT, "BTCUSDT", parse_derived_interval("1h"))
+    universe = Universe((Tracked(series),), (Derived(derived, series),))
+    defs = build_defs(read_settings({"BINANCE_ASSETS_LAKE": "/lake"}), universe).get_repository_def().assets_defs_by_key
+    assets = {name: defs[dg.AssetKey.from_user_string(name)] for name in ("spot/BTCUSDT/1m", "spot/BTCUSDT/1h")}
+    for asset in assets.values():
+        (spec,) = asset.specs
+        assert spec.metadata["dagster/uri"].startswith("file:///lake/market=spot/symbol=BTCUSDT/interval=")
+        assert "dagster/code_references" in spec.metadata
+    # Only what sends requests is in the pool of their limit.
+    pools = {name: asset.op.pool for name, asset in assets.items()}
+    assert pools == {"spot/BTCUSDT/1m": "binance_spot", "spot/BTCUSDT/1h": None}
+    assert {pool_name(market) for market in (USDM, COINM)} == {"binance_futures"}
 
 
 def columns_of(spec: dg.AssetSpec) -> Sequence[dg.TableColumn]:
