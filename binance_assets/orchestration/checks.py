@@ -27,7 +27,7 @@ from binance_assets.orchestration.dagster_internals import (
     run_of_latest_check,
 )
 from binance_assets.orchestration.events import report_stored
-from binance_assets.orchestration.gaps import Gap, Gaps, digest, explained, find_gaps
+from binance_assets.orchestration.gaps import Gap, Gaps, digest, explained, find_all_gaps
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.storage.lake import Lake
@@ -129,10 +129,9 @@ def refresh_checks(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Se
     Raises:
         LakeError: A file of a series may not be read.
     """
-    found: dict[Series, Gaps] = {}
+    found = find_all_gaps(instance, lake, series)
     records = latest_check_records(instance, [_check_key(member) for member in series]) if series else {}
     for member in series:
-        found[member] = find_gaps(instance, lake, member)
         report_stored(instance, member, list(found[member].stored.items()))
         record = records.get(_check_key(member))
         if not _is_settled(instance, record, found[member].absent):

@@ -215,29 +215,51 @@ _LATEST_CHECK_RUN: Final = db.text(
     "SELECT run_id FROM asset_check_executions WHERE asset_key = :asset AND check_name = :check "
     "ORDER BY id DESC LIMIT 1"
 )
-_ANY_ATTEMPT: Final = db.text(
-    "SELECT 1 FROM event_logs WHERE asset_key = :asset AND partition IS NOT NULL "
-    "AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_MATERIALIZATION_PLANNED') GROUP BY partition HAVING "
-    "MAX(CASE WHEN dagster_event_type = 'ASSET_MATERIALIZATION_PLANNED' THEN id ELSE 0 END) > "
-    "MAX(CASE WHEN dagster_event_type = 'ASSET_MATERIALIZATION' THEN id ELSE 0 END) LIMIT 1"
-)
+_ATTEMPTS: Final = db.text(
+    # The joins are in the order of the index over asset, type, partition, and id; a table is read for attempts only.
+    "SELECT asset_key, partition, run_id, id FROM event_logs WHERE id IN (SELECT planned.id FROM ("
+    "SELECT asset_key, partition, MAX(id) AS id FROM event_logs WHERE asset_key IN :assets AND partition IS NOT NULL "
+    "AND dagster_event_type = 'ASSET_MATERIALIZATION_PLANNED' GROUP BY asset_key, partition) AS planned "
+    "WHERE NOT EXISTS (SELECT 1 FROM event_logs AS made WHERE made.asset_key = planned.asset_key "
+    "AND made.dagster_event_type = 'ASSET_MATERIALIZATION' AND made.partition = planned.partition "
+    "AND made.id > planned.id))"
+).bindparams(db.bindparam("assets", expanding=True))
+# Events from before an asset was wiped do not count. Dagster knows which those are; hardly any asset was ever wiped.
+_WIPED: Final = db.text(
+    "SELECT asset_key FROM asset_keys WHERE asset_key IN :assets AND asset_details IS NOT NULL"
+).bindparams(db.bindparam("assets", expanding=True))
+_ASSETS_PER_QUERY: Final = 500
 
 
-def _rows(storage: SqlEventLogStorage, query: db.TextClause, **values: str) -> Sequence[Any]:
+def _rows(storage: SqlEventLogStorage, query: db.TextClause, **values: object) -> Sequence[Any]:
     with storage.index_connection() as connection:
         return connection.execute(query, values).fetchall()
 
 
-def unmaterialized_attempts(instance: dg.DagsterInstance, asset: dg.AssetKey) -> Mapping[str, tuple[str, int]]:
+def unmaterialized_attempts(
+    instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]
+) -> dict[dg.AssetKey, dict[str, tuple[str, int]]]:
     """Return the partitions that were planned and not materialized since, with the run and the event that planned them.
 
-    One query. The asset's page shows the same partitions as in progress or failed, by the status of their run. The
-    public interface of an instance names neither.
+    One query for up to 500 assets. An asset's page shows the same partitions as in progress or failed, by the status
+    of their run. The public interface of an instance names neither.
     """
     storage = instance.event_log_storage
-    if isinstance(storage, SqlEventLogStorage) and not _rows(storage, _ANY_ATTEMPT, asset=asset.to_string()):
-        return {}  # as almost always: ten times as fast
-    return storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
+    if not isinstance(storage, SqlEventLogStorage):
+        read = storage.get_latest_asset_partition_materialization_attempts_without_materializations
+        return {asset: dict(read(asset)) for asset in assets}
+    by_text = {asset.to_string(): asset for asset in assets}
+    texts, found = list(by_text), {asset: dict[str, tuple[str, int]]() for asset in assets}
+    for start in range(0, len(texts), _ASSETS_PER_QUERY):
+        for text, partition, run_id, event in _rows(
+            storage, _ATTEMPTS, assets=texts[start : start + _ASSETS_PER_QUERY]
+        ):
+            found[by_text[text]][partition] = run_id, event
+    attempted = [asset.to_string() for asset, attempts in found.items() if attempts]
+    for (text,) in _rows(storage, _WIPED, assets=attempted) if attempted else ():
+        asset = by_text[text]
+        found[asset] = dict(storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset))
+    return found
 
 
 def latest_observation_ids(

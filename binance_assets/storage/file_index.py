@@ -17,10 +17,10 @@ from typing import Any, Final
 import polars as pl
 
 from binance_assets import __version__
-from binance_assets.model.results import UNNAMED_OUTAGE
+from binance_assets.model.results import ACCEPTED, IN_DOUBT, UNNAMED_OUTAGE
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import to_date
-from binance_assets.storage.span_folder import SpanFile, SpanFolder
+from binance_assets.storage.metadata import FileSummary, shares_of
+from binance_assets.storage.span_folder import SpanFolder
 
 _PARTITION: Final = {
     "day": pl.Date(),
@@ -45,6 +45,14 @@ SCHEMA: Final = pl.Schema(
 """One row for each file: its series and name, what identifies its content, the version of this program that read it,
 and its partitions, none if it cannot be read."""
 
+_READ: Final = {
+    "day": pl.Int64(),
+    "verdict": pl.String(),
+    "by_person": pl.Boolean(),
+    "has_unnamed_outage": pl.Boolean(),
+    "rows": pl.Int64(),
+    "bytes": pl.Int64(),
+}
 _STAMP: Final = ["series", "file", "inode", "size", "modified_ns", "version"]
 
 
@@ -73,20 +81,28 @@ def refreshed_index(
         LaterLayout: A later version wrote a file.
     """
     known = {stamp: position for position, stamp in enumerate(remembered.select(_STAMP).iter_rows())}
-    parts, positions = [], []
+    parts, positions, rows = [], [], _Rows()
     for series, folder in folders:
-        unchanged, rows = folder.stable(partial(_files_of, series, folder, known, first, last))
+        unchanged, changed = folder.stable(partial(_files_of, series, folder, known, first, last))
         positions += unchanged
-        if rows:
-            parts.append(pl.DataFrame(rows, schema=SCHEMA))
-    return pl.concat([remembered[positions], *parts]).sort(pl.col("file").str.len_bytes(), "file", "series")
+        rows.add(changed)
+        if len(rows.stamps) >= _FILES_PER_PART:
+            parts.append(rows.table())
+            rows = _Rows()
+    return pl.concat([remembered[positions], *parts, rows.table()]).sort(
+        pl.col("file").str.len_bytes(), "file", "series"
+    )
+
+
+_FILES_PER_PART: Final = 4_000
+_Stamp = tuple[Any, ...]
 
 
 def _files_of(
-    series: Series, folder: SpanFolder, known: Mapping[tuple[Any, ...], int], first: str, last: str
-) -> tuple[list[int], list[dict[str, Any]]]:
-    """Return the positions of the files that are known, and the rows of the others."""
-    unchanged, rows, name = [], [], str(series)
+    series: Series, folder: SpanFolder, known: Mapping[_Stamp, int], first: str, last: str
+) -> tuple[list[int], list[tuple[_Stamp, FileSummary | None, int]]]:
+    """Return the positions of the files that are known, and what the others hold, with their sizes."""
+    unchanged, changed, name = [], [], str(series)
     for path in folder.paths(first, last):
         # Before the file is read: if it is replaced in between, the next refresh reads it again.
         status = path.stat()
@@ -94,26 +110,74 @@ def _files_of(
         if stamp in known:
             unchanged.append(known[stamp])
         else:
-            file = folder.open_file(path)
-            rows.append(dict(zip(_STAMP, stamp, strict=True)) | {"partitions": _partitions_of(file)})
-    return unchanged, rows
+            changed.append((stamp, *folder.summary(path)))
+    return unchanged, changed
 
 
-def _partitions_of(file: object) -> list[dict[str, Any]]:
-    if not isinstance(file, SpanFile):
-        return []
-    return [
-        {
-            "day": to_date(partition.start),
-            "verdict": entry.verdict,
-            "is_accepted": entry.is_accepted,
-            "is_in_doubt": entry.is_in_doubt,
-            "has_unnamed_outage": UNNAMED_OUTAGE in (entry.note or ""),
-            "rows": entry.rows,
-            "bytes": entry.size,
-        }
-        for partition, entry in file.stored.items()
-    ]
+class _Rows:
+    """New rows of an index, kept as columns: a row for each partition as a dict would take most of the time."""
+
+    def __init__(self) -> None:
+        self.stamps: list[_Stamp] = []
+        self._numbers: list[int] = []
+        self._columns: dict[str, list[Any]] = {name: [] for name in _READ}
+
+    def add(self, files: Iterable[tuple[_Stamp, FileSummary | None, int]]) -> None:
+        """Add files: stamp, what the file says, None if it cannot be read, and size."""
+        columns = self._columns
+        for stamp, summary, size in files:
+            self.stamps.append(stamp)
+            if summary is not None:
+                self._numbers += [len(self.stamps) - 1] * len(summary.partitions)
+                columns["day"] += [partition.start for partition in summary.partitions]
+                columns["verdict"] += summary.verdicts
+                columns["by_person"] += [person is not None for person in summary.accepted_by]
+                columns["has_unnamed_outage"] += [UNNAMED_OUTAGE in (note or "") for note in summary.notes]
+                columns["rows"] += summary.rows
+                columns["bytes"] += shares_of(size, summary.rows)
+
+    def table(self) -> pl.DataFrame:
+        """Return the rows with the columns of :data:`SCHEMA`."""
+        files = pl.DataFrame(self.stamps, schema={name: SCHEMA[name] for name in _STAMP}, orient="row")
+        partitions = pl.DataFrame({"number": self._numbers, **self._columns}, schema={"number": pl.UInt32, **_READ})
+        values = partitions.select(
+            "number",
+            pl.col("day").cast(pl.Datetime("ms")).cast(pl.Date),
+            "verdict",
+            (pl.col("verdict").is_in(ACCEPTED) | pl.col("by_person")).alias("is_accepted"),
+            (pl.col("verdict").is_in(IN_DOUBT) & ~pl.col("by_person")).alias("is_in_doubt"),
+            "has_unnamed_outage",
+            "rows",
+            "bytes",
+        )
+        lists = values.group_by("number", maintain_order=True).agg(pl.struct(*_PARTITION).alias("partitions"))
+        joined = files.with_row_index("number").join(lists, on="number", how="left", maintain_order="left")
+        return joined.select(*_STAMP, pl.col("partitions").fill_null([])).cast(SCHEMA)
+
+
+def merged_index(remembered: pl.DataFrame, index: pl.DataFrame, replaced: pl.Expr) -> pl.DataFrame:
+    """Return ``remembered`` without the rows that are ``replaced``, and with those of ``index``.
+
+    Args:
+        remembered: An earlier index.
+        index: A later one, of some of its files.
+        replaced: Which rows of ``remembered`` the later one covers; their files may not exist anymore.
+    """
+    others = remembered.filter(~replaced).join(index, on=["series", "file"], how="anti")
+    return pl.concat([others, index]).sort(pl.col("file").str.len_bytes(), "file", "series")
+
+
+def is_worth_remembering(remembered: pl.DataFrame, index: pl.DataFrame) -> bool:
+    """Return whether a process that reads the new files of ``index`` again takes longer than to write them down now.
+
+    To read a footer takes 0.14 ms, to write a row of the index 0.01 ms.
+    """
+    new = index.join(remembered, on=_STAMP, how="anti").height
+    return new * _ROWS_PER_READ >= max(remembered.height, _LEAST_ROWS)
+
+
+_ROWS_PER_READ: Final = 10
+_LEAST_ROWS: Final = 300
 
 
 def stored_in(index: pl.DataFrame) -> pl.DataFrame:

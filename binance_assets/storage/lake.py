@@ -25,7 +25,7 @@ from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_any_series
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.settings import ConfigurationError
-from binance_assets.storage.file_index import empty_index, refreshed_index
+from binance_assets.storage.file_index import empty_index, is_worth_remembering, merged_index, refreshed_index
 from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entries_of
 from binance_assets.storage.parquet_files import read_if_intact, to_parquet
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
@@ -385,32 +385,42 @@ class Lake:
     ) -> pl.DataFrame:
         """Return what the files of a market's ``series`` hold, see :mod:`binance_assets.storage.file_index`.
 
-        Only the footers of files that are not known are read.
+        Only the footers of files that are not known are read. What many of them said is remembered for the next call,
+        also by another process, unless nothing can be written.
 
         Args:
             market: The market.
             series: Its series.
             start: Leave out the files of spans before the one of this day, UTC; None for none.
             end: Leave out the files of spans after the one of this day, UTC; None for none.
-            known: An earlier index; None for the one of :meth:`remember_files`.
+            known: An earlier index; None for the one that is remembered.
 
         Raises:
             LakeError: A file exists but may not be read, or was written by a later version.
         """
         folders = [(member, self._folder(member)) for member in series]
         first, last = (start or dt.date.min).isoformat(), (end or dt.date.max).isoformat()
+        remembered = self._remembered_files(market) if known is None else known
         with self._reading():
-            return refreshed_index(folders, self._remembered_files(market) if known is None else known, first, last)
+            index = refreshed_index(folders, remembered, first, last)
+        if known is None and is_worth_remembering(remembered, index):
+            covered = pl.col("series").is_in([str(member) for member in series]) & (start is None and end is None)
+            with suppress(LakeError):  # only a cache
+                self._remember_files(market, merged_index(remembered, index, covered))
+        return index
 
     def remember_files(self, market: Market, index: pl.DataFrame) -> None:
-        """Remember what the files of a market hold, for the next :meth:`file_index`.
+        """Remember what the files of a market hold, given the index of all of them, for the next :meth:`file_index`.
 
         Raises:
             LakeError: The file cannot be written.
         """
         if not index.equals(self._remembered_files(market)):
-            with self._writing():
-                self._state.replace(self._state.file_index_path(market), to_parquet(index, {}))
+            self._remember_files(market, index)
+
+    def _remember_files(self, market: Market, index: pl.DataFrame) -> None:
+        with self._writing():
+            self._state.replace(self._state.file_index_path(market), to_parquet(index, {}))
 
     def _remembered_files(self, market: Market) -> pl.DataFrame:
         with suppress(OSError):

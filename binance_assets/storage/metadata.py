@@ -35,8 +35,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, cast
@@ -56,7 +58,7 @@ from binance_assets.model.partitions import (
 )
 from binance_assets.model.results import ACCEPTED, IN_DOUBT, PartitionResult, Quality, Verdict, quality
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import CANDLE_TIMES, DAY, from_iso, to_date, to_iso, to_ms
+from binance_assets.model.timestamps import CANDLE_TIMES, DAY, from_iso, to_date, to_iso
 from binance_assets.storage.spans import KEY, span_name
 
 # Rows up to which the calls for a table take longer than the hash of its values.
@@ -234,6 +236,27 @@ class FileMetadata:
     entries: Entries
 
 
+@dataclass(frozen=True, slots=True)
+class FileSummary:
+    """What the metadata of a file says about its partitions, as columns: all that a table of many files needs.
+
+    Attributes:
+        series: Name of the series.
+        partitions: Its partitions, ascending; the lists have a value for each.
+        verdicts: Their verdicts.
+        rows: Their numbers of candles.
+        notes: Their remarks; None if there is nothing to remark.
+        accepted_by: The persons who accepted them although they were refused; None if nobody did.
+    """
+
+    series: str
+    partitions: Sequence[Partition]
+    verdicts: Sequence[str]
+    rows: Sequence[int]
+    notes: Sequence[str | None]
+    accepted_by: Sequence[str | None]
+
+
 class LaterLayout(Exception):
     """A later version of the program wrote the file in a layout that this version cannot read."""
 
@@ -291,15 +314,20 @@ def _entry_of(result: PartitionResult, digest: str, edges: tuple[int | None, int
 
 def locate(path: Path, size: int, entries: Entries) -> dict[Partition, StoredPartition]:
     """Return the stored partitions of the file ``path`` of ``size`` bytes."""
-    weights = [entry.rows for entry in entries.values()]
-    if not any(weights):
-        weights = [1] * len(weights)
-    ends = [size * weight // sum(weights) for weight in accumulate(weights)]
     stored, names = {}, [attribute.name for attribute in fields(PartitionEntry)]
-    for (partition, entry), start, end in zip(entries.items(), [0, *ends], ends, strict=False):
+    shares = shares_of(size, [entry.rows for entry in entries.values()])
+    for (partition, entry), share in zip(entries.items(), shares, strict=True):
         values = {name: getattr(entry, name) for name in names}
-        stored[partition] = StoredPartition(**values, path=path, size=end - start)
+        stored[partition] = StoredPartition(**values, path=path, size=share)
     return stored
+
+
+def shares_of(size: int, rows: Sequence[int]) -> list[int]:
+    """Return the share of each partition in the ``size`` of its file in bytes, by number of candles."""
+    weights = rows if any(rows) else [1] * len(rows)
+    total = sum(weights)
+    ends = [size * weight // total for weight in accumulate(weights)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def encode(series: Series, venue: str | None, entries: Entries) -> dict[str, str]:
@@ -334,24 +362,56 @@ def decode(metadata: Mapping[str, str], name: str, interval: Interval) -> FileMe
         LaterLayout: The file was written by a later version.
         ValueError: It is not the metadata of a file of the lake.
     """
-    try:
+    with _only_damage():
         if "layout" not in metadata:
             return _decode_layout_1(metadata, name, interval)
-        if (layout := _number(metadata["layout"], _LAYOUTS)) > LAYOUT:
-            raise LaterLayout(f"layout {layout}")
-        document = json.loads(metadata["partitions"])
-        partitions = _partitions_of(document["keys"], name, interval)
-        keys = [partition.key for partition in partitions]
-        columns = {field: _values_of(column, keys) for field, column in document["fields"].items()}
-        entries = {
-            partition: _entry(partition, key, {field: values[position] for field, values in columns.items()})
-            for position, (partition, key) in enumerate(zip(partitions, keys, strict=True))
-        }
+        layout, partitions, columns = _columns(metadata, name, interval)
         venue = _text(metadata["venue"]) or None
-        return FileMetadata(_text(metadata["series"]), layout, venue, entries)
+        return FileMetadata(_text(metadata["series"]), layout, venue, _entries(partitions, columns))
+
+
+def summarize(metadata: Mapping[str, str], name: str, interval: Interval) -> FileSummary:
+    """Return what :func:`decode` returns as columns, without an object for each partition: four times as fast.
+
+    Raises:
+        LaterLayout, ValueError: As for :func:`decode`.
+    """
+    with _only_damage():
+        if "layout" not in metadata:
+            return _summary_of(_decode_layout_1(metadata, name, interval))
+        _, partitions, columns = _columns(metadata, name, interval)
+        _text(metadata["venue"])
+        nothing = [None] * len(partitions)
+        return FileSummary(
+            series=_text(metadata["series"]),
+            partitions=partitions,
+            verdicts=columns["verdict"],
+            rows=columns.get("rows") or [0] * len(partitions),
+            notes=columns.get("note") or nothing,
+            accepted_by=columns.get("accepted_by") or nothing,
+        )
+
+
+def _summary_of(file: FileMetadata) -> FileSummary:
+    entries = file.entries.values()
+    return FileSummary(
+        series=file.series,
+        partitions=list(file.entries),
+        verdicts=[entry.verdict for entry in entries],
+        rows=[entry.rows for entry in entries],
+        notes=[entry.note for entry in entries],
+        accepted_by=[entry.accepted_by for entry in entries],
+    )
+
+
+@contextmanager
+def _only_damage() -> Iterator[None]:
+    """Raise whatever fails as ValueError: whatever the JSON holds, the file is damaged and nothing else."""
+    try:
+        yield
     except (LaterLayout, ValueError):
         raise
-    except Exception as error:  # whatever the JSON holds, the file is damaged and nothing else
+    except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
@@ -359,6 +419,31 @@ def _last_key(end: int, interval: Interval) -> str:
     """Return the key of the partition that ends at ``end``, ms UTC."""
     last_day = to_date(end - DAY)
     return (last_day.replace(day=1) if interval.is_multi_day else last_day).isoformat()
+
+
+def _columns(
+    metadata: Mapping[str, str], name: str, interval: Interval
+) -> tuple[int, list[Partition], dict[str, list[Any]]]:
+    """Return the layout, the partitions, and the values of each field, checked and as the entries have them.
+
+    Raises:
+        LaterLayout: The file was written by a later version.
+        ValueError, TypeError: A field has a value that it cannot have.
+    """
+    if (layout := _number(metadata["layout"], _LAYOUTS)) > LAYOUT:
+        raise LaterLayout(f"layout {layout}")
+    document = json.loads(metadata["partitions"])
+    partitions = _partitions_of(document["keys"], name, interval)
+    keys = [partition.key for partition in partitions]
+    columns = {}
+    for field_name, column in document["fields"].items():
+        if field_name in _OFFSETS:
+            columns[field_name] = _open_times(column, partitions, keys)
+        else:
+            columns[field_name] = _values_of(column, keys, _CHECKS.get(field_name, _shallow))
+    if partitions and not {"verdict", "source"} <= columns.keys():
+        raise ValueError("a partition has no verdict or no source")
+    return layout, partitions, columns
 
 
 def _partitions_of(ranges: Sequence[Sequence[str]], name: str, interval: Interval) -> list[Partition]:
@@ -369,13 +454,26 @@ def _partitions_of(ranges: Sequence[Sequence[str]], name: str, interval: Interva
     """
     partitions: list[Partition] = []
     for first, last in ranges:
-        if {span_name(first, interval), span_name(last, interval)} != {name}:
-            raise ValueError(f"the partitions {first} to {last} do not belong to {name}")
-        start, end = dt.date.fromisoformat(first), next_partition_first_day(dt.date.fromisoformat(last), interval)
-        if start >= end or (partitions and to_ms(start) < partitions[-1].end):
+        following = _partitions_in(first, last, name, interval)
+        if partitions and following[0].start < partitions[-1].end:
             raise ValueError(f"the partitions {first} to {last} are not in order")
-        partitions += partitions_between(start, end, interval)
+        partitions += following
     return partitions
+
+
+@lru_cache(maxsize=4_096)  # the files of many series have the same spans
+def _partitions_in(first: str, last: str, name: str, interval: Interval) -> tuple[Partition, ...]:
+    """Return the partitions from one key to another, at least one.
+
+    Raises:
+        ValueError: They are not in the span ``name``, or not ascending.
+    """
+    if {span_name(first, interval), span_name(last, interval)} != {name}:
+        raise ValueError(f"the partitions {first} to {last} do not belong to {name}")
+    start, end = dt.date.fromisoformat(first), next_partition_first_day(dt.date.fromisoformat(last), interval)
+    if start >= end:
+        raise ValueError(f"the partitions {first} to {last} are not in order")
+    return tuple(partitions_between(start, end, interval))
 
 
 def _column(partitions: Sequence[Partition], values: Sequence[Any]) -> dict[str, Any]:
@@ -394,15 +492,29 @@ def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _values_of(column: Mapping[str, Any], keys: Sequence[str]) -> Sequence[Any]:
-    """Return the values of a field, one for each partition."""
+def _values_of(column: Mapping[str, Any], keys: Sequence[str], check: Callable[[Any], Any]) -> list[Any]:
+    """Return the values of a field, one for each partition, each checked and converted by ``check``."""
     if "each" in column:
         if len(column["each"]) != len(keys):
             raise ValueError(f"{len(column['each'])} values for {len(keys)} partitions")
-        return list(column["each"])
-    if not (exceptions := column.get("except")):
-        return [column["default"]] * len(keys)
-    return [exceptions.get(key, column["default"]) for key in keys]
+        return list(map(check, column["each"]))
+    if not keys:
+        return []
+    default, exceptions = check(column["default"]), column.get("except")
+    if not exceptions:
+        return [default] * len(keys)
+    return [check(exceptions[key]) if key in exceptions else default for key in keys]
+
+
+def _open_times(column: Mapping[str, Any], partitions: Sequence[Partition], keys: Sequence[str]) -> list[int | None]:
+    """Return open times, given as ms after the start of their partition."""
+    offsets = _values_of(column, keys, lambda value: None if value is None else _number(value, _TIMES))
+    opens: list[int | None] = []
+    for partition, offset in zip(partitions, offsets, strict=True):
+        if offset is not None and offset >= partition.end - partition.start:
+            raise ValueError(f"{offset} ms after its start, the partition {partition} has ended")
+        opens.append(None if offset is None else partition.start + offset)
+    return opens
 
 
 def _values(partition: Partition, entry: PartitionEntry) -> dict[str, Any]:
@@ -449,29 +561,31 @@ def _template(partition: Partition, file: str) -> str:
     return file.replace(partition.key, "{partition}").replace(partition.key[:7], "{month}")
 
 
-def _entry(partition: Partition, key: str, values: Mapping[str, Any]) -> PartitionEntry:
-    """Return the entry with the fields ``values``.
-
-    Raises:
-        ValueError, TypeError: A field has a value that it cannot have.
-    """
-    rest = dict(values)
-    take = rest.pop
-    first, last, file = take("first_open", None), take("last_open", None), take("archive_file", None)
-    modified, offsets = take("archive_modified", None), range(partition.end - partition.start)
-    return PartitionEntry(
-        rows=_number(take("rows", 0), _ROWS),
-        verdict=cast("Verdict", _text(take("verdict"))),  # the caller refuses a verdict that this version does not know
-        source=_text(take("source")),
-        missing=_gaps(take("missing", None)),
-        first=None if first is None else partition.start + _number(first, offsets),
-        last=None if last is None else partition.start + _number(last, offsets),
-        archive_file=None if file is None else _text(file).replace("{partition}", key).replace("{month}", key[:7]),
-        archive_modified=None if modified is None else to_iso(_number(modified, _TIMES)),
-        replaced=_replaced(take("replaced", None)),
-        **{name: _optional_text(take(name, None)) for name in _PLAIN_TEXTS},
-        unknown={name: _shallow(value) for name, value in rest.items() if value is not None},
-    )
+def _entries(partitions: Sequence[Partition], columns: Mapping[str, Sequence[Any]]) -> Entries:
+    """Return the entry of each partition, given the values of each field."""
+    known, nothing = {**columns}, [None] * len(partitions)
+    take = known.pop
+    rows = take("rows", [0] * len(partitions))
+    names = ("verdict", "source", "missing", *_OFFSETS, "archive_file", "archive_modified", "replaced", *_PLAIN_TEXTS)
+    values = [take(name, nothing) for name in names]
+    entries = {}
+    for position, (partition, count, row) in enumerate(zip(partitions, rows, zip(*values, strict=True), strict=True)):
+        verdict, source, missing, first, last, file, modified, replaced, *texts = row
+        key = partition.key
+        entries[partition] = PartitionEntry(
+            rows=count,
+            verdict=verdict,  # the caller refuses a verdict that this version does not know
+            source=source,
+            missing=missing or [],
+            first=first,
+            last=last,
+            archive_file=None if file is None else file.replace("{partition}", key).replace("{month}", key[:7]),
+            archive_modified=modified,
+            replaced=replaced,
+            **dict(zip(_PLAIN_TEXTS, texts, strict=True)),
+            unknown={name: column[position] for name, column in known.items() if column[position] is not None},
+        )
+    return entries
 
 
 _PLAIN_TEXTS: Final = (
@@ -532,6 +646,20 @@ def _shallow(value: object, levels: int = _MOST_LEVELS) -> object:
 
 def _optional_text(value: object) -> str | None:
     return None if value is None else _text(value)
+
+
+_OFFSETS: Final = ("first_open", "last_open")
+_CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "rows": lambda value: _number(value, _ROWS),
+    "verdict": _text,
+    "source": _text,
+    "missing": _gaps,
+    "archive_file": _optional_text,
+    "archive_modified": lambda value: None if value is None else to_iso(_number(value, _TIMES)),
+    "replaced": _replaced,
+    **dict.fromkeys(_PLAIN_TEXTS, _optional_text),
+}
+"""What checks and converts a value of each field; a field of a later version has none."""
 
 
 def _decode_layout_1(metadata: Mapping[str, str], key: str, interval: Interval) -> FileMetadata:

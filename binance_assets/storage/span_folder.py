@@ -25,6 +25,7 @@ import polars as pl
 
 from binance_assets.candles.columns import TIME, columns, empty_candles
 from binance_assets.candles.content_hash import content_hash, content_hashes
+from binance_assets.model.intervals import Interval
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import Partition, merge_ranges
 from binance_assets.model.series import Series
@@ -36,12 +37,14 @@ from binance_assets.storage.metadata import (
     LAYOUT,
     Entries,
     FileMetadata,
+    FileSummary,
     LaterLayout,
     PartitionEntry,
     StoredPartition,
     decode,
     encode,
     locate,
+    summarize,
 )
 from binance_assets.storage.parquet_files import (
     Unreadable,
@@ -66,6 +69,7 @@ _OLD_LOCK_NAME: Final = ".lock"
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Metadata = TypeVar("Metadata", FileMetadata, FileSummary)
 
 PartitionData = tuple[PartitionEntry, pl.DataFrame]
 """The entry of a partition, and its candles."""
@@ -155,14 +159,17 @@ class SpanFolder:
         begin, end = span_name(first, interval), span_name(last, interval)
         return self._paths([name for name in self.names() if begin <= name <= end])
 
-    def open_file(self, path: Path) -> SpanFile | DamagedFile:
-        """Return a file of :meth:`paths`, with all of its partitions.
+    def summary(self, path: Path) -> tuple[FileSummary | None, int]:
+        """Return what a file of :meth:`paths` says of its partitions, None if it cannot be read, and its size.
 
         Raises:
             OSError: It may not be read, or does not exist anymore.
             LaterLayout: A later version wrote it.
         """
-        return self._open_all([path])[0]
+        footer, size = read_footer(path)
+        with suppress(ValueError):
+            return self._decode(path, footer, summarize), size
+        return None, size
 
     def stored(self, names: Sequence[str] | None = None) -> dict[Partition, StoredPartition]:
         """Return the accepted partitions of the spans ``names``, or of all, ascending; read only footers.
@@ -313,7 +320,7 @@ class SpanFolder:
         for path in paths:
             footer, size = read_footer(path)
             try:
-                metadata = self._decode(path, footer)
+                metadata = self._decode(path, footer, decode)
             except ValueError as error:
                 files.append(DamagedFile(path, str(error)))
                 continue
@@ -323,15 +330,17 @@ class SpanFolder:
             known |= unknown.keys()
         return files
 
-    def _decode(self, path: Path, footer: bytes) -> FileMetadata:
-        """Return the metadata of a file, given its footer.
+    def _decode(
+        self, path: Path, footer: bytes, decoded_by: Callable[[Mapping[str, str], str, Interval], Metadata]
+    ) -> Metadata:
+        """Return the metadata of a file, given its footer and the function that decodes it.
 
         Raises:
             LaterLayout: A later version wrote the file.
             ValueError: It cannot be read, or is not that of this series; the message says why in one line.
         """
         try:
-            metadata = decode(file_metadata(footer), path.stem, self._series.interval)
+            metadata = decoded_by(file_metadata(footer), path.stem, self._series.interval)
         except LaterLayout as error:
             raise LaterLayout(
                 f"{path} has {error}, which this version cannot read; install a later binance-assets, or set "

@@ -368,6 +368,23 @@ def test_the_remembered_index_is_written_only_if_something_changed(lake: Lake) -
     assert refresh() == second
 
 
+def test_whoever_reads_many_files_remembers_them_for_the_next_process(lake: Lake) -> None:
+    other = parse_series("spot/ETHUSDT/1m")
+    months = [f"{year}-{month:02}-01" for year in (2021, 2022, 2023) for month in range(1, 13)]
+    write(lake.root, MINUTES, [Spec(key, 1) for key in months])
+    write(lake.root, other, [Spec("2021-01-01", 1)])
+    remembered = state_folder(lake) / "files" / f"{MINUTES.market.name}.parquet"
+    with files_read_in(lake) as opened:
+        lake.file_index(MINUTES.market, [other])
+        assert not remembered.exists()  # a single file is read again faster
+        lake.file_index(MINUTES.market, [MINUTES], dt.date(2021, 2, 1))
+        opened.clear()
+        Lake(lake.root).file_index(MINUTES.market, [MINUTES])
+        assert opened == ["2021-01.parquet"]
+    lake.folder(MINUTES).joinpath("2021-05.parquet").unlink()
+    assert Lake(lake.root).file_index(MINUTES.market, [MINUTES]).height == len(months) - 1
+
+
 def test_a_refresh_reads_only_the_files_that_changed_and_sees_every_change(lake: Lake, tmp_path: Path) -> None:
     other = parse_series("spot/ETHUSDT/1m")
     write(lake.root, MINUTES, [Spec(f"2024-0{month}-01", month) for month in range(1, 6)])

@@ -350,7 +350,7 @@ def test_the_cheap_questions_have_the_answers_of_dagsters_own(instance: dg.Dagst
     def answers() -> tuple[set[str], str | None]:
         attempts = storage.get_latest_asset_partition_materialization_attempts_without_materializations(DAYS)
         latest = latest_check_records(instance, [check]).get(check)
-        assert unmaterialized_attempts(instance, DAYS) == attempts
+        assert unmaterialized_attempts(instance, [DAYS]) == {DAYS: attempts}
         assert run_of_latest_check(instance, check) == (latest and latest.run_id)
         return set(attempts), latest and latest.run_id
 
@@ -364,4 +364,8 @@ def test_the_cheap_questions_have_the_answers_of_dagsters_own(instance: dg.Dagst
     assert [status and status.value for status in shown.values()] == ["MATERIALIZED"]
     assert answers() == ({"2024-03-03"}, second.run_id)  # planned, but by no run
     assert run_days(instance, "2024-03-03", "2024-03-03").success
+    assert answers()[0] == set()
+    run_days(instance, "2024-03-05", "2024-03-05", refused=["2024-03-05"])
+    assert answers()[0] == {"2024-03-05"}
+    instance.wipe_assets([DAYS])
     assert answers()[0] == set()
