@@ -202,7 +202,7 @@ def _print_refresh(outcome: Refresh, universe: Path) -> None:
         delisted = sum(not record.listed for record in records)
         kept = f", {len(rule.kept):,} of them kept although the rule no longer selects them" if rule.kept else ""
         click.echo(
-            f"entry {rule.entry.number} ({rule.entry.market}: {rule.entry.rule}): "
+            f"entry {rule.entry.number} ({rule.entry.market}: {str(rule.entry.rule) or 'no condition'}): "
             f"{count_of(records)}, {delisted:,} delisted{kept}"
         )
     counts = f"{len(outcome.changes):,} changes" if outcome.changes else "no change"

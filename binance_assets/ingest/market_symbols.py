@@ -173,7 +173,7 @@ def _archive_catalog(exchange: Exchange, rules: Sequence[SymbolRule], reason: st
 
     Raises:
         ExchangeError: A request failed.
-        ConfigurationError: A rule needs exchangeInfo.
+        ConfigurationError: API and archive belong to different exchanges, or a rule needs exchangeInfo.
     """
     market = exchange.market
     for rule in rules:
@@ -182,7 +182,7 @@ def _archive_catalog(exchange: Exchange, rules: Sequence[SymbolRule], reason: st
                 f"{reason}; the archive's listing alone does not have {needed}: remove it from the rule ({rule})"
             )
     report(f"{market}: reading the archive's listing alone, because exchangeInfo is not available: {reason}")
-    archived = exchange.listing.symbols()
+    archived = _archived(exchange)
     quotes = [quote for rule in rules for quote in rule.quote]
     # Their last days show later which ones are listed.
     members = {
@@ -216,12 +216,14 @@ def with_listed_by_days(
 def archived_days(
     exchange: Exchange, symbols: Sequence[str], report: Report = lambda line: None
 ) -> Iterator[tuple[str, TradedDays]]:
-    """Yield the days of each symbol of which the archive has files.
+    """Yield the days of each symbol of which the archive has files; nothing if it is the archive of another exchange.
 
     Raises:
         ExchangeError: A request failed.
         Cancelled: The exchange was closed.
     """
+    if not exchange.archive_matches_api:
+        return  # it may have other days of a symbol of the same name
     if symbols:
         report(f"{exchange.market}: reading the archive's days of {count_of(symbols)}")
     for symbol, days in exchange.listing.days(symbols):

@@ -11,7 +11,7 @@ symbols that no longer trade, whatever their status; they are the ones that a li
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -139,11 +139,13 @@ class SymbolRule(BaseModel):
 def parse_rule(text: str) -> SymbolRule:
     """Return the rule that a query such as ``quote=USDT,USDC status=TRADING top=20`` describes.
 
+    Quotes keep spaces together, as in a shell. A backslash has no meaning here: it is part of the regular expression.
+
     Raises:
         ValueError: It is no query; the message is one line that names the condition.
     """
     values: dict[str, Any] = {}
-    for part in shlex.split(text):
+    for part in _words(text):
         name, separator, value = part.partition("=")
         if not separator or not value:
             raise ValueError(f"{printable(part)!r} is not a condition; write it like quote=USDT")
@@ -151,6 +153,12 @@ def parse_rule(text: str) -> SymbolRule:
             raise ValueError(f"{name} is given twice; write {name}=A,B")
         values[name] = value.split(",") if name in _LISTS else value
     return make_rule(values | {name: _plain(values[name]) for name in ("top", "delisted") if name in values})
+
+
+def _words(text: str) -> Iterator[str]:
+    words = shlex.shlex(text, posix=True, punctuation_chars=False)
+    words.whitespace_split, words.commenters, words.escape = True, "", ""
+    yield from words
 
 
 def _plain(text: str) -> int | bool | str:

@@ -100,7 +100,7 @@ class Universe:
         tracked: The fetched series, in the file's order.
         derived: The derived series, in the file's order.
         rules: The entries with a rule, in the file's order.
-        notes: A line for each rule whose selection in the lock file is not that of a refresh.
+        notes: A line for each rule whose selection in the lock file is not that of a refresh, or is empty.
     """
 
     tracked: tuple[Tracked, ...] = ()
@@ -333,12 +333,16 @@ def _with_days(member: Tracked, locked: LockedRule | None) -> Tracked:
 
 
 def _note(path: Path, entry: RuleEntry, locked: LockedRule | None) -> str | None:
-    """Return a line that says why what the lock file has of a rule is not what a refresh would select."""
+    """Return a line about a rule whose selection in the lock file is not that of a refresh, or is empty."""
     remedy = "run `binance-assets universe refresh`"
     if locked is None:
         return f"{path}: entry {entry.number} of series has a rule that selects nothing yet; {remedy}"
     if not is_current(entry.rule, locked):
         return f"{path}: the rule in entry {entry.number} of series has changed since the last refresh; {remedy}"
+    if not selected_symbols(entry.rule, locked):
+        market = entry.market
+        hint = f"check its conditions with `binance-assets symbols {market}`"
+        return f"{path}: the rule in entry {entry.number} of series selects no symbol of {market.title}; {hint}"
     return None
 
 
@@ -479,9 +483,10 @@ def _rule(path: Path, number: int, plain: Mapping[str, Any]) -> SymbolRule:
     """
     try:
         rule = make_rule(plain["symbols"])
-        if plain.get("market") in MARKETS:
-            rule.check_for(MARKETS[plain["market"]])
-    except (TypeError, ValueError) as error:  # a TypeError for a market, or a condition, that is no text
+        market = plain.get("market")
+        if isinstance(market, str) and market in MARKETS:  # the entry refuses any other
+            rule.check_for(MARKETS[market])
+    except (TypeError, ValueError) as error:  # a TypeError for a condition that is no text
         raise UniverseError(f"{path}: entry {number} of series, symbols: {printable(error)}") from None
     return rule
 

@@ -251,6 +251,21 @@ def test_archive_and_api_of_two_exchanges_are_not_mixed(refresh: Refresher, sett
     mixed = settings.model_copy(update={"archive_url": "https://data.binance.vision"})
     with pytest.raises(ConfigurationError, match="set BINANCE_ARCHIVE_URL"):
         refresh_universe(settings.universe, mixed, retrier=quick_retrier())
+    other = mixed.model_copy(update={"spot_url": "https://api.binance.us", "source": "archive"})
+    settings.universe.write_text("series: [{market: spot, symbols: {quote: USDT}, intervals: [1d]}]")
+    with pytest.raises(ConfigurationError, match="set BINANCE_ARCHIVE_URL"):
+        refresh_universe(settings.universe, other, retrier=quick_retrier())
+
+
+def test_the_days_of_a_delisted_symbol_never_come_from_the_archive_of_another_exchange(
+    refresh: Refresher, settings: Settings, options: SandboxOptions
+) -> None:
+    settings.universe.write_text("series: [{market: spot, symbols: {match: SRMUSDT}, intervals: [1d]}]")
+    refresh("2022-10-01")
+    options.clock_offset_ms = offset_to("2022-12-20")
+    mixed = {"archive_url": "https://data.binance.vision", "ledger": settings.universe.with_name("mixed.sqlite")}
+    outcome = refresh_universe(settings.universe, settings.model_copy(update=mixed), retrier=quick_retrier())
+    assert [(change.kind, change.record.last) for change in outcome.changes] == [("delisted", None)]
 
 
 # Definitions, schedules, sensor

@@ -124,10 +124,20 @@ def test_a_bad_rule_is_refused_in_one_line(values: dict[str, object], message: s
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("query", ["USDT", "quote=", "quote=USDT quote=USDC", "top=many", "delisted=perhaps", "x=1"])
+@pytest.mark.parametrize(
+    "query", ["USDT", "quote=", "quote=USDT quote=USDC", "top=many", "delisted=perhaps", "x=1", "match='A"]
+)
 def test_a_bad_query_is_refused_in_one_line(query: str) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]*$"):
         parse_rule(query)
+
+
+def test_a_query_keeps_the_backslashes_of_a_pattern_and_the_spaces_in_quotes() -> None:
+    assert parse_rule(r"match=\d+[A-Z]\w* quote=USDT") == make_rule({"match": r"\d+[A-Z]\w*", "quote": "USDT"})
+    assert parse_rule(r"""match="\w+ \d" quote='USDT, USDC' top=2""") == make_rule(
+        {"match": r"\w+ \d", "quote": ["USDT", "USDC"], "top": 2}
+    )
+    assert parse_rule("match=A#?B").match == "A#?B"
 
 
 def test_a_pattern_matches_whole_symbols_in_linear_time() -> None:

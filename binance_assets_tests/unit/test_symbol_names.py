@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
@@ -67,6 +67,8 @@ def test_a_symbol_of_another_market_is_refused_by_its_name(market: Market, text:
     assert message in str(error.value)
 
 
+@example(":", SPOT)
+@example("-/", COINM)
 @given(st.text(max_size=50), st.sampled_from(list(MARKETS.values())))
 def test_any_text_is_split_into_words_or_refused(text: str, market: Market) -> None:
     try:

@@ -178,6 +178,14 @@ def test_a_rule_without_a_lock_selects_nothing_and_says_what_to_do(path: Path) -
     assert "entry 1 of series has a rule that selects nothing yet; run `binance-assets universe refresh`" in note
 
 
+@pytest.mark.parametrize(("symbols", "exclude"), [({}, "[]"), ({"BTCUSDT": BTC, "SRMUSDT": SRM}, "[BTCUSDT, SRMUSDT]")])
+def test_a_rule_that_selects_no_symbol_is_named(path: Path, symbols: dict[str, LockedSymbol], exclude: str) -> None:
+    lock_with(path, LockedRule(SPOT, RULE, symbols))
+    path.write_text("series:\n" + ENTRY.replace("delisted", f"exclude: {exclude}, delisted"))
+    (note,) = read_universe(path).notes
+    assert "the rule in entry 1 of series selects no symbol of spot; check its conditions" in note
+
+
 def test_an_edited_rule_keeps_its_selection_until_the_next_refresh(path: Path) -> None:
     lock_with(path)
     path.write_text("series:\n" + ENTRY.replace("quote: USDT", "quote: [USDT, USDC]"))
@@ -209,6 +217,12 @@ def test_what_a_list_derives_is_not_fetched_by_a_rule(path: Path) -> None:
     universe = read_universe(path)
     assert names(path) == ["spot/BTCUSDT/1m", "spot/SRMUSDT/1d"]
     assert universe.derived_names == {"spot/BTCUSDT/1d"}
+
+
+def test_a_market_that_is_no_text_is_named_in_an_entry_with_a_rule(path: Path) -> None:
+    path.write_text("series: [{market: [spot], symbols: {quote: USDT}, intervals: [1d]}]")
+    with pytest.raises(UniverseError, match="entry 1 of series, market: Input should be a valid string"):
+        read_universe(path)
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from binance_assets.candles.columns import columns
+from binance_assets.candles.columns import PRICES
 from binance_assets.candles.schema import candle_schema, follows_schema
 from binance_assets.completeness import validation
 from binance_assets.completeness.control_totals import ControlTotals, Totals, totals_by_day
 from binance_assets.completeness.outages import unnamed_spans
 from binance_assets.completeness.reference_data import ReferenceData, TradingSpan
-from binance_assets.model.markets import SPOT, USDM
+from binance_assets.model.markets import COINM, SPOT, USDM
 from binance_assets.model.partitions import Partition, partition_for_key, partitions_between
 from binance_assets.model.results import PartitionResult, Provenance
 from binance_assets.model.series import Series, parse_series
@@ -494,12 +494,24 @@ def test_suspended_days_add_nothing_to_a_total() -> None:
 # -- the schema -------------------------------------------------------------------------------------------------------
 
 
-def satisfies_pandera(table: pl.DataFrame) -> bool:
+def satisfies_pandera(table: pl.DataFrame, series: Series = HOURS) -> bool:
+    contract_size = series.market.contract_size(series.symbol)
     try:
-        candle_schema(SPOT, HOURS.interval).validate(table, lazy=True)
+        candle_schema(series.market, series.interval, contract_size).validate(table, lazy=True)
     except pandera.errors.SchemaErrors:
         return False
     return True
+
+
+def follows(table: pl.DataFrame, series: Series = HOURS) -> bool:
+    return follows_schema(table, series.market, series.interval, series.market.contract_size(series.symbol))
+
+
+def valid_table(series: Series) -> pl.DataFrame:
+    """Return four valid candles; a contract of COIN-M is worth 100 USD, and so one coin at a price of 100."""
+    opens = list(series.interval.open_times(START, START + 200 * DAY, series.interval.phase(START)))[:4]
+    table = candles(series, opens)
+    return table.with_columns(pl.col(PRICES) * 100) if series.market is COINM else table
 
 
 # Parsing refuses times that are further away.
@@ -508,16 +520,23 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
-@given(column=st.sampled_from([*columns(SPOT)]), row=st.integers(0, 3), value=VALUES)
-def test_a_table_follows_the_schema_exactly_if_pandera_accepts_it(column: str, row: int, value: float | None) -> None:
-    table = hours((0, 4))
-    changed = table[column].to_physical().to_list()
-    changed[row] = value
-    dtype = table.schema[column]
-    new = pl.Series(column, changed, pl.Int64 if dtype.is_temporal() else dtype, strict=False).cast(dtype)
-    table = table.with_columns(new)
-    assert follows_schema(table, SPOT, HOURS.interval) == satisfies_pandera(table)
+ANY_SERIES = st.sampled_from([HOURS, THREE_DAYS, *map(parse_series, ["usdm/BTCUSDT/1M", "coinm/BTCUSD_PERP/1h"])])
+
+
+@settings(max_examples=60, deadline=None)
+@given(series=ANY_SERIES, changes=st.lists(st.tuples(st.integers(0, 10), st.integers(0, 3), VALUES), max_size=3))
+def test_a_table_follows_the_schema_exactly_if_pandera_accepts_it(
+    series: Series, changes: list[tuple[int, int, float | None]]
+) -> None:
+    table = valid_table(series)
+    assert follows(table, series)
+    for position, row, value in changes:
+        name, dtype = list(table.schema.items())[position]
+        changed = table[name].to_physical().to_list()
+        changed[row] = value
+        new = pl.Series(name, changed, pl.Int64 if dtype.is_temporal() else dtype, strict=False).cast(dtype)
+        table = table.with_columns(new)
+    assert follows(table, series) == satisfies_pandera(table, series)
 
 
 @pytest.mark.parametrize(
@@ -535,6 +554,6 @@ def test_a_table_of_other_columns_types_or_order_follows_no_schema(
     change: Callable[[pl.DataFrame], pl.DataFrame],
 ) -> None:
     table = hours((0, 4))
-    assert follows_schema(table, SPOT, HOURS.interval)
-    assert not follows_schema(change(table), SPOT, HOURS.interval)
+    assert follows(table)
+    assert not follows(change(table))
     assert not satisfies_pandera(change(table))
