@@ -160,9 +160,11 @@ def test_the_lines_of_the_readme_read_the_lake(line: str, sandbox: Sandbox, tmp_
     assert re.search(r"\b4[,_]?320\b", printed)
 
 
-def test_candles_are_downloaded_without_dagster(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_candles_are_downloaded_without_dagster_as_the_readme_shows(sandbox: Sandbox, tmp_path: Path) -> None:
     printed = run_python(sandbox, tmp_path, str(EXAMPLES / "without_dagster.py"))
-    series, lake = parse_series(SERIES), Lake(tmp_path / "lake")
-    file = lake.folder(series) / "2024-01.parquet"
-    assert printed.splitlines() == [f"{key} complete: 1440 candles in {file}" for key in DAYS]
-    assert keys(lake, series) == list(DAYS)
+    assert printed.splitlines() == [
+        "spot/BTCUSDT/1m: 3 of 3 days, 4,320 new candles",
+        "72 hours from 2024-01-01 00:00 on",
+    ]
+    assert f"```\n{printed}```\n" in README.read_text()
+    assert keys(Lake(tmp_path / "lake"), parse_series(SERIES)) == list(DAYS)
