@@ -70,15 +70,22 @@ def clipped(spans: Iterable[Span], start: int | None, end: int | None) -> list[S
     return [(first, last) for first, last in parts if first < last]
 
 
+def coarse_holes(holes: Iterable[Span], interval: Interval) -> list[Span]:
+    """Return the parts of holes that are whole candles of a coarser ``interval`` of at most a day."""
+    step = interval.step
+    parts = ((-(-start // step) * step, end // step * step) for start, end in holes)
+    return [(start, end) for start, end in parts if start < end]
+
+
 def with_null_rows(
     table: pl.LazyFrame, market: Market, holes: list[Span], interval: Interval, phase: int
 ) -> pl.LazyFrame:
-    """Return candles and, for each candle of ``interval`` that lies in a hole, a row with nothing but its open time.
+    """Return candles and, for each candle of ``interval`` that opens in a hole, a row with nothing but its open time.
 
     Args:
         table: The candles, sorted by open time.
         market: Their market.
-        holes: The holes, ascending. A candle that is only partly in one is in the table.
+        holes: The holes, ascending, in which no candle of the table opens.
         interval: The interval of the candles.
         phase: The phase of the symbol's ``3d`` candles, ms; 0 for any other interval.
     """
@@ -94,18 +101,16 @@ def with_null_rows(
 
 def _open_times(holes: list[Span], interval: Interval, phase: int) -> pl.LazyFrame | None:
     """Return a lazy column ``open_time`` of the candles in the holes, so that years of 1s are not in memory at once."""
-    grids = ((interval.open_times(start, end, phase), end) for start, end in holes)
-    spans = [(grid[0], end) for grid, end in grids if len(grid) and interval.close(grid[0]) <= end]
-    if not spans:
-        return None
     if interval.is_month:  # its candles differ in length
-        opens = [time for span in spans for time in interval.open_times(*span) if interval.close(time) <= span[1]]
-        times = pl.LazyFrame({"open_time": opens})
+        opens = [time for span in holes for time in interval.open_times(*span)]
+        times = pl.LazyFrame({"open_time": opens}, schema={"open_time": pl.Int64})
     else:
+        grids = ((interval.open_times(start, end, phase), end) for start, end in holes)
+        spans = [(grid[0], end) for grid, end in grids if len(grid)]
+        if not spans:
+            return None
         table = pl.LazyFrame(spans, schema={"first": pl.Int64, "end": pl.Int64}, orient="row")
-        times = table.select(
-            pl.int_ranges("first", pl.col("end") - interval.step + 1, interval.step).alias("open_time")
-        ).explode("open_time")
+        times = table.select(pl.int_ranges("first", "end", interval.step).alias("open_time")).explode("open_time")
     return times.select(pl.col("open_time").cast(TIME))
 
 

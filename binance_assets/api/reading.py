@@ -19,6 +19,7 @@ from binance_assets.api.holes import (
     Missing,
     MissingCandles,
     clipped,
+    coarse_holes,
     holes_of,
     with_flat_candles,
     with_null_rows,
@@ -276,7 +277,7 @@ def _scan(lake: Lake, series: Series, reading: _Reading) -> pl.LazyFrame:
         raise MissingCandles(series, spans)
     table = lake.scan(series, list(stored), reading.check)
     if reading.every is not None and interval != series.interval:
-        table = resample(series.market, table, interval)
+        table, holes = resample(series.market, table, interval), coarse_holes(holes, interval)
     if reading.missing in ("null", "flat"):
         table = with_null_rows(table, series.market, holes, interval, _phase(interval, stored))
     if reading.missing == "flat":
