@@ -15,12 +15,12 @@ from typing import Final, get_args
 import polars as pl
 
 from binance_assets.api.arguments import Moment, SeriesName, all_series_of, lake_at, range_of
-from binance_assets.api.holes import (
+from binance_assets.api.gaps import (
     Missing,
     MissingCandles,
     clipped,
-    coarse_holes,
-    holes_of,
+    coarse_gaps,
+    gaps_of,
     with_flat_candles,
     with_null_rows,
 )
@@ -42,7 +42,7 @@ from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake, LakeError, StoredPartition
 
 _MAX_NAMED: Final = 5
-_BACK: Final = 366  # how many partitions without a candle may precede a hole at the start of a range
+_BACK: Final = 366  # how many partitions without a candle may precede a gap at the start of a range
 
 
 class MissingPartitions(LakeError):
@@ -94,7 +94,7 @@ def scan(
         every: A coarser interval, at most ``1d``: candles as the exchange computes them. A candle is in the table if it
             opens in the range, and it is always computed from all finer candles in it, also beyond ``end``.
         missing: What becomes of the candles that accepted partitions lack, see
-            :mod:`binance_assets.api.holes`: ``keep`` leaves them out; ``null`` gives rows with nothing but an open
+            :mod:`binance_assets.api.gaps`: ``keep`` leaves them out; ``null`` gives rows with nothing but an open
             time; ``flat`` gives candles without trades at the last close, marked in a column ``is_filled``, except
             before the first candle; ``raise`` raises an error that names them. With ``every``, a coarse candle is
             missing if all of its finer ones are, but ``raise`` names any finer one.
@@ -110,7 +110,7 @@ def scan(
 
     Raises:
         MissingPartitions: The lake lacks a partition of the range; the message names the command that fetches it.
-        MissingCandles: ``missing`` is ``raise``, and there is a hole.
+        MissingCandles: ``missing`` is ``raise``, and there is a gap.
         LakeError: A file cannot be read, or its candles are not those that were written.
         ConfigurationError: An argument or a setting is not valid.
     """
@@ -272,14 +272,14 @@ def _scan(lake: Lake, series: Series, reading: _Reading) -> pl.LazyFrame:
     if reading.every is not None:  # a candle that opens in the range, with all of its finer candles
         first, last = (None if time is None else -(-time // interval.step) * interval.step for time in (first, last))
     stored = _stored(lake, series, first, last, reading.allow_missing)
-    holes = holes_of(stored)
-    if reading.missing == "raise" and (spans := clipped(holes, first, last)):
+    gaps = gaps_of(stored)
+    if reading.missing == "raise" and (spans := clipped(gaps, first, last)):
         raise MissingCandles(series, spans)
     table = lake.scan(series, list(stored), reading.check)
     if reading.every is not None and interval != series.interval:
-        table, holes = resample(series.market, table, interval), coarse_holes(holes, interval)
+        table, gaps = resample(series.market, table, interval), coarse_gaps(gaps, interval)
     if reading.missing in ("null", "flat"):
-        table = with_null_rows(table, series.market, holes, interval, _phase(interval, stored))
+        table = with_null_rows(table, series.market, gaps, interval, _phase(interval, stored))
     if reading.missing == "flat":
         table = with_flat_candles(table, series.market, interval, _close_before(lake, series, stored))
     time = pl.col("open_time")
@@ -302,11 +302,11 @@ def _with_verdicts(table: pl.LazyFrame, series: Series, stored: Mapping[Partitio
 
 
 def _close_before(lake: Lake, series: Series, stored: Mapping[Partition, StoredPartition]) -> float | None:
-    """Return the last close before the first of the partitions if that one begins with a hole; None if unknown."""
+    """Return the last close before the first of the partitions if that one begins with a gap; None if unknown."""
     if not stored:
         return None
     first = next(iter(stored))
-    if not any(start == first.start for start, _ in holes_of({first: stored[first]})):
+    if not any(start == first.start for start, _ in gaps_of({first: stored[first]})):
         return None
     day = to_date(first.start)
     for _ in range(_BACK):

@@ -144,7 +144,7 @@ def test_the_lake_is_read_with_polars_duckdb_and_pyarrow_and_prints_what_the_rea
     candles = printed[printed.index("┌") : printed.index("┘") + 1]
     assert candles in README.read_text()
     assert f"│ spot    │ BTCUSDT │    {len(DAYS) * 1440} │" in printed
-    assert printed.endswith(f"\n{len(DAYS) * 1440:,} candles in 1 files\n")
+    assert printed.endswith(f"\n{len(DAYS) * 1440:,} candles in 1 files\n72 hours, 0 of them filled\n")
 
 
 def test_the_readme_shows_a_line_for_each_reader() -> None:

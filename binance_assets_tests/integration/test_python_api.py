@@ -60,7 +60,7 @@ def quiet_minute(sandbox: Sandbox) -> int:
     return int(whole.filter(pl.col("trades") == 0)["open_time"].to_physical()[0])
 
 
-def add_hole(sandbox: Sandbox, start: int, end: int) -> None:
+def add_gap(sandbox: Sandbox, start: int, end: int) -> None:
     """Take minutes out of the responses of both sources."""
     for path in ALL_SOURCES:
         sandbox.faults.add(Fault("missing_row", start=start, end=end, path=path, interval="1m"))
@@ -68,7 +68,7 @@ def add_hole(sandbox: Sandbox, start: int, end: int) -> None:
 
 def test_a_refused_day_is_returned_and_reading_it_names_the_command(sandbox: Sandbox, settings: Settings) -> None:
     noon = from_iso("2024-03-02T12:00:00Z")
-    add_hole(sandbox, noon, noon + MINUTE)
+    add_gap(sandbox, noon, noon + MINUTE)
     (outcome,) = ba.download(BTC, START, END, settings=settings)
     assert (outcome.requested, outcome.present, outcome.is_complete) == (2, 1, False)
     assert [(result.partition.key, result.verdict) for result in outcome.refused] == [("2024-03-02", "lost")]
@@ -79,7 +79,7 @@ def test_a_refused_day_is_returned_and_reading_it_names_the_command(sandbox: San
 
 def test_an_outage_is_accepted_and_filled_when_it_is_read(sandbox: Sandbox, settings: Settings) -> None:
     quiet = quiet_minute(sandbox)
-    add_hole(sandbox, quiet, quiet + MINUTE)
+    add_gap(sandbox, quiet, quiet + MINUTE)
     (outcome,) = ba.download(BTC, START, "2024-03-02", settings=settings)
     assert (outcome.is_complete, outcome.verdicts) == (True, {"outage": 1})
     arguments = (BTC, START, "2024-03-02")

@@ -1,4 +1,4 @@
-"""Reading by the names of series: ranges, holes, resampling, shapes, opened files, and errors, over real lakes."""
+"""Reading by the names of series: ranges, gaps, resampling, shapes, opened files, and errors, over real lakes."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ START = to_ms(FIRST.date())
 KEYS = [f"2024-03-0{day}" for day in range(1, 5)]
 
 
-def with_hole(series: Series, key: str, first: int, count: int, verdict: Verdict = "outage") -> PartitionResult:
+def with_gap(series: Series, key: str, first: int, count: int, verdict: Verdict = "outage") -> PartitionResult:
     """Return a partition without ``count`` candles, the first of which is number ``first``."""
     whole = result_of(series, key)
     step, start = series.interval.step, whole.partition.start
     kept = whole.candles.filter(~pl.int_range(pl.len()).is_between(first, first + count - 1))
-    hole = (start + first * step, start + (first + count) * step)
-    return PartitionResult(whole.partition, verdict, kept, (hole,), strict=False)
+    gap = (start + first * step, start + (first + count) * step)
+    return PartitionResult(whole.partition, verdict, kept, (gap,), strict=False)
 
 
 def opens(table: pl.DataFrame) -> list[int]:
@@ -52,9 +52,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     lake = Lake(tmp_path_factory.mktemp("reading") / "lake")
     lake.prepare("sandbox")
     empty = result_of(HOURS, KEYS[2], 0, "suspended")
-    hours = [result_of(HOURS, KEYS[0]), with_hole(HOURS, KEYS[1], 5, 2), empty, result_of(HOURS, KEYS[3])]
+    hours = [result_of(HOURS, KEYS[0]), with_gap(HOURS, KEYS[1], 5, 2), empty, result_of(HOURS, KEYS[3])]
     lake.write_all(HOURS, hours)
-    lake.write_all(QUARTERS, [*(result_of(QUARTERS, key) for key in KEYS[:3]), with_hole(QUARTERS, KEYS[3], 0, 6)])
+    lake.write_all(QUARTERS, [*(result_of(QUARTERS, key) for key in KEYS[:3]), with_gap(QUARTERS, KEYS[3], 0, 6)])
     lake.write_all(COIN, [result_of(COIN, key) for key in KEYS[:2]])
     return lake
 
@@ -193,16 +193,16 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         ba.scan(HOURS, KEYS[0], KEYS[1], lake=lake)
 
 
-# -- holes ----------------------------------------------------------------------------------------------------------
+# -- gaps ----------------------------------------------------------------------------------------------------------
 
 
-def test_holes_stay_absent_or_become_rows_of_nulls_on_the_whole_grid(lake: Lake) -> None:
+def test_gaps_stay_absent_or_become_rows_of_nulls_on_the_whole_grid(lake: Lake) -> None:
     kept, nulls = ba.load(HOURS, lake=lake), ba.load(HOURS, missing="null", lake=lake)
     assert opens(nulls) == list(range(START, START + 4 * DAY, HOUR))
     assert nulls.drop_nulls().equals(kept)
-    holes = nulls.filter(pl.col("close").is_null())
-    assert holes.height == 2 + 24
-    assert holes.drop("open_time").null_count().row(0) == (26,) * 10
+    gaps = nulls.filter(pl.col("close").is_null())
+    assert gaps.height == 2 + 24
+    assert gaps.drop("open_time").null_count().row(0) == (26,) * 10
 
 
 def test_flat_candles_repeat_the_last_close_and_are_marked(lake: Lake) -> None:
@@ -219,21 +219,21 @@ def test_flat_candles_repeat_the_last_close_and_are_marked(lake: Lake) -> None:
 
 @given(start=st.integers(0, 95), hours=st.integers(1, 40))
 def test_a_part_of_the_filled_candles_is_the_part_of_all_of_them(lake: Lake, start: int, hours: int) -> None:
-    """In particular, a range that begins within a hole begins with the close before the hole."""
+    """In particular, a range that begins within a gap begins with the close before the gap."""
     first, last = FIRST + dt.timedelta(hours=start), FIRST + dt.timedelta(hours=min(96, start + hours))
     whole = ba.load(HOURS, missing="flat", verdicts=True, lake=lake)
     part = ba.load(HOURS, first, last, missing="flat", verdicts=True, lake=lake)
     assert part.equals(whole[start : start + hours])
 
 
-def test_a_hole_without_a_candle_before_it_is_not_filled(lake: Lake, tmp_path: Path) -> None:
+def test_a_gap_without_a_candle_before_it_is_not_filled(lake: Lake, tmp_path: Path) -> None:
     other = Lake(tmp_path / "lake")
-    other.write(HOURS, with_hole(HOURS, KEYS[0], 0, 3))
+    other.write(HOURS, with_gap(HOURS, KEYS[0], 0, 3))
     assert ba.load(HOURS, missing="flat", lake=other).height == 21
     assert ba.load(HOURS, missing="null", lake=other).height == 24
 
 
-def test_holes_can_be_an_error_that_names_them(lake: Lake) -> None:
+def test_gaps_can_be_an_error_that_names_them(lake: Lake) -> None:
     with pytest.raises(
         ba.MissingCandles, match="no candles for 2024-03-02 05:00 to 07:00, 2024-03-03 00:00 to"
     ) as raised:

@@ -1,7 +1,7 @@
-"""Holes: the candles that accepted partitions lack, and what a reader gets in their place.
+"""Gaps: the candles that accepted partitions lack, and what a reader gets in their place.
 
-A hole is what the metadata of the lake names: an outage of the exchange, candles that a person accepted as lost, and
-the days of a suspension. The time before the first candle of a symbol and after its last one is no hole.
+A gap is what the metadata of the lake names: an outage of the exchange, candles that a person accepted as lost, and
+the days of a suspension. The time before the first candle of a symbol and after its last one is no gap.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from binance_assets.model.timestamps import from_iso
 from binance_assets.storage.lake import LakeError, StoredPartition
 
 Missing = Literal["keep", "null", "flat", "raise"]
-"""What becomes of holes: they stay absent, become rows of nulls, become flat candles, or are an error."""
+"""What becomes of gaps: they stay absent, become rows of nulls, become flat candles, or are an error."""
 
 Span = tuple[int, int]
 """A half-open range of time, ms UTC."""
@@ -43,11 +43,11 @@ class MissingCandles(LakeError):
         self.spans = spans
 
 
-def holes_of(stored: Mapping[Partition, StoredPartition]) -> list[Span]:
-    """Return the holes of partitions (ascending), ascending; those that touch each other are one."""
+def gaps_of(stored: Mapping[Partition, StoredPartition]) -> list[Span]:
+    """Return the gaps of partitions (ascending), ascending; those that touch each other are one."""
     spans: list[Span] = []
     for partition, entry in stored.items():
-        for start, end in _holes_in(partition, entry):
+        for start, end in _gaps_in(partition, entry):
             if spans and spans[-1][1] == start:
                 spans[-1] = (spans[-1][0], end)
             else:
@@ -55,7 +55,7 @@ def holes_of(stored: Mapping[Partition, StoredPartition]) -> list[Span]:
     return spans
 
 
-def _holes_in(partition: Partition, entry: StoredPartition) -> list[Span]:
+def _gaps_in(partition: Partition, entry: StoredPartition) -> list[Span]:
     if entry.verdict == "suspended" and not entry.rows:
         return [(partition.start, partition.end)]
     return [(from_iso(start), from_iso(end)) for start, end in entry.missing]
@@ -70,26 +70,26 @@ def clipped(spans: Iterable[Span], start: int | None, end: int | None) -> list[S
     return [(first, last) for first, last in parts if first < last]
 
 
-def coarse_holes(holes: Iterable[Span], interval: Interval) -> list[Span]:
-    """Return the parts of holes that are whole candles of a coarser ``interval`` of at most a day."""
+def coarse_gaps(gaps: Iterable[Span], interval: Interval) -> list[Span]:
+    """Return the parts of gaps that are whole candles of a coarser ``interval`` of at most a day."""
     step = interval.step
-    parts = ((-(-start // step) * step, end // step * step) for start, end in holes)
+    parts = ((-(-start // step) * step, end // step * step) for start, end in gaps)
     return [(start, end) for start, end in parts if start < end]
 
 
 def with_null_rows(
-    table: pl.LazyFrame, market: Market, holes: list[Span], interval: Interval, phase: int
+    table: pl.LazyFrame, market: Market, gaps: list[Span], interval: Interval, phase: int
 ) -> pl.LazyFrame:
-    """Return candles and, for each candle of ``interval`` that opens in a hole, a row with nothing but its open time.
+    """Return candles and, for each candle of ``interval`` that opens in a gap, a row with nothing but its open time.
 
     Args:
         table: The candles, sorted by open time.
         market: Their market.
-        holes: The holes, ascending, in which no candle of the table opens.
+        gaps: The gaps, ascending, in which no candle of the table opens.
         interval: The interval of the candles.
         phase: The phase of the symbol's ``3d`` candles, ms; 0 for any other interval.
     """
-    rows = _open_times(holes, interval, phase)
+    rows = _open_times(gaps, interval, phase)
     if rows is None:
         return table
     types = columns(market)
@@ -99,13 +99,13 @@ def with_null_rows(
     return table.merge_sorted(empty, key="open_time")
 
 
-def _open_times(holes: list[Span], interval: Interval, phase: int) -> pl.LazyFrame | None:
-    """Return a lazy column ``open_time`` of the candles in the holes, so that years of 1s are not in memory at once."""
+def _open_times(gaps: list[Span], interval: Interval, phase: int) -> pl.LazyFrame | None:
+    """Return a lazy column ``open_time`` of the candles in the gaps, so that years of 1s are not in memory at once."""
     if interval.is_month:  # its candles differ in length
-        opens = [time for span in holes for time in interval.open_times(*span)]
+        opens = [time for span in gaps for time in interval.open_times(*span)]
         times = pl.LazyFrame({"open_time": opens}, schema={"open_time": pl.Int64})
     else:
-        grids = ((interval.open_times(start, end, phase), end) for start, end in holes)
+        grids = ((interval.open_times(start, end, phase), end) for start, end in gaps)
         spans = [(grid[0], end) for grid, end in grids if len(grid)]
         if not spans:
             return None
