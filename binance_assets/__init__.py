@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpret
     from binance_assets.api.catalog import coverage, symbols
     from binance_assets.api.conversion import as_arrow, as_pandas
     from binance_assets.api.downloading import Downloaded, DownloadProgress, download
-    from binance_assets.api.gaps import MissingCandles
+    from binance_assets.api.gaps import Missing, MissingCandles
     from binance_assets.api.reading import MissingPartitions, load, panel, scan
     from binance_assets.definitions import candle_definitions
     from binance_assets.exchange.errors import Cancelled, ExchangeError
@@ -51,6 +51,7 @@ __all__ = [
     "Lake",
     "LakeError",
     "Market",
+    "Missing",
     "MissingCandles",
     "MissingPartitions",
     "Partition",
@@ -96,6 +97,7 @@ _MODULES = {
     "Lake": "storage.lake",
     "LakeError": "storage.lake",
     "Market": "model.markets",
+    "Missing": "api.gaps",
     "MissingCandles": "api.gaps",
     "MissingPartitions": "api.reading",
     "Partition": "model.partitions",

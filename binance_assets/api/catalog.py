@@ -42,7 +42,8 @@ def coverage(
 
     Returns:
         The columns of :func:`binance_assets.storage.coverage.coverage_table` without ``refused``, which only Dagster
-        knows: refused partitions count as ``missing``, if they are between the first stored partition and today.
+        knows: refused partitions count as ``missing``, as do all others from the first stored one until today, also
+        those after the end of a delisted symbol.
 
     Raises:
         LakeError: A file may not be read.

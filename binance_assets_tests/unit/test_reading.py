@@ -393,6 +393,13 @@ def test_reading_loads_neither_dagster_nor_pandera_and_a_missing_extra_is_named(
     assert printed.splitlines() == ["70", "as_pandas needs pandas; pip install 'binance-assets[pandas]'"]
 
 
+@pytest.mark.parametrize("every", [None, "2h"])
+@pytest.mark.parametrize("missing", ["keep", "null", "flat"])
+def test_both_engines_of_polars_give_the_same_table(lake: Lake, missing: ba.Missing, every: str | None) -> None:
+    table = ba.scan([HOURS, COIN], end=KEYS[2], every=every, missing=missing, verdicts=True, lake=lake)
+    assert table.collect().equals(table.collect(engine="streaming"))
+
+
 def test_all_partitions_of_a_lake_are_read_in_the_order_of_time(lake: Lake) -> None:
     days = partitions_between(FIRST.date(), FIRST.date() + dt.timedelta(days=4), HOURS.interval)
     assert ba.load(HOURS, lake=lake).equals(lake.read(HOURS, days))
