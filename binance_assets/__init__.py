@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpreter, and a test compares the two.
+    from binance_assets.api.catalog import coverage, symbols
+    from binance_assets.api.conversion import as_arrow, as_pandas
+    from binance_assets.api.downloading import Downloaded, DownloadProgress, download
+    from binance_assets.api.gaps import Missing, MissingCandles
+    from binance_assets.api.reading import MissingPartitions, load, panel, scan
     from binance_assets.component import BinanceCandlesComponent
     from binance_assets.definitions import candle_definitions
     from binance_assets.exchange.errors import Cancelled, ExchangeError
     from binance_assets.exchange.session import Exchange
-    from binance_assets.ingest.download import download
     from binance_assets.ingest.options import DownloadOptions
     from binance_assets.model.intervals import INTERVALS, Interval, parse_interval
     from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market, parse_market
@@ -27,7 +31,7 @@ if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpret
     from binance_assets.model.results import PartitionResult, Provenance, Verdict
     from binance_assets.model.series import Series, parse_series
     from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
-    from binance_assets.storage.lake import Lake
+    from binance_assets.storage.lake import Lake, LakeError
     from binance_assets.storage.metadata import StoredPartition
     from binance_assets.storage.writer import PartitionWriter
 
@@ -41,11 +45,17 @@ __all__ = [
     "Cancelled",
     "ConfigurationError",
     "DownloadOptions",
+    "DownloadProgress",
+    "Downloaded",
     "Exchange",
     "ExchangeError",
     "Interval",
     "Lake",
+    "LakeError",
     "Market",
+    "Missing",
+    "MissingCandles",
+    "MissingPartitions",
     "Partition",
     "PartitionResult",
     "PartitionWriter",
@@ -56,13 +66,20 @@ __all__ = [
     "StoredPartition",
     "Verdict",
     "__version__",
+    "as_arrow",
+    "as_pandas",
     "candle_definitions",
+    "coverage",
     "download",
+    "load",
+    "panel",
     "parse_interval",
     "parse_market",
     "parse_series",
     "partitions_between",
     "read_settings",
+    "scan",
+    "symbols",
 ]
 
 _MODULES = {
@@ -75,11 +92,17 @@ _MODULES = {
     "Cancelled": "exchange.errors",
     "ConfigurationError": "settings",
     "DownloadOptions": "ingest.options",
+    "DownloadProgress": "api.downloading",
+    "Downloaded": "api.downloading",
     "Exchange": "exchange.session",
     "ExchangeError": "exchange.errors",
     "Interval": "model.intervals",
     "Lake": "storage.lake",
+    "LakeError": "storage.lake",
     "Market": "model.markets",
+    "Missing": "api.gaps",
+    "MissingCandles": "api.gaps",
+    "MissingPartitions": "api.reading",
     "Partition": "model.partitions",
     "PartitionResult": "model.results",
     "PartitionWriter": "storage.writer",
@@ -89,13 +112,20 @@ _MODULES = {
     "Source": "settings",
     "StoredPartition": "storage.metadata",
     "Verdict": "model.results",
+    "as_arrow": "api.conversion",
+    "as_pandas": "api.conversion",
     "candle_definitions": "definitions",
-    "download": "ingest.download",
+    "coverage": "api.catalog",
+    "download": "api.downloading",
+    "load": "api.reading",
+    "panel": "api.reading",
     "parse_interval": "model.intervals",
     "parse_market": "model.markets",
     "parse_series": "model.series",
     "partitions_between": "model.partitions",
     "read_settings": "settings",
+    "scan": "api.reading",
+    "symbols": "api.catalog",
 }
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import platformdirs
+from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from binance_assets.model.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
@@ -209,6 +210,21 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     given = {name: value for name, value in environment.items() if value.strip()}
     _check_names(given, known)
     return make_settings({name: value for name, value in given.items() if name in known})
+
+
+def env_file_values(path: Path) -> dict[str, str]:
+    """Return the variables that an ``.env`` file sets; none if there is no such file.
+
+    Raises:
+        ConfigurationError: The file cannot be read.
+    """
+    try:
+        values = dotenv_values(path, encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _check_names(names: Iterable[str], known: Iterable[str]) -> None:

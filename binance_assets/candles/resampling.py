@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import polars as pl
 
@@ -11,10 +11,12 @@ from binance_assets.candles.columns import columns
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import AMOUNT_DECIMALS, Market
 
+Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
+
 _EXACT: Final = pl.Decimal(38, AMOUNT_DECIMALS)
 
 
-def resample(market: Market, candles: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+def resample(market: Market, candles: Table, interval: Interval) -> Table:
     """Return the candles of ``interval`` that finer candles add up to.
 
     Prices come from the candles with trades. A candle without trades repeats the last close, and Binance uses its
@@ -23,7 +25,7 @@ def resample(market: Market, candles: pl.DataFrame, interval: Interval) -> pl.Da
 
     Args:
         market: The market of the candles, which names the columns.
-        candles: A table of finer candles, sorted by open time, of any number of days.
+        candles: A table of finer candles, in memory or lazy, sorted by open time, of any number of days.
         interval: The coarser interval, at most a day, a multiple of the finer one.
 
     Returns:
@@ -31,7 +33,8 @@ def resample(market: Market, candles: pl.DataFrame, interval: Interval) -> pl.Da
         added as decimals, so they are as exact as Float64 can hold.
 
     Raises:
-        polars.exceptions.PolarsError: The candles are not sorted, or a volume is not finite.
+        polars.exceptions.PolarsError: The candles are not sorted, or a volume is not finite; for a lazy table, when it
+            is collected.
     """
     return (
         candles.group_by_dynamic("open_time", every=f"{interval.step}ms")

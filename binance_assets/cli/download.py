@@ -19,7 +19,6 @@ from binance_assets.cli.options import (
     json_option,
     market_option,
     optional_symbols_argument,
-    sources_of,
     symbols_from_option,
 )
 from binance_assets.cli.symbols import requested_symbols, unknown_among
@@ -30,7 +29,7 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.settings import Settings, Source, read_settings
-from binance_assets.storage.universe import Universe, read_universe
+from binance_assets.storage.universe import Universe, read_universe, sources_of
 from binance_assets.storage.universe_editor import track
 from binance_assets.waiting import phase
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
 
 import click
-from dotenv import dotenv_values
 
 from binance_assets import __version__
 from binance_assets.cli.download import download_command
@@ -29,9 +29,9 @@ from binance_assets.cli.ui import ui_command
 from binance_assets.cli.universe import series_command, track_command, universe_group, untrack_command
 from binance_assets.cli.verify import accept_command, verify_command
 from binance_assets.model.outside import MESSAGE, printable
-from binance_assets.settings import ConfigurationError
+from binance_assets.settings import ConfigurationError, env_file_values
 
-_ENV_FILE: Final = ".env"
+_ENV_FILE: Final = Path(".env")
 
 
 class CommandGroup(click.Group):
@@ -87,15 +87,8 @@ def _read_env_file() -> None:
     Raises:
         ConfigurationError: The file cannot be read, or holds a variable that no process can have.
     """
-    try:
-        values = dotenv_values(_ENV_FILE, encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{_ENV_FILE} is not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigurationError(f"{_ENV_FILE} cannot be read: {error.strerror}") from None
+    values = env_file_values(_ENV_FILE)
     for name, value in values.items():
-        if value is None:
-            continue
         try:
             os.environ[name] = value
         except (OSError, ValueError) as error:  # such as a NUL character, or a name with an equals sign

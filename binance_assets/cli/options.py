@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from binance_assets.cli.dates import parse_date
+from binance_assets.model.dates import parse_date
 from binance_assets.model.intervals import INTERVALS, Interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.partitions import FIRST_DAY, partition_first_day
 from binance_assets.model.series import Series, parse_any_series
 from binance_assets.model.symbol_names import spelled
-from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
-from binance_assets.storage.universe import Universe, read_universe
+from binance_assets.settings import ConfigurationError, read_settings
+from binance_assets.storage.universe import read_universe
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -188,11 +188,3 @@ def check_key(series: Series, day: dt.date) -> None:
             f"{day} is not a partition of {series}; partitions begin on {FIRST_DAY}, and those of 3d, 1w, and 1M are "
             "months, so give the first of a month"
         )
-
-
-def sources_of(
-    series: Iterable[Series], universe: Universe, settings: Settings, source: Source | None
-) -> dict[Series, Source]:
-    """Return the source of each series: ``source`` if given, else the universe's for it, else the settings'."""
-    named = {tracked.series: tracked.source for tracked in universe.tracked}
-    return {member: source or named.get(member) or settings.source for member in series}

@@ -21,12 +21,11 @@ from binance_assets.cli.options import (
     one_series_argument,
     series_argument,
     series_named,
-    sources_of,
 )
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.settings import ConfigurationError, Settings, read_settings
-from binance_assets.storage.universe import read_universe
+from binance_assets.storage.universe import read_universe, sources_of
 
 if TYPE_CHECKING:
     import datetime as dt

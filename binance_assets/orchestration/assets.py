@@ -14,7 +14,7 @@ here: the step of a derived asset (``derived``), the check (``checks``), and how
 import datetime as dt
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -45,8 +45,8 @@ from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Source
-from binance_assets.storage.lake import Lake, StoredPartition
-from binance_assets.storage.writer import PartitionWriter
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.writer import write_results
 from binance_assets.waiting import phase, waited
 
 
@@ -282,39 +282,6 @@ def _materialize(
         listener.finished(series, metrics)
     _log_outcome(context, series, tally, metrics)
     yield from conclude(context, lake, series, tally, metrics)
-
-
-def write_results(
-    lake: Lake, series: Series, results: Iterator[PartitionResult | None]
-) -> Generator[tuple[PartitionResult | None, dict[Partition, StoredPartition]]]:
-    """Write the accepted results; yield each result, and the partitions that were written since the last one.
-
-    A result is written a moment later, together with others of its file. What has arrived is written whatever ends the
-    iteration. Close the generator in any case.
-
-    Args:
-        lake: The lake, prepared.
-        series: The series.
-        results: The results; None while waiting for one, so that what was collected is written in time.
-
-    Raises:
-        LakeError: A file cannot be written.
-        BaseException: What ``results`` raised, after the partitions that were written then.
-    """
-    writer = PartitionWriter(lake, series)
-    try:
-        for result in results:
-            if result is not None and result.is_accepted:
-                yield result, writer.add(result)
-            else:
-                yield result, writer.flush_if_due()
-    except GeneratorExit:
-        writer.flush()
-        raise
-    except BaseException:
-        yield None, writer.flush()
-        raise
-    yield None, writer.flush()
 
 
 def _same_market_in_run(

@@ -15,7 +15,7 @@ from binance_assets.candles.columns import columns
 from binance_assets.ingest.derive import derive_partitions
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import partition_for_key
-from binance_assets.orchestration.assets import Inputs, series_asset, write_results
+from binance_assets.orchestration.assets import Inputs, series_asset
 from binance_assets.orchestration.checks import format_refused
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
 from binance_assets.orchestration.events import materializations
@@ -26,6 +26,7 @@ from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import Derived
+from binance_assets.storage.writer import write_results
 
 
 def derived_asset(derived: Derived, lake: Lake, last: dt.date | None = None) -> dg.AssetsDefinition:

@@ -70,9 +70,8 @@ class Lake:
         Raises:
             LakeError: A file exists but may not be read, or was written by a later version.
         """
-        name = span_name(partition.key, series.interval)
         with self._reading():
-            return self._folder(series).stored([name]).get(partition)
+            return self._folder(series).stored_among([partition]).get(partition)
 
     def stored_partitions(
         self, series: Series, start: dt.date | None = None, end: dt.date | None = None
@@ -103,11 +102,13 @@ class Lake:
     def stored_among(self, series: Series, partitions: Sequence[Partition]) -> dict[Partition, StoredPartition]:
         """Return those of ``partitions`` that the lake holds, in the given order; read only footers of their files.
 
+        The names of the files are computed, so nothing is listed and no other file is opened.
+
         Raises:
             LakeError: A file exists but may not be read, or was written by a later version.
         """
         with self._reading():
-            stored = self._folder(series).stored(list(by_span(partitions, series.interval)))
+            stored = self._folder(series).stored_among(sorted(partitions))
         return {partition: stored[partition] for partition in partitions if partition in stored}
 
     def missing(self, series: Series, partitions: Sequence[Partition]) -> tuple[Partition, ...]:

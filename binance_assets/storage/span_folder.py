@@ -184,6 +184,20 @@ class SpanFolder:
         stored = (item for file in files for item in file.stored.items() if item[1].is_accepted)
         return dict(sorted(stored, key=lambda item: item[0]))
 
+    def stored_among(self, partitions: Sequence[Partition]) -> dict[Partition, StoredPartition]:
+        """Return those of ``partitions`` (ascending) that are accepted, ascending; read only footers.
+
+        The names of their files follow from the partitions, so no other file is opened and the folder is not listed.
+
+        Raises:
+            OSError, LaterLayout: As for :meth:`stored`.
+        """
+        found: dict[Partition, StoredPartition] = {}
+        for name, members in by_span(partitions, self._series.interval).items():
+            stored = _stored_in(self.stable(partial(self._open_named, name, members)))
+            found |= {key: stored[key] for key in members if key in stored and stored[key].is_accepted}
+        return found
+
     def damaged(self) -> list[DamagedFile]:
         """Return the files that cannot be read as those of this series, ascending.
 
@@ -303,6 +317,24 @@ class SpanFolder:
         # A span's name is never longer than a key.
         return [self.path / f"{stem}{_ENDING}" for stem in sorted(stems, key=lambda stem: (len(stem), stem))]
 
+    def _open_named(self, name: str, partitions: Sequence[Partition]) -> list[SpanFile | DamagedFile]:
+        """Return the files that hold ``partitions`` of the span ``name``, found by their names.
+
+        Raises:
+            FileNotFoundError: Another process changed the span in the meantime.
+            OSError, LaterLayout: As for :meth:`stored`.
+        """
+        path = self.span_path(name)
+        before = _version_of(path)
+        files = self._open_all([path] if before else [])
+        held = _stored_in(files)
+        own = [self.span_path(partition.key) for partition in partitions if partition not in held]
+        layout_1 = [candidate for candidate in own if candidate != path and candidate.exists()]
+        # A migration writes the file of the span, and then deletes those of layout 1.
+        if own and _version_of(path) != before:
+            raise FileNotFoundError(f"{path} was replaced")
+        return self._open_all([*([path] if before else []), *layout_1]) if layout_1 else files
+
     def _span_files(self, names: Sequence[str] | None) -> list[SpanFile | DamagedFile]:
         return self.stable(lambda: self._open_all(self._paths(names)))
 
@@ -355,7 +387,7 @@ class SpanFolder:
     def _read_span(self, name: str, partitions: Sequence[Partition]) -> list[PartitionContent]:
         contents: dict[Partition, PartitionContent] = {}
         damaged: dict[Partition, str] = {}
-        for file in self._open_all(self._paths([name])):
+        for file in self._open_named(name, partitions):
             if isinstance(file, DamagedFile):
                 may_hold = partitions_of_file(file.path.stem, self._series.interval)
                 damaged |= dict.fromkeys(may_hold, f"{file.path} {file.reason}")
@@ -375,7 +407,7 @@ class SpanFolder:
         Raises:
             FileNotFoundError: A partition is not stored.
         """
-        stored = self.stored(list(by_span(partitions, self._series.interval)))
+        stored = self.stored_among(partitions)
         for partition in partitions:
             if partition not in stored:
                 raise FileNotFoundError(f"{self._series} {partition} is not in the lake")
@@ -547,6 +579,15 @@ def _found_by_time(
 
 def _stored_in(files: Sequence[SpanFile | DamagedFile]) -> dict[Partition, StoredPartition]:
     return {key: entry for file in files if isinstance(file, SpanFile) for key, entry in file.stored.items()}
+
+
+def _version_of(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when another file takes the place of ``path``; None if there is no file."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _with_hash(entry: PartitionEntry, candles: pl.DataFrame) -> PartitionEntry:

@@ -32,7 +32,7 @@ from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.rules import SymbolRule, make_rule
 from binance_assets.model.series import Series, derived_series
-from binance_assets.settings import Source
+from binance_assets.settings import Settings, Source
 from binance_assets.storage.universe_lock import LockedRule, is_current, lock_path, locked_for, read_lock
 from binance_assets.storage.universe_lock import UniverseError as UniverseError
 
@@ -496,3 +496,11 @@ def _plain(raw: Any) -> Any:
     if isinstance(raw, CommentedMap):
         return {key: _plain(value) for key, value in raw.items()}
     return [_plain(value) for value in raw] if isinstance(raw, CommentedSeq) else raw
+
+
+def sources_of(
+    series: Iterable[Series], universe: Universe, settings: Settings, source: Source | None
+) -> dict[Series, Source]:
+    """Return the source of each series: ``source`` if given, else the universe's for it, else the settings'."""
+    named = {tracked.series: tracked.source for tracked in universe.tracked}
+    return {member: source or named.get(member) or settings.source for member in series}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final
 
 from binance_assets.model.partitions import Partition
@@ -98,3 +98,36 @@ class PartitionWriter:
         pending = self._pending.pop(partition, None)
         self._added_at.pop(partition, None)
         self._rows -= pending.candles.height if pending is not None else 0
+
+
+def write_results(
+    lake: Lake, series: Series, results: Iterator[PartitionResult | None]
+) -> Generator[tuple[PartitionResult | None, dict[Partition, StoredPartition]]]:
+    """Write the accepted results; yield each result, and the partitions that were written since the last one.
+
+    A result is written a moment later, together with others of its file. What has arrived is written whatever ends the
+    iteration. Close the generator in any case.
+
+    Args:
+        lake: The lake, prepared.
+        series: The series.
+        results: The results; None while waiting for one, so that what was collected is written in time.
+
+    Raises:
+        LakeError: A file cannot be written.
+        BaseException: What ``results`` raised, after the partitions that were written then.
+    """
+    writer = PartitionWriter(lake, series)
+    try:
+        for result in results:
+            if result is not None and result.is_accepted:
+                yield result, writer.add(result)
+            else:
+                yield result, writer.flush_if_due()
+    except GeneratorExit:
+        writer.flush()
+        raise
+    except BaseException:
+        yield None, writer.flush()
+        raise
+    yield None, writer.flush()

@@ -27,7 +27,7 @@ README = CHECKOUT / "README.md"
 DOWNSTREAM = EXAMPLES / "downstream.py"
 SERIES = "spot/BTCUSDT/1m"
 ONE_LINERS = re.findall(r"^\| (?:Polars|DuckDB|pyarrow)\b.*\| `(.+)` \|$", README.read_text(), re.MULTILINE)
-DAYS = ("2023-03-01", "2023-03-02", "2023-03-03")  # of the month that the demo downloads
+DAYS = ("2023-03-01", "2023-03-02", "2023-03-03")  # the first days of the demo, whose candles the README shows
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -144,7 +144,7 @@ def test_the_lake_is_read_with_polars_duckdb_and_pyarrow_and_prints_what_the_rea
     candles = printed[printed.index("┌") : printed.index("┘") + 1]
     assert candles in README.read_text()
     assert f"│ spot    │ BTCUSDT │    {len(DAYS) * 1440} │" in printed
-    assert printed.endswith(f"\n{len(DAYS) * 1440:,} candles in 1 files\n")
+    assert printed.endswith(f"\n{len(DAYS) * 1440:,} candles in 1 files\n72 hours, 0 of them filled\n")
 
 
 def test_the_readme_shows_a_line_for_each_reader() -> None:
@@ -160,9 +160,11 @@ def test_the_lines_of_the_readme_read_the_lake(line: str, sandbox: Sandbox, tmp_
     assert re.search(r"\b4[,_]?320\b", printed)
 
 
-def test_candles_are_downloaded_without_dagster(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_candles_are_downloaded_without_dagster_as_the_readme_shows(sandbox: Sandbox, tmp_path: Path) -> None:
     printed = run_python(sandbox, tmp_path, str(EXAMPLES / "without_dagster.py"))
-    series, lake = parse_series(SERIES), Lake(tmp_path / "lake")
-    file = lake.folder(series) / "2024-01.parquet"
-    assert printed.splitlines() == [f"{key} complete: 1440 candles in {file}" for key in DAYS]
-    assert keys(lake, series) == list(DAYS)
+    assert printed.splitlines() == [
+        "spot/BTCUSDT/1m: 3 of 3 days, 4,320 new candles",
+        "72 hours from 2024-01-01 00:00 on",
+    ]
+    assert f"```\n{printed}```\n" in README.read_text()
+    assert keys(Lake(tmp_path / "lake"), parse_series(SERIES)) == ["2024-01-01", "2024-01-02", "2024-01-03"]

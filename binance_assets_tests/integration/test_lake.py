@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pyarrow.dataset  # type: ignore[import-untyped]
+import pyarrow.dataset
 import pytest
 
 from binance_assets import __version__

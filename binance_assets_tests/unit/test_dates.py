@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.cli.dates import parse_date
+from binance_assets.model.dates import parse_date
 
 TODAY = dt.date(2024, 3, 1)
 

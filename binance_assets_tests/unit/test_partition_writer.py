@@ -15,10 +15,9 @@ from binance_assets.candles.columns import empty_candles
 from binance_assets.model.partitions import Partition, partition_for_key, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
-from binance_assets.orchestration.assets import write_results
 from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.storage.lake import Lake, LakeError
-from binance_assets.storage.writer import FLUSH_SECONDS, PartitionWriter
+from binance_assets.storage.writer import FLUSH_SECONDS, PartitionWriter, write_results
 from binance_assets_tests.support.killed_writers import Spec
 from binance_assets_tests.support.lakes import keys
 from binance_assets_tests.support.results import result_of

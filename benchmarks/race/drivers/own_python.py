@@ -1,8 +1,6 @@
-"""binance-assets without Dagster: the loop of ``examples/without_dagster.py``, pointed at the sandbox by settings."""
+"""binance-assets without Dagster: the call of ``examples/without_dagster.py``, pointed at the sandbox by settings."""
 
 from __future__ import annotations
-
-from contextlib import closing
 
 import binance_assets as ba
 from benchmarks.race.drivers.own_settings import sandbox_environment
@@ -12,20 +10,12 @@ from benchmarks.race.drivers.task import Task, finish, read_task
 def download(task: Task) -> list[str]:
     """Write the candles of the task into a lake; return the partitions that are not complete."""
     settings = ba.read_settings(sandbox_environment(task))
-    series = ba.parse_series(f"{task.market}/{task.symbol}/1m")
-    partitions = ba.partitions_between(task.start, task.end, series.interval)
-    options, lake = ba.DownloadOptions(source=settings.source, strict=settings.strict), ba.Lake(settings.lake)
-    doubts = []
-    with closing(ba.Exchange(series.market, settings)) as exchange:
-        lake.prepare(exchange.venue, exchange.hosts)
-        writer = ba.PartitionWriter(lake, series)
-        for result in ba.download(exchange, series, partitions, options):
-            if result.is_accepted:
-                writer.add(result)
-            if result.verdict != "complete":
-                doubts.append(f"{result.partition} {result.verdict}")
-        writer.flush()
-    return doubts
+    name = f"{task.market}/{task.symbol}/1m"
+    (done,) = ba.download(name, task.start, task.end, settings=settings)
+    stored = ba.Lake(settings.lake).stored_partitions(ba.parse_series(name), task.start, task.end)
+    verdicts = {partition: entry.verdict for partition, entry in stored.items()}
+    verdicts |= {result.partition: result.verdict for result in done.refused}
+    return [f"{partition} {verdict}" for partition, verdict in sorted(verdicts.items()) if verdict != "complete"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Dates as people write them on the command line."""
+"""Dates as people write them, on the command line and in Python."""
 
 from __future__ import annotations
 
