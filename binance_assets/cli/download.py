@@ -44,13 +44,7 @@ if TYPE_CHECKING:
 _NAMED_SERIES: Final = 3
 
 
-@click.command(
-    "download",
-    epilog="""\b
-Examples:
-  binance-assets download BTCUSDT ETHUSDT --market spot --interval 1m --start 2024-01-01
-  binance-assets download --symbols-from 'quote=USDT top=20' --market spot --interval 1h --start 2024-01-01""",
-)
+@click.command("download")
 @optional_symbols_argument
 @symbols_from_option
 @market_option
