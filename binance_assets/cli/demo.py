@@ -53,7 +53,10 @@ _LOST: Final = to_ms(dt.date(2023, 3, 15)) + 16 * HOUR
 _SOURCES: Final = ("klines", "archive")
 
 _COMMANDS: Final = (
-    ("What the lake has, and what it lacks:", "status"),
+    (
+        "What the lake has, and what it lacks; the days after March are missing, because nobody asked for them:",
+        "status",
+    ),
     (
         "The exchange was down, nothing was traded: accepted, with the name of the outage.",
         "show spot/BTCUSDT/1m 2023-03-24 --rows 0",
@@ -63,7 +66,7 @@ _COMMANDS: Final = (
         "One candle was lost everywhere, its trades are missing: refused, not written.",
         "show usdm/ETHUSDT/1m 2023-03-15",
     ),
-    ("Everything again, as if nothing were known:", "verify"),
+    ("Validate all of it again, from the files and the exchange:", "verify"),
 )
 
 _WORKSPACE: Final = """\
@@ -84,7 +87,7 @@ nux:
 
 _WHERE_NEXT: Final = f"""
 Where to look next:
-  every day in the Dagster UI         make demo-ui
+  every day in the Dagster UI         binance-assets demo --ui
   the Parquet files                   {FOLDER}/lake
   a market as one table               pl.scan_parquet("{FOLDER}/lake/market=spot/")
 

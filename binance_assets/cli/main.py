@@ -129,8 +129,17 @@ for command in (
     sandbox_command,
     demo_command,
 ):
-    command.epilog = command.epilog or epilog(str(command.name))
     cli.add_command(command)
+
+
+def _add_examples(group: click.Group, path: str = "") -> None:
+    for name, command in group.commands.items():
+        command.epilog = epilog(f"{path}{name}")
+        if isinstance(command, click.Group):
+            _add_examples(command, f"{path}{name} ")
+
+
+_add_examples(cli)
 
 
 def main() -> None:

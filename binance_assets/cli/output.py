@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Tail: TypeAlias = tuple[pl.DataFrame, pl.DataFrame]
 
 _NAMED_REASONS: Final = 10
+_FACT_NAMES: Final = {"stored": "in the lake"}
 _WIDTH_WITHOUT_TERMINAL: Final = 160
 
 
@@ -294,8 +295,8 @@ def print_partition(value: Mapping[str, Any], ends: Tail | None, as_json: bool) 
         return
     table = build_table(["fact"], wrapped=["value"])
     for name, fact in ({**value, **value.get("provenance", {})}).items():
-        if name not in ("provenance", "stored") and fact not in (None, "", []):
-            table.add_row(name.replace("_", " "), _fact(fact))
+        if name != "provenance" and fact not in (None, "", []):
+            table.add_row(_FACT_NAMES.get(name, name.replace("_", " ")), _fact(fact))
     print_table(table)
     if ends:
         head, tail = ends
@@ -307,6 +308,8 @@ def print_partition(value: Mapping[str, Any], ends: Tail | None, as_json: bool) 
 def _fact(fact: object) -> str:
     if isinstance(fact, list):
         return ", ".join(f"{start} to {end}" for start, end in fact)
+    if isinstance(fact, bool):
+        return "yes" if fact else "no"
     return f"{fact:,}" if isinstance(fact, int) else str(fact)
 
 

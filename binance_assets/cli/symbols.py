@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +18,13 @@ from binance_assets.model.outside import printable
 from binance_assets.model.rules import MarketSymbol, SymbolRule, make_rule, parse_rule
 from binance_assets.model.symbol_names import spelled, unknown_message
 from binance_assets.settings import ConfigurationError, Settings, read_settings
+from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.market_symbols import FoundSymbol
 
 _MOST_BYTES: Final = 1_000_000
-_SILENCE_SECONDS: Final = 2
 
 
 @click.command("symbols")
@@ -57,12 +56,8 @@ def symbols_command(
     conditions: dict[str, Any] = {"quote": _split(quote), "status": _split(status), "contract": _split(contract)}
     conditions["delisted"] = delisted
     conditions |= {name: value for name, value in (("match", match), ("top", top)) if value is not None}
-    from binance_assets.ingest.market_symbols import find_symbols
-
     settings = read_settings(os.environ)
-    rule = _rule(market, conditions)
-    with _open_exchange(market, settings) as exchange:
-        found = find_symbols(exchange, rule, not no_days, settings.source == "archive", _report)
+    found = _find(market, _rule(market, conditions), settings, with_days=not no_days)
     _print_symbols(market, found, as_json, with_days=not no_days)
 
 
@@ -79,8 +74,13 @@ def _rule(market: Market, conditions: dict[str, Any]) -> SymbolRule:
     return rule
 
 
-def _report(line: str) -> None:
-    click.echo(line, err=True)
+def _find(market: Market, rule: SymbolRule, settings: Settings, with_days: bool) -> Sequence[FoundSymbol]:
+    """Return the symbols that a rule selects, and show what is waited for."""
+    from binance_assets.cli.progress import Display
+    from binance_assets.ingest.market_symbols import find_symbols
+
+    with Display() as display, _open_exchange(market, settings) as exchange, phase(f"asking for symbols of {market}"):
+        return find_symbols(exchange, rule, with_days, settings.source == "archive", display.note)
 
 
 @contextmanager
@@ -166,10 +166,7 @@ def requested_symbols(
         rule.check_for(market)
     except ValueError as error:
         raise ConfigurationError(f"{'--symbols-from: ' if symbols_from else ''}{error}") from None
-    from binance_assets.ingest.market_symbols import find_symbols
-
-    with _open_exchange(market, settings) as exchange:
-        found = find_symbols(exchange, rule, False, settings.source == "archive", _report)
+    found = _find(market, rule, settings, with_days=False)
     if not found:
         raise ConfigurationError(f"--symbols-from: {market.title} has no symbol with {rule}")
     return list(dict.fromkeys([*named, *(entry.symbol.symbol for entry in found)]))
@@ -211,16 +208,13 @@ def check_known(symbols: Sequence[str], market: Market, settings: Settings) -> N
     from binance_assets.ingest.market_symbols import unknown_symbols
 
     exchange = Exchange(market, settings)
-    notice = threading.Timer(_SILENCE_SECONDS, _report, [f"asking {market.title} for the names of its symbols"])
-    notice.daemon = True
-    notice.start()
     try:
-        unknown, known = unknown_symbols(exchange, symbols)
+        with phase(f"asking {market.title} for the names of its symbols"):
+            unknown, known = unknown_symbols(exchange, symbols)
     except ExchangeError as error:
         click.echo(f"the names were not checked, because {market.title} cannot be asked: {printable(error)}", err=True)
         return
     finally:
-        notice.cancel()
         exchange.close()
     if unknown:
         raise ConfigurationError(unknown_message(unknown, known, market))

@@ -25,6 +25,7 @@ from binance_assets.model.markets import Market
 from binance_assets.settings import read_settings
 from binance_assets.storage.universe import read_universe
 from binance_assets.storage.universe_editor import track, untrack
+from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
     from binance_assets.ingest.universe_refresh import Change, Refresh
@@ -56,13 +57,16 @@ def track_command(
 
     The Dagster UI then shows them, and the schedules fetch them. A symbol that the market never had is an error.
     """
+    from binance_assets.cli.progress import Display
+
     settings = read_settings(os.environ)
     names = requested_symbols(symbols, symbols_from, market, settings)
     requested = combine(names, market, intervals)
     tracked = {(member.market, member.symbol) for member in read_universe(settings.universe).series}
     new = [name for name in names if (market, name) not in tracked]
     if new and not no_check:
-        check_known(new, market, settings)
+        with Display():
+            check_known(new, market, settings)
     added = track(settings.universe, requested)
     for series in requested:
         click.echo(f"{series} {'is now tracked' if series in added else 'was already tracked'}")
@@ -92,14 +96,17 @@ def series_command(as_json: bool) -> None:
 
     For each series, its partitions in the lake: how many they are, the first, and the last.
     """
-    from binance_assets.cli.output import print_series
-    from binance_assets.storage.coverage import held_by
-    from binance_assets.storage.lake import Lake
+    from binance_assets.cli.progress import Display
 
     settings = read_settings(os.environ)
     universe = read_universe(settings.existing_universe())
     notes = {derived.series: f"  derived from {derived.base.interval}" for derived in universe.derived}
-    held = held_by(Lake(settings.lake), [*universe.series, *notes])
+    with Display(), phase("reading the index of the lake"):
+        from binance_assets.cli.output import print_series
+        from binance_assets.storage.coverage import held_by
+        from binance_assets.storage.lake import Lake
+
+        held = held_by(Lake(settings.lake), [*universe.series, *notes])
     if as_json:
         print_series({series: held.get(series) for series in (*universe.series, *notes)})
         return
@@ -131,12 +138,14 @@ def refresh_command(dry_run: bool, accept_loss: bool, as_json: bool) -> None:
     rule removes it. If a source fails, nothing changes.
     """
     from binance_assets.cli.output import print_json
+    from binance_assets.cli.progress import Display
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.ingest.universe_refresh import RefreshRefused, refresh_universe
 
     settings = read_settings(os.environ)
     try:
-        outcome = refresh_universe(settings.existing_universe(), settings, dry_run, accept_loss, _report)
+        with Display() as display, phase("resolving the rules"):
+            outcome = refresh_universe(settings.existing_universe(), settings, dry_run, accept_loss, display.note)
     except (ExchangeError, RefreshRefused) as error:
         raise CommandFailed(str(error)) from None
     if as_json:
@@ -145,10 +154,6 @@ def refresh_command(dry_run: bool, accept_loss: bool, as_json: bool) -> None:
         _print_refresh(outcome, settings.universe)
     if outcome.written and outcome.changes:
         click.echo("reload the code location to see the changes in a running UI", err=True)
-
-
-def _report(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _refresh_values(outcome: Refresh) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.settings import ConfigurationError, Settings, read_settings
 from binance_assets.storage.universe import read_universe, sources_of
+from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -71,22 +72,25 @@ def verify_command(
     derived = {entry.series: entry for entry in universe.derived}
     chosen = named or [*universe.series, *derived]
 
-    from binance_assets.cli.output import print_findings, print_verified
-    from binance_assets.cli.progress import progress_bar
-    from binance_assets.ingest.verify import verify_derived
-    from binance_assets.storage.lake import Lake
+    from binance_assets.cli.progress import Display
 
-    lake = Lake(settings.lake)
-    stored = {series: partitions for series in chosen if (partitions := lake.partitions(series, start, end))}
-    total = sum(len(partitions) for partitions in stored.values())
-    others = _other_verdicts(lake, stored)
     findings: list[Finding] = []
-    with progress_bar("verifying", total) as advance:
+    with Display() as display:
+        with phase("reading the index of the lake"):
+            from binance_assets.cli.output import print_findings, print_verified
+            from binance_assets.ingest.verify import verify_derived
+            from binance_assets.storage.lake import Lake
+
+            lake = Lake(settings.lake)
+            stored = {series: partitions for series in chosen if (partitions := lake.partitions(series, start, end))}
+            others = _other_verdicts(lake, stored)
+        total = sum(len(partitions) for partitions in stored.values())
+        display.begin("verifying", total)
         for series, partitions in stored.items():
             if series in derived:
-                findings += verify_derived(lake, derived[series], partitions, advance)
+                findings += verify_derived(lake, derived[series], partitions, display.advance)
             else:
-                findings += _verify_fetched(lake, settings, series, partitions, against, advance, deep)
+                findings += _verify_fetched(lake, settings, series, partitions, against, display.advance, deep)
     absent = [series for series in chosen if series not in stored]
     for series in absent:
         click.echo(f"{series}: no partitions in the lake", err=True)
@@ -162,36 +166,49 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
     if series.derived or str(series) in universe.derived_names:
         raise ConfigurationError(f"{series} is derived; accept the partition of the series that it is derived from")
 
-    from binance_assets.exchange.errors import ExchangeError
-    from binance_assets.exchange.session import Exchange
-    from binance_assets.ingest.options import DownloadOptions
-    from binance_assets.ingest.override import override
-    from binance_assets.orchestration.checks import refresh_check
-    from binance_assets.orchestration.instance import open_instance
-    from binance_assets.orchestration.runs import report_present
-    from binance_assets.storage.lake import Lake
+    from binance_assets.cli.progress import Display
+
+    with Display():
+        outcomes = _accept(settings, universe, series, days, reason)
+    if not outcomes:
+        click.echo(f"{series}: all partitions of this range are in the lake; name a single one to fetch it again")
+    elif not _print_overrides(series, outcomes):
+        sys.exit(INCOMPLETE)
+
+
+def _accept(
+    settings: Settings, universe: Universe, series: Series, days: tuple[dt.date, dt.date], reason: str
+) -> Sequence[Override]:
+    """Accept the partitions, and let Dagster show it; return what became of each, nothing if the lake has them all."""
+    with phase("loading Dagster"):
+        from binance_assets.exchange.errors import ExchangeError
+        from binance_assets.exchange.session import Exchange
+        from binance_assets.ingest.options import DownloadOptions
+        from binance_assets.ingest.override import override
+        from binance_assets.orchestration.checks import refresh_check
+        from binance_assets.orchestration.instance import open_instance
+        from binance_assets.orchestration.runs import report_present
+        from binance_assets.storage.lake import Lake
 
     lake = Lake(settings.lake)
     partitions = _partitions_to_accept(lake, series, *days)
     if not partitions:
-        click.echo(f"{series}: all partitions of this range are in the lake; name a single one to fetch it again")
-        return
-    options = DownloadOptions(
-        sources_of([series], universe, settings, None)[series], settings.strict, listing_cache=lake
-    )
+        return ()
+    source = sources_of([series], universe, settings, None)[series]
+    options = DownloadOptions(source, settings.strict, listing_cache=lake)
     exchange = Exchange(series.market, settings)
     try:
         with open_instance(Path.cwd(), os.environ) as instance:
-            outcomes = override(lake, exchange, series, partitions, options, _user(), reason)
+            with phase(f"fetching {series} once more"):
+                outcomes = override(lake, exchange, series, partitions, options, _user(), reason)
             present = [outcome.partition for outcome in outcomes if outcome.stored is not None]
             report_present(instance, lake, series, present, again=True)
             refresh_check(instance, lake, series)
+            return outcomes
     except ExchangeError as error:
         raise CommandFailed(str(error)) from None
     finally:
         exchange.close()
-    if not _print_overrides(series, outcomes):
-        sys.exit(INCOMPLETE)
 
 
 def _partitions_to_accept(lake: Lake, series: Series, first: dt.date, last: dt.date) -> Sequence[Partition]:

@@ -24,7 +24,7 @@ from binance_assets.orchestration.dagster_internals import (
     withdraw_plan,
 )
 from binance_assets.orchestration.events import refusals
-from binance_assets.orchestration.gaps import Gaps, explained, find_gaps
+from binance_assets.orchestration.gaps import Gaps, explained, find_gaps, refused_at_last
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.tally import Tally
@@ -99,12 +99,14 @@ def _withhold(
     """Withdraw the plans for downstream assets, but for the refused partitions; yield why those are not there.
 
     Dagster executes no step downstream of a failed one. The other partitions of the downstream assets have not failed:
-    they wait for a run of their own.
+    they wait for a run of their own. A partition that an earlier run refused keeps its plan: it was absent before.
     """
     refused = [_unreachable(series, result) for result in tally.refused if result.partition.key in absent]
     keys = {result.partition.key for result in refused}
     for asset in downstream_in_run(context):
-        withdraw_plan(context.instance, asset, [key for key in context.partition_keys if key not in keys])
+        good = [key for key in context.partition_keys if key not in keys]
+        still_refused = refused_at_last(context.instance, asset, good)
+        withdraw_plan(context.instance, asset, [key for key in good if key not in still_refused])
         yield from refusals(context, asset, refused)
 
 

@@ -228,6 +228,10 @@ _ATTEMPTS: Final = db.text(
 _WIPED: Final = db.text(
     "SELECT asset_key FROM asset_keys WHERE asset_key IN :assets AND asset_details IS NOT NULL"
 ).bindparams(db.bindparam("assets", expanding=True))
+_LAST_PLANNED_RUN: Final = db.text(
+    "SELECT run_id FROM event_logs WHERE asset_key = :asset AND run_id <> :no_run "
+    "AND dagster_event_type = 'ASSET_MATERIALIZATION_PLANNED' ORDER BY id DESC LIMIT 1"
+)
 _ASSETS_PER_QUERY: Final = 500
 
 
@@ -262,6 +266,15 @@ def unmaterialized_attempts(
     return found
 
 
+def last_planned_run(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None:
+    """Return the run that was the last to plan the asset; no public name finds it behind later events outside runs."""
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return None
+    rows = _rows(storage, _LAST_PLANNED_RUN, asset=asset.to_string(), no_run=RUNLESS_RUN_ID)
+    return str(rows[0][0]) if rows else None
+
+
 def latest_observation_ids(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Iterable[str]
 ) -> Mapping[str, int]:
@@ -273,6 +286,14 @@ def latest_observation_ids(
         partitions: The partitions, at least one.
     """
     kind = dg.DagsterEventType.ASSET_OBSERVATION
+    return instance.event_log_storage.get_latest_storage_id_by_partition(asset, kind, set(partitions))
+
+
+def latest_materialization_ids(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Iterable[str]
+) -> Mapping[str, int]:
+    """Return the storage id of the latest materialization of each partition, as :func:`latest_observation_ids` does."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
     return instance.event_log_storage.get_latest_storage_id_by_partition(asset, kind, set(partitions))
 
 

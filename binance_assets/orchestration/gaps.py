@@ -18,7 +18,11 @@ import dagster as dg
 
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series
-from binance_assets.orchestration.dagster_internals import latest_observation_ids, unmaterialized_attempts
+from binance_assets.orchestration.dagster_internals import (
+    latest_materialization_ids,
+    latest_observation_ids,
+    unmaterialized_attempts,
+)
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import Lake, StoredPartition
 
@@ -119,6 +123,17 @@ def _gaps_of(
     stored = lake.stored_among(series, partitions) if partitions else {}
     absent = {partition.key: reasons[partition.key] for partition in partitions if partition not in stored}
     return Gaps(absent, stored, bool(open_attempts))
+
+
+def refused_at_last(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Collection[str]) -> set[str]:
+    """Return the partitions of ``keys`` that were refused after they were last materialized, if they ever were."""
+    if not keys:
+        return set()
+    refused = latest_observation_ids(instance, asset, keys)
+    if not refused:
+        return set()
+    written = latest_materialization_ids(instance, asset, refused.keys())
+    return {key for key, refusal in refused.items() if refusal > written.get(key, 0)}
 
 
 def digest(keys: Iterable[str]) -> str:

@@ -57,14 +57,15 @@ def has_instance(folder: Path, environment: Mapping[str, str]) -> bool:
 def keep_instance(folder: Path, environment: MutableMapping[str, str]) -> None:
     """Make ``dagster dev`` use the instance that :func:`open_instance` opens.
 
-    Without ``$DAGSTER_HOME`` and ``dagster.yaml``, ``dagster dev`` keeps its state in a temporary folder that it
-    deletes. The project's own ``dagster.yaml`` is then put into the state folder, which becomes ``$DAGSTER_HOME``.
+    Without ``$DAGSTER_HOME``, ``dagster dev`` reports that it uses a temporary folder, and keeps there what
+    ``dagster.yaml`` does not place elsewhere, until it ends. So the state folder becomes ``$DAGSTER_HOME``, with a copy
+    of the ``dagster.yaml`` that applies.
 
     Args:
         folder: The working folder.
         environment: Environment variables of this process; ``DAGSTER_HOME`` may be set.
     """
-    if environment.get("DAGSTER_HOME", "").strip() or (folder / _CONFIG).exists():
+    if environment.get("DAGSTER_HOME", "").strip():
         return
     state = folder.absolute() / _STATE
     shutil.copyfile(_config_folder(folder) / _CONFIG, state / _CONFIG)

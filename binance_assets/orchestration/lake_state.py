@@ -27,7 +27,7 @@ from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 
 _ENDED: Final = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
-_MAX_RUNS: Final = 1_000
+MAX_RUNS: Final = 1_000
 # A process reads the clock a moment before its change of a run can be read by others.
 _OVERLAP: Final = dt.timedelta(minutes=1)
 # The catch-up retries yesterday until noon.
@@ -56,7 +56,7 @@ def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> 
     def lake_state(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = dt.datetime.now(dt.UTC)
         cursor = json.loads(context.cursor) if context.cursor else {"since": now.isoformat(), "seen": [], "day": ""}
-        ended = _ended_since(context.instance, cursor)
+        ended, position = ended_since(context.instance, cursor)
         requests = {}
         for market, members in series.items():
             touched = _touched(ended, members)
@@ -74,32 +74,40 @@ def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> 
                 dg.RunRequest(run_key=key, asset_selection=[coverage_key(market)]) for market, key in requests.items()
             ],
             skip_reason=None if requests else dg.SkipReason("no run failed or was canceled"),
-            cursor=json.dumps({**_position(ended, cursor), "day": day}),
+            cursor=json.dumps({**position, "day": day}),
         )
 
     return lake_state
 
 
-def _ended_since(instance: dg.DagsterInstance, cursor: Mapping[str, Any]) -> list[dg.RunRecord]:
-    """Return the runs that failed or were canceled since the last tick, in the order in which they ended."""
+def ended_since(
+    instance: dg.DagsterInstance, cursor: Mapping[str, Any], limit: int = MAX_RUNS
+) -> tuple[list[dg.RunRecord], dict[str, Any]]:
+    """Return the runs that failed or were canceled since the last tick, in the order in which they ended.
+
+    Args:
+        instance: The instance.
+        cursor: Until where an earlier tick has read.
+        limit: The most runs to read.
+
+    Returns:
+        The runs, and until where they were read.
+    """
     after = dt.datetime.fromisoformat(cursor["since"]) - _OVERLAP
     records = instance.get_run_records(
         dg.RunsFilter(statuses=_ENDED, updated_after=after),
-        limit=_MAX_RUNS,
+        limit=limit,
         order_by="update_timestamp",
         ascending=True,
     )
-    return [record for record in records if record.dagster_run.run_id not in cursor["seen"]]
-
-
-def _position(ended: Sequence[dg.RunRecord], cursor: Mapping[str, Any]) -> dict[str, Any]:
-    if not ended:
-        return {"since": cursor["since"], "seen": cursor["seen"]}
-    last = _utc(ended[-1].update_timestamp)
-    recent = [record.dagster_run.run_id for record in ended if _utc(record.update_timestamp) >= last - _OVERLAP]
-    if last - _OVERLAP < dt.datetime.fromisoformat(cursor["since"]):
-        recent = [*cursor["seen"], *recent][-_MAX_RUNS:]
-    return {"since": last.isoformat(), "seen": recent}
+    ended = [record for record in records if record.dagster_run.run_id not in cursor["seen"]]
+    if not records:
+        return ended, {"since": cursor["since"], "seen": []}
+    # With more runs in a minute than are read at once, the next tick goes on where this one stopped.
+    last = _utc(records[-1].update_timestamp) + (_OVERLAP if len(records) == limit else dt.timedelta())
+    last = max(last, dt.datetime.fromisoformat(cursor["since"]))
+    recent = [record.dagster_run.run_id for record in records if _utc(record.update_timestamp) >= last - _OVERLAP]
+    return ended, {"since": last.isoformat(), "seen": recent}
 
 
 def _utc(time: dt.datetime) -> dt.datetime:

@@ -14,6 +14,7 @@ import dagster as dg
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
+from binance_assets.orchestration.dagster_internals import last_planned_run
 from binance_assets.orchestration.gaps import explained, find_gaps
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import Lake
@@ -66,7 +67,8 @@ def last_runs(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Se
     by_key = {asset_key(member): member for member in series}
     for record in instance.get_asset_records(list(by_key)):
         entry = record.asset_entry
-        run_id = entry.last_planned_materialization_run_id or entry.last_run_id
+        # The latest event may be one outside a run, such as that of a partition which a person accepted.
+        run_id = entry.last_run_id or last_planned_run(instance, entry.asset_key)
         if run_id:
             ids[by_key[entry.asset_key]] = run_id
     records = instance.get_run_records(dg.RunsFilter(run_ids=list(set(ids.values())))) if ids else []

@@ -814,7 +814,7 @@ def test_of_a_range_each_partition_that_cannot_be_accepted_is_an_error_and_the_o
         )
     result = invoke("accept", "spot/BTCUSDT/1m", "2024-01-03..2024-01-04", "--reason", "gone")
     assert result.exit_code == 1
-    (error,) = result.stderr.strip().splitlines()
+    (error,) = without_progress(result.stderr)
     assert error.startswith("error: spot/BTCUSDT/1m 2024-01-04 is ")
     assert "cannot be accepted: " in error
     assert keys_in(tmp_path) == ["2024-01-03"]

@@ -23,8 +23,11 @@ from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.checks import CHECK_NAME, refresh_check
 from binance_assets.orchestration.dagster_internals import latest_check_records
 from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.lake_state import ended_since
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.partitions import DAILY, range_tags
+from binance_assets.orchestration.runs import report_present
+from binance_assets.orchestration.status import last_runs
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.lake import Lake
@@ -176,8 +179,10 @@ def test_a_person_accepts_a_day_and_the_check_passes_without_a_run(
     options = DownloadOptions("rest", listing_cache=lake)
     with closing(exchange):
         override(lake, exchange, BTC, [partition], options, who="a user", reason="no other source")
-    refresh_check(instance, lake, BTC)  # what the command `accept` does
+    report_present(instance, lake, BTC, [partition], again=True)  # what the command `accept` does
+    refresh_check(instance, lake, BTC)
     assert_all_agree(definitions, instance, lake, [])
+    assert last_runs(instance, [BTC])[BTC].status == "FAILURE"  # of the only run, although a later event has none
 
 
 def test_a_refused_refresh_fails_its_run_and_the_stored_day_is_no_gap(
@@ -299,6 +304,35 @@ def test_the_good_days_of_downstream_assets_are_not_failed_by_a_refused_day_in_t
     assert_all_agree(definitions, instance, lake, march(2), FOUR_HOURS.series)
     assert fetch(definitions, instance, [FOUR_HOURS.series], march(1))[0].success  # what its sensor requests
     assert_all_agree(definitions, instance, lake, march(2), FOUR_HOURS.series)
+
+
+def test_what_an_earlier_run_refused_downstream_stays_named_when_another_day_is_refused(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    downstream = asset_key(FOUR_HOURS.series)
+    cursor = tick(definitions, instance, None).cursor
+    lose(sandbox, 2)
+    assert not run_of(definitions, instance, "2024-03-01", "2024-03-03", asset_key(BTC), downstream).success
+    sandbox.faults.clear()
+    lose(sandbox, 4)
+    assert not run_of(definitions, instance, "2024-03-01", "2024-03-04", asset_key(BTC), downstream).success
+    tick(definitions, instance, cursor)
+    assert_all_agree(definitions, instance, lake, march(2, 4), FOUR_HOURS.series)
+    assert fetch(definitions, instance, [FOUR_HOURS.series], march(1, 2, 3))[0].success  # what its sensor requests
+    assert_all_agree(definitions, instance, lake, march(4), FOUR_HOURS.series)
+
+
+def test_more_ended_runs_than_a_tick_reads_are_read_by_the_next_ticks(instance: dg.DagsterInstance) -> None:
+    runs = [instance.add_run(dg.DagsterRun("spot_daily", status=dg.DagsterRunStatus.STARTED)) for _ in range(7)]
+    for run in runs:
+        instance.report_run_failed(run)
+    cursor = {"since": dt.datetime.now(dt.UTC).isoformat(), "seen": []}
+    read = []
+    for _ in range(4):
+        ended, cursor = ended_since(instance, cursor, limit=3)
+        read.append([record.dagster_run.run_id for record in ended])
+    assert [len(part) for part in read] == [3, 3, 1, 0]
+    assert {run_id for part in read for run_id in part} == {run.run_id for run in runs}
 
 
 def test_the_page_of_a_refused_partition_says_why(

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -24,14 +25,24 @@ UNIVERSE = "series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], derive:
     "{market: usdm, symbols: [BNBUSDT], intervals: [1h]}]"  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_the_help_of_a_command_shows_its_examples(name: str) -> None:
-    result = CliRunner().invoke(cli, [name, "--help"])
-    for example in EXAMPLES[name]:
-        assert f"  binance-assets {example}\n" in result.stdout
+def commands_of(group: click.Group) -> Iterator[list[str]]:
+    for name, command in group.commands.items():
+        yield [name]
+        if isinstance(command, click.Group):
+            yield from ([name, *path] for path in commands_of(command))
 
 
-@pytest.mark.parametrize("example", [example for examples in EXAMPLES.values() for example in examples])
+@pytest.mark.parametrize("path", list(commands_of(cli)), ids=" ".join)
+def test_the_help_of_each_command_shows_its_examples(path: list[str]) -> None:
+    examples = [example for example in EXAMPLES if shlex.split(example)[: len(path)] == path]
+    assert examples
+    help_text = CliRunner().invoke(cli, [*path, "--help"]).stdout
+    assert [line.strip() for line in help_text.partition("Examples:\n")[2].splitlines()] == [
+        f"binance-assets {example}" for example in examples
+    ]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_each_example_is_valid_input(example: str) -> None:
     name, *arguments = shlex.split(example)
     command = cli.commands[name]
@@ -67,6 +78,12 @@ def test_markets_intervals_symbols_and_series_are_completed(
 BAD_INPUT = [
     ["download", "BTCUSDT", "--market", "moon", "--interval", "1m"],
     ["download", "BTC?USDT", "--market", "spot", "--interval", "1m"],
+    ["download", "BTCUSD_PERP", "--market", "usdm", "--interval", "1m"],
+    ["download", "--market", "spot", "--interval", "1m"],
+    ["download", "--symbols-from", "quote=USDT moon=1", "--market", "spot", "--interval", "1m"],
+    ["track", "--symbols-from", "no.txt", "--market", "spot", "--interval", "1m"],
+    ["symbols", "spot", "--match", "("],
+    ["symbols", "spot", "--contract", "perpetual"],
     ["download", "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024/01/01"],
     ["download", "BTCUSDT", "--market", "spot", "--interval", "1m", "--start", "2024", "--end", "2023"],
     ["download", "BTCUSDT", "--market", "spot", "--interval", "1M", "--start", "2024-01-02"],
