@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from binance_assets.model.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
 from binance_assets.model.outside import printable, printable_url
@@ -42,6 +42,7 @@ _OF_KUBERNETES: Final = re.compile(
 )
 
 _HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
+_LONGEST_HOOK_URL: Final = 2_000  # characters
 _LONGEST_WAIT: Final = 86_400.0  # seconds
 _LONGEST_BAN: Final = 366 * _LONGEST_WAIT
 
@@ -62,6 +63,26 @@ def _host_only(url: str) -> str:
     if not _HOST.fullmatch(parts.netloc) or parts.port == 0:  # reading the port raises ValueError if it is too large
         raise ValueError(message)
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _hook_url(secret: SecretStr) -> SecretStr:
+    """Return the URL of a hook.
+
+    Raises:
+        ValueError: It is none; the message does not repeat it.
+    """
+    url = secret.get_secret_value()
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(_HOST.fullmatch(parts.netloc)) and parts.port != 0
+    except ValueError:  # its text has a part of the URL
+        usable = False
+    if not (usable and re.fullmatch(r"[!-~]+", url) and "#" not in url and len(url) <= _LONGEST_HOOK_URL):
+        raise ValueError(
+            "must be http:// or https://, a host without a user name, and a path, in at most "
+            f"{_LONGEST_HOOK_URL:,} ASCII characters; this value is not shown"
+        )
+    return secret
 
 
 def _usable(path: Path) -> Path:
@@ -86,6 +107,7 @@ def _usable(path: Path) -> Path:
 
 
 Url = Annotated[str, AfterValidator(_host_only)]
+HookUrl = Annotated[SecretStr, AfterValidator(_hook_url)]
 Location = Annotated[Path, AfterValidator(_usable)]
 
 
@@ -162,6 +184,11 @@ class Settings(BaseModel):
         True,
         alias="BINANCE_ASSETS_STRICT",
         description="Refuse partitions whose totals or prices differ from the exchange's",
+    )
+    alert_url: HookUrl | None = Field(
+        None,
+        alias="BINANCE_ASSETS_ALERT_URL",
+        description="URL that receives alerts of failed runs and checks, such as a Slack webhook; a secret",
     )
 
     def url(self, market: Market) -> str:
@@ -267,5 +294,7 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
 
 
 def _shown(name: str, value: object) -> str:
-    """Return the value of a setting for a message, without the user name and the password of a URL."""
+    """Return the value of a setting for a message, without the user name and the password of a URL, or a secret."""
+    if name in ("alert_url", "BINANCE_ASSETS_ALERT_URL"):
+        return "..."
     return printable_url(value) if name.lower().endswith("_url") or "://" in str(value) else printable(value)

@@ -73,7 +73,7 @@ def _default_instance() -> str:
 def _env_example() -> str:
     lines = [_ENV_HEADER]
     for field in Settings.model_fields.values():
-        default = "" if field.default_factory is not None else field.default
+        default = "" if field.default_factory is not None or field.default is None else field.default
         value = {True: "1", False: "0"}[default] if isinstance(default, bool) else default
         lines.append(f"# {field.description}\n#{field.alias}={value}\n")
     return "\n".join(lines)

@@ -79,6 +79,11 @@ def markdown(text: object, limit: int = _MOST_SHOWN) -> str:
     return _MARKUP.sub(r"\\\g<0>", printable(text, limit))
 
 
+def from_markdown(text: str) -> str:
+    """Return a text of :func:`markdown` as it was before."""
+    return re.sub(rf"\\({_MARKUP.pattern})", r"\1", text)
+
+
 def whole_number(value: object, bounds: range) -> int | None:
     """Return a number from outside if it is a whole one within ``bounds``; None for anything else.
 

@@ -36,7 +36,7 @@ CHECK_NAME: Final = "gap_free"
 _MAX_NAMED: Final = 5
 _MAX_TABLE_ROWS: Final = 1_000
 _MAX_EVALUATIONS: Final = 500
-_DIGEST: Final = "absent_digest"
+DIGEST: Final = "absent_digest"
 
 
 def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -91,7 +91,7 @@ def gap_free_result(
 def _state_metadata(absent: Iterable[str], gaps: Sequence[Gap]) -> dict[str, dg.MetadataValue]:
     keys = set(absent)
     metadata: dict[str, dg.MetadataValue] = {"days_absent": dg.MetadataValue.int(len(keys))}
-    metadata[_DIGEST] = dg.MetadataValue.text(digest(keys))
+    metadata[DIGEST] = dg.MetadataValue.text(digest(keys))
     if gaps:
         metadata["absent"] = dg.MetadataValue.table([_gap_record(gap) for gap in gaps])
     return metadata
@@ -160,7 +160,7 @@ def named_digest(record: AssetCheckExecutionRecord) -> str | None:
     """Return the digest of the partitions that an evaluation names; None if an earlier version evaluated the check."""
     event = record.event.dagster_event if record.event else None
     evaluation = event.event_specific_data if event else None
-    value = evaluation.metadata.get(_DIGEST) if isinstance(evaluation, dg.AssetCheckEvaluation) else None
+    value = evaluation.metadata.get(DIGEST) if isinstance(evaluation, dg.AssetCheckEvaluation) else None
     return None if value is None else str(value.value)
 
 

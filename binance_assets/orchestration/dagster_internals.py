@@ -190,6 +190,40 @@ def check_evaluations(
             yield record.run_id, evaluation
 
 
+def check_evaluations_after(
+    instance: dg.DagsterInstance, after: int, limit: int
+) -> Iterator[tuple[int, str, dg.AssetCheckEvaluation]]:
+    """Yield the evaluations of all asset checks since an event: storage id, run id, and evaluation, oldest first.
+
+    The public methods of an instance read the history of no check, and on SQLite they read such events from the
+    databases of the runs, where no number orders them. The index has all of them.
+
+    Args:
+        instance: The instance.
+        after: Storage id of the last event that was read.
+        limit: Number of evaluations to read.
+    """
+    records_filter = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=after)
+    for record in _check_events(instance, records_filter, limit, ascending=True):
+        data: Any = record.event_log_entry.get_dagster_event().event_specific_data
+        yield record.storage_id, record.run_id, data
+
+
+def newest_check_evaluation(instance: dg.DagsterInstance) -> int:
+    """Return the storage id of the newest evaluation of any asset check; 0 without one."""
+    records_filter = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    return next((record.storage_id for record in _check_events(instance, records_filter, 1, ascending=False)), 0)
+
+
+def _check_events(
+    instance: dg.DagsterInstance, records_filter: dg.EventRecordsFilter, limit: int, ascending: bool
+) -> Sequence[dg.EventLogRecord]:
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        return SqlEventLogStorage.get_event_records(storage, records_filter, limit, ascending)
+    return storage.get_event_records(records_filter, limit, ascending)
+
+
 def latest_check_records(
     instance: dg.DagsterInstance, checks: Sequence[dg.AssetCheckKey]
 ) -> Mapping[dg.AssetCheckKey, AssetCheckExecutionRecord]:

@@ -24,6 +24,7 @@ from binance_assets.model.markets import Market
 from binance_assets.model.outside import printable
 from binance_assets.model.series import Series, by_market
 from binance_assets.model.timestamps import to_date, to_ms
+from binance_assets.orchestration.alerts import alert_sensors
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.dagster_internals import AssetJob
 from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
@@ -298,4 +299,9 @@ def candle_sensors(
     sensors = [coverage_sensor(markets), lake_state_sensor(markets, Lake(settings.lake))]
     if derived:
         sensors.append(derived_candles_sensor(derived))
-    return [*sensors, reissued_archives_sensor(jobs, series, settings), interrupted_runs_sensor()]
+    return [
+        *sensors,
+        reissued_archives_sensor(jobs, series, settings),
+        interrupted_runs_sensor(),
+        *alert_sensors(markets, settings),
+    ]

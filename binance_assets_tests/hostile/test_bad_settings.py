@@ -26,7 +26,8 @@ from binance_assets_tests.support.instances import copy_state_of_working_folder
 from binance_assets_tests.support.warm_python import WarmPython
 
 NAMES = {field: str(info.alias) for field, info in Settings.model_fields.items()}
-URLS = [name for name in NAMES.values() if name.endswith("_URL")]
+HOOKS = [NAMES["alert_url"]]
+URLS = [name for name in NAMES.values() if name.endswith("_URL") and name not in HOOKS]
 PATHS = [NAMES[field] for field in ("lake", "universe", "ledger")]
 NUMBERS = [NAMES[field] for field in ("max_workers", "warmup", "catch_up_days", "weight_share", "ban_patience",
                                       "connect_timeout", "read_timeout")]  # fmt: skip
@@ -40,6 +41,12 @@ HOSTILE: Mapping[str, list[str]] = {
         "https://me:secret@host", "me:secret@host", "https://me:se/cret@host", "https://me:\x1bsecret@host",
         "https://me:secret@", "9" * 5_000, "\udcff",
     ],
+    "hook": [
+        "ftp://x/secret", "secret", "https:///secret", "https://a/secret b", "https://a/secret#b", "https://[::1/secret",
+        "https://a:99999/secret", "https://a:0/secret", "https://me:secret@a/b", "https://a\\@secret/", "https://a/secret\n",
+        f"https://a/secret{EVIL}", "https://secret\u2100/", "https://a/secret\u202e", "https://a/secret" + "9" * 5_000,
+        "https://a/secret\udcff",
+    ],
     "path": [
         "~nosuchuser", "~nosuchuser/x", "x" * 300, "x/" * 5_000, "/dev/null/x", f"a{EVIL}", "a\nb", "\u202ea", "\udcff",
     ],
@@ -51,7 +58,7 @@ HOSTILE: Mapping[str, list[str]] = {
 }  # fmt: skip
 TABLE = [
     (name, value)
-    for kind, names in (("url", URLS), ("path", PATHS), ("number", NUMBERS), ("choice", CHOICES))
+    for kind, names in (("url", URLS), ("hook", HOOKS), ("path", PATHS), ("number", NUMBERS), ("choice", CHOICES))
     for name in names
     for value in HOSTILE[kind]
 ]

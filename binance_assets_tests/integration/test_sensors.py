@@ -107,6 +107,8 @@ def test_which_sensors_are_on_by_default(definitions: dg.Definitions) -> None:
         "reissued_archives": dg.DefaultSensorStatus.STOPPED,
         "interrupted_runs": dg.DefaultSensorStatus.RUNNING,
         "lake_state": dg.DefaultSensorStatus.RUNNING,
+        "run_failures": dg.DefaultSensorStatus.STOPPED,
+        "check_failures": dg.DefaultSensorStatus.STOPPED,
     }
     schedules = definitions.get_repository_def().schedule_defs
     assert {schedule.default_status for schedule in schedules} == {dg.DefaultScheduleStatus.STOPPED}
@@ -118,7 +120,8 @@ def test_a_sensor_without_work_is_not_defined(settings: Settings) -> None:
         build_defs(settings, universe).get_repository_def() for universe in (universe_of(BTC), universe_of())
     )
     names = {sensor.name for sensor in plain.sensor_defs}
-    assert names == {"coverage", "lake_state", "reissued_archives", "interrupted_runs"}
+    always = {"coverage", "lake_state", "reissued_archives", "interrupted_runs", "run_failures", "check_failures"}
+    assert names == always
     assert empty.sensor_defs == []
 
 

@@ -50,6 +50,15 @@ def test_error_names_the_variable_the_value_and_what_is_expected(name: str, valu
     assert "\n" not in str(raised.value)
 
 
+def test_the_hook_of_alerts_is_hidden_wherever_settings_are_shown() -> None:
+    url = "https://hooks.slack.com/services/T000/B000/secret"
+    settings = read_settings({"BINANCE_ASSETS_ALERT_URL": url})
+    assert settings.alert_url is not None
+    assert settings.alert_url.get_secret_value() == url
+    for shown in (repr(settings), str(settings), settings.model_dump_json(), str(settings.model_dump())):
+        assert "secret" not in shown
+
+
 def test_ledger_is_one_file_per_user_and_host() -> None:
     assert read_settings({}).ledger.is_absolute()
     assert read_settings({"BINANCE_ASSETS_LEDGER": "x.sqlite"}).ledger == Path("x.sqlite")
