@@ -42,7 +42,8 @@ _MAX_REASON: Final = 1_000
 _MAX_NAMED: Final = 5
 _MAX_PARTITIONS: Final = 100
 _NO_HOOK: Final = "BINANCE_ASSETS_ALERT_URL is not set, so there is nowhere to send alerts"
-# Dagster starts such a run again; only the failure of the last attempt is an alert.
+# Dagster starts such a run again; only the failure of the last attempt is an alert. The tag follows the event within
+# milliseconds; a tick in between posts an attempt too many.
 _WILL_RETRY_TAG: Final = "dagster/will_retry"
 _STEP_FAILURE: Final = dg.DagsterEventType.STEP_FAILURE
 _RUN_FAILURE: Final = dg.DagsterEventType.RUN_FAILURE

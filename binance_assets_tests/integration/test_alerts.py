@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -25,6 +26,7 @@ from binance_assets.orchestration.webhook import post
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.exchange import ALL_SOURCES
+from binance_assets_tests.support.hostile_server import hostile_server
 from binance_assets_tests.support.instances import execute, fetch, universe_of
 
 BTC = parse_series("spot/BTCUSDT/1h")
@@ -54,27 +56,27 @@ def serving_hook() -> Iterator[Hook]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             expected = (f"/services/{SECRET}?token={SECRET}", "application/json")
-            if hook.status == 200 and (self.path, self.headers["Content-Type"]) == expected:
-                hook.received.append(json.loads(body))
+            if served.status == 200 and (self.path, self.headers["Content-Type"]) == expected:
+                served.received.append(json.loads(body))
             else:
-                hook.refused += 1
-            self.send_response(hook.status)
+                served.refused += 1
+            self.send_response(served.status)
             self.send_header("Location", "/elsewhere")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def do_GET(self) -> None:  # a redirect would lead here
-            hook.refused += 1_000
+            served.refused += 1_000
 
         def log_message(self, format: str, *args: object) -> None:
             """Write nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hook = Hook(server.server_port)
+    served = Hook(server.server_port)
     thread = Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield hook
+        yield served
     finally:
         server.shutdown()
         thread.join()
@@ -158,9 +160,26 @@ def test_a_failed_run_is_posted_once_also_when_the_hook_was_down(
         "partitions": ["2024-03-01...2024-03-02"],
     }
     out, err = capfd.readouterr()
-    events = "".join(record.event_log_entry.to_json() for record in instance.get_records_for_run(run.run_id).records)
+    events = "".join(str(record.event_log_entry) for record in instance.get_records_for_run(run.run_id).records)
     for shown in (out, err, caplog.text, events, str(ticks.cursor), *reports):
         assert SECRET not in shown
+
+
+def test_a_run_that_dagster_starts_again_is_no_alert_before_its_last_attempt(
+    definitions: dg.Definitions, hook: Hook, tmp_path: Path
+) -> None:
+    retries = {"run_retries": {"enabled": True, "max_retries": 1}}
+    with dg.DagsterInstance.local_temp(str(tmp_path), retries) as instance:
+        ticks = Ticks(definitions, instance, "run_failures")
+        ticks.next()
+        job = definitions.resolve_job_def("spot_daily")
+        first = instance.create_run_for_job(job)
+        instance.report_run_failed(first, "the first attempt")
+        assert ticks.next() == "nothing new failed"
+        last = instance.create_run_for_job(job, tags={"dagster/max_retries": "0"})
+        instance.report_run_failed(last, "the last attempt")
+        assert ticks.next() == "alerts delivered: 1"
+    assert [(alert["run_id"], alert["reason"]) for alert in hook.received] == [(last.run_id, "the last attempt")]
 
 
 def test_a_failed_check_is_posted_when_it_fails_and_when_what_is_absent_changes(
@@ -244,3 +263,13 @@ def test_a_hook_that_nobody_serves_is_named_by_its_host_only() -> None:
     assert problem is not None
     assert problem.reason.startswith("127.0.0.1:")
     assert (SECRET in problem.reason, problem.is_refused) == (False, False)
+
+
+def test_a_response_without_bound_is_no_delivery() -> None:
+    """Headers without end; a body is not read at all."""
+    endless = b"HTTP/1.1 200 OK\r\n" + b"X: " + b"x" * 60_000 + b"\r\n" + b"Y: " + b"y" * 60_000 + b"\r\n\r\n"
+    alert = Alert("run_failure", "job", "run", None, None, "reason")
+    with hostile_server(lambda _: endless) as server:
+        problem = post(SecretStr(f"{server.url}/{SECRET}"), alert.payload())
+    assert problem is not None
+    assert "TooManyBytes" in problem.reason
