@@ -1,7 +1,9 @@
 """Fetched assets on a real Dagster instance: one day, a range, refused days, downstream assets, several markets."""
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
+import base64
 import datetime as dt
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from PIL import Image
 
 from binance_assets.candles.content_hash import content_hash
 from binance_assets.definitions import build_defs
@@ -98,6 +101,13 @@ def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance,
     assert pl.read_parquet(path, hive_partitioning=False).equals(
         expected_candles(sandbox, str(BTC), start, start + DAY)
     )
+    (event,) = result.asset_materializations_for_node(op_name(BTC))
+    preview, chart = event.metadata["preview"], event.metadata["chart"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    assert [str(record.data["open_time"])[11:16] for record in preview.records[2:4]] == ["00:02", "23:57"]
+    png = base64.b64decode(str(chart.value).partition("base64,")[2].removesuffix(")"))
+    with Image.open(io.BytesIO(png)) as image:
+        assert (image.format, len(png) < 60_000) == ("PNG", True)
 
 
 def test_a_range_is_one_run_with_an_event_for_every_day(
@@ -110,6 +120,7 @@ def test_a_range_is_one_run_with_an_event_for_every_day(
     assert check_of(result).passed
     events = result.asset_materializations_for_node(op_name(BTC))
     assert len(events) == 6
+    assert not any({"preview", "chart"} & event.metadata.keys() for event in events)
 
 
 def test_the_metadata_of_a_day(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> None:
