@@ -52,16 +52,16 @@ def day_page(
     if len(written) != 1 or len(context.partition_keys) != 1 or len(keys_in_run(context)) > _MOST_ASSETS:
         return {}
     (partition,) = written
+    page: dict[str, dg.MetadataValue] = {}
     try:
         candles = lake.read(series, [partition])
         if candles.is_empty():  # a suspended day
-            return {}
-        page: dict[str, dg.MetadataValue] = {"preview": preview(series, candles)}
+            return page
+        page["preview"] = preview(series, candles)
         if with_chart and can_draw():
             page["chart"] = dg.MetadataValue.md(chart(series, partition, candles))
     except Exception as error:  # the partition is written, and what reports it must not fail because of a picture
-        context.log.warning(f"{series} {partition.key}: no preview or chart: {printable(error, MESSAGE)}")
-        return {}
+        context.log.warning(f"{series} {partition.key}: the page lacks a part: {printable(error, MESSAGE)}")
     return page
 
 

@@ -5,6 +5,7 @@ import base64
 import datetime as dt
 import io
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,6 +109,28 @@ def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance,
     png = base64.b64decode(str(chart.value).partition("base64,")[2].removesuffix(")"))
     with Image.open(io.BytesIO(png)) as image:
         assert (image.format, len(png) < 60_000) == ("PNG", True)
+
+
+def test_a_day_whose_chart_fails_is_reported_without_it(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as an installation that is broken
+    result = run(definitions, instance, [asset_key(COIN)], "2024-01-01", "2024-01-01")
+    assert result.success
+    (event,) = result.asset_materializations_for_node(op_name(COIN))
+    assert "preview" in event.metadata
+    assert "chart" not in event.metadata
+
+
+def test_a_day_of_many_assets_has_neither_preview_nor_chart(settings: Settings, instance: dg.DagsterInstance) -> None:
+    intervals = ("3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
+    series = [parse_series(f"spot/BTCUSDT/{interval}") for interval in intervals]
+    definitions = build_defs(settings, Universe(tuple(map(Tracked, series))))
+    result = run(definitions, instance, [asset_key(member) for member in series], "2024-01-01", "2024-01-01")
+    assert result.success
+    for member in series:
+        (event,) = result.asset_materializations_for_node(op_name(member))
+        assert not {"preview", "chart"} & event.metadata.keys()
 
 
 def test_a_range_is_one_run_with_an_event_for_every_day(
