@@ -25,7 +25,7 @@ from binance_assets.cli.options import (
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.settings import ConfigurationError, Settings, read_settings
-from binance_assets.storage.universe import read_universe, sources_of
+from binance_assets.storage.universe import Universe, read_universe, sources_of
 from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
