@@ -78,7 +78,9 @@ def build_defs(
 def _assets(settings: Settings, universe: Universe, listener: ProgressListener | None) -> list[dg.AssetsDefinition]:
     lake = Lake(settings.lake)
     fetched = {
-        asset_key(tracked.series): FetchedSeries(tracked.series, tracked.source or settings.source, tracked.last)
+        asset_key(tracked.series): FetchedSeries(
+            tracked.series, tracked.source or settings.source, tracked.last, tracked.owners
+        )
         for tracked in universe.tracked
     }
     with warnings.catch_warnings():

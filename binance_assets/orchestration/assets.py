@@ -35,6 +35,7 @@ from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.orchestration.checks import format_refused, gap_free_spec
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
 from binance_assets.orchestration.dagster_internals import expected_step_order, keys_in_run
+from binance_assets.orchestration.day_page import day_page
 from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key, op_name
@@ -66,11 +67,13 @@ class FetchedSeries:
         series: The series.
         source: Where its candles come from.
         last: The last day of a delisted symbol, UTC; None if it has not ended.
+        owners: Who owns the asset, as Dagster writes owners.
     """
 
     series: Series
     source: Source
     last: dt.date | None = None
+    owners: tuple[str, ...] = ()
 
 
 FetchedByKey = Mapping[dg.AssetKey, FetchedSeries]
@@ -112,7 +115,8 @@ def candles_asset(
         lake: The lake; only its location is used here, for the asset's page.
         listener: Receives the progress of runs in this process.
     """
-    source, last = fetched[asset_key(series)].source, fetched[asset_key(series)].last
+    member = fetched[asset_key(series)]
+    source = member.source
 
     def candles(context: dg.AssetExecutionContext, _: Inputs) -> CandleEvents:
         prove_life(context)
@@ -131,7 +135,8 @@ def candles_asset(
         metadata={"source": source},
         resources={"binance", "lake"},
         config=_CONFIG,
-        last=last,
+        last=member.last,
+        owners=member.owners,
     )
 
 
@@ -147,6 +152,7 @@ def series_asset(
     config: dg.Field | None = None,
     base: Series | None = None,
     last: dt.date | None = None,
+    owners: Sequence[str] = (),
 ) -> dg.AssetsDefinition:
     """Return an asset that holds a series, with what fetched and derived assets have in common.
 
@@ -164,6 +170,7 @@ def series_asset(
         config: The schema of the step's run configuration; None if there is nothing to configure.
         base: The series that the asset is derived from, if any.
         last: The last day of a delisted symbol, UTC; None if it has not ended.
+        owners: Who owns the asset, as Dagster writes owners.
     """
     key, parents = asset_key(series), [] if base is None else [asset_key(base)]
     check = gap_free_spec(key)
@@ -185,6 +192,7 @@ def series_asset(
         partitions_def=partitions_def_for(series.interval),
         group_name=series.market.name,
         kinds=kinds,
+        owners=owners,
         tags={
             "market": series.market.name,
             "symbol": ascii_symbol(series.symbol),
@@ -264,8 +272,10 @@ def _materialize(
         ):
             for result, written in writes:
                 stored, declined = tally.count_written(written)
+                # A command has no chart: its user waits, and Matplotlib takes as long as the download of a day.
+                page = day_page(context, lake, series, stored, with_chart=listener is None)
                 with phase(f"recording {len(stored):,} partitions of {series} with Dagster"):
-                    yield from materializations(context, series, stored)
+                    yield from materializations(context, series, stored, page)
                 if result is not None and not result.is_accepted:
                     result = tally.count_refused(result)
                 if listener and result is not None:

@@ -18,6 +18,7 @@ from binance_assets.model.partitions import partition_for_key
 from binance_assets.orchestration.assets import Inputs, series_asset
 from binance_assets.orchestration.checks import format_refused
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
+from binance_assets.orchestration.day_page import day_page
 from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key
@@ -54,6 +55,7 @@ def derived_asset(derived: Derived, lake: Lake, last: dt.date | None = None) -> 
         resources={"lake"},
         base=derived.base,
         last=last,
+        owners=derived.owners,
     )
 
 
@@ -64,7 +66,9 @@ def column_lineage(derived: Derived) -> dg.TableColumnLineage:
 
 
 def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived) -> CandleEvents:
-    lineage = {"dagster/column_lineage": dg.MetadataValue.column_lineage(column_lineage(derived))}
+    lineage: dict[str, dg.MetadataValue] = {
+        "dagster/column_lineage": dg.MetadataValue.column_lineage(column_lineage(derived))
+    }
     started_at, tally = time.monotonic(), Tally(lake, derived.series)
     try:
         if (venue := lake.venue) is not None:
@@ -74,7 +78,8 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
         with closing(write_results(lake, derived.series, results)) as writes:
             for result, written in writes:
                 stored, _ = tally.count_written(written)
-                yield from materializations(context, derived.series, stored, lineage)
+                page = day_page(context, lake, derived.series, stored)
+                yield from materializations(context, derived.series, stored, lineage | page)
                 if result is not None and not result.is_accepted:
                     tally.count_refused(result)
     except ConfigurationError as error:

@@ -6,9 +6,10 @@
         intervals: [1m]
 
 An entry may also have ``source`` (auto, rest, or archive) and ``derive`` (intervals derived from the fetched ones, such
-as ``[5m, 45m, 1h]``). In place of a list, ``symbols`` may be a rule, such as ``{quote: USDT, delisted: true}``. What it
-selects is in the lock file beside the universe, so that reading needs no network. A series that a list names belongs to
-the entry of the list, whether a rule selects it too or not. Of several rules, the first one has it.
+as ``[5m, 45m, 1h]``), and ``owners`` (whom Dagster names on the pages of its assets). In place of a list, ``symbols``
+may be a rule, such as ``{quote: USDT, delisted: true}``. What it selects is in the lock file beside the universe, so
+that reading needs no network. A series that a list names belongs to the entry of the list, whether a rule selects it
+too or not. Of several rules, the first one has it.
 
 A missing file is an empty universe. This module reads the file; ``universe_editor`` changes it.
 """
@@ -45,6 +46,9 @@ _MOST_BRACKETS: Final = 32  # two are needed: a list in an entry in braces
 _BRACKET: Final = re.compile(r"[\[\]{}]")
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#.*", re.MULTILINE)
 
+# Dagster's own pattern for owners (1.13.28); it also refuses a top-level domain of more than seven letters.
+_EMAIL: Final = re.compile(r"\b[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Z|a-z]{2,7}\b")
+
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
@@ -55,12 +59,14 @@ class Tracked:
         source: The source that the file names for it; None for that of the settings.
         first: The first day with candles according to the lock file, UTC; None if unknown.
         last: The last day with candles of a delisted symbol according to the lock file, UTC; None if it has not ended.
+        owners: Who owns the asset, as Dagster writes owners.
     """
 
     series: Series
     source: Source | None = None
     first: dt.date | None = None
     last: dt.date | None = None
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +92,12 @@ class Derived:
         series: The series.
         base: The series that it is derived from: the coarsest fetched one of the same entry whose interval divides
             the interval of ``series`` evenly.
+        owners: Who owns the asset, as Dagster writes owners.
     """
 
     series: Series
     base: Series
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,19 @@ class Universe:
         return frozenset(str(derived.series) for derived in self.derived)
 
 
+def _owner(text: str) -> str:
+    """Return an owner that Dagster accepts.
+
+    Raises:
+        ValueError: It is neither an email address nor a team.
+    """
+    if not text.isprintable() or not (
+        _EMAIL.fullmatch(text) or (text.startswith("team:") and len(text) > len("team:"))
+    ):
+        raise ValueError(f"{text!r} is not an owner; write an email address, or a team as team:NAME")
+    return text
+
+
 class _AnyEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -132,6 +153,7 @@ class _AnyEntry(BaseModel):
     intervals: list[Annotated[str, AfterValidator(lambda text: parse_interval(text).name)]]
     source: Source | None = None
     derive: list[Annotated[str, AfterValidator(lambda text: parse_derived_interval(text).name)]] = []
+    owners: list[Annotated[str, AfterValidator(_owner)]] = []
 
 
 class _Entry(_AnyEntry):
@@ -143,9 +165,11 @@ class _Entry(_AnyEntry):
         return len(self.symbols) * (len(self.intervals) + len(self.derive))
 
     def tracked(self) -> Iterator[Tracked]:
+        owners = tuple(self.owners)
         for symbol in self.symbols:
             for interval in self.intervals:
-                yield Tracked(Series(parse_market(self.market), symbol, parse_interval(interval)), self.source)
+                series = Series(parse_market(self.market), symbol, parse_interval(interval))
+                yield Tracked(series, self.source, owners=owners)
 
     def derived_names(self) -> Iterator[str]:
         for symbol in self.symbols:
@@ -153,13 +177,13 @@ class _Entry(_AnyEntry):
                 yield f"{self.market}/{symbol}/{interval}"
 
     def derived(self) -> Iterator[Derived]:
-        market = parse_market(self.market)
+        market, owners = parse_market(self.market), tuple(self.owners)
         fetched = [parse_interval(text) for text in self.intervals]
         intervals = [parse_derived_interval(text) for text in self.derive]
         pairs = [(interval, _base_interval(interval, fetched, market)) for interval in intervals]
         for symbol in self.symbols:
             for interval, base in pairs:
-                yield Derived(derived_series(market, symbol, interval), Series(market, symbol, base))
+                yield Derived(derived_series(market, symbol, interval), Series(market, symbol, base), owners)
 
 
 class _RuleEntry(_AnyEntry):
@@ -173,6 +197,7 @@ class _RuleEntry(_AnyEntry):
             intervals=self.intervals,
             source=self.source,
             derive=self.derive,
+            owners=self.owners,
         )
 
 

@@ -177,13 +177,14 @@ def _check_base_series(path: Path, series: Series, remaining: list[Interval], de
 
 
 def _split_off(entry: CommentedMap, symbol: str, intervals: list[Interval]) -> CommentedMap:
-    """Return an entry for one symbol and ``intervals``, with the market, source, and derive of ``entry``."""
+    """Return an entry for one symbol and ``intervals``, with the market, source, derive, and owners of ``entry``."""
     names = [interval.name for interval in intervals]
     split = CommentedMap(market=entry["market"], symbols=_flow([symbol]), intervals=_flow(names))
     if "source" in entry:
         split["source"] = entry["source"]
-    if "derive" in entry:
-        split["derive"] = _flow(list(entry["derive"]))  # a copy: YAML writes a shared list as an alias
+    for name in ("derive", "owners"):
+        if name in entry:
+            split[name] = _flow(list(entry[name]))  # a copy: YAML writes a shared list as an alias
     return split
 
 

@@ -1,14 +1,18 @@
 """Fetched assets on a real Dagster instance: one day, a range, refused days, downstream assets, several markets."""
 
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
+import base64
 import datetime as dt
+import io
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
+from PIL import Image
 
 from binance_assets.candles.content_hash import content_hash
 from binance_assets.definitions import build_defs
@@ -98,6 +102,35 @@ def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance,
     assert pl.read_parquet(path, hive_partitioning=False).equals(
         expected_candles(sandbox, str(BTC), start, start + DAY)
     )
+    (event,) = result.asset_materializations_for_node(op_name(BTC))
+    preview, chart = event.metadata["preview"], event.metadata["chart"]
+    assert isinstance(preview, dg.TableMetadataValue)
+    assert [str(record.data["open_time"])[11:16] for record in preview.records[2:4]] == ["00:02", "23:57"]
+    png = base64.b64decode(str(chart.value).partition("base64,")[2].removesuffix(")"))
+    with Image.open(io.BytesIO(png)) as image:
+        assert (image.format, len(png) < 60_000) == ("PNG", True)
+
+
+def test_a_day_whose_chart_fails_is_reported_without_it(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as an installation that is broken
+    result = run(definitions, instance, [asset_key(COIN)], "2024-01-01", "2024-01-01")
+    assert result.success
+    (event,) = result.asset_materializations_for_node(op_name(COIN))
+    assert "preview" in event.metadata
+    assert "chart" not in event.metadata
+
+
+def test_a_day_of_many_assets_has_neither_preview_nor_chart(settings: Settings, instance: dg.DagsterInstance) -> None:
+    intervals = ("3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
+    series = [parse_series(f"spot/BTCUSDT/{interval}") for interval in intervals]
+    definitions = build_defs(settings, Universe(tuple(map(Tracked, series))))
+    result = run(definitions, instance, [asset_key(member) for member in series], "2024-01-01", "2024-01-01")
+    assert result.success
+    for member in series:
+        (event,) = result.asset_materializations_for_node(op_name(member))
+        assert not {"preview", "chart"} & event.metadata.keys()
 
 
 def test_a_range_is_one_run_with_an_event_for_every_day(
@@ -110,6 +143,7 @@ def test_a_range_is_one_run_with_an_event_for_every_day(
     assert check_of(result).passed
     events = result.asset_materializations_for_node(op_name(BTC))
     assert len(events) == 6
+    assert not any({"preview", "chart"} & event.metadata.keys() for event in events)
 
 
 def test_the_metadata_of_a_day(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake) -> None:

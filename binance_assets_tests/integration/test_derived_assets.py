@@ -20,7 +20,7 @@ from binance_assets.model.intervals import parse_derived_interval, parse_interva
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import DAY, MINUTE, to_ms
-from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
@@ -124,6 +124,8 @@ def test_a_derived_file_is_stored_like_a_fetched_one(
 ) -> None:
     fetch(definitions, instance, [BTC], DAYS[:1])
     (result,) = fetch(definitions, instance, [UNCOMMON.series], DAYS[:1])
+    (event,) = result.asset_materializations_for_node(op_name(UNCOMMON.series))
+    assert {"preview", "chart", "dagster/column_lineage"} <= event.metadata.keys()
     folder = lake.root / "market=spot" / "symbol=BTCUSDT"
     files = [folder / "interval=45m" / "2024.parquet", folder / "interval=1m" / "2024-03.parquet"]
     derived_file, base_file = map(pl.read_parquet_metadata, files)

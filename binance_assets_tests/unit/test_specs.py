@@ -81,16 +81,18 @@ def test_no_description_shows_the_markup_of_docstrings() -> None:
         assert not re.search(r":(class|func|meth|data):|``|Attributes:|Args:", text)
 
 
-def test_pages_show_where_the_code_is_and_a_uri_that_can_be_pasted() -> None:
+def test_pages_show_owners_where_the_code_is_and_a_uri_that_can_be_pasted() -> None:
     series = parse_series("spot/BTCUSDT/1m")
     derived = derived_series(SPOT, "BTCUSDT", parse_derived_interval("1h"))
-    universe = Universe((Tracked(series),), (Derived(derived, series),))
+    owners = ("team:data",)
+    universe = Universe((Tracked(series, owners=owners),), (Derived(derived, series, owners),))
     defs = build_defs(read_settings({"BINANCE_ASSETS_LAKE": "/lake"}), universe).get_repository_def().assets_defs_by_key
     assets = {name: defs[dg.AssetKey.from_user_string(name)] for name in ("spot/BTCUSDT/1m", "spot/BTCUSDT/1h")}
     for asset in assets.values():
         (spec,) = asset.specs
         assert spec.metadata["dagster/uri"].startswith("file:///lake/market=spot/symbol=BTCUSDT/interval=")
         assert "dagster/code_references" in spec.metadata
+        assert list(spec.owners) == ["team:data"]
     # Only what sends requests is in the pool of their limit.
     pools = {name: asset.op.pool for name, asset in assets.items()}
     assert pools == {"spot/BTCUSDT/1m": "binance_spot", "spot/BTCUSDT/1h": None}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from binance_assets.model.series import parse_series
@@ -64,6 +66,42 @@ def test_an_entry_may_name_a_source_and_derived_intervals(path: Path) -> None:
         "spot/BTCUSDT/45m": "spot/BTCUSDT/1m",
     }
     assert universe.derived_names == set(sources(path))
+
+
+def test_the_owners_of_an_entry_own_its_fetched_and_its_derived_series(path: Path) -> None:
+    entry = "{market: spot, symbols: [A, B], intervals: [1m, 1w], derive: [5m], owners: [team:data, jo@example.com]}"
+    path.write_text(f"series: [{entry}, {{market: usdm, symbols: [A], intervals: [1m]}}]")
+    universe = read_universe(path)
+    owners = ("team:data", "jo@example.com")
+    assert [tracked.owners for tracked in universe.tracked] == [*[owners] * 4, ()]
+    assert [derived.owners for derived in universe.derived] == [owners] * 2
+    untrack(path, [parse_series("spot/A/1w")])
+    assert [tracked.owners for tracked in read_universe(path).tracked] == [*[owners] * 3, ()]
+    assert path.read_text().count("owners: [team:data, jo@example.com]}") == 2
+
+
+@pytest.mark.parametrize(
+    "owner",
+    [
+        "jo@example.com",
+        "j.o+x@a.b-c.io",
+        "team:data",
+        "team:a b",
+        *["team:", "team", "Team:a", " team:a", "jo", "jo@example", "@a.io", "", "jo@example.technology"],
+        *["a@b.io, c@d.io", "jo@exämple.com"],
+    ],
+)
+def test_an_owner_is_what_dagster_accepts(path: Path, owner: str) -> None:
+    def is_accepted(action: Callable[[], object], refusal: type[Exception]) -> bool:
+        try:
+            action()
+        except refusal:
+            return False
+        return True
+
+    path.write_text(f"series: [{{market: spot, symbols: [A], intervals: [1m], owners: ['{owner}']}}]")
+    by_dagster = is_accepted(lambda: dg.AssetSpec("a", owners=[owner]), dg.DagsterInvalidDefinitionError)
+    assert is_accepted(lambda: read_universe(path), UniverseError) == by_dagster
 
 
 def test_each_symbol_is_derived_from_its_own_candles(path: Path) -> None:
@@ -132,6 +170,11 @@ def test_the_source_is_the_coarsest_interval_that_divides_the_derived_one(
         ("series: [{market: spot, symbols: [BTCUSDT]}]", "intervals"),
         ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], sauce: rest}]", "sauce"),
         ("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], source: ftp}]", "source"),
+        (
+            "series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], owners: [team:]}]",
+            "owners.0: 'team:' is not an owner; write an email address, or a team as team:NAME",
+        ),
+        ('series: [{market: spot, symbols: [A], intervals: [1m], owners: ["team:\\n"]}]', "not an owner"),
         ("series: [spot]", "entry 1"),
         ("series: {market: spot}", "list of entries"),
         ("serie: []", "one key, series"),

@@ -46,6 +46,12 @@ def names(path: Path) -> list[str]:
     return [str(series) for series in read_universe(path).series]
 
 
+def test_the_owners_of_a_rule_own_what_it_selects(path: Path) -> None:
+    path.write_text("series:\n" + ENTRY.replace("}\n", ", owners: [team:data], derive: []}\n"))
+    lock_with(path)
+    assert [tracked.owners for tracked in read_universe(path).tracked] == [("team:data",)] * 2
+
+
 days = st.dates(dt.date(2017, 7, 1), dt.date(2099, 12, 31))
 records = st.builds(LockedSymbol, days, st.none() | days, st.none() | days, st.booleans())
 symbol_names = st.from_regex(r"[A-Z0-9]{1,8}(_PERP|_[0-9]{6})?", fullmatch=True) | st.sampled_from(
