@@ -41,9 +41,9 @@ def test_mypy_is_strict_over_the_examples_and_sees_real_types(tmp_path: Path, mo
     assert len(revealed) == len(SEEN)
     for text, expected in zip(revealed, SEEN, strict=True):
         assert text.startswith(expected), text
-    assert re.findall(r"^(.+): error: (.+)  \[", printed, re.MULTILINE) == [
+    assert re.findall(r"^.*?([^/]+): error: (.+)  \[", printed, re.MULTILINE) == [
         (
-            f"{program}:9",
+            "program.py:9",
             'Argument "missing" to "load" has incompatible type "Literal[\'fill\']"; '
             "expected \"Literal['keep', 'null', 'flat', 'raise']\"",
         )
