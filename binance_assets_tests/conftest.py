@@ -12,14 +12,13 @@ from pathlib import Path
 import dagster as dg
 import hypothesis
 import pytest
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
+from binance_assets.orchestration.dagster_internals import migrations_read_once
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
@@ -92,17 +91,7 @@ def _migrations_are_read_once() -> Iterator[None]:
 
     Reading them takes more than a third of the time of a short command.
     """
-    read = ScriptDirectory.from_config
-    known: dict[tuple[str | None, str | None], ScriptDirectory] = {}
-
-    def from_config(config: Config) -> ScriptDirectory:
-        locations = config.get_main_option("script_location"), config.get_main_option("version_locations")
-        if locations not in known:
-            known[locations] = read(config)
-        return known[locations]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ScriptDirectory, "from_config", from_config)
+    with migrations_read_once():
         yield
 
 

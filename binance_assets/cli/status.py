@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +70,7 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, dict[str, A
     with ExitStack() as stack:
         instance = _existing_instance(stack)
         with phase("asking Dagster which partitions were refused"):
-            absent = {member: absent_partitions(instance, lake, member) for member in chosen} if instance else {}
+            absent = absent_partitions(instance, lake, chosen) if instance else {}
             runs = last_runs(instance, chosen) if instance else {}
         with phase("reading the index of the lake"):
             for market, members in by_market(chosen).items():
@@ -159,10 +158,18 @@ def _shown(root: Path, series: Series, partition: Partition, stored: StoredParti
 def _refused(series: Series, partition: Partition) -> dict[str, Any]:
     """Return what Dagster knows of a partition that is not in the lake."""
     with phase("loading Dagster"):
-        from binance_assets.orchestration.status import Refusal, last_refusal
+        from binance_assets.orchestration.gaps import Gap
+        from binance_assets.orchestration.status import last_refusal
 
     with ExitStack() as stack:
         instance = _existing_instance(stack)
         refusal = instance and last_refusal(instance, series, partition)
-    unknown = Refusal("missing", "", "it is not in the lake, and no run has refused it")
-    return {"series": str(series), "day": partition.key, "stored": False, **asdict(refusal or unknown)}
+    gap = refusal or Gap(partition.key, "missing", "", "it is not in the lake, and no run has refused it")
+    return {
+        "series": str(series),
+        "day": gap.key,
+        "stored": False,
+        "verdict": gap.verdict,
+        "missing": gap.missing,
+        "reason": gap.reason,
+    }

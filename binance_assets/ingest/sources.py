@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Final
 
@@ -288,8 +289,8 @@ def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator
     """Yield the results of the partitions of ``files``; files are validated together, in blocks."""
     held: list[tuple[ArchiveFile, Provenance, pl.DataFrame]] = []
     began = 0.0
-    stream = task.exchange.archive.stream(files, lambda file, content: _read_file(task, file, content), True)
-    for file, outcome in stream:
+    archive = task.exchange.archive
+    for file, outcome in archive.stream(files, partial(_read_file, task), with_checksums=True):
         if isinstance(outcome, ExchangeError):
             provenance = Provenance("archive", file.name)
             for partition in file.partitions:

@@ -496,7 +496,7 @@ _migrations: ScriptDirectory | None = None
 def migrations_read_once() -> Iterator[None]:
     """Let Dagster read the list of its migrations once in this process, for the length of the block.
 
-    Dagster compares the version of each database that it opens with that list, and reads it anew, from a hundred
+    Dagster compares the version of each database that it opens with that list. It reads the list from a hundred
     Python files, for each of the three databases of an instance and for that of each run. All have the same list.
     """
 

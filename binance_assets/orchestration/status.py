@@ -15,7 +15,7 @@ import dagster as dg
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.orchestration.dagster_internals import last_planned_run
-from binance_assets.orchestration.gaps import explained, find_gaps
+from binance_assets.orchestration.gaps import Gap, explained, find_all_gaps
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import Lake
 
@@ -37,28 +37,16 @@ class LastRun:
     ended: dt.datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a partition was refused the last time.
-
-    Attributes:
-        verdict: The verdict.
-        missing: The missing spans, in words; empty if no candle is missing.
-        reason: The reason, in one line.
-    """
-
-    verdict: str
-    missing: str
-    reason: str
-
-
-def absent_partitions(instance: dg.DagsterInstance, lake: Lake, series: Series) -> frozenset[str]:
-    """Return the keys of the partitions that were asked for and are not in the lake.
+def absent_partitions(
+    instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]
+) -> dict[Series, frozenset[str]]:
+    """Return the keys of the partitions of each series that were asked for and are not in the lake.
 
     Raises:
-        LakeError: A file of the series may not be read.
+        LakeError: A file of a series may not be read.
     """
-    return frozenset(find_gaps(instance, lake, series).absent)
+    gaps = find_all_gaps(instance, lake, series)
+    return {member: frozenset(gaps[member].absent) for member in series}
 
 
 def last_runs(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Series, LastRun]:
@@ -85,7 +73,7 @@ def _time(seconds: float | None) -> dt.datetime | None:
     return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
-def last_refusal(instance: dg.DagsterInstance, series: Series, partition: Partition) -> Refusal | None:
+def last_refusal(instance: dg.DagsterInstance, series: Series, partition: Partition) -> Gap | None:
     """Return why a partition was refused the last time; None if no run has refused it."""
     (gap,) = explained(instance, series, {partition.key: ""})
-    return Refusal(gap.verdict, gap.missing, gap.reason) if gap.verdict else None
+    return gap if gap.verdict else None
