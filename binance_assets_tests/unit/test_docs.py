@@ -90,7 +90,7 @@ def test_the_layers_are_shown_in_the_order_that_is_checked() -> None:
     with (CHECKOUT / "pyproject.toml").open("rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
-    (shown,) = re.findall(r"^```\n(cli\n.*?)^```$", ARCHITECTURE.read_text(), re.DOTALL | re.MULTILINE)
+    (shown,) = re.findall(r"^```text\n(cli\n.*?)^```$", ARCHITECTURE.read_text(), re.DOTALL | re.MULTILINE)
     lines = [re.sub(r"  the only layers.*", "", line) for line in shown.splitlines() if "─" not in line]
     assert [sorted(line.split()) for line in lines] == [sorted(re.findall(r"\w+", layer)) for layer in layers]
 
