@@ -89,9 +89,8 @@ def settings_page() -> str:
         "|---|---|---|",
     ]
     for field in Settings.model_fields.values():
-        lines.append(
-            f"| `{field.alias}` | {_default(field)} | {_cell(field.description or '').replace('<', '&lt;')}{_bounds(field)} |"
-        )
+        meaning = _cell(field.description or "").replace("<", "&lt;") + _bounds(field)
+        lines.append(f"| `{field.alias}` | {_default(field)} | {meaning} |")
     lines += [
         "",
         "None of these is part of a run's configuration: a run uses the hosts, the lake, and the ledger of the",
