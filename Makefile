@@ -19,10 +19,12 @@ EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
 EXTRAS_check := [test,check]
+EXTRAS_docs := [docs]
 INCLUDED_runtime := runtime
 INCLUDED_test := runtime test
 INCLUDED_servers := runtime test servers
 INCLUDED_check := runtime test check
+INCLUDED_docs := docs
 
 ifeq ($(DEPENDENCIES),lowest)
   CONSTRAINTS := --constraint $(VENV)/lowest.txt
@@ -35,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-servers test-integration test-hostile test-e2e coverage check recorded fuzz bench race clean
+.PHONY: help demo demo-ui ui test-fast test test-servers test-integration test-hostile test-e2e coverage check docs recorded fuzz bench race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -78,6 +80,11 @@ check: $(VENV)/installed-check ## check style, types, import directions, and tha
 	$(BIN)/lint-imports
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
+# Material for MkDocs prints an advertisement for other tools without this variable.
+docs: $(VENV)/installed-docs ## build the site of the documentation into site/, offline; warnings and broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python docs/check_site.py
+
 recorded: $(VENV)/installed-runtime ## fetch the recorded candles that some tests replay into recorded/, from Binance's public archive
 	$(BIN)/python -m $(TESTS).support.fetch_recorded
 
@@ -91,7 +98,7 @@ race: $(VENV)/installed-runtime ## download the same candles with other tools, e
 	$(BIN)/python -m benchmarks.race $(ARGS)
 
 clean: ## remove the virtual environments and the demo
-	rm -rf .venv .venv-lowest .race .coverage demo
+	rm -rf .venv .venv-lowest .race .coverage demo site
 
 # The date of this file says when that set of dependencies was installed.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python

@@ -1,6 +1,6 @@
 """The settings of the project: environment variable, default and bounds of each, in one table.
 
-The README has the same table in prose; a test checks that it names every variable.
+The reference of the settings in the documentation is generated from this table.
 
 The variables are read with plain Pydantic. ``pydantic-settings`` (2.16) was tried: its errors take at least four lines,
 it accepts variables in any case, and it refuses a variable that holds only spaces, which here counts as not set.
@@ -125,70 +125,84 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="forbid", allow_inf_nan=False)
 
-    spot_url: Url = Field(SPOT.default_url, alias="BINANCE_SPOT_URL", description="Host of the spot API")
+    spot_url: Url = Field(
+        SPOT.default_url,
+        alias="BINANCE_SPOT_URL",
+        description="Host of the spot API, without a path, user name, or password",
+    )
     usdm_url: Url = Field(USDM.default_url, alias="BINANCE_USDM_URL", description="Host of the USD-M futures API")
     coinm_url: Url = Field(COINM.default_url, alias="BINANCE_COINM_URL", description="Host of the COIN-M futures API")
     archive_url: Url = Field(ARCHIVE_URL, alias="BINANCE_ARCHIVE_URL", description="Host of the public archive")
-    lake: Location = Field(Path("lake"), alias="BINANCE_ASSETS_LAKE", description="Folder of the Parquet files")
-    universe: Location = Field(
-        Path("universe.yaml"), alias="BINANCE_ASSETS_UNIVERSE", description="File that lists the tracked series"
+    lake: Location = Field(
+        Path("lake"),
+        alias="BINANCE_ASSETS_LAKE",
+        description="Folder of the Parquet files; <folder>.state beside it holds the other files",
     )
-    source: Source = Field("auto", alias="BINANCE_ASSETS_SOURCE", description="Where candles come from")
+    universe: Location = Field(
+        Path("universe.yaml"),
+        alias="BINANCE_ASSETS_UNIVERSE",
+        description="File that lists the tracked series; if it is set, it must exist, or track or download creates it",
+    )
+    source: Source = Field(
+        "auto",
+        alias="BINANCE_ASSETS_SOURCE",
+        description="Where candles come from: rest, archive, or auto for the one that needs fewer requests",
+    )
     max_workers: int = Field(
-        50, ge=1, le=500, alias="BINANCE_ASSETS_MAX_WORKERS", description="Highest number of requests in flight"
+        50, ge=1, le=500, alias="BINANCE_ASSETS_MAX_WORKERS", description="Most requests in flight at once"
     )
     warmup: int = Field(
         3,
         ge=1,
         le=100,
         alias="BINANCE_ASSETS_WARMUP",
-        description="Pages fetched at once to measure round trips",
+        description="Pages fetched at once to measure the network",
     )
     weight_share: float = Field(
-        1.0, ge=0.01, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the weight limit to use"
+        1.0, ge=0.01, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the request weight to use"
     )
     ledger: Location = Field(
         default_factory=_default_ledger,  # not checked, see `usable_ledger`
         alias="BINANCE_ASSETS_LEDGER",
-        description="File in which all processes of this host record request weight",
+        description="File in which all processes of this host count request weight",
     )
     ban_patience: float = Field(
         900,
         ge=0,
         le=_LONGEST_BAN,
         alias="BINANCE_ASSETS_BAN_PATIENCE",
-        description="Longest ban or 429 to wait for, seconds",
+        description="Longest ban or 429 to wait out, seconds",
     )
     connect_timeout: float = Field(
         5,
         gt=0,
         le=_LONGEST_WAIT,
         alias="BINANCE_ASSETS_CONNECT_TIMEOUT",
-        description="Timeout for a connection, seconds",
+        description="Longest wait for a connection, seconds",
     )
     read_timeout: float = Field(
         15,
         gt=0,
         le=_LONGEST_WAIT,
         alias="BINANCE_ASSETS_READ_TIMEOUT",
-        description="Timeout for data on an open connection, seconds",
+        description="Longest silence of an open connection, seconds",
     )
     catch_up_days: int = Field(
         14,
         ge=1,
         le=366,
         alias="BINANCE_ASSETS_CATCH_UP_DAYS",
-        description="Past days that the catch-up checks",
+        description="How many days back the catch-up schedules look",
     )
     strict: bool = Field(
         True,
         alias="BINANCE_ASSETS_STRICT",
-        description="Refuse partitions whose totals or prices differ from the exchange's",
+        description="Refuse days whose totals or prices differ from the exchange's 1d candle; 0 writes them",
     )
     alert_url: HookUrl | None = Field(
         None,
         alias="BINANCE_ASSETS_ALERT_URL",
-        description="URL that receives alerts of failed runs and checks, such as a Slack webhook; a secret",
+        description="URL that receives the alerts, such as a Slack webhook; a secret, never shown",
     )
 
     def url(self, market: Market) -> str:
@@ -261,7 +275,7 @@ def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
             continue
         if name.upper().startswith(_PREFIX):
             nearest = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "the README lists them"
+            hint = f"did you mean {nearest[0]}?" if nearest else "binance-assets init lists them in .env.example"
             raise ConfigurationError(f"{printable(name)} is not a setting; {hint}")
         if intended := _host_setting_like(name, known):
             raise ConfigurationError(f"{printable(name)} is not a setting; did you mean {intended}?")

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import requests
@@ -32,6 +32,9 @@ from binance_assets.settings import ConfigurationError
 from binance_assets.storage.universe_editor import track
 
 FOLDER: Final = "demo"
+
+if TYPE_CHECKING:
+    from binance_assets.cli.json_output import Outcome
 
 _SERIES: Final = tuple(
     parse_series(f"{market}/{symbol}/1m")
@@ -252,7 +255,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
     raise ConfigurationError(f"the sandbox does not respond at {url}: {last_line[0]}; see {log}")
 
 
-def _download(home: Path, environment: Mapping[str, str], series: Series) -> dict[str, Any]:
+def _download(home: Path, environment: Mapping[str, str], series: Series) -> Outcome:
     """Download a series in a process of its own; return the outcome that its ``--json`` prints."""
     result = subprocess.run(
         [*_PROGRAM, *_arguments(series)],
@@ -264,7 +267,7 @@ def _download(home: Path, environment: Mapping[str, str], series: Series) -> dic
     )
     if not result.stdout:
         raise ConfigurationError(f"the download of {series} failed with exit code {result.returncode}")
-    outcome: dict[str, Any] = json.loads(result.stdout)[str(series)]
+    outcome: Outcome = json.loads(result.stdout)[str(series)]
     return outcome
 
 
@@ -273,7 +276,7 @@ def _arguments(series: Series) -> Sequence[str]:
     return [*request, "--start", _START, "--end", _END, "--refresh", "--json"]
 
 
-def _print_outcomes(outcomes: Mapping[Series, Mapping[str, Any]]) -> None:
+def _print_outcomes(outcomes: Mapping[Series, Outcome]) -> None:
     names = ("warm-up", "workers", "duration", "round trip", "candles", "candles/s", "written")
     table = build_table(["market", "symbol", "interval", "month"], names)
     for series, outcome in outcomes.items():

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -36,6 +36,7 @@ from binance_assets.waiting import phase
 if TYPE_CHECKING:
     import datetime as dt
 
+    from binance_assets.cli.json_output import Outcome
     from binance_assets.cli.progress import ProgressView
     from binance_assets.ingest.request import DownloadPlan, DownloadRequest
     from binance_assets.storage.lake import Lake
@@ -140,7 +141,7 @@ def _track(view: ProgressView, settings: Settings, requested: Sequence[Series]) 
 class _Result(NamedTuple):
     """The outcome of each series by name, as JSON prints it, and one line for each step that failed."""
 
-    outcomes: dict[str, dict[str, Any]]
+    outcomes: dict[str, Outcome]
     failures: list[str]
 
 

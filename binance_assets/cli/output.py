@@ -29,6 +29,7 @@ from binance_assets.settings import Source
 if TYPE_CHECKING:
     import polars as pl
 
+    from binance_assets.cli.json_output import Difference, Outcome, Plan, Status
     from binance_assets.ingest.request import DownloadPlan
     from binance_assets.ingest.verify import Finding
     from binance_assets.model.partitions import Partition
@@ -88,14 +89,13 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
     counts = ("requested", "present", "missing", "requests", "weight", "files")
     table = build_table(["series"], ["first", "last", *counts])
     for plan in plans:
-        values = _plan_values(plan, sources[plan.series])
-        values |= {"days_missing": len(plan.missing)}
+        values = {**_plan_values(plan, sources[plan.series]), "days_missing": len(plan.missing)}
         first, last = (plan.requested[0].key, plan.requested[-1].key) if plan.requested else ("-", "-")
         table.add_row(str(plan.series), first, last, *(f"{value:,}" for value in values.values()))
     print_table(table)
 
 
-def _plan_values(plan: DownloadPlan, source: Source) -> dict[str, Any]:
+def _plan_values(plan: DownloadPlan, source: Source) -> Plan:
     """Return a plan with the keys that ``--dry-run --json`` prints."""
     forecast = plan.forecast(source)
     return {
@@ -113,7 +113,7 @@ def outcome_of(
     present: Sequence[StoredPartition],
     refused: Sequence[PartitionResult],
     metrics: RunMetrics | None,
-) -> dict[str, Any]:
+) -> Outcome:
     """Return the outcome of a series with the keys that ``--json`` prints.
 
     Args:
@@ -147,7 +147,7 @@ def outcome_of(
 
 
 def print_outcomes(
-    outcomes: Mapping[str, dict[str, Any]], refused: Mapping[Series, Sequence[PartitionResult]], as_json: bool
+    outcomes: Mapping[str, Outcome], refused: Mapping[Series, Sequence[PartitionResult]], as_json: bool
 ) -> None:
     """Print the outcome of each series: as JSON, or as a table and a line for each reason of refused partitions.
 
@@ -172,7 +172,7 @@ def print_outcomes(
         _print_refused(series, results)
 
 
-def candles_per_second(outcome: Mapping[str, Any]) -> str:
+def candles_per_second(outcome: Outcome) -> str:
     """Return the speed of a download as text, from the values that ``--json`` prints."""
     return f"{outcome['rows'] / outcome['seconds']:,.0f}" if outcome["seconds"] else "-"
 
@@ -206,9 +206,9 @@ def print_verified(
         absent: The series of which the lake has no partitions.
         findings: What differs.
     """
-    by_series: dict[Series, list[dict[str, str]]] = {member: [] for member in (*stored, *absent)}
+    by_series: dict[Series, list[Difference]] = {member: [] for member in (*stored, *absent)}
     for finding in findings:
-        entry = {"day": finding.partition.key, "difference": printable(finding.message, MESSAGE)}
+        entry: Difference = {"day": finding.partition.key, "difference": printable(finding.message, MESSAGE)}
         by_series[finding.series].append(entry)
     print_json(
         {
@@ -232,7 +232,7 @@ def print_series(held: Mapping[Series, tuple[int, dt.date, dt.date] | None]) -> 
     )
 
 
-def status_of(coverage: Coverage, run: LastRun | None) -> dict[str, Any]:
+def status_of(coverage: Coverage, run: LastRun | None) -> Status:
     """Return the status of a series with the keys that ``--json`` prints."""
     return {
         "from": coverage.first,
@@ -243,8 +243,14 @@ def status_of(coverage: Coverage, run: LastRun | None) -> dict[str, Any]:
         "refused": coverage.refused,
         "rows": coverage.rows,
         "bytes": coverage.size,
-        "last_run": run
-        and {"id": run.run_id, "status": run.status, "started": _iso(run.started), "ended": _iso(run.ended)},
+        "last_run": {
+            "id": run.run_id,
+            "status": run.status,
+            "started": _iso(run.started),
+            "ended": _iso(run.ended),
+        }
+        if run
+        else None,
     }
 
 
@@ -252,7 +258,7 @@ def _iso(time: dt.datetime | None) -> str | None:
     return None if time is None else time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def print_statuses(statuses: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+def print_statuses(statuses: Mapping[str, Status], as_json: bool) -> None:
     """Print the status of each series, as a table or as JSON."""
     if as_json:
         print_json(statuses)

@@ -17,7 +17,7 @@ from binance_assets.waiting import phase
 def schedules_command() -> None:
     """List schedules and sensors, and turn them on or off, as the Dagster UI does.
 
-    They run while the UI runs (binance-assets ui), or Dagster's daemon (dagster-daemon run).
+    They run while the UI runs (binance-assets ui), or Dagster's daemon (DAGSTER_HOME="$PWD" dagster-daemon run).
     """
 
 

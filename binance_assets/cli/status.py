@@ -28,6 +28,7 @@ from binance_assets.waiting import phase
 if TYPE_CHECKING:
     import dagster as dg
 
+    from binance_assets.cli.json_output import AbsentDay, Status, StoredDay
     from binance_assets.cli.output import Tail
     from binance_assets.model.partitions import Partition
     from binance_assets.storage.metadata import StoredPartition
@@ -57,7 +58,7 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
 
 
-def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, dict[str, Any]]:
+def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
     """Return the status of each series with the keys that ``--json`` prints."""
     with phase("loading Dagster"):
         from binance_assets.cli.output import status_of
@@ -66,7 +67,7 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, dict[str, A
         from binance_assets.storage.lake import Lake
 
     lake, today = Lake(settings.lake), dt.datetime.now(dt.UTC).date()
-    statuses: dict[str, dict[str, Any]] = {}
+    statuses: dict[str, Status] = {}
     with ExitStack() as stack:
         instance = _existing_instance(stack)
         with phase("asking Dagster which partitions were refused"):
@@ -103,6 +104,8 @@ def show_command(name: str, day: dt.date, rows: int, as_json: bool) -> None:
 
     settings, series = read_settings(os.environ), series_named(name)
     check_key(series, day)
+    value: StoredDay | AbsentDay
+    ends: Tail | None
     with Display(), phase("reading the lake"):
         from binance_assets.model.partitions import partition_for_key
         from binance_assets.storage.lake import Lake
@@ -125,7 +128,7 @@ def _ends(candles: Any, rows: int) -> Tail:
     return candles.head(rows), candles.tail(min(rows, max(0, candles.height - rows)))
 
 
-def _shown(root: Path, series: Series, partition: Partition, stored: StoredPartition) -> dict[str, Any]:
+def _shown(root: Path, series: Series, partition: Partition, stored: StoredPartition) -> StoredDay:
     from binance_assets.model.outside import MESSAGE, printable
 
     def text(value: str | None) -> str | None:
@@ -155,7 +158,7 @@ def _shown(root: Path, series: Series, partition: Partition, stored: StoredParti
     }
 
 
-def _refused(series: Series, partition: Partition) -> dict[str, Any]:
+def _refused(series: Series, partition: Partition) -> AbsentDay:
     """Return what Dagster knows of a partition that is not in the lake."""
     with phase("loading Dagster"):
         from binance_assets.orchestration.gaps import Gap

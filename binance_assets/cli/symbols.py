@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -21,6 +21,7 @@ from binance_assets.settings import ConfigurationError, Settings, read_settings
 from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
+    from binance_assets.cli import json_output
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.market_symbols import FoundSymbol
 
@@ -119,13 +120,13 @@ def _print_symbols(market: Market, found: Sequence[FoundSymbol], as_json: bool, 
     click.echo(f"{len(found):,} symbols: {listed:,} listed, {len(found) - listed:,} delisted", err=True)
 
 
-def _state(member: MarketSymbol) -> str:
+def _state(member: MarketSymbol) -> Literal["listed", "delisted"]:
     return "listed" if member.listed else "delisted"
 
 
-def _values(entry: FoundSymbol, with_days: bool) -> dict[str, Any]:
+def _values(entry: FoundSymbol, with_days: bool) -> json_output.FoundSymbol:
     member, first, last = entry.symbol, entry.first, entry.last
-    values: dict[str, Any] = {
+    values: json_output.FoundSymbol = {
         "symbol": member.symbol,
         "state": _state(member),
         "status": member.status or None,
@@ -133,8 +134,10 @@ def _values(entry: FoundSymbol, with_days: bool) -> dict[str, Any]:
         "contract": member.contract or None,
     }
     if with_days:
-        values |= {"first": first and first.isoformat(), "last": last and last.isoformat()}
-    return values | ({"quote_volume": entry.volume} if entry.volume is not None else {})
+        values |= {"first": first.isoformat() if first else None, "last": last.isoformat() if last else None}
+    if entry.volume is not None:
+        values["quote_volume"] = entry.volume
+    return values
 
 
 # -- symbols of other commands ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -28,6 +28,7 @@ from binance_assets.storage.universe_editor import track, untrack
 from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
+    from binance_assets.cli import json_output
     from binance_assets.ingest.universe_refresh import Change, Refresh
 
 _WORDS: Final = {
@@ -156,7 +157,7 @@ def refresh_command(dry_run: bool, accept_loss: bool, as_json: bool) -> None:
         click.echo("reload the code location to see the changes in a running UI", err=True)
 
 
-def _refresh_values(outcome: Refresh) -> dict[str, Any]:
+def _refresh_values(outcome: Refresh) -> json_output.Refreshed:
     """Return an outcome with the keys that ``--json`` prints."""
     return {
         "lock": str(outcome.path),
@@ -175,15 +176,15 @@ def _refresh_values(outcome: Refresh) -> dict[str, Any]:
     }
 
 
-def _change_values(change: Change) -> dict[str, Any]:
+def _change_values(change: Change) -> json_output.SymbolChange:
     record = change.record
     return {
         "market": change.market.name,
         "symbol": change.symbol,
         "change": change.kind,
         "listed": record.listed,
-        "first": record.first and record.first.isoformat(),
-        "last": record.last and record.last.isoformat(),
+        "first": record.first.isoformat() if record.first else None,
+        "last": record.last.isoformat() if record.last else None,
     }
 
 

@@ -228,6 +228,7 @@ class NotSent(ExchangeError):
     """A request that was not sent, because an earlier one showed that it could not succeed."""
 
     policy = Policy(attempts=1, ends_run=True)
+    earlier: ExchangeError | None = None
 
     @classmethod
     def after(cls, error: ExchangeError, request: str | None = None) -> NotSent:
@@ -238,7 +239,17 @@ class NotSent(ExchangeError):
             request: The URL that was not requested; None for that of the earlier error.
         """
         reason = error.reason.removeprefix(_NOT_ASKED)
-        return cls(f"{_NOT_ASKED}{reason}", request or error.request)
+        not_sent = cls(f"{_NOT_ASKED}{reason}", request or error.request)
+        not_sent.earlier = error
+        return not_sent
+
+
+def refuses_location(error: ExchangeError) -> bool:
+    """Return whether Binance does not serve this location, also if only an earlier request showed it."""
+    cause: ExchangeError | None = error
+    while isinstance(cause, NotSent):
+        cause = cause.earlier
+    return isinstance(cause, RestrictedLocation)
 
 
 _TRANSIENT_CODES: Final = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
@@ -275,7 +286,7 @@ def _classify(
         return RateLimited, f"this IP has used up its request weight: {summary}"
     if status == 451:
         other_host = f"set BINANCE_SPOT_URL={SPOT_ELSEWHERE}"
-        remedy = other_host if SPOT.api in request else "use another network"
+        remedy = f"{other_host if SPOT.api in request else 'use another network'}, or take past days from the archive"
         return RestrictedLocation, f"Binance does not serve this location; {remedy}: {summary}"
     if status == 403:
         return Blocked, f"the firewall in front of Binance blocks this IP; try again later: {summary}"

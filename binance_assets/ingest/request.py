@@ -11,7 +11,7 @@ from functools import lru_cache
 import polars as pl
 
 from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files
-from binance_assets.exchange.errors import UnknownSymbol
+from binance_assets.exchange.errors import ExchangeError, UnknownSymbol, refuses_location
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.archived_span import archived_first_open, is_archived
 from binance_assets.ingest.blocks import plan_rest_pages
@@ -27,7 +27,7 @@ from binance_assets.model.partitions import (
     partitions_between,
 )
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import to_date
+from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.settings import Source
 from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake
@@ -116,6 +116,7 @@ def plan_request(
 
     Requests are sent only for what cannot be known otherwise: the time, unless the end is more than two days ago;
     the first candle, if no start is given; whether a symbol exists, if it is not ``known`` and nothing of it is stored.
+    Where the API does not serve this location, the archive is asked instead, unless ``source`` is ``rest``.
 
     Args:
         request: The request, with dates that passed :func:`binance_assets.ingest.dates.check_dates`.
@@ -137,7 +138,7 @@ def plan_request(
         first_opens |= exchange.map_concurrently(unseen, lambda series: _first_open(exchange, series, source))
     index = lake.file_index(request.market, request.series, request.start, request.end)
     held = _Held(stored_in(index))
-    plans = [_plan_series(request, series, held, exchange, first_opens) for series in request.series]
+    plans = [_plan_series(request, series, held, exchange, first_opens, source) for series in request.series]
     if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue, exchange.hosts)
     exists = {*known, *first_opens}
@@ -150,18 +151,28 @@ def plan_request(
 
 
 def _first_open(exchange: Exchange, series: Series, source: Source) -> int | None:
-    """Return when the first candle of ``series`` opens, ms UTC, from the archive if the API does not know the symbol.
+    """Return when the first candle of ``series`` opens, ms UTC; from the archive if the API does not know it.
 
     Raises:
         ExchangeError: The exchange has no such symbol, or a request failed.
     """
     try:
         return exchange.symbols.first_open_time(series)
-    except UnknownSymbol:
-        first = archived_first_open(exchange, series, exchange.now()) if _may_ask_archive(exchange, source) else None
+    except ExchangeError as error:
+        if not _archive_may_know(error, exchange, source):
+            raise
+        first = _archived_first_open(exchange, series, _now(exchange, source))
         if first is None:
             raise
         return first
+
+
+def _archived_first_open(exchange: Exchange, series: Series, now: int) -> int | None:
+    """Return when the first candle opens according to the archive, ms UTC, or when the archive of the market begins."""
+    first = archived_first_open(exchange, series, now)
+    if first is None and is_archived(exchange, series, now):
+        return to_ms(series.market.archived)
+    return first
 
 
 def _check_exists(exchange: Exchange, series: Series, source: Source) -> None:
@@ -172,13 +183,31 @@ def _check_exists(exchange: Exchange, series: Series, source: Source) -> None:
     """
     try:
         exchange.symbols.check_exists(series)
-    except UnknownSymbol:
-        if not _may_ask_archive(exchange, source) or not is_archived(exchange, series, exchange.now()):
+    except ExchangeError as error:
+        if not _archive_may_know(error, exchange, source):
+            raise
+        if not is_archived(exchange, series, _now(exchange, source)):
             raise
 
 
-def _may_ask_archive(exchange: Exchange, source: Source) -> bool:
-    return source != "rest" and exchange.archive_matches_api
+def _archive_may_know(error: ExchangeError, exchange: Exchange, source: Source) -> bool:
+    """Return whether the archive may know what the API refused to say with ``error``."""
+    is_refusal = isinstance(error, UnknownSymbol) or refuses_location(error)
+    return is_refusal and source != "rest" and exchange.archive_matches_api
+
+
+def _now(exchange: Exchange, source: Source) -> int:
+    """Return the time at the exchange, ms UTC; that of the archive where the API does not serve this location.
+
+    Raises:
+        ExchangeError: A request failed.
+    """
+    try:
+        return exchange.now()
+    except ExchangeError as error:
+        if not _archive_may_know(error, exchange, source):
+            raise
+        return exchange.archive.now()
 
 
 class _Held:
@@ -224,8 +253,9 @@ def _plan_series(
     held: _Held,
     exchange: Exchange,
     first_opens: Mapping[Series, int | None],
+    source: Source,
 ) -> DownloadPlan:
-    end = _end(request, series.interval, exchange)
+    end = _end(request, series.interval, exchange, source)
     start = request.start or _first_day(series, first_opens[series])
     requested = _requested(start, end, series.interval) if start else ()
     if not requested and (request.start or request.end):
@@ -237,10 +267,10 @@ def _plan_series(
     return DownloadPlan(series, requested, present, missing, doubted)
 
 
-def _end(request: DownloadRequest, interval: Interval, exchange: Exchange) -> dt.date:
+def _end(request: DownloadRequest, interval: Interval, exchange: Exchange, source: Source) -> dt.date:
     if request.end and request.end < dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2):
         return request.end  # in the past, even if this host's clock is two days fast
-    now = exchange.now()
+    now = _now(exchange, source)
     today = to_date(now)
     if request.end and request.end > today:
         raise BadRequest(f"--end {request.end} is later than today ({today}, UTC); the end is excluded")

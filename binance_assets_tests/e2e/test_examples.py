@@ -1,11 +1,9 @@
-"""The programs in ``examples/`` work with the commands that a user runs."""
+"""The programs in ``examples/`` work with the commands that a user runs; ``test_documentation`` runs the others."""
 
 from __future__ import annotations
 
 import importlib.util
-import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,29 +14,15 @@ import pytest
 
 from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox
-from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe_editor import track
 from binance_assets_tests.support.environment import CHECKOUT, cli_environment, environment_of
-from binance_assets_tests.support.lakes import keys
 from binance_assets_tests.support.warm_python import WarmPython
 
 EXAMPLES = CHECKOUT / "examples"
-README = CHECKOUT / "README.md"
 DOWNSTREAM = EXAMPLES / "downstream.py"
 SERIES = "spot/BTCUSDT/1m"
-ONE_LINERS = re.findall(r"^\| (?:Polars|DuckDB|pyarrow)\b.*\| `(.+)` \|$", README.read_text(), re.MULTILINE)
-DAYS = ("2023-03-01", "2023-03-02", "2023-03-03")  # the first days of the demo, whose candles the README shows
+DAYS = ("2023-03-01", "2023-03-02", "2023-03-03")
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-def run_python(sandbox: Sandbox, folder: Path, *arguments: str) -> str:
-    """Run the interpreter in ``folder`` against the sandbox and return what it prints."""
-    environment = cli_environment(sandbox, folder) | {"PYTHONPATH": str(CHECKOUT)}
-    result = subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @pytest.fixture
@@ -132,39 +116,3 @@ def test_the_downstream_asset_reads_the_days_that_its_sensor_finds(
     assert instance.get_materialized_partitions(dg.AssetKey("daily_range")) == set(DAYS)
     selection = [dg.AssetKey("all_time_high")]
     assert job.execute_in_process(instance=instance, asset_selection=selection, run_config=QUIET).success
-
-
-@pytest.mark.usefixtures("downloaded")
-def test_the_lake_is_read_with_polars_duckdb_and_pyarrow_and_prints_what_the_readme_shows(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
-    pytest.importorskip("duckdb")
-    pytest.importorskip("pyarrow")
-    printed = run_python(sandbox, tmp_path, str(EXAMPLES / "reading.py"))
-    candles = printed[printed.index("┌") : printed.index("┘") + 1]
-    assert candles in README.read_text()
-    assert f"│ spot    │ BTCUSDT │    {len(DAYS) * 1440} │" in printed
-    assert printed.endswith(f"\n{len(DAYS) * 1440:,} candles in 1 files\n72 hours, 0 of them filled\n")
-
-
-def test_the_readme_shows_a_line_for_each_reader() -> None:
-    assert len(ONE_LINERS) == 4
-
-
-@pytest.mark.parametrize("line", ONE_LINERS)
-@pytest.mark.usefixtures("downloaded")
-def test_the_lines_of_the_readme_read_the_lake(line: str, sandbox: Sandbox, tmp_path: Path) -> None:
-    for reader in ("duckdb", "pyarrow"):
-        pytest.importorskip(reader)
-    printed = run_python(sandbox, tmp_path, "-c", line)
-    assert re.search(r"\b4[,_]?320\b", printed)
-
-
-def test_candles_are_downloaded_without_dagster_as_the_readme_shows(sandbox: Sandbox, tmp_path: Path) -> None:
-    printed = run_python(sandbox, tmp_path, str(EXAMPLES / "without_dagster.py"))
-    assert printed.splitlines() == [
-        "spot/BTCUSDT/1m: 3 of 3 days, 4,320 new candles",
-        "72 hours from 2024-01-01 00:00 on",
-    ]
-    assert f"```\n{printed}```\n" in README.read_text()
-    assert keys(Lake(tmp_path / "lake"), parse_series(SERIES)) == ["2024-01-01", "2024-01-02", "2024-01-03"]

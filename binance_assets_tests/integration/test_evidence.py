@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import closing
 
 import pytest
 
-from binance_assets.exchange.errors import UnknownSymbol
+from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.ingest.options import DownloadOptions
@@ -345,6 +346,26 @@ def test_a_user_may_request_a_symbol_that_only_the_archive_has(
             assert plan.requested[0].key == (start.isoformat() if start else first)
     finally:
         exchange.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "first"),
+    [(BTC, None, "2017-08-17"), ("spot/ARBUSDT/1h", None, "2023-03-23"), (BTC, dt.date(2024, 1, 20), "2024-01-20")],
+)
+def test_a_user_may_request_from_the_archive_where_the_api_does_not_serve_the_location(
+    sandbox: Sandbox, settings: Settings, name: str, start: dt.date | None, first: str
+) -> None:
+    refuse_location(sandbox)
+    request = DownloadRequest((parse_series(name),), start, None, refresh=False)
+    with closing(Exchange(request.market, settings, retrier=quick_retrier())) as exchange:
+        for source in SOURCES:
+            if source == "rest":
+                with pytest.raises(ExchangeError, match="does not serve this location"):
+                    plan_request(request, Lake(settings.lake), exchange, (), source)
+                continue
+            (plan,) = plan_request(request, Lake(settings.lake), exchange, (), source)
+            assert plan.requested[0].key == first
+            assert plan.requested[-1].end <= exchange.archive.now()
 
 
 # -- witnesses ------------------------------------------------------------------------------------------------------

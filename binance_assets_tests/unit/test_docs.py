@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 from typing import get_args
 
 import pytest
 
+import binance_assets
+from binance_assets.candles.columns import columns
+from binance_assets.cli.json_output import OUTPUTS
+from binance_assets.cli.main import cli
+from binance_assets.model.markets import MARKETS
 from binance_assets.model.results import Verdict
+from binance_assets.settings import Settings
+from binance_assets.storage.metadata import PartitionEntry
 from binance_assets_tests.support.environment import CHECKOUT
 
 PACKAGE = CHECKOUT / "binance_assets"
@@ -21,6 +30,20 @@ GLOSSARY = CHECKOUT / "docs" / "glossary.md"
 DECISIONS = sorted((CHECKOUT / "docs" / "decisions").glob("[0-9]*.md"))
 PAGES = [*sorted(CHECKOUT.glob("*.md")), *sorted((CHECKOUT / "docs").rglob("*.md"))]
 SECTIONS = ["Context", "Decision", "Consequences"]
+REFERENCE_FOLDER = CHECKOUT / "docs" / "reference"
+
+
+def load_reference() -> ModuleType:
+    """Return the program that generates the pages of the reference; it is not part of a package."""
+    spec = importlib.util.spec_from_file_location("reference_pages", CHECKOUT / "docs" / "reference_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = load_reference()
 
 
 def named_in(page: Path) -> list[str]:
@@ -81,7 +104,10 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         if target.startswith(("https://", "http://", "mailto:")):
             continue
         path, _, anchor = target.partition("#")
-        linked = page.parent / path if path else page
+        linked = (page.parent / path).resolve() if path else page
+        if linked.parent == REFERENCE_FOLDER:  # `make docs` generates these pages, and checks the anchors
+            assert f"reference/{linked.name}" in reference.REFERENCE, target
+            continue
         assert linked.exists(), target
         assert not anchor or anchor in anchors_of(linked), target
 
@@ -90,7 +116,7 @@ def test_the_layers_are_shown_in_the_order_that_is_checked() -> None:
     with (CHECKOUT / "pyproject.toml").open("rb") as file:
         contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
-    (shown,) = re.findall(r"^```\n(cli\n.*?)^```$", ARCHITECTURE.read_text(), re.DOTALL | re.MULTILINE)
+    (shown,) = re.findall(r"^```text\n(cli\n.*?)^```$", ARCHITECTURE.read_text(), re.DOTALL | re.MULTILINE)
     lines = [re.sub(r"  the only layers.*", "", line) for line in shown.splitlines() if "─" not in line]
     assert [sorted(line.split()) for line in lines] == [sorted(re.findall(r"\w+", layer)) for layer in layers]
 
@@ -113,11 +139,41 @@ def test_decision_records_are_numbered_have_three_sections_and_stand_in_the_inde
 
 
 def test_each_promise_of_the_limits_names_tests_that_exist() -> None:
-    limits = (CHECKOUT / "README.md").read_text().partition("## Limits\n")[2].partition("\n## ")[0]
+    limits = (CHECKOUT / "docs" / "limits.md").read_text().partition("\n## ")[0]
     promises = re.findall(r"^- (.*?)(?=^- |\Z)", limits, re.MULTILINE | re.DOTALL)
     assert len(promises) == limits.count("\n- **") > 5
     for promise in promises:
-        named = re.findall(r"\[([^\]]+)\]\((binance_assets_tests/[\w/]+\.py)\)", promise)
+        named = re.findall(r"\[([^\]]+)\]\(\.\./(binance_assets_tests/[\w/]+\.py)\)", promise)
         assert named, promise
         for words, path in named:
             assert defines(CHECKOUT / path, "test_" + words.replace(" ", "_")), (words, path)
+
+
+def test_the_reference_lists_every_setting_with_its_meaning() -> None:
+    page = reference.settings_page()
+    for field in Settings.model_fields.values():
+        assert f"| `{field.alias}` | " in page
+        assert field.description
+
+
+def test_the_reference_and_the_guide_list_every_command() -> None:
+    page, guide = reference.commands_page(), (CHECKOUT / "docs" / "commands.md").read_text()
+    for name, command in cli.commands.items():
+        assert f"\n## `{name}`\n" in page
+        assert all(option in page for parameter in command.params for option in parameter.opts if option[0] == "-")
+        assert re.search(rf"^\|.*`{name}\b.*\|", guide, re.MULTILINE), name
+
+
+def test_the_reference_lists_every_column_field_and_key() -> None:
+    page = reference.columns_page()
+    assert all(f"| `{name}` | " in page for market in MARKETS.values() for name in columns(market))
+    page = reference.metadata_page()
+    fields = set(PartitionEntry.__dataclass_fields__) - {"first", "last", "unknown"}
+    assert all(f"`{name}`" in page for name in fields)
+    page = reference.json_page()
+    assert all(f"\n## `{command} --json`\n" in page for command in OUTPUTS)
+
+
+def test_the_reference_lists_every_public_name() -> None:
+    named = re.findall(r"^::: binance_assets\.(\w+)$", reference.python_page(), re.MULTILINE)
+    assert sorted(named) == sorted(set(binance_assets.__all__) - {"__version__"})

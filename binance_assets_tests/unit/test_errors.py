@@ -15,6 +15,7 @@ from binance_assets.exchange.errors import (
     Blocked,
     ExchangeError,
     NoConnection,
+    NotSent,
     RateLimited,
     RefusedRequest,
     RestrictedLocation,
@@ -25,6 +26,7 @@ from binance_assets.exchange.errors import (
     UnknownSymbol,
     error_for_content,
     error_for_response,
+    refuses_location,
 )
 from binance_assets.exchange.rate_limit.policy import blocked_for
 from binance_assets.exchange.retry import retry_delay
@@ -121,6 +123,13 @@ def test_the_message_names_an_unknown_symbol() -> None:
 def test_the_message_of_a_restricted_location_names_a_way_out() -> None:
     assert "https://data-api.binance.vision" in str(error_for_response(451, {}, b"", SPOT_KLINES))
     assert "data-api" not in str(error_for_response(451, {}, b"", FUTURES_KLINES))
+
+
+def test_a_request_that_is_not_sent_still_shows_that_the_location_is_not_served() -> None:
+    refusal = error_for_response(451, {}, b"", SPOT_KLINES)
+    assert refuses_location(refusal)
+    assert refuses_location(NotSent.after(NotSent.after(refusal)))
+    assert not refuses_location(NotSent.after(error_for_response(500, {}, b"", SPOT_KLINES)))
 
 
 @pytest.mark.parametrize("kind", PERMANENT)

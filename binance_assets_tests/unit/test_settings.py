@@ -1,4 +1,4 @@
-"""Settings: which values the environment may have, and that the README lists every variable."""
+"""Settings: which values the environment may have."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from binance_assets.settings import ConfigurationError, Settings, read_settings
-from binance_assets_tests.support.environment import CHECKOUT
-
-README = CHECKOUT / "README.md"
+from binance_assets.settings import ConfigurationError, read_settings
 
 
 def test_defaults_point_to_binance() -> None:
@@ -62,9 +59,3 @@ def test_the_hook_of_alerts_is_hidden_wherever_settings_are_shown() -> None:
 def test_ledger_is_one_file_per_user_and_host() -> None:
     assert read_settings({}).ledger.is_absolute()
     assert read_settings({"BINANCE_ASSETS_LEDGER": "x.sqlite"}).ledger == Path("x.sqlite")
-
-
-def test_readme_lists_every_setting() -> None:
-    text = README.read_text()
-    for field in Settings.model_fields.values():
-        assert f"`{field.alias}`" in text
