@@ -18,11 +18,13 @@ TESTS := binance_assets_tests
 EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
+EXTRAS_services := [test,postgres]
 EXTRAS_check := [test,check]
 EXTRAS_docs := [docs]
 INCLUDED_runtime := runtime
 INCLUDED_test := runtime test
 INCLUDED_servers := runtime test servers
+INCLUDED_services := runtime test services
 INCLUDED_check := runtime test check
 INCLUDED_docs := docs
 
@@ -37,7 +39,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-servers test-integration test-hostile test-e2e coverage check docs recorded fuzz bench race clean
+.PHONY: help demo demo-ui ui test-fast test test-servers test-services services test-integration test-hostile test-e2e coverage check docs recorded fuzz bench race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -64,10 +66,17 @@ test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes of the c
 	$(PYTEST) $(TESTS)/e2e -m e2e $(ARGS)
 
 test: $(VENV)/installed-test ## run all tests that need no server and no browser: the four tiers above
-	$(PYTEST) -m "not servers" $(ARGS)
+	$(PYTEST) -m "not servers and not services" $(ARGS)
 
 test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
+
+# In an environment of its own, because dagster-postgres needs exactly one version of Dagster.
+test-services: ## run the tests that need a PostgreSQL server, which they start themselves
+	@$(MAKE) --no-print-directory VENV=.venv-services services
+
+services: $(VENV)/installed-services
+	$(PYTEST) -m services $(ARGS)
 
 coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
@@ -98,7 +107,7 @@ race: $(VENV)/installed-runtime ## download the same candles with other tools, e
 	$(BIN)/python -m benchmarks.race $(ARGS)
 
 clean: ## remove the virtual environments and the demo
-	rm -rf .venv .venv-lowest .race .coverage demo site
+	rm -rf .venv .venv-lowest .venv-services .race .coverage demo site
 
 # The date of this file says when that set of dependencies was installed.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python

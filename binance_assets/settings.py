@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationError
 
 from binance_assets.model.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
 from binance_assets.model.outside import printable, printable_url
@@ -43,6 +43,9 @@ _OF_KUBERNETES: Final = re.compile(
 
 _HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
 _LONGEST_HOOK_URL: Final = 2_000  # characters
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_POSTGRES_URL: Final = re.compile(r"postgresql\+psycopg2://(?:[^\s/@]+@)?[^\s/@]+/[^\s/@]+")
+_EGRESS_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _LONGEST_WAIT: Final = 86_400.0  # seconds
 _LONGEST_BAN: Final = 366 * _LONGEST_WAIT
 
@@ -106,9 +109,42 @@ def _usable(path: Path) -> Path:
     return expanded
 
 
+def _ledger_location(value: object) -> Path | SecretStr:
+    """Return the file of the ledger, or the URL of its Postgres server as a secret.
+
+    Raises:
+        ValueError: It is neither; the message does not repeat a URL.
+    """
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if isinstance(text, Path) or (isinstance(text, str) and not _SCHEME.match(text)):
+        return _usable(Path(text))
+    if not isinstance(text, str) or not _POSTGRES_URL.fullmatch(text) or not text.isprintable():
+        # SQLAlchemy 2.1 takes the bare form for psycopg 3, with which Dagster's Postgres storage fails.
+        raise ValueError(
+            "must be the path of a file, or postgresql+psycopg2://USER:PASSWORD@HOST:PORT/DATABASE, "
+            "with this scheme to the letter; in a password, @ is %40 and / is %2F"
+        )
+    return SecretStr(text)
+
+
+def _egress_name(name: str) -> str:
+    """Return the name of a public IP.
+
+    Raises:
+        ValueError: It is not a name.
+    """
+    if not _EGRESS_NAME.fullmatch(name):
+        raise ValueError(
+            "must be a name of at most 100 letters, digits, and . : _ - without spaces, such as 203.0.113.7"
+        )
+    return name
+
+
 Url = Annotated[str, AfterValidator(_host_only)]
 HookUrl = Annotated[SecretStr, AfterValidator(_hook_url)]
 Location = Annotated[Path, AfterValidator(_usable)]
+LedgerLocation = Annotated[Path | SecretStr, PlainValidator(_ledger_location)]
+Egress = Annotated[str, AfterValidator(_egress_name)]
 
 
 def _default_ledger() -> Path:
@@ -161,10 +197,16 @@ class Settings(BaseModel):
     weight_share: float = Field(
         1.0, ge=0.01, le=1, alias="BINANCE_ASSETS_WEIGHT_SHARE", description="Share of the request weight to use"
     )
-    ledger: Location = Field(
+    ledger: LedgerLocation = Field(
         default_factory=_default_ledger,  # not checked, see `usable_ledger`
         alias="BINANCE_ASSETS_LEDGER",
-        description="File in which all processes of this host count request weight",
+        description="File in which all processes of this host count request weight, or the URL of a Postgres server "
+        "in which several hosts do",
+    )
+    egress: Egress = Field(
+        "",
+        alias="BINANCE_ASSETS_EGRESS",
+        description="Name of the public IP that this host uses; users of one ledger with the same name share a budget",
     )
     ban_patience: float = Field(
         900,
@@ -209,8 +251,8 @@ class Settings(BaseModel):
         """Return the URL of the host that serves ``market``."""
         return {SPOT.name: self.spot_url, USDM.name: self.usdm_url, COINM.name: self.coinm_url}[market.name]
 
-    def usable_ledger(self) -> Path:
-        """Return the file of the ledger, to open it.
+    def usable_ledger(self) -> Path | SecretStr:
+        """Return the file of the ledger, or the URL of its Postgres server, to open it.
 
         Its default depends on the user and the host. It is checked only here, because much of the program does not
         need it.
@@ -218,7 +260,7 @@ class Settings(BaseModel):
         Raises:
             ConfigurationError: It was not named, and its default cannot be used.
         """
-        if "ledger" in self.model_fields_set:
+        if "ledger" in self.model_fields_set or isinstance(self.ledger, SecretStr):
             return self.ledger
         try:
             return _usable(self.ledger)
@@ -311,4 +353,6 @@ def _shown(name: str, value: object) -> str:
     """Return the value of a setting for a message, without the user name and the password of a URL, or a secret."""
     if name in ("alert_url", "BINANCE_ASSETS_ALERT_URL"):
         return "..."
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     return printable_url(value) if name.lower().endswith("_url") or "://" in str(value) else printable(value)

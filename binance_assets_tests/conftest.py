@@ -24,12 +24,15 @@ from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
 from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import copy_state_of_working_folder, new_instance
+from binance_assets_tests.support.postgres_server import PostgresServer, missing_postgres, running_postgres
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 from binance_assets_tests.support.warm_python import WarmPython, warm_python_server
 
 # The order in which the tiers run, and the files that take longest. The slowest files come first, so that at the
 # end no worker is still busy with a long file while the others are idle.
-_TIERS = ("servers", "e2e", "hostile", "integration", "unit")
+_TIERS = ("services", "servers", "e2e", "hostile", "integration", "unit")
+# Tiers of tests that a mark puts there, whatever their folder.
+_MARKED_TIERS = ("services", "servers")
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_cli", "test_crashes", "test_examples")
 
 _TESTS = Path(__file__).parent
@@ -63,14 +66,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         if (tier := _tier(item)) not in _TIERS:
-            raise pytest.UsageError(f"{item.nodeid} is in no tier; move it to a folder of {', '.join(_TIERS[1:])}")
+            raise pytest.UsageError(
+                f"{item.nodeid} is in no tier; move it to a folder of {', '.join(_TIERS[len(_MARKED_TIERS) :])}"
+            )
         item.add_marker(tier)
     items.sort(key=lambda item: (_TIERS.index(_tier(item)), _place(item.path.stem)))
 
 
 def _tier(item: pytest.Item) -> str:
-    """Return ``servers`` for a test that is marked so, otherwise the folder of the test."""
-    return "servers" if item.get_closest_marker("servers") else item.path.relative_to(_TESTS).parts[0]
+    """Return the tier whose mark a test has, otherwise the folder of the test."""
+    marked = (tier for tier in _MARKED_TIERS if item.get_closest_marker(tier))
+    return next(marked, item.path.relative_to(_TESTS).parts[0])
 
 
 def _place(name: str) -> int:
@@ -118,6 +124,15 @@ def recorded_zips() -> Path:
     if reason := missing_zips():
         pytest.skip(reason)
     return RECORDED
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that all tests of a worker share; without one the test is skipped, except where CI is set."""
+    if reason := missing_postgres():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with running_postgres() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ class Exchange:
         self._clock = ServerClock()
         self._budget = Budget(
             self._ledger,
-            RateLimitGroup(limits_address(settings.url(market)), market.rate_limit_group),
+            _rate_limit_group(market, settings),
             self._clock,
             market.weight_limit,
             settings.weight_share,
@@ -504,6 +504,12 @@ def _reading(response: HttpResponse, expected: str) -> AbstractContextManager[No
 
 def _owner(parameters: Mapping[str, str | int]) -> Owner:
     return (str(parameters["symbol"]), str(parameters["interval"])) if "interval" in parameters else None
+
+
+def _rate_limit_group(market: Market, settings: Settings) -> RateLimitGroup:
+    """Return what draws on one weight limit: markets, at the address that counts them, for the public IP they see."""
+    address = limits_address(settings.url(market))
+    return RateLimitGroup(f"{address} from {settings.egress}" if settings.egress else address, market.rate_limit_group)
 
 
 def _server_time(response: HttpResponse) -> tuple[HttpResponse, int]:

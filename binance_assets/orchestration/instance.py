@@ -21,6 +21,11 @@ from binance_assets.storage.locks import LOCK_NAME, file_lock
 _CONFIG: Final = "dagster.yaml"
 _STATE: Final = ".dagster"
 _MAX_ERROR_LENGTH: Final = 300
+# From version 2.1 on, SQLAlchemy takes the bare form for psycopg 3: it is not installed, or it does not understand the
+# statements of dagster-postgres (dagster issue 33958).
+_POSTGRES_HINT: Final = (
+    "the URL of its Postgres storage must begin with postgresql+psycopg2:// and not with postgresql://"
+)
 
 
 def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterInstance:
@@ -46,7 +51,8 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
         with file_lock(state / LOCK_NAME):  # two processes that create the same database at once disturb each other
             return open_instance_in(state, config)
     except Exception as error:  # Dagster passes on whatever its storages raise
-        raise ConfigurationError(f"the Dagster instance in {state} is not usable: {_short_message(error)}") from None
+        reason = _POSTGRES_HINT if _is_about_psycopg(error) else _short_message(error)
+        raise ConfigurationError(f"the Dagster instance in {state} is not usable: {reason}") from None
 
 
 def has_instance(folder: Path, environment: Mapping[str, str]) -> bool:
@@ -85,3 +91,9 @@ def _config_folder(folder: Path) -> Path:
     """
     package = Path(__file__).resolve().parents[1]
     return next(parent for parent in (folder, package, package.parent) if (parent / _CONFIG).exists())
+
+
+def _is_about_psycopg(error: BaseException) -> bool:
+    """Return whether an error comes from psycopg 3, which the URL of a Postgres storage chose by mistake."""
+    names = (type(cause).__module__ for cause in (error, error.__cause__, error.__context__) if cause is not None)
+    return getattr(error, "name", None) == "psycopg" or any(name.startswith("psycopg.") for name in names)

@@ -32,6 +32,7 @@ PATHS = [NAMES[field] for field in ("lake", "universe", "ledger")]
 NUMBERS = [NAMES[field] for field in ("max_workers", "warmup", "catch_up_days", "weight_share", "ban_patience",
                                       "connect_timeout", "read_timeout")]  # fmt: skip
 CHOICES = [NAMES[field] for field in ("source", "strict")]
+LEDGER, EGRESS = [NAMES["ledger"]], [NAMES["egress"]]
 
 EVIL = "\x1b[2J\x1b]0;owned\x07"
 HOSTILE: Mapping[str, list[str]] = {
@@ -54,11 +55,24 @@ HOSTILE: Mapping[str, list[str]] = {
         "inf", "-inf", "nan", "1e999", "-1", "0x10", "five", "1,5", "²", "٣", "9" * 5_000, "1e30", EVIL, "5\n6",
         "\udcff",
     ],
+    "ledger": [
+        "postgresql://me:secret@a/b", "postgresql+psycopg2://me:se/cret@a/b", "postgresql+psycopg2://me:secret@a",
+        "postgresql+psycopg2://me:secret@more@a/b", f"postgresql+psycopg2://a/b{EVIL}", "redis://me:secret@a/0",
+    ],
+    "name": ["two words", "a/b", "x" * 5_000, "²", "a\nb", EVIL, "\udcff"],
     "choice": ["maybe", "2", "inf", "REST ", EVIL, "x" * 5_000, "\udcff"],
 }  # fmt: skip
 TABLE = [
     (name, value)
-    for kind, names in (("url", URLS), ("hook", HOOKS), ("path", PATHS), ("number", NUMBERS), ("choice", CHOICES))
+    for kind, names in (
+        ("url", URLS),
+        ("hook", HOOKS),
+        ("path", PATHS),
+        ("number", NUMBERS),
+        ("choice", CHOICES),
+        ("name", EGRESS),
+        ("ledger", LEDGER),
+    )
     for name in names
     for value in HOSTILE[kind]
 ]

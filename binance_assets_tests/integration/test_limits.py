@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 import requests
 
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
+from binance_assets.model.markets import SPOT
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE
@@ -103,6 +106,21 @@ def test_other_programs_on_the_ip_cause_at_most_one_429_a_minute(
             statuses = Counter(request.status for request in own_requests)
             assert statuses[429] <= 1
             assert set(statuses) <= {200, 429}
+
+
+def test_hosts_of_one_ledger_share_a_budget_only_behind_the_same_public_ip(settings: Settings) -> None:
+    day = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 2), parse_series(f"spot/{OURS}/1h").interval)
+    for egress in ("", "203.0.113.7", "203.0.113.8", "203.0.113.7"):
+        host = Settings.model_validate(settings.model_dump() | {"egress": egress})
+        exchange = Exchange(SPOT, host)
+        assert len(list(download(exchange, parse_series(f"spot/{OURS}/1h"), day))) == 1
+        exchange.close()
+    assert isinstance(settings.ledger, Path)
+    with closing(sqlite3.connect(settings.ledger)) as database:
+        addresses = {address for (address,) in database.execute("SELECT address FROM minute")}
+    host_and_port = settings.spot_url.removeprefix("http://")
+    names = {"", " from 203.0.113.7", " from 203.0.113.8"}
+    assert addresses == {host_and_port + name for name in names}
 
 
 def test_a_share_leaves_the_rest_of_every_minute_to_other_programs(settings: Settings) -> None:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited
@@ -33,6 +35,7 @@ from binance_assets.exchange.rate_limit.policy import Minute, claimable, spendab
 from binance_assets.model.timestamps import MINUTE
 from binance_assets.processes import ProcessIdentity, this_process
 from binance_assets.waiting import activity
+from binance_assets_tests.support.postgres_server import PostgresServer
 
 NEVER_STOPPED = threading.Event()
 SPOT, FUTURES = RateLimitGroup("here", "spot"), RateLimitGroup("here", "futures")
@@ -61,9 +64,19 @@ def spend(budget: Budget, weight: int, used: int | None) -> None:
     budget.record(weight, used, 0, 0)
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.services)])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Path | SecretStr:
+    """Where an empty ledger is: in a file, or on a Postgres server."""
+    if request.param == "sqlite":
+        return tmp_path / "ledger.sqlite"
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return SecretStr(postgres.new_database())
+
+
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "ledger.sqlite")
+def ledger(location: Path | SecretStr) -> Iterator[Ledger]:
+    with closing(Ledger(location)) as opened:
+        yield opened
 
 
 MIDDLE = 1_000 * MINUTE + 30_000
@@ -168,8 +181,8 @@ def test_calls_in_flight_at_the_end_of_a_minute_count_in_both_minutes(ledger: Le
     assert budget.spendable_now() == 70
 
 
-def test_all_users_of_the_ledger_share_the_minute(ledger: Ledger, tmp_path: Path) -> None:
-    other = Ledger(tmp_path / "ledger.sqlite")
+def test_all_users_of_the_ledger_share_the_minute(ledger: Ledger, location: Path | SecretStr) -> None:
+    other = Ledger(location)
     first, second = budget_at(ledger, MIDDLE), budget_at(other, MIDDLE)
     first.acquire(60, NEVER_STOPPED)
     assert second.spendable_now() == 40
@@ -177,8 +190,10 @@ def test_all_users_of_the_ledger_share_the_minute(ledger: Ledger, tmp_path: Path
     assert second.spendable_now() == 40
 
 
-def test_a_lease_leaves_most_of_the_minute_to_others_and_ends_with_the_calls(ledger: Ledger, tmp_path: Path) -> None:
-    other = Ledger(tmp_path / "ledger.sqlite")
+def test_a_lease_leaves_most_of_the_minute_to_others_and_ends_with_the_calls(
+    ledger: Ledger, location: Path | SecretStr
+) -> None:
+    other = Ledger(location)
     first, second = budget_at(ledger, MIDDLE, 6_000), budget_at(other, MIDDLE, 6_000)
     first.acquire(2, NEVER_STOPPED)
     assert 6_000 * 7 / 8 <= second.spendable_now() < 6_000
@@ -275,9 +290,9 @@ def test_a_call_that_waits_for_the_end_of_a_block_announces_it(
     assert announced(budget) == f"{reason} until 16:42:30 UTC"
 
 
-def test_a_429_stops_every_user_of_the_group_until_it_is_over(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_429_stops_every_user_of_the_group_until_it_is_over(ledger: Ledger, location: Path | SecretStr) -> None:
     budget_at(ledger, MIDDLE).block(RateLimited("too much", headers={"Retry-After": "1"}))
-    other = budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE)
+    other = budget_at(Ledger(location), MIDDLE)
     began = time.time()
     other.acquire(1, NEVER_STOPPED)
     assert time.time() - began >= 0.9
@@ -290,10 +305,10 @@ def test_a_ban_longer_than_the_patience_ends_the_run_and_names_its_end(ledger: L
         budget.acquire(1, NEVER_STOPPED)
 
 
-def test_a_ban_stops_even_a_process_that_holds_a_lease(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_ban_stops_even_a_process_that_holds_a_lease(ledger: Ledger, location: Path | SecretStr) -> None:
     holder = budget_at(ledger, MIDDLE, limit=6_000)
     holder.acquire(2, NEVER_STOPPED)
-    budget_at(Ledger(tmp_path / "ledger.sqlite"), MIDDLE).block(Banned("banned", headers={"Retry-After": "120"}))
+    budget_at(Ledger(location), MIDDLE).block(Banned("banned", headers={"Retry-After": "120"}))
     time.sleep(0.12)  # as long as a lease may be used without reading the ledger
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
@@ -416,6 +431,33 @@ def test_a_closed_ledger_cancels_its_users(ledger: Ledger) -> None:
     ledger.close()
     with pytest.raises(Cancelled), ledger.transaction(SPOT):
         pass
+
+
+def test_no_update_of_threads_and_processes_is_lost(location: Path | SecretStr) -> None:
+    place = location.get_secret_value() if isinstance(location, SecretStr) else str(location)
+    processes = [subprocess.Popen([sys.executable, "-c", UPDATE_IN_THREADS, place]) for _ in range(3)]
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    with closing(Ledger(location)) as ledger, ledger.transaction(SPOT) as transaction:
+        assert transaction.minute(7, 100).ours == 3 * 50 * 10
+
+
+UPDATE_IN_THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from pydantic import SecretStr
+from binance_assets.exchange.rate_limit.ledger import Ledger, RateLimitGroup
+
+ledger = Ledger(SecretStr(sys.argv[1]) if "://" in sys.argv[1] else Path(sys.argv[1]))
+
+def update(_):
+    for _ in range(10):
+        with ledger.transaction(RateLimitGroup("here", "spot")) as transaction:
+            transaction.add_ours(7, 1)
+
+with ThreadPoolExecutor(50) as threads:
+    list(threads.map(update, range(50)))
+"""
 
 
 def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:

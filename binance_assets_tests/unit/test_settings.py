@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from binance_assets.settings import ConfigurationError, read_settings
 
@@ -56,6 +57,41 @@ def test_the_hook_of_alerts_is_hidden_wherever_settings_are_shown() -> None:
         assert "secret" not in shown
 
 
+def test_the_ledger_may_be_on_a_postgres_server_whose_url_is_a_secret() -> None:
+    url = "postgresql+psycopg2://ada:pass%40word@db.example.com:5432/ledger?sslmode=require"
+    settings = read_settings({"BINANCE_ASSETS_LEDGER": url})
+    assert isinstance(settings.ledger, SecretStr)
+    assert settings.ledger.get_secret_value() == url
+    assert "pass" not in repr(settings)
+    assert Settings.model_validate(settings.model_dump()) == settings
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:password@db.example.com/ledger",
+        "postgres://ada:password@db.example.com/ledger",
+        "postgresql+psycopg://ada:password@db.example.com/ledger",
+        "postgresql+psycopg2://ada:password@db.example.com",
+        "postgresql+psycopg2://ada:password@more@db.example.com/ledger",
+        "redis://ada:password@db.example.com/0",
+    ],
+)
+def test_another_url_for_the_ledger_is_answered_with_the_form_that_works_and_without_its_password(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"postgresql\+psycopg2://USER:PASSWORD@HOST:PORT/DATABASE") as caught:
+        read_settings({"BINANCE_ASSETS_LEDGER": url})
+    assert ":password" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["two words", "a/b", "x" * 101])
+def test_a_public_ip_is_named_in_a_word(name: str) -> None:
+    assert read_settings({"BINANCE_ASSETS_EGRESS": "203.0.113.7"}).egress == "203.0.113.7"
+    with pytest.raises(ConfigurationError, match="BINANCE_ASSETS_EGRESS"):
+        read_settings({"BINANCE_ASSETS_EGRESS": name})
+
+
 def test_ledger_is_one_file_per_user_and_host() -> None:
-    assert read_settings({}).ledger.is_absolute()
+    default = read_settings({}).ledger
+    assert isinstance(default, Path)
+    assert default.is_absolute()
     assert read_settings({"BINANCE_ASSETS_LEDGER": "x.sqlite"}).ledger == Path("x.sqlite")

@@ -19,9 +19,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from binance_assets.boot import boot_clock, seconds_since_boot, seconds_suspended
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited, RateLimitedForLong
+from binance_assets.exchange.rate_limit.engines import SharedTime
 from binance_assets.exchange.rate_limit.ledger import (
     Block,
     Ledger,
@@ -157,19 +157,17 @@ class Budget:
             self._flush(transaction, keep=0)
 
     def remember_clock(self) -> None:
-        """Store how far the server's clock is ahead of the time since the boot, for later processes."""
-        boot_ms = seconds_since_boot() * 1_000
-        stored = StoredClock(self._clock.now() - boot_ms, int(boot_ms), boot_clock())
+        """Store how far the server's clock is ahead of the one that the ledger's users share, for later processes."""
         with self._ledger.transaction(self._group) as transaction:
-            transaction.store_clock(stored)
+            shared = transaction.now()
+            transaction.store_clock(StoredClock(self._clock.now() - shared.ms, int(shared.ms), shared.clock))
 
     def recall_clock(self) -> None:
         """Set the clock by what another process stored lately, if any: accurate enough to know the minute."""
         with self._ledger.transaction(self._group) as transaction:
-            stored = transaction.clock()
-        boot_ms = seconds_since_boot() * 1_000
-        if stored and stored.clock == boot_clock() and 0 <= boot_ms - stored.read_at < _CACHED_CLOCK_AGE_MS:
-            self._clock.assume(boot_ms + stored.offset, _CACHED_CLOCK_ERROR_MS)
+            stored, shared = transaction.clock(), transaction.now()
+        if stored and stored.clock == shared.clock and 0 <= shared.ms - stored.read_at < _CACHED_CLOCK_AGE_MS:
+            self._clock.assume(shared.ms + stored.offset, _CACHED_CLOCK_ERROR_MS)
 
     # -- calls ------------------------------------------------------------------------------------------------
 
@@ -248,22 +246,22 @@ class Budget:
     def block(self, error: RateLimited | Banned) -> None:
         """Stop the requests of every process to the group after a 429 or 418, until the block is over.
 
-        The end is stored by the time since the boot, which all processes of the host share, even before they know the
-        server's time. After a reboot, the end by the server's clock counts. Until that clock is known, the header
-        ``Date`` of the response takes its place.
+        The end is stored by the clock that all users of the ledger share, even before they know the server's time: for
+        a file, the time since the boot. After a reboot, the end by the server's clock counts. Until that clock is
+        known, the header ``Date`` of the response takes its place.
         """
         now = int(self._clock.now()) if self._clock.known else response_time(error)
-        since_boot = int(seconds_since_boot() * 1_000)
         is_ban = isinstance(error, Banned)
         self._block_checked_at = 0.0
         with self._ledger.transaction(self._group) as transaction:
-            last = transaction.block()
-            number = number_in_a_row(last.number, last.ends, since_boot) if last and last.clock == boot_clock() else 1
+            last, shared = transaction.block(), transaction.now()
+            is_comparable = last is not None and last.clock == shared.clock
+            number = number_in_a_row(last.number, last.ends, int(shared.ms)) if last and is_comparable else 1
             lasts = blocked_for(error, now, number)
             until = None if now is None else now + lasts
             reason = f"{'banned' if is_ban else 'no requests'} {_end_in_words(until, lasts)}: {error.reason}"
-            ends = int(since_boot + lasts + self._clock.error_ms)
-            transaction.store_block(Block(ends, is_ban, reason, number, until, boot_clock()))
+            ends = int(shared.ms + lasts + self._clock.error_ms)
+            transaction.store_block(Block(ends, is_ban, reason, number, until, shared.clock))
         self._blocks, self._block_seen_at = number, time.monotonic()
 
     def succeed(self, sent: float) -> None:
@@ -277,7 +275,8 @@ class Budget:
         if self._blocks and sent > self._block_seen_at:
             self._blocks = 0
             with self._ledger.transaction(self._group) as transaction:
-                transaction.end_blocks_in_a_row(boot_clock(), (sent + seconds_suspended()) * 1_000)
+                clock, now = transaction.now()
+                transaction.end_blocks_in_a_row(clock, now - (time.monotonic() - sent) * 1_000)
 
     def wait_for_block(self, stop: threading.Event) -> None:
         """Wait until no 429 or 418 forbids calls. Does not need the server's clock.
@@ -299,7 +298,7 @@ class Budget:
     def _pause_of_block(self, transaction: Transaction) -> _Pause | None:
         """Return how long to wait before checking the block again; None if nothing forbids calls."""
         block = transaction.block()
-        seconds = self._seconds_left(block) if block else 0.0
+        seconds = self._seconds_left(block, transaction.now()) if block else 0.0
         if block is None or seconds <= 0:
             return None
         if seconds > longest_wait(block.banned, self._patience):
@@ -313,14 +312,14 @@ class Budget:
         wait = Wait.of_seconds(reason, seconds) if block.until is None else Wait(reason, block.until)
         return _Pause(min(max(seconds, _POLL_SECONDS), _LONGEST_POLL_SECONDS), wait)
 
-    def _seconds_left(self, block: Block) -> float:
+    def _seconds_left(self, block: Block, now: SharedTime) -> float:
         """Return in how many seconds a block ends; negative if it is over.
 
         What is left of a block from before a reboot is unknown until the server's time is known. The request that asks
         for the time is sent, and if the block is not over, its response says so.
         """
-        if block.clock == boot_clock():
-            return block.ends / 1_000 - seconds_since_boot()
+        if block.clock == now.clock:
+            return (block.ends - now.ms) / 1_000
         if block.until is None or not self._clock.known:
             return 0.0
         return (block.until - self._clock.now() + self._clock.error_ms) / 1_000

@@ -1,67 +1,33 @@
-"""The SQLite file in which all processes of a host record request weight. All SQL of the package is in this module.
+"""The ledger in which all processes that share an IP record request weight, and the statements that read and write it.
 
-The rest of the package uses only :class:`Ledger` and :class:`Transaction`, so that another kind of store could replace
-the file.
+The statements are the same for both databases of :mod:`~binance_assets.exchange.rate_limit.engines`.
 """
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from pydantic import SecretStr
+
 from binance_assets.exchange.errors import Cancelled
+from binance_assets.exchange.rate_limit.engines import AWAY_SECONDS, Engine, PostgresEngine, SharedTime, SqliteEngine
 from binance_assets.exchange.rate_limit.policy import Minute, believed_limit
 from binance_assets.processes import ProcessIdentity
 from binance_assets.settings import ConfigurationError
-from binance_assets.waiting import Wait, waiting
 
-_VERSION: Final = 1
-
-# How long to wait for other processes that write the file.
-_BUSY_SECONDS: Final = 10
-_BUSY_POLL_SECONDS: Final = 0.01
-
-# Records in another format are dropped. They lose their value within a minute, except a limit or a ban, which the next
-# responses report again. But a process that still uses that format would fail. So a change to the format only adds
-# tables and columns, which earlier versions do not touch; all versions share minutes, limits, and leases.
-_DROP_TABLES: Final = ("DROP TABLE IF EXISTS pool", "DROP TABLE IF EXISTS minute", "DROP TABLE IF EXISTS lease")
-
-_CREATE_TABLES: Final = (
-    """CREATE TABLE pool (
-    address TEXT, name TEXT, weight_limit INTEGER, read_at INTEGER NOT NULL DEFAULT 0,
-    blocked_until INTEGER NOT NULL DEFAULT 0, banned INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
-    clock_offset REAL,
-    PRIMARY KEY (address, name))""",
-    """CREATE TABLE minute (
-    address TEXT, name TEXT, minute INTEGER, ours INTEGER NOT NULL DEFAULT 0, seen INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (address, name, minute))""",
-    """CREATE TABLE lease (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT, name TEXT, weight INTEGER NOT NULL, pid INTEGER NOT NULL,
-    expires INTEGER NOT NULL)""",
-    f"PRAGMA user_version = {_VERSION}",
-)
-
-# What version 0.1.0 lacks. It keeps blocks and the clock in columns of `pool`, by the wall clock; they are not read.
-_ADDED_TABLES: Final = (
-    """CREATE TABLE IF NOT EXISTS block (
-    address TEXT, name TEXT, clock TEXT NOT NULL, ends INTEGER NOT NULL, until INTEGER, banned INTEGER NOT NULL,
-    reason TEXT NOT NULL, repeats INTEGER NOT NULL DEFAULT 1,
-    PRIMARY KEY (address, name))""",
-    """CREATE TABLE IF NOT EXISTS clock (
-    address TEXT, name TEXT, clock TEXT NOT NULL, offset REAL NOT NULL, read_at INTEGER NOT NULL,
-    PRIMARY KEY (address, name))""",
-)
-_ADD_HOLDER: Final = "ALTER TABLE lease ADD COLUMN holder TEXT NOT NULL DEFAULT ''"
+# A number below 2^53 for each lease, by chance: the databases have no common way to return one that they choose.
+_LEASE_BITS: Final = 53
 
 
 class LedgerError(ConfigurationError):
-    """The ledger file cannot be used; the message names the file and the setting."""
+    """The ledger cannot be used; the message names it and the setting."""
 
 
 class RateLimitGroup(NamedTuple):
@@ -89,12 +55,12 @@ class Block:
     """A 429 or 418 that stops every process of the group.
 
     Attributes:
-        ends: When it ends, ms since the boot of this machine, by ``clock``.
+        ends: When it ends, ms by ``clock``.
         banned: Whether it is a ban (418).
         reason: What happened, in one line.
         number: Which block in a row it is, from 1; 0 if a request has succeeded since.
         until: When it ends by the server's clock, ms UTC; None if that clock was unknown.
-        clock: The clock of ``ends``, see :func:`binance_assets.boot.boot_clock`.
+        clock: The clock of ``ends``, see :meth:`Transaction.now`.
     """
 
     ends: int
@@ -110,9 +76,9 @@ class StoredClock:
     """The server's clock as a process read it.
 
     Attributes:
-        offset: By how many ms the server's clock is ahead of the ms since the boot of this machine.
-        read_at: When the server's time was read, ms since the boot.
-        clock: The clock of both, see :func:`binance_assets.boot.boot_clock`.
+        offset: By how many ms the server's clock is ahead of ``clock``.
+        read_at: When the server's time was read, ms by ``clock``.
+        clock: The clock of both, see :meth:`Transaction.now`.
     """
 
     offset: float
@@ -143,9 +109,13 @@ class Transaction:
     Obtained from :meth:`Ledger.transaction`. Minutes are numbered from the epoch (UTC).
     """
 
-    def __init__(self, database: sqlite3.Connection, group: RateLimitGroup) -> None:
-        self._database = database
+    def __init__(self, engine: Engine, group: RateLimitGroup) -> None:
+        self._database = engine
         self._group = group
+
+    def now(self) -> SharedTime:
+        """Return the time that all users of the ledger share."""
+        return self._database.now()
 
     def limit(self) -> StoredLimit | None:
         """Return the stored weight limit; None if no process has read it yet."""
@@ -202,8 +172,8 @@ class Transaction:
         """
         self._database.execute(
             "INSERT INTO minute VALUES (?, ?, ?, 0, ?) ON CONFLICT (address, name, minute) "
-            "DO UPDATE SET seen = max(seen + ?, ?)",
-            (*self._group, number, max(at_least, more), more, at_least),
+            "DO UPDATE SET seen = CASE WHEN minute.seen + ? > ? THEN minute.seen + ? ELSE ? END",
+            (*self._group, number, max(at_least, more), more, at_least, more, at_least),
         )
 
     def write_lease(self, row: int | None, weight: int, holder: ProcessIdentity, expires: int) -> int:
@@ -220,11 +190,12 @@ class Transaction:
         )
         if row is not None and written.rowcount:
             return row
-        inserted = self._database.execute(
-            "INSERT INTO lease (address, name, weight, pid, expires, holder) VALUES (?, ?, ?, ?, ?, ?)",
-            (*self._group, weight, holder.pid, expires, str(holder)),
+        number = secrets.randbits(_LEASE_BITS)
+        self._database.execute(
+            "INSERT INTO lease (id, address, name, weight, pid, expires, holder) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (number, *self._group, weight, holder.pid, expires, str(holder)),
         )
-        return int(inserted.lastrowid or 0)
+        return number
 
     def delete_lease(self, row: int | None) -> None:
         """Delete the lease with the number ``row``; do nothing for None or a lease that is gone."""
@@ -233,8 +204,9 @@ class Transaction:
     def other_leases(self, row: int | None) -> list[StoredLease]:
         """Return the leases of the group, without the one with the number ``row``."""
         rows = self._database.execute(
-            "SELECT id, weight, holder, expires FROM lease WHERE address = ? AND name = ? AND id IS NOT ?",
-            (*self._group, row),
+            "SELECT id, weight, holder, expires FROM lease "
+            "WHERE address = ? AND name = ? AND id <> ? ORDER BY expires, id",
+            (*self._group, -1 if row is None else row),
         ).fetchall()
         return [StoredLease(*values) for values in rows]
 
@@ -260,9 +232,8 @@ class Transaction:
         """Record that a request has succeeded; if it was sent before the end of the last block, do nothing.
 
         Args:
-            clock: The clock of this boot, see :func:`binance_assets.boot.boot_clock`. The next block of another boot
-                is the first in a row in any case.
-            sent: When the request was sent, ms since the boot.
+            clock: The clock of ``sent``. The next block by another clock is the first in a row in any case.
+            sent: When the request was sent, ms by the clock.
         """
         self._database.execute(
             "UPDATE block SET repeats = 0 WHERE address = ? AND name = ? AND clock = ? AND ends <= ?",
@@ -271,14 +242,14 @@ class Transaction:
 
     def clock(self) -> StoredClock | None:
         """Return the server's clock as it was read last; None if no process has read it."""
-        row = self._row("SELECT offset, read_at, clock FROM clock WHERE address = ? AND name = ?")
+        row = self._row('SELECT "offset", read_at, clock FROM clock WHERE address = ? AND name = ?')
         return None if row is None else StoredClock(*row)
 
     def store_clock(self, clock: StoredClock) -> None:
         """Store the server's clock."""
         self._database.execute(
-            "INSERT INTO clock (address, name, clock, offset, read_at) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT (address, name) DO UPDATE SET clock = excluded.clock, offset = excluded.offset, "
+            'INSERT INTO clock (address, name, clock, "offset", read_at) VALUES (?, ?, ?, ?, ?) '
+            'ON CONFLICT (address, name) DO UPDATE SET clock = excluded.clock, "offset" = excluded."offset", '
             "read_at = excluded.read_at",
             (*self._group, clock.clock, clock.offset, clock.read_at),
         )
@@ -288,26 +259,40 @@ class Transaction:
 
 
 class Ledger:
-    """The file of the host's request weight; any number of threads and processes may use it at once.
-
-    Its content matters for a minute (a ban or a limit longer), so it is written without waiting for the disk.
+    """The record of the request weight of an IP; any number of threads and processes may use it at once.
 
     Args:
-        path: The SQLite file; it and its folder are created if missing.
+        location: The SQLite file of this host, or the URL of a Postgres server that several hosts share.
+        away_seconds: For how long to wait for a Postgres server that was there and is away.
 
     Raises:
-        LedgerError: The file cannot be opened or is not a ledger.
+        LedgerError: The ledger cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, location: Path | SecretStr, away_seconds: float = AWAY_SECONDS) -> None:
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
+        self._engine: Engine
+        if isinstance(location, SecretStr):
+            self._engine = self._open_postgres(location.get_secret_value(), away_seconds)
+        else:
+            try:
+                self._engine = SqliteEngine(location)
+            except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
+                raise _unusable(f"ledger {location}", error, SqliteEngine.remedy) from None
+
+    def _open_postgres(self, url: str, away_seconds: float) -> PostgresEngine:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _open(path)
-        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:
-            raise self._error(error) from None
+            import psycopg2
+        except ImportError:
+            raise LedgerError(
+                "BINANCE_ASSETS_LEDGER names a Postgres server, which needs psycopg2; "
+                "install it with: pip install 'binance-assets[postgres]'"
+            ) from None
+        try:
+            return PostgresEngine(url, self._closed, away_seconds)
+        except psycopg2.Error as error:
+            raise _unusable("ledger on Postgres", error, PostgresEngine.remedy) from None
 
     @contextmanager
     def transaction(self, group: RateLimitGroup) -> Iterator[Transaction]:
@@ -315,68 +300,28 @@ class Ledger:
 
         Raises:
             Cancelled: The ledger was closed.
-            LedgerError: The file cannot be written.
+            LedgerError: The ledger cannot be written.
         """
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise Cancelled
             try:
-                with waiting(Wait(f"another process writes to the ledger {self._path}; waiting")):
-                    self._database.execute("BEGIN IMMEDIATE")
+                self._engine.begin(" ".join(group))
                 try:
-                    yield Transaction(self._database, group)
+                    yield Transaction(self._engine, group)
                 except BaseException:
-                    self._database.execute("ROLLBACK")
+                    self._engine.end(commit=False)
                     raise
-                self._database.execute("COMMIT")
-            except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from the text of a damaged file
-                raise self._error(error) from None
+                self._engine.end(commit=True)
+            except self._engine.errors as error:
+                raise _unusable(self._engine.name, error, self._engine.remedy) from None
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the ledger; whoever waits for it is canceled."""
+        self._closed.set()
         with self._lock:
-            self._closed = True
-            self._database.close()
-
-    def _error(self, error: Exception) -> LedgerError:
-        return LedgerError(
-            f"the ledger {self._path} cannot be used ({error}); set BINANCE_ASSETS_LEDGER to another file"
-        )
+            self._engine.close()
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    """Open the file, and create what it lacks.
-
-    SQLite waits for a lock in every transaction, but not where the journal mode changes: there it fails at once while
-    another process does the same to a new file. So that is repeated.
-
-    Raises:
-        sqlite3.Error, UnicodeDecodeError: The file cannot be opened or is not a ledger.
-    """
-    deadline = time.monotonic() + _BUSY_SECONDS
-    while True:
-        database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            _prepare(database)
-            return database
-        except BaseException as error:
-            database.close()
-            is_busy = isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_BUSY
-            if not is_busy or time.monotonic() > deadline:
-                raise
-        time.sleep(_BUSY_POLL_SECONDS)
-
-
-def _prepare(database: sqlite3.Connection) -> None:
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=OFF")
-    # In one transaction: another process that opens the file must not find it without tables.
-    database.execute("BEGIN IMMEDIATE")
-    if database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-        for statement in (*_DROP_TABLES, *_CREATE_TABLES):
-            database.execute(statement)
-    for statement in _ADDED_TABLES:
-        database.execute(statement)
-    if "holder" not in {column[1] for column in database.execute("PRAGMA table_info(lease)")}:
-        database.execute(_ADD_HOLDER)
-    database.execute("COMMIT")
+def _unusable(name: str, error: Exception, remedy: str) -> LedgerError:
+    return LedgerError(f"the {name} cannot be used ({' '.join(str(error).split())}); {remedy}")

@@ -1,0 +1,229 @@
+"""The ledger on a Postgres server: several hosts with one budget, a server that goes away, and errors in one line."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from binance_assets.exchange.clock import ServerClock
+from binance_assets.exchange.errors import BannedForLong, Cancelled
+from binance_assets.exchange.rate_limit.budget import Budget
+from binance_assets.exchange.rate_limit.ledger import Ledger, LedgerError, RateLimitGroup
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.model.markets import SPOT
+from binance_assets.model.partitions import partitions_between
+from binance_assets.model.results import PartitionResult
+from binance_assets.model.series import parse_series
+from binance_assets.model.timestamps import MINUTE
+from binance_assets.sandbox import SandboxOptions, running_sandbox
+from binance_assets.settings import Settings
+from binance_assets.waiting import activity
+from binance_assets_tests.support.environment import CHECKOUT, cli_environment
+from binance_assets_tests.support.exchange import assert_complete_and_exact
+from binance_assets_tests.support.other_worlds import in_container
+from binance_assets_tests.support.postgres_server import PostgresServer
+
+pytestmark = pytest.mark.services
+
+GROUP = RateLimitGroup("here", "spot")
+LIMIT = 600
+
+DOWNLOAD = """
+import datetime as dt, json, os, sys
+from binance_assets.exchange.session import Exchange
+from binance_assets.ingest.download import download
+from binance_assets.model.partitions import partitions_between
+from binance_assets.model.results import PartitionResult
+from binance_assets.model.series import parse_series
+from binance_assets.settings import read_settings
+
+series = parse_series(sys.argv[1])
+exchange = Exchange(series.market, read_settings(os.environ))
+days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 5, 18), series.interval)
+results = list(download(exchange, series, days))
+exchange.close()
+print(json.dumps([os.uname().nodename, len([result for result in results if result.verdict == "complete"])]))
+"""
+
+BAN = """
+import sys, threading
+from pydantic import SecretStr
+from binance_assets.boot import boot_clock
+from binance_assets.exchange.clock import ServerClock
+from binance_assets.exchange.errors import Banned
+from binance_assets.exchange.rate_limit.budget import Budget
+from binance_assets.exchange.rate_limit.ledger import Ledger, RateLimitGroup
+
+budget = Budget(Ledger(SecretStr(sys.argv[1])), RateLimitGroup("here", "spot"), ServerClock(), 100, 1.0, 900, 30)
+budget.block(Banned("too much", headers={"Retry-After": "300"}))
+"""
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    return postgres.new_database()
+
+
+def with_ledger(settings: Settings, url: str) -> Settings:
+    return Settings.model_validate(settings.model_dump() | {"ledger": url})
+
+
+def wait_until(is_true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not is_true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def test_two_hosts_with_more_weight_than_a_minute_share_it_without_a_429(tmp_path: Path, url: str) -> None:
+    # 199 pages of each host cost 398 of the 600. Six seconds before the end of a minute, so that the test is short.
+    offset = 54_000 - int(time.time() * 1_000) % MINUTE
+    options = SandboxOptions(limits={"spot": LIMIT, "futures": 240}, clock_offset_ms=offset)
+    with running_sandbox(options) as sandbox:
+        environment = cli_environment(sandbox, tmp_path) | {"BINANCE_ASSETS_LEDGER": url}
+        hosts = [
+            subprocess.Popen(
+                [*in_container(name), sys.executable, "-c", DOWNLOAD, series],
+                cwd=CHECKOUT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for name, series in (("north", "spot/BTCUSDT/1m"), ("south", "spot/ETHUSDT/1m"))
+        ]
+        printed = [json.loads(host.communicate(timeout=110)[0]) for host in hosts]
+        assert printed == [["north", 138], ["south", 138]]
+        assert {request.status for request in sandbox.requests} == {200}
+        spent: dict[int, int] = {}
+        for request in sandbox.requests:
+            spent[request.at_ms // MINUTE] = spent.get(request.at_ms // MINUTE, 0) + request.weight
+        assert max(spent.values()) <= LIMIT
+        assert len(spent) > 1
+
+
+def test_a_ban_stops_a_host_whose_boot_clock_shows_another_time(url: str) -> None:
+    other_world = [*in_container("south"), "unshare", "--time", "--boottime", "1000000", "--fork"]
+    result = subprocess.run(
+        [*other_world, sys.executable, "-c", BAN, url], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    if "unshare" in result.stderr:
+        pytest.skip("this kernel has no time namespaces")
+    assert result.returncode == 0, result.stderr
+    with closing(Ledger(SecretStr(url))) as ledger:
+        budget = Budget(ledger, GROUP, ServerClock(), 100, 1.0, 60, 30)
+        with pytest.raises(BannedForLong, match="banned for 300 s: too much"):
+            budget.wait_for_block(threading.Event())
+
+
+def test_a_download_waits_for_a_server_that_is_restarted_and_goes_on(
+    postgres: PostgresServer, settings: Settings, url: str
+) -> None:
+    with running_sandbox(SandboxOptions(rtt_ms=50)) as sandbox:
+        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
+        series = parse_series("spot/BTCUSDT/1m")
+        exchange = Exchange(SPOT, with_ledger(Settings.model_validate(settings.model_dump() | urls), url))
+        days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 3, 1), series.interval)
+        results: list[PartitionResult] = []
+        exchange.now()
+        postgres.stop()  # its connection is idle: the next transaction finds out
+        thread = threading.Thread(target=lambda: results.extend(download(exchange, series, days)))
+        thread.start()
+        try:
+            wait_until(lambda: "does not respond; waiting" in str(activity().wait), "nothing waits for the server")
+        finally:
+            postgres.start()
+        thread.join(60)
+        exchange.close()
+        assert_complete_and_exact(sandbox, str(series), results)
+
+
+def test_a_server_that_stays_away_ends_the_run_with_one_line(postgres: PostgresServer, url: str) -> None:
+    with closing(Ledger(SecretStr(url), away_seconds=0.1)) as ledger:
+        postgres.stop()
+        try:
+            with pytest.raises(LedgerError) as caught, ledger.transaction(GROUP):
+                pass
+        finally:
+            postgres.start()
+        message = str(caught.value)
+        assert message.startswith("the ledger on Postgres at 127.0.0.1:")
+        assert message.endswith("check the server and BINANCE_ASSETS_LEDGER")
+        assert "\n" not in message
+        assert "secret-word" not in message
+        with ledger.transaction(GROUP) as transaction:  # it is there again, and so is the ledger
+            transaction.add_ours(7, 1)
+
+
+def test_closing_ends_the_wait_for_a_server_that_is_away(postgres: PostgresServer, url: str) -> None:
+    ledger, ended = Ledger(SecretStr(url)), []
+
+    def use() -> None:
+        with pytest.raises(Cancelled), ledger.transaction(GROUP):
+            pass
+        ended.append(True)
+
+    postgres.stop()
+    try:
+        thread = threading.Thread(target=use)
+        thread.start()
+        wait_until(lambda: "does not respond" in str(activity().wait), "nothing waits for the server")
+        ledger.close()
+        thread.join(30)
+    finally:
+        postgres.start()
+    assert ended
+
+
+def test_a_connection_that_is_lost_in_a_transaction_ends_it_and_the_next_one_works(
+    postgres: PostgresServer, url: str
+) -> None:
+    def lose_the_connection() -> None:
+        with ledger.transaction(GROUP) as transaction:
+            transaction.add_ours(7, 30)
+            postgres.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'binance-assets'"
+            )
+
+    with closing(Ledger(SecretStr(url))) as ledger:
+        with pytest.raises(LedgerError, match="on Postgres"):
+            lose_the_connection()
+        with ledger.transaction(GROUP) as transaction:
+            assert transaction.minute(7, 100).ours == 0
+
+
+def test_a_host_that_dies_in_a_transaction_does_not_stop_the_others_for_long(
+    postgres: PostgresServer, url: str
+) -> None:
+    with closing(Ledger(SecretStr(url))), closing(Ledger(SecretStr(url))) as other:
+        rows = postgres.execute("SHOW idle_in_transaction_session_timeout", url)
+        assert rows == [("0",)]  # the default of the server: never
+        with other.transaction(GROUP) as transaction:
+            engine = transaction._database
+            assert engine.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("10s",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("/test_", "/absent_"), "does not exist"),
+        (("127.0.0.1:", "127.0.0.1:1"), "ledger on Postgres cannot be used"),
+    ],
+)
+def test_a_server_that_cannot_be_used_at_the_start_is_named_at_once_without_its_password(
+    url: str, change: tuple[str, str], words: str
+) -> None:
+    with pytest.raises(LedgerError, match=words) as caught:
+        Ledger(SecretStr(url.replace(*change)))
+    assert "secret-word" not in str(caught.value)
+    assert "\n" not in str(caught.value)
