@@ -3,10 +3,12 @@
 #   make test PYTHON=python3.12         another interpreter; run `make clean` first
 #   make test DEPENDENCIES=lowest       the lower bounds of pyproject.toml, in a virtual environment of their own
 #   make test-fast ARGS="-k lake"       more arguments for pytest
+#   make release VERSION=1.2.3          the version to release
 PYTHON ?= python3
 DEPENDENCIES ?= newest
 ARGS ?=
 SECONDS ?= 600
+INTERPRETERS ?= 3.11 3.12 3.13 3.14
 
 VENV := .venv$(filter-out -newest,-$(DEPENDENCIES))
 BIN := $(VENV)/bin
@@ -18,10 +20,12 @@ TESTS := binance_assets_tests
 EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
+EXTRAS_package := [test,check,package]
 EXTRAS_check := [test,check]
 INCLUDED_runtime := runtime
 INCLUDED_test := runtime test
 INCLUDED_servers := runtime test servers
+INCLUDED_package := runtime test check package
 INCLUDED_check := runtime test check
 
 ifeq ($(DEPENDENCIES),lowest)
@@ -35,7 +39,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-servers test-integration test-hostile test-e2e coverage check recorded fuzz bench race clean
+.PHONY: help demo demo-ui ui test-fast test test-servers test-package test-integration test-hostile test-e2e coverage check release recorded fuzz bench race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -62,14 +66,17 @@ test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes of the c
 	$(PYTEST) $(TESTS)/e2e -m e2e $(ARGS)
 
 test: $(VENV)/installed-test ## run all tests that need no server and no browser: the four tiers above
-	$(PYTEST) -m "not servers" $(ARGS)
+	$(PYTEST) -m "not servers and not package" $(ARGS)
 
 test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
 
+test-package: $(VENV)/installed-package ## build sdist and wheel, and run the tests of the wheel outside the checkout
+	INTERPRETERS="$(INTERPRETERS)" $(PYTEST) $(TESTS)/package -m package $(ARGS)
+
 coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
-	$(PYTEST) --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not package" --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/installed-check ## check style, types, import directions, and that Dagster loads the code location
 	$(BIN)/ruff check .
@@ -77,6 +84,9 @@ check: $(VENV)/installed-check ## check style, types, import directions, and tha
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/dagster definitions validate -w workspace.yaml
+
+release: $(VENV)/installed-package ## build, check, commit, and tag VERSION; publish nothing
+	$(BIN)/python -m release $(VERSION)
 
 recorded: $(VENV)/installed-runtime ## fetch the recorded candles that some tests replay into recorded/, from Binance's public archive
 	$(BIN)/python -m $(TESTS).support.fetch_recorded
