@@ -261,7 +261,7 @@ def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
             continue
         if name.upper().startswith(_PREFIX):
             nearest = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "the README lists them"
+            hint = f"did you mean {nearest[0]}?" if nearest else "binance-assets init lists them in .env.example"
             raise ConfigurationError(f"{printable(name)} is not a setting; {hint}")
         if intended := _host_setting_like(name, known):
             raise ConfigurationError(f"{printable(name)} is not a setting; did you mean {intended}?")

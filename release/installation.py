@@ -70,8 +70,8 @@ def add(environment: Environment, *requirements: str | Path) -> None:
     Raises:
         ReleaseRefused: A package cannot be installed.
     """
-    install_into = [*UV, "pip", "install", "--quiet", "--python", environment.python]
-    run([*install_into, *requirements], environment.folder.parent)
+    command: list[str | Path] = [*UV, "pip", "install", "--quiet", "--python", environment.python, *requirements]
+    run(command, environment.folder.parent)
 
 
 def run_demo(environment: Environment, folder: Path, home: Path) -> str:
