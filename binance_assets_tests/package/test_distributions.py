@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 import binance_assets
 from binance_assets_tests.support.environment import CHECKOUT
 from release.distributions import Distributions, build, build_wheel, check
+from release.installation import UV
+from release.programs import run
 
 # Folders and files that serve the repository only: CI, the forms of its site, hooks.
 REPOSITORY_ONLY = (".ci/", ".github/", ".pre-commit-config.yaml")
@@ -103,6 +106,19 @@ def test_the_metadata_states_license_versions_and_types_and_no_invented_address(
     ]  # fmt: skip
     assert "Typing :: Typed" in classifiers
     assert metadata.get_all("Project-URL") is None  # until the project has an address
+
+
+def test_what_the_documentation_installs_is_in_the_wheel(built: Distributions, tmp_path: Path) -> None:
+    pages = [CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md"), *(CHECKOUT / "binance_assets").rglob("*.py")]
+    named = {
+        name for page in pages for name in re.findall(r"pip install '?(binance-assets[\w\[\],-]*)", page.read_text())
+    }
+    assert {"binance-assets[pandas]", "binance-assets[plot]"} <= named
+    extras = {extra for name in named for extra in re.findall(r"[\w-]+", name.partition("[")[2])}
+    assert extras <= set(metadata_of(built.wheel).get_all("Provides-Extra") or [])
+    local: list[str | Path] = ["--no-index", "--find-links", built.wheel.parent, "--no-deps", "--target", tmp_path]
+    run([*UV, "pip", "install", *local, *named], tmp_path)
+    assert (tmp_path / "binance_assets" / "__init__.py").is_file()
 
 
 def test_the_tests_of_the_sdist_run_in_its_folder(unpacked: Path) -> None:

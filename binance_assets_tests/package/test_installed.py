@@ -96,6 +96,7 @@ def test_shells_complete(user: User, shell: str) -> None:
     assert [word for word in ("spot", "usdm", "coinm") if word in printed.split()] == ["spot", "usdm", "coinm"]
 
 
+@pytest.mark.timeout(300)
 def test_a_new_project_is_served_until_sigterm_and_leaves_no_process(user: User) -> None:
     user.run(user.environment.program, "init")
     user.run(user.environment.program, "track", "BTCUSDT", "--market", "spot", "--interval", "1m", "--no-check")
@@ -109,7 +110,7 @@ def test_a_new_project_is_served_until_sigterm_and_leaves_no_process(user: User)
         )  # fmt: skip
     started = [psutil.Process(process.pid)]
     try:
-        assert until(80, lambda: asset_keys(port)) == ["spot/BTCUSDT/1m", "spot/coverage"]
+        assert until(120, lambda: asset_keys(port)) == ["spot/BTCUSDT/1m", "spot/coverage"]
         started += psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
         process.wait(30)
