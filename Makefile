@@ -3,10 +3,12 @@
 #   make test PYTHON=python3.12         another interpreter; run `make clean` first
 #   make test DEPENDENCIES=lowest       the lower bounds of pyproject.toml, in a virtual environment of their own
 #   make test-fast ARGS="-k lake"       more arguments for pytest
+#   make release VERSION=1.2.3          the version to release
 PYTHON ?= python3
 DEPENDENCIES ?= newest
 ARGS ?=
 SECONDS ?= 600
+INTERPRETERS ?= 3.11 3.12 3.13 3.14
 
 VENV := .venv$(filter-out -newest,-$(DEPENDENCIES))
 BIN := $(VENV)/bin
@@ -19,12 +21,14 @@ EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
 EXTRAS_services := [test,postgres]
+EXTRAS_package := [test,check,package]
 EXTRAS_check := [test,check]
 EXTRAS_docs := [docs]
 INCLUDED_runtime := runtime
 INCLUDED_test := runtime test
 INCLUDED_servers := runtime test servers
 INCLUDED_services := runtime test services
+INCLUDED_package := runtime test check package
 INCLUDED_check := runtime test check
 INCLUDED_docs := docs
 
@@ -39,7 +43,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-servers test-services services test-integration test-hostile test-e2e coverage check docs recorded fuzz bench race clean
+.PHONY: help demo demo-ui ui test-fast test test-servers test-services services test-package test-integration test-hostile test-e2e coverage check docs release recorded fuzz bench race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -66,7 +70,7 @@ test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes of the c
 	$(PYTEST) $(TESTS)/e2e -m e2e $(ARGS)
 
 test: $(VENV)/installed-test ## run all tests that need no server and no browser: the four tiers above
-	$(PYTEST) -m "not servers and not services" $(ARGS)
+	$(PYTEST) -m "not (servers or services or package)" $(ARGS)
 
 test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
@@ -78,9 +82,12 @@ test-services: ## run the tests that need a PostgreSQL server, which they start 
 services: $(VENV)/installed-services
 	$(PYTEST) -m services $(ARGS)
 
+test-package: $(VENV)/installed-package ## build sdist and wheel, and run the tests of the wheel outside the checkout
+	INTERPRETERS="$(INTERPRETERS)" $(PYTEST) $(TESTS)/package -m package $(ARGS)
+
 coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
-	$(PYTEST) --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not package" --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/installed-check ## check style, types, import directions, and that Dagster loads the code location
 	$(BIN)/ruff check .
@@ -93,6 +100,9 @@ check: $(VENV)/installed-check ## check style, types, import directions, and tha
 docs: $(VENV)/installed-docs ## build the site of the documentation into site/, offline; warnings and broken links are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	$(BIN)/python docs/check_site.py
+
+release: $(VENV)/installed-package ## build, check, commit, and tag VERSION; publish nothing
+	$(BIN)/python -m release $(VERSION)
 
 recorded: $(VENV)/installed-runtime ## fetch the recorded candles that some tests replay into recorded/, from Binance's public archive
 	$(BIN)/python -m $(TESTS).support.fetch_recorded

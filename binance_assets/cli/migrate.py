@@ -16,7 +16,7 @@ from binance_assets.settings import ConfigurationError, read_settings
 def migrate_command() -> None:
     """Bring a lake of an earlier version to the current layout.
 
-    Files of one partition are merged into files of a month or a year; the README says what a file spans. No candle is
+    Files of one partition are merged into files of a month, or of a year for intervals from 15m on. No candle is
     fetched, and none is lost: the command may be interrupted at any moment, and run again. Downloads may run meanwhile.
     A program that reads all files of a folder may meet the partitions of one span twice while that span is brought
     over, for some milliseconds.

@@ -30,7 +30,8 @@ def ui_command(port: int | None, allowed_hosts: tuple[str, ...]) -> None:
     """Serve the Dagster UI on this machine.
 
     It runs until interrupted. It listens on 127.0.0.1 only, and refuses requests of pages of other sites. Whoever
-    reaches it can launch runs, without a password: SECURITY.md says how to offer it to others.
+    reaches it can launch runs, without a password. To offer it to others, start a reverse proxy that asks for a
+    password on this machine, and name its host with --allow-host.
     """
     from binance_assets.orchestration.user_interface import serve_user_interface
 

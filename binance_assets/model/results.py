@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 import polars as pl
@@ -123,6 +123,15 @@ class PartitionResult:
     accepted_because: str | None = None
     has_no_file: bool = False
     witnesses: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all fields, the candles by their values: ``==`` of two frames is a frame, which is neither."""
+        if not isinstance(other, PartitionResult):
+            return NotImplemented
+        others = (field.name for field in fields(self) if field.name != "candles")
+        return all(getattr(self, name) == getattr(other, name) for name in others) and self.candles.equals(
+            other.candles
+        )
 
     @property
     def is_accepted(self) -> bool:

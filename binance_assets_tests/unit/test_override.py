@@ -74,3 +74,11 @@ def test_candles_with_a_null_or_a_repeated_time_cannot_be_stored() -> None:
 def test_a_good_result_needs_no_person(verdict: Verdict) -> None:
     result = result_of(HOURS, KEY, verdict=verdict)
     assert accept(result) is result
+
+
+def test_results_are_equal_if_their_fields_and_the_values_of_their_candles_are() -> None:
+    result = refused("lost", 23)
+    assert result == replace(result, candles=result.candles.clone())
+    assert result != replace(result, candles=result.candles.head(1))
+    assert result != replace(result, reason="another")
+    assert result != "lost"
