@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -171,6 +172,7 @@ def _run(
         view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
         with phase("preparing runs of Dagster"):
             definitions = definitions_for(settings, sources, view, exchanges)
+            gc.freeze()  # what is loaded now lasts until the end: to search it for garbage takes 5 % of a download
             failures = fetch_missing(instance, definitions, lake, plans, refresh, view)
     with phase("reading what the lake has now"):
         outcomes = {}

@@ -260,9 +260,13 @@ def _valid_days(
     candles = candles.unique(maintain_order=True)
     opens = pl.col("open_time").to_physical()
     is_valid = every_rule(market, DAILY) & (opens >= window[0]) & (opens < window[1]) & pl.col("open_time").is_unique()
-    checked = candles.sort("open_time").with_columns(is_valid.fill_null(False).alias("is_valid"))
-    known, exact = totals_by_day(market, checked.filter("is_valid")), exact_amounts(text)
-    bad = {time // DAY * DAY for time in checked.filter(~pl.col("is_valid"))["open_time"].to_physical()}
+    candles = candles.sort("open_time")
+    valid = candles.select(is_valid.fill_null(False)).to_series()
+    bad = set[int]()
+    if not valid.all():
+        bad = {time // DAY * DAY for time in candles.filter(~valid)["open_time"].to_physical()}
+        candles = candles.filter(valid)
+    known, exact = totals_by_day(market, candles), exact_amounts(text)
     bad |= {day for day in unread if day is not None}
     if None in unread:
         bad |= set(range(window[0] // DAY * DAY, window[1], DAY))

@@ -20,6 +20,7 @@ from binance_assets.orchestration.checks import format_refused, gap_free_result,
 from binance_assets.orchestration.dagster_internals import (
     as_not_blocking,
     downstream_in_run,
+    find_target_of_check,
     has_downstream_in_run,
     withdraw_plan,
 )
@@ -87,6 +88,8 @@ def _evaluate(
     earlier = {key: reason for key, reason in gaps.absent.items() if key not in refused}
     reasons = explained(context.instance, series, earlier)
     result = gap_free_result(tally.refused, tally.verdicts, metrics, earlier, reasons)
+    if tally.accepted:
+        find_target_of_check(context)
     if earlier and not refused:
         yield from as_not_blocking(context, result)
     else:

@@ -11,6 +11,7 @@ a range run are documented strings (see ``partitions``).
 
 from __future__ import annotations
 
+import json
 import subprocess
 import uuid
 import warnings
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 import click
 import dagster as dg
@@ -38,13 +39,14 @@ from dagster._core.events import (
     StepMaterializationData,
 )
 from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.context.data_version_cache import InputAssetVersionInfo
 from dagster._core.instance import InstanceRef
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
 )
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, AssetKeyTable, SqlEventLogStorageTable
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME as INDEX_SHARD
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
@@ -70,6 +72,7 @@ __all__ = [
     "RUN_STATUS_EVENTS",
     "AssetCheckExecutionRecord",
     "AssetCheckExecutionsTable",
+    "AssetKeyTable",
     "DagsterSqliteStorage",
     "EventLogEntry",
     "SqlEventLogStorageTable",
@@ -329,6 +332,28 @@ def latest_materialization_ids(
     """Return the storage id of the latest materialization of each partition, as :func:`latest_observation_ids` does."""
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION
     return instance.event_log_storage.get_latest_storage_id_by_partition(asset, kind, set(partitions))
+
+
+def find_target_of_check(context: dg.AssetExecutionContext) -> None:
+    """Find the latest materialization of a step's asset, which the result of its check names, after the step wrote it.
+
+    Dagster finds it with the whole record of the asset, in five statements that it builds for each step. It keeps what
+    it found for the step, which no public name sets. Nothing is found for a run over one partition key, where Dagster
+    looks up that partition instead, or in a storage without SQL.
+    """
+    step = context.get_step_execution_context()
+    storage, found = context.instance.event_log_storage, cast("dict[dg.AssetKey, object]", step.input_asset_records)
+    if not isinstance(storage, SqlEventLogStorage) or step.has_partition_key:
+        return
+    for number, run_id, event in _rows(storage, _LATEST_MATERIALIZATION, asset=context.asset_key.to_string()):
+        kind, at = dg.DagsterEventType.ASSET_MATERIALIZATION, float(json.loads(event)["timestamp"])
+        found[context.asset_key] = InputAssetVersionInfo(number, kind, None, run_id, at)
+
+
+_LATEST_MATERIALIZATION: Final = db.text(
+    "SELECT id, run_id, event FROM event_logs WHERE asset_key = :asset "
+    "AND dagster_event_type = 'ASSET_MATERIALIZATION' ORDER BY id DESC LIMIT 1"
+)
 
 
 def as_not_blocking(

@@ -17,6 +17,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 import dagster as dg
@@ -30,6 +31,7 @@ from binance_assets.orchestration.dagster_internals import (
     PLANNED,
     RUN_STATUS_EVENTS,
     AssetCheckExecutionsTable,
+    AssetKeyTable,
     DagsterSqliteStorage,
     EventLogEntry,
     SqlEventLogStorageTable,
@@ -81,6 +83,7 @@ class BatchingEventLog(SqliteEventLogStorage):
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._under_way: dict[str, db.Connection] = {}
         self._columns: set[str] = set()
+        self._has_checks = False
         self._lock = threading.RLock()
         self._process = os.getpid()
         self._closer = self._make_closer()
@@ -239,6 +242,26 @@ class BatchingEventLog(SqliteEventLogStorage):
             self._columns.add(column_name)
         return column_name in self._columns
 
+    @property
+    def supports_asset_checks(self) -> bool:
+        """Whether there is a table of checks: a migration adds it. Dagster asks for each event of a check."""
+        self._has_checks = self._has_checks or super().supports_asset_checks
+        return self._has_checks
+
+    def _store_asset_event(self, conn: db.Connection, event: EventLogEntry, event_id: int) -> None:
+        """Store what the table of assets has of an event.
+
+        Dagster inserts a row first, and updates it if there is one, which there nearly always is.
+        """
+        asset = None if event.dagster_event is None else event.dagster_event.asset_key
+        has_columns = self._has_asset_key_index_cols_on_connection(conn)
+        values = self._get_asset_entry_values(event, event_id, has_columns) if asset else {}
+        if not asset or not values:
+            return
+        updated = conn.execute(_update_of_asset(tuple(values)), {**values, "asset": asset.to_string()})
+        if not updated.rowcount:
+            super()._store_asset_event(conn, event, event_id)
+
     def _store_asset_check_evaluation_planned(self, event: EventLogEntry, event_id: int | None) -> None:
         """Store one planned row for a run over several partitions, because such a run evaluates a check once.
 
@@ -266,6 +289,13 @@ def _insert(connection: db.Connection, rows: Sequence[dict[str, Any]]) -> int:
         connection.execute(_INSERT, rows[:-1])
     result = connection.execute(_INSERT, rows[-1])
     return int(next(iter(result.inserted_primary_key or ())))
+
+
+@cache
+def _update_of_asset(names: tuple[str, ...]) -> db.Update:
+    """Return the statement that sets these columns of an asset, whose key is the parameter ``asset``."""
+    columns: dict[str, Any] = {name: db.bindparam(name) for name in names}
+    return AssetKeyTable.update().where(AssetKeyTable.c.asset_key == db.bindparam("asset")).values(columns)
 
 
 def _is_in_index(event: EventLogEntry) -> bool:

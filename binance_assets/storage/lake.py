@@ -59,6 +59,7 @@ class Lake:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._state = LakeState(root)
+        self._prepared: tuple[tuple[str, dict[str, str]], object] | None = None
 
     # What is stored -----------------------------------------------------------------------------------------------
 
@@ -278,6 +279,9 @@ class Lake:
         """
         if not venue:
             raise ValueError("a lake cannot be prepared for candles of an unknown venue")
+        wanted = venue, dict(hosts or {})
+        if (stamp := self._state.stamp()) is not None and self._prepared == (wanted, stamp):
+            return  # by an earlier call, for example for another series of the run
         self.check_venue(venue, hosts)
         with self._writing():
             self._state.create_lake()
@@ -285,6 +289,7 @@ class Lake:
             self._state.check_writable()  # fails here, before anything is fetched
             marker = self._state.write_marker(venue, LAYOUT, hosts)
         self._check_marker(marker, venue, hosts)  # another process may have written it in the meantime
+        self._prepared = wanted, self._state.stamp()
 
     def write(self, series: Series, result: PartitionResult) -> StoredPartition:
         """Write one accepted partition, as :meth:`write_all` does.

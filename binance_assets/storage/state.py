@@ -152,6 +152,17 @@ class LakeState:
         text = self._read(_MARKER, _MOST_MARKER)
         return None if text is None else Marker.parse(text)
 
+    def stamp(self) -> object:
+        """Return what changes when the marker changes, or when the folder of the lake or of these files is replaced."""
+        stamps: list[object] = []
+        for path in (self._root, self.folder / _INCOMING, self.marker_path):
+            try:
+                status = path.stat()
+            except OSError:
+                return None
+            stamps.append((status.st_dev, status.st_ino))
+        return stamps, status.st_size, status.st_mtime_ns
+
     @property
     def marker_path(self) -> Path:
         """The path of the marker, whether it exists or not."""

@@ -190,8 +190,10 @@ def test_a_step_reads_the_marker_once_per_check_and_the_mounts_once(tmp_path: Pa
     with opened_files() as opened:
         lake.prepare("binance", BINANCE)
         assert (opened["lake.json"], opened["mountinfo"]) == (2, 1)
-        lake.prepare("binance", BINANCE)
-        assert (opened["lake.json"], opened["mountinfo"]) == (4, 1)
+        lake.prepare("binance", BINANCE)  # nothing has changed since
+        assert (opened["lake.json"], opened["mountinfo"]) == (2, 1)
+        lake.prepare("binance", {"usdm": "proxy.local"})
+        assert (opened["lake.json"], opened["mountinfo"]) == (5, 1)
 
 
 def test_each_market_has_a_host_of_its_own_and_others_stay(tmp_path: Path) -> None:
