@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import binance_assets.waiting  # noqa: F401 - it remembers when the process began
+
 
 def main() -> None:
     """Load the command line and run it."""

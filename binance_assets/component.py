@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import dagster as dg
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from binance_assets.definitions import build_defs, tracked_universe
@@ -30,8 +30,23 @@ class CandlesScaffolder(dg.Scaffolder):
         dg.scaffold_component(request, {"series": _FIRST_SERIES})
 
 
+def _without_rules(entries: Any) -> Any:
+    """Refuse rules for symbols, with the way to use them.
+
+    Raises:
+        ValueError: An entry has a rule.
+    """
+    for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
+        if isinstance(entry, dict) and isinstance(entry.get("symbols"), dict):
+            raise ValueError(
+                f"entry {number} of series has a rule for symbols; put the entries into universe.yaml, leave out "
+                "series here, and run `binance-assets universe refresh`"
+            )
+    return entries
+
+
 class _Attributes(dg.Model):
-    series: list[UniverseEntry] | SkipJsonSchema[None] = Field(
+    series: Annotated[list[UniverseEntry] | SkipJsonSchema[None], BeforeValidator(_without_rules)] = Field(
         default=None,
         description="The tracked series, as in universe.yaml. Without it, the universe file is read. Rules for symbols "
         "belong in that file, because `binance-assets universe refresh` resolves them there.",

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+BEGAN: Final = time.monotonic()
+"""About when this process began; the entry points import this module first of all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NoReturn
@@ -19,6 +20,7 @@ from binance_assets import __version__
 from binance_assets.cli.download import download_command
 from binance_assets.cli.examples import epilog
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
+from binance_assets.cli.groups import SuggestingGroup, usage_message
 from binance_assets.cli.init import init_command
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
@@ -34,7 +36,7 @@ from binance_assets.settings import ConfigurationError, env_file_values
 _ENV_FILE: Final = Path(".env")
 
 
-class CommandGroup(click.Group):
+class CommandGroup(SuggestingGroup):
     """A group of commands that ends every error with one line on standard error and an exit code."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
@@ -51,6 +53,8 @@ class CommandGroup(click.Group):
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
             sys.exit(BAD_INPUT)
+        except click.UsageError as error:
+            _fail(usage_message(error), BAD_INPUT)
         except click.ClickException as error:
             _fail(error.format_message(), BAD_INPUT)
         except ConfigurationError as error:
@@ -144,12 +148,27 @@ _add_examples(cli)
 
 def main() -> None:
     """Run the command line as a process: handle its signals, and exit with its code."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    # Windows has no SIGHUP. If the signal is already ignored, `nohup` started the process, which must go on.
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _interrupt)
+    # Windows has no SIGHUP. What is ignored already stays so: `nohup` or a script started the process.
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     cli.main()
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+_first_interrupt: float | None = None
+
+# The end of a command takes two seconds at most, whatever hangs. A user who interrupts it after this time means it.
+_PATIENCE_SECONDS: Final = 5
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """Interrupt the command, once: a second exception would interrupt what the first one has set going.
+
+    With the default handler, a Ctrl-C that is pressed twice may leave a run that is neither finished nor canceled.
+    """
+    global _first_interrupt
+    if _first_interrupt is None:
+        _first_interrupt = time.monotonic()
+        raise KeyboardInterrupt
+    if time.monotonic() - _first_interrupt > _PATIENCE_SECONDS:
+        os._exit(INTERRUPTED)

@@ -19,16 +19,16 @@ from rich.text import Text
 
 from binance_assets.model.outside import printable
 from binance_assets.model.series import Series
-from binance_assets.waiting import Activity, activity, phase
+from binance_assets.waiting import BEGAN, Activity, activity, phase
 
 if TYPE_CHECKING:
     from binance_assets.exchange.session import Exchange
     from binance_assets.model.results import PartitionResult
     from binance_assets.orchestration.metrics import RunMetrics
 
-# Without a terminal, a log gets the first line after this silence, and then a line at most this often, so that it stays
-# readable.
-_FIRST_LINE_SECONDS: Final = 2
+# Without a terminal, a log gets the first line after this silence, counted from the start of the process, because a
+# loaded machine takes long to load the program. Then it gets a line at most this often, so that it stays readable.
+_FIRST_LINE_SECONDS: Final = 1
 _SECONDS_BETWEEN_LINES: Final = 30
 _POLL_SECONDS: Final = 0.2
 # Shorter waits are not worth a word: with many requests in flight, one of them always waits for a moment.
@@ -48,10 +48,15 @@ def in_words(now: Activity) -> str:
     return "; ".join(parts)
 
 
+def with_time(text: str) -> str:
+    """Return a line of progress: the time of day, UTC, and what happens."""
+    return f"{time.strftime('%H:%M:%S', time.gmtime())} {text}"
+
+
 class Display:
     """Shows on standard error what the command does and waits for, until the block ends.
 
-    Without a terminal, it prints a line after two seconds of silence; then at most every half a minute, also while
+    Without a terminal, it prints a line if the process runs for a second; then at most every half a minute, also while
     nothing completes. Each of these lines begins with the time, UTC.
     """
 
@@ -66,7 +71,6 @@ class Display:
         self._rows = 0
         self._subject = ""
         self._last_line: float | None = None
-        self._began = time.monotonic()
         self._ended = threading.Event()
         self._printing = threading.Lock()
 
@@ -74,6 +78,8 @@ class Display:
         if self._console.is_interactive:
             self._bars.start()
         else:
+            if self._is_due():
+                self._print_line()  # by this thread: while modules load, another one may not get its turn for seconds
             threading.Thread(target=self._print_lines, name="cli-progress", daemon=True).start()
         return self
 
@@ -118,11 +124,14 @@ class Display:
 
     def _print_lines(self) -> None:
         while not self._ended.wait(_POLL_SECONDS):
-            last, pause = self._last_line, _SECONDS_BETWEEN_LINES
-            if last is None:
-                last, pause = self._began, _FIRST_LINE_SECONDS
-            if time.monotonic() - last >= pause:
+            if self._is_due():
                 self._print_line()
+
+    def _is_due(self) -> bool:
+        """Return whether it is time for a line."""
+        if self._last_line is None:
+            return time.monotonic() - BEGAN >= _FIRST_LINE_SECONDS
+        return time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
 
     def _print_line(self) -> None:
         with self._printing:
@@ -132,7 +141,7 @@ class Display:
             rows = f", {self._rows:,} candles" if self._rows else ""
             done = f"{self._subject}: {self._done:,} of {self._total:,} done{rows}" if self._total else ""
             parts = [part for part in (done, in_words(activity())) if part]
-            self._console.out(f"{time.strftime('%H:%M:%S', time.gmtime())} {'; '.join(parts) or 'working'}")
+            self._console.out(with_time("; ".join(parts) or "loading"))
 
 
 class _Bars(Progress):
@@ -176,6 +185,10 @@ class ProgressView(Display):
     def __enter__(self) -> ProgressView:
         super().__enter__()
         return self
+
+    def _is_due(self) -> bool:
+        """Return whether it is time for a line: a download takes long, so its first one is due at once."""
+        return self._last_line is None or super()._is_due()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Final
 
 import click
 
+from binance_assets.cli.progress import with_time
 from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.storage.universe import read_universe
 
+# How often a line says that the web server does not respond yet: on a terminal, and in a log.
+_TERMINAL_SECONDS: Final = 2
+_LOG_SECONDS: Final = 30
+_POLL_SECONDS: Final = 0.5
 _HOST: Final = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
 
 
@@ -33,12 +42,33 @@ def ui_command(port: int | None, allowed_hosts: tuple[str, ...]) -> None:
     reaches it can launch runs, without a password. To offer it to others, start a reverse proxy that asks for a
     password on this machine, and name its host with --allow-host.
     """
-    from binance_assets.orchestration.user_interface import serve_user_interface
-
     hosts = [host.lower() for host in allowed_hosts]
     for host in hosts:
         if not _HOST.fullmatch(host):
             raise ConfigurationError(f"--allow-host {host!r}: write a host without http://, such as ui.example.com")
     settings = read_settings(os.environ)
     read_universe(settings.existing_universe())
-    serve_user_interface(Path.cwd(), port, hosts)
+    click.echo(with_time("loading Dagster"), err=True)
+    from binance_assets.orchestration.user_interface import choose_port, serve_user_interface
+
+    chosen = choose_port(port)
+    threading.Thread(target=_announce, args=(chosen,), name="cli-ui", daemon=True).start()
+    serve_user_interface(Path.cwd(), chosen, hosts)
+
+
+def _announce(port: int) -> None:
+    """Print a line from time to time until the web server responds, and then its address."""
+    began = last = time.monotonic()
+    pause = _TERMINAL_SECONDS if sys.stderr.isatty() else _LOG_SECONDS
+    while not _listens(port):
+        time.sleep(_POLL_SECONDS)
+        if time.monotonic() - last >= pause:
+            last = time.monotonic()
+            click.echo(with_time(f"waiting for Dagster's web server, for {last - began:.0f} s"), err=True)
+    click.echo(with_time(f"the Dagster UI is at http://127.0.0.1:{port}; Ctrl-C ends it"), err=True)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(_POLL_SECONDS)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
+from binance_assets.cli.groups import SuggestingGroup
 from binance_assets.cli.options import (
     combine,
     intervals_option,
@@ -123,7 +124,7 @@ def series_command(as_json: bool) -> None:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
 
 
-@click.group("universe")
+@click.group("universe", cls=SuggestingGroup)
 def universe_group() -> None:
     """The universe: the file of the tracked series, and the rules in it."""
 

@@ -6,7 +6,6 @@ execution of one run (``runs``), and the code location over the series (``defini
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
@@ -72,10 +71,7 @@ def _wait(execution: Execution, controller: RunController) -> None:
     try:
         execution.wait()
     except KeyboardInterrupt:
-        # A second Ctrl-C would leave the run half canceled; the process exits in a moment anyway.
-        # Windows has no SIGHUP.
-        for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-            signal.signal(number, signal.SIG_IGN)
+        # The command line lets no second Ctrl-C come through, which would leave the run half canceled.
         execution.report_canceling()
         controller.stop()
         execution.report_canceled()

@@ -81,7 +81,8 @@ class Execution:
         self._run = run
         self._error: BaseException | None = None
         self._failures: list[str] = []
-        self._thread = threading.Thread(target=self._execute, name="dagster-run", daemon=True)
+        # Until Python 3.13, a `Thread.join` that an interrupt ends takes the thread for dead: nobody could wait for it.
+        self._ended = threading.Event()
 
     def wait(self) -> None:
         """Start the run and wait for its end.
@@ -89,9 +90,9 @@ class Execution:
         Raises:
             Exception: Dagster itself failed; a run with refused partitions does not raise.
         """
-        self._thread.start()
-        while self._thread.is_alive():
-            self._thread.join(_POLL_SECONDS)
+        threading.Thread(target=self._execute, name="dagster-run", daemon=True).start()
+        while not self._ended.wait(_POLL_SECONDS):
+            pass
         if self._error is not None:
             raise self._error
 
@@ -112,8 +113,11 @@ class Execution:
             self._instance.report_run_canceling(run, message="Interrupted on the command line.")
 
     def report_canceled(self) -> None:
-        """Wait a moment for the run to end, then report it as canceled even if it has not ended."""
-        self._thread.join(_GRACE_SECONDS)
+        """Wait a moment for the run to end, then report it as canceled even if it has not ended.
+
+        If a step fails meanwhile, Dagster reports the run as canceled; once it is canceled, it would report a failure.
+        """
+        self._ended.wait(_GRACE_SECONDS)
         run = self._instance.get_run_by_id(self.run_id)
         if run is not None and not run.is_finished:
             self._instance.report_run_canceled(run)
@@ -133,6 +137,8 @@ class Execution:
             self._failures = [message for message in messages if message is not None]
         except BaseException as error:
             self._error = error
+        finally:
+            self._ended.set()
 
 
 def _failure_message(event: dg.DagsterEvent) -> str | None:

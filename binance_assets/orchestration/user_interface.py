@@ -26,24 +26,39 @@ from binance_assets.settings import ConfigurationError
 HOST: Final = "127.0.0.1"
 """The address on which the web server listens."""
 
+_DEFAULT_PORT: Final = 3000
 _WORKSPACE: Final = "workspace.yaml"
 
 
-def serve_user_interface(folder: Path, port: int | None, allowed_hosts: Sequence[str] = ()) -> None:
+def choose_port(port: int | None) -> int:
+    """Return the port for the web server: the given one, or 3000, or a free one if that is taken.
+
+    Raises:
+        ConfigurationError: The given port is taken.
+    """
+    problem = _why_not_free(port or _DEFAULT_PORT)
+    if problem and port is not None:
+        raise ConfigurationError(f"port {port} on {HOST} is not free: {problem}; choose another")
+    if not problem:
+        return port or _DEFAULT_PORT
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def serve_user_interface(folder: Path, port: int, allowed_hosts: Sequence[str] = ()) -> None:
     """Run the user interface on the loopback interface until interrupted.
 
     It loads what ``workspace.yaml`` in the working folder names, or the project's code location if there is none.
 
     Args:
         folder: The working folder.
-        port: The port; None for 3000, or a free one if that is taken.
+        port: The port, which is free.
         allowed_hosts: Hosts that the guard allows beside the loopback names, in lower case.
 
     Raises:
-        ConfigurationError: The port is taken, or the Dagster instance is not usable.
+        ConfigurationError: The Dagster instance is not usable.
     """
-    if port is not None:
-        _check_free(port)
     with open_instance(folder, os.environ):  # `dagster dev` would end with a traceback
         pass
     keep_instance(folder, os.environ)
@@ -51,7 +66,7 @@ def serve_user_interface(folder: Path, port: int | None, allowed_hosts: Sequence
         # A script started it in the background. Dagster handles SIGTERM as SIGINT, so both would be ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     run_dagster_dev(
-        [*target_of(folder), "-h", HOST, *(["-p", str(port)] if port is not None else [])],
+        [*target_of(folder), "-h", HOST, "-p", str(port)],
         [sys.executable, "-m", "binance_assets.orchestration.user_interface", *allowed_hosts, "--"],
     )
 
@@ -61,14 +76,16 @@ def target_of(folder: Path) -> list[str]:
     return ["-w", _WORKSPACE] if (folder / _WORKSPACE).exists() else ["-m", "binance_assets.definitions"]
 
 
-def _check_free(port: int) -> None:
+def _why_not_free(port: int) -> str | None:
+    """Return why nothing can listen on a port; None if it can."""
     with socket.socket() as probe:
         # As the web server does: connections that ended a moment ago do not occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise ConfigurationError(f"port {port} on {HOST} is not free: {error.strerror}; choose another") from None
+            return error.strerror or "unknown"
+    return None
 
 
 def main() -> None:

@@ -99,6 +99,10 @@ def root_cause(documents: list[str]) -> BaseException:
         ("{market: spot, symbols: [BTCUSDT], intervals: [1m], nonsense: 3}", "nonsense"),
         ("{market: spot, intervals: [1m]}", "symbols"),
         ("{market: spot, symbols: [BTCUSDT], intervals: [5m], derive: [12m]}", "entry 1 of series, derive: 12m cannot"),
+        (
+            "{market: spot, symbols: {quote: USDT}, intervals: [1m]}",
+            "entry 1 of series has a rule for symbols; put the entries into universe.yaml",
+        ),
         ("{market: spot, symbols: [BTCUSDT, BTCUSDT], intervals: [5m]}", "spot/BTCUSDT/5m is listed twice"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 from dotenv import dotenv_values
 
+from binance_assets.cli import main
 from binance_assets.cli.examples import EXAMPLES
 from binance_assets.cli.main import cli
 from binance_assets.settings import Settings, read_settings
@@ -148,3 +150,31 @@ def test_init_where_nothing_can_be_written_is_an_error_in_one_line(tmp_path: Pat
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(cli, ["init", str(tmp_path / "file" / "folder")])
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["dowload"], "there is no command 'dowload'; did you mean download?; see binance-assets --help"),
+        (["nope"], "there is no command 'nope'; see binance-assets --help"),
+        (["schedules", "lst"], "there is no command 'lst'; did you mean list?; see binance-assets schedules --help"),
+        (["universe", "x"], "there is no command 'x'; see binance-assets universe --help"),
+        (["status", "--jsn"], "--json"),
+        (["--versoin"], "--version"),
+        (["ui", "now"], "see binance-assets ui --help"),
+        (["track", "BTCUSDT", "--market", "spot"], "Missing option '--interval'; see binance-assets track --help"),
+        (["status", "--jsn"], "see binance-assets status --help"),
+        (["ui", "--port", "0"], "0 is not in the range 1<=x<=65535."),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_way_out(arguments: list[str], line: str) -> None:
+    result = CliRunner().invoke(cli, arguments, prog_name="binance-assets")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert line in result.stderr
+
+
+def test_a_second_interrupt_does_not_disturb_the_end_that_the_first_one_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "_first_interrupt", None)
+    with pytest.raises(KeyboardInterrupt):
+        main._interrupt(signal.SIGINT, None)
+    main._interrupt(signal.SIGINT, None)

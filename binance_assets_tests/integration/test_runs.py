@@ -1,0 +1,59 @@
+"""The runs of commands: how they end when the user interrupts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import dagster as dg
+import pytest
+
+from binance_assets.definitions import build_defs
+from binance_assets.exchange.session import Exchange
+from binance_assets.model.partitions import partition_for_key
+from binance_assets.model.results import PartitionResult
+from binance_assets.model.series import Series, parse_series
+from binance_assets.orchestration.metrics import RunMetrics
+from binance_assets.orchestration.runs import Execution, RangeRun
+from binance_assets.settings import Settings
+from binance_assets_tests.support.instances import universe_of
+
+BTC = parse_series("spot/BTCUSDT/1h")
+
+
+class Failing:
+    """A listener in whose first step the user presses Ctrl-C, and which then fails the step a moment later."""
+
+    def __init__(self) -> None:
+        self.canceling = threading.Event()
+
+    def started(self, _series: Series, _exchange: Exchange) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        self.canceling.wait(10)
+        threading.Event().wait(0.2)  # what the step does until it notices that it is to end
+        raise RuntimeError("something that the interrupt cut off")
+
+    def finished(self, _series: Series, _metrics: RunMetrics) -> None: ...
+
+    def partition_done(self, _series: Series, _result: PartitionResult) -> None: ...
+
+    def partition_declined(self, _series: Series, _result: PartitionResult) -> None: ...
+
+
+def test_a_run_whose_step_fails_while_it_is_canceled_is_canceled(
+    settings: Settings, instance: dg.DagsterInstance
+) -> None:
+    """Until Python 3.13, an interrupted ``Thread.join`` takes a thread for dead that still works."""
+    listener, day = Failing(), partition_for_key("2024-03-01", BTC.interval)
+    definitions = build_defs(settings, universe_of(BTC), listener)
+    execution = Execution(instance, definitions, RangeRun("spot_daily", (BTC,), day, day, only_missing=False))
+    with pytest.raises(KeyboardInterrupt):
+        execution.wait()
+    execution.report_canceling()
+    listener.canceling.set()
+    execution.report_canceled()
+    run = instance.get_run_by_id(execution.run_id)
+    assert run is not None
+    assert run.status == dg.DagsterRunStatus.CANCELED
+    assert not any(thread.name == "dagster-run" for thread in threading.enumerate())
