@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 from click.testing import CliRunner
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from binance_assets.cli.main import cli
 from binance_assets.model.results import Verdict
@@ -122,6 +122,24 @@ class ShownRefused(Strict):
     reason: str
 
 
+class Span(Strict):
+    kind: Literal["outage", "suspended", "accepted", "refused", "missing", "untraded"]
+    start: str = Field(alias="from")
+    end: str = Field(alias="to")
+    reason: str
+
+
+class Plotted(Strict):
+    path: str
+    series: str
+    start: str = Field(alias="from")
+    end: str = Field(alias="to")
+    interval: str
+    rows: int
+    candles: int
+    spans: list[Span]
+
+
 class Difference(Strict):
     day: str
     difference: str
@@ -205,6 +223,17 @@ def test_show_of_a_refused_and_of_an_unknown_partition(printed: Printed) -> None
     assert "their trades are missing" in refused.reason
     unknown = ShownRefused.model_validate_json(printed("show", NAME, "2022", code=1))
     assert (unknown.day, unknown.verdict) == ("2022-01-01", "missing")
+
+
+def test_plot_names_why_a_day_was_refused(printed: Printed) -> None:
+    plotted = Plotted.model_validate_json(printed("plot", NAME, "--every", "2h", "--end", "2024-01-05"))
+    assert (plotted.interval, plotted.rows, plotted.candles) == ("2h", 48, 24)
+    assert Path(plotted.path).stat().st_size > 1_000_000
+    assert [(span.kind, span.start) for span in plotted.spans] == [
+        ("refused", "2024-01-02T00:00:00Z"),
+        ("missing", "2024-01-04T00:00:00Z"),
+    ]
+    assert plotted.spans[0].reason.startswith("lost: no candles for 2024-01-02 03:00")
 
 
 def test_verify(printed: Printed) -> None:
