@@ -281,6 +281,6 @@ def _notes(
     start, end = (to_text(time).removesuffix(" 00:00") for time in bounds)
     held = f"{start} to {end} UTC: {rows:,} candles of {series.interval}"
     if shown != series.interval:
-        held += f", added up to {candles:,} of {shown} as the exchange does it; every high and low is kept"
+        held += f", resampled to {candles:,} of {shown} by the exchange's rule; every high and low is kept"
     missing = f"Without candles: {summary}." if summary else "Every partition is in the lake, and none has a gap."
     return f"{held}.", missing
