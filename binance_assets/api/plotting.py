@@ -13,8 +13,9 @@ import polars as pl
 
 from binance_assets.api.arguments import Moment, SeriesName, lake_at, range_of, series_of
 from binance_assets.api.chart_spans import Absence, spans_of, summary_of
+from binance_assets.api.gaps import Span
 from binance_assets.api.reading import load, scan
-from binance_assets.charts.content import ChartContent
+from binance_assets.charts.content import ChartContent, ChartSpan
 from binance_assets.charts.formats import check_target, format_of, require
 from binance_assets.charts.shown_interval import check_count, check_every, shown_interval
 from binance_assets.model.intervals import Interval, parse_derived_interval
@@ -23,11 +24,10 @@ from binance_assets.model.outside import printable
 from binance_assets.model.partitions import Partition, partition_first_day, partitions_between
 from binance_assets.model.series import Series
 from binance_assets.model.symbol_names import quote_by_name
-from binance_assets.model.timestamps import DAY, to_date, to_text
+from binance_assets.model.timestamps import DAY, SECOND, to_date, to_text
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.edited_file import replace_file
 from binance_assets.storage.lake import Lake
-from binance_assets.storage.metadata import StoredPartition
 
 Explain = Callable[[Lake, Series, Sequence[Partition]], Mapping[str, Absence]]
 """Returns what is known about partitions that the lake does not hold, by key."""
@@ -181,43 +181,79 @@ def chart_of(
     Raises:
         MissingPartitions, LakeError, ConfigurationError: As for :func:`plot`.
     """
+    bounds, shown = _range(lake, series, asked, every)
+    partitions = _partitions_in(bounds, series.interval)
+    stored = lake.stored_among(series, partitions)
+    rows, candles = _candles(lake, series, bounds, shown, check)
+    if candles.is_empty():
+        verdicts = ", ".join(sorted({entry.verdict for entry in stored.values()}))
+        start, end = map(to_text, bounds)
+        raise ConfigurationError(f"{series} has no candles from {start} to {end}: {verdicts}")
+    absent = [partition for partition in partitions if partition not in stored]
+    absences = explain(lake, series, absent) if absent else {}
+    spans = spans_of(series, partitions, stored, absences, *bounds)
+    return CandleChart(series, shown, rows, _content(series, shown, rows, candles, bounds, spans))
+
+
+def _range(
+    lake: Lake, series: Series, asked: tuple[int | None, int | None], every: Interval | None
+) -> tuple[Span, Interval]:
+    """Return where the chart begins and ends, and the interval that it shows.
+
+    Raises:
+        MissingPartitions, ConfigurationError: As for :func:`plot`.
+    """
     start, end = _bounds(lake, series, asked)
     shown = _shown(series, every, end - start)
-    if shown != series.interval:
-        start, end = start // shown.step * shown.step, -(-end // shown.step) * shown.step
-    partitions = partitions_between(
-        partition_first_day(to_date(start), series.interval), to_date(end + DAY - 1), series.interval
-    )
-    stored = lake.stored_among(series, partitions)
-    times = (dt.datetime.fromtimestamp(start / 1_000, dt.UTC), dt.datetime.fromtimestamp(end / 1_000, dt.UTC))
-    coarse = None if shown == series.interval else shown
-    candles = load(series, *times, coarse, allow_missing=True, check=check, lake=lake)
+    if shown == series.interval:
+        return (start, end), shown
+    return (start // shown.step * shown.step, -(-end // shown.step) * shown.step), shown
+
+
+def _partitions_in(bounds: Span, interval: Interval) -> list[Partition]:
+    start, end = bounds
+    return partitions_between(partition_first_day(to_date(start), interval), to_date(end + DAY - 1), interval)
+
+
+def _candles(lake: Lake, series: Series, bounds: Span, shown: Interval, check: bool) -> tuple[int, pl.DataFrame]:
+    """Return how many candles of the series a range has, and the candles of the shown interval.
+
+    Raises:
+        MissingPartitions: There are none, and partitions of the range are not stored.
+        LakeError: A file cannot be read.
+    """
+    start, end = (dt.datetime.fromtimestamp(time / SECOND, dt.UTC) for time in bounds)
+    every = None if shown == series.interval else shown
+    candles = load(series, start, end, every, allow_missing=True, check=check, lake=lake)
     if candles.is_empty():
-        scan(series, *times, lake=lake)  # raises if a partition is not stored
-        raise ConfigurationError(
-            f"{series} has no candles from {to_text(start)} to {to_text(end)}: {_verdicts(stored)}"
-        )
-    absent = [partition for partition in partitions if partition not in stored]
-    spans = spans_of(series, partitions, stored, explain(lake, series, absent) if absent else {}, start, end)
-    rows = candles.height
-    if coarse:
-        rows = scan(series, *times, allow_missing=True, check=False, lake=lake).select(pl.len()).collect().item()
-    resampled = f", shown as {shown} candles" if coarse else ""
-    content = ChartContent(
+        scan(
+            series, start, end, lake=lake
+        )  # raises if a partition is not stored, and names the command that fetches it
+    fine = scan(series, start, end, allow_missing=True, check=False, lake=lake)
+    rows = fine.select(pl.len()).collect().item() if every else candles.height
+    return rows, candles
+
+
+def _content(
+    series: Series, shown: Interval, rows: int, candles: pl.DataFrame, bounds: Span, spans: Sequence[ChartSpan]
+) -> ChartContent:
+    """Return what the chart shows."""
+    is_resampled = shown != series.interval
+    resampled = f", shown as {shown} candles" if is_resampled else ""
+    return ChartContent(
         title=f"{series.symbol} · {series.market.title} · {series.interval}{resampled}",
-        notes=_notes(series, shown, rows, candles.height, (start, end), summary_of(spans)),
-        hint=_HINT if coarse else "",
+        notes=_notes(series, shown, rows, candles.height, bounds, summary_of(spans)),
+        hint=_HINT if is_resampled else "",
         price_unit=quote_by_name(series.market, series.symbol) or "price",
         volume_unit=_volume_unit(series),
-        start=start,
-        end=end,
+        start=bounds[0],
+        end=bounds[1],
         candles=candles.with_columns(end=_following(shown)),
         spans=spans,
     )
-    return CandleChart(series, shown, rows, content)
 
 
-def _bounds(lake: Lake, series: Series, asked: tuple[int | None, int | None]) -> tuple[int, int]:
+def _bounds(lake: Lake, series: Series, asked: tuple[int | None, int | None]) -> Span:
     """Return where the chart begins and ends, ms UTC.
 
     Raises:
@@ -254,10 +290,6 @@ def _shown(series: Series, every: Interval | None, length: int) -> Interval:
     return every
 
 
-def _verdicts(stored: Mapping[Partition, StoredPartition]) -> str:
-    return ", ".join(sorted({entry.verdict for entry in stored.values()}))
-
-
 def _following(interval: Interval) -> pl.Expr:
     """Return when the candle after each one would open."""
     return pl.col("open_time").dt.offset_by("1mo" if interval.is_month else f"{interval.step}ms")
@@ -275,9 +307,7 @@ def _volume_unit(series: Series) -> str:
     return series.symbol.partition("_")[0].removesuffix(quote) if quote else "volume"
 
 
-def _notes(
-    series: Series, shown: Interval, rows: int, candles: int, bounds: tuple[int, int], summary: str
-) -> tuple[str, str]:
+def _notes(series: Series, shown: Interval, rows: int, candles: int, bounds: Span, summary: str) -> tuple[str, str]:
     start, end = (to_text(time).removesuffix(" 00:00") for time in bounds)
     held = f"{start} to {end} UTC: {rows:,} candles of {series.interval}"
     if shown != series.interval:

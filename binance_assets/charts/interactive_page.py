@@ -207,7 +207,7 @@ def _span_source(spans: Sequence[ChartSpan]) -> ColumnDataSource:
 
 
 def _draw_spans(plots: Sequence[Figure], source: ColumnDataSource) -> None:
-    """Shade the spans in every plot, and mark them in the last one, so that one can point at the shortest, too."""
+    """Shade the spans in every plot, and mark them in the last one, where the pointer finds the shortest, too."""
     from bokeh.models import HoverTool
 
     tips = [("", "@what"), ("from (UTC)", "@from"), ("to", "@to (@length)"), ("why", "@why")]
