@@ -329,12 +329,41 @@ class Refreshed(TypedDict):
     """What changed."""
 
 
+@_exact
+class PlottedSpan(TypedDict("_PlottedTimes", {"from": str, "to": str})):
+    """Where a chart has no candles; ``from`` and ``to`` are times, the end excluded."""
+
+    kind: Literal["outage", "suspended", "accepted", "refused", "missing", "untraded"]
+    """Why."""
+    reason: str
+    """The reason in words."""
+
+
+@_exact
+class Plotted(TypedDict("_PlottedRange", {"from": str, "to": str})):
+    """A chart that was written; ``from`` and ``to`` are times, the end excluded."""
+
+    path: str
+    """The file."""
+    series: str
+    """The series."""
+    interval: str
+    """The interval of the candles that the chart shows."""
+    rows: int
+    """Candles of the series in the range."""
+    candles: int
+    """Candles that the chart shows."""
+    spans: list[PlottedSpan]
+    """Where it has none."""
+
+
 OUTPUTS: Final[dict[str, Any]] = {
     "download": dict[str, Outcome],
     "download --dry-run": dict[str, Plan],
     "series": dict[str, Held],
     "status": dict[str, Status],
     "show": ShownDay | AbsentDay,
+    "plot": Plotted,
     "verify": dict[str, Verified],
     "symbols": FoundSymbols,
     "universe refresh": Refreshed,

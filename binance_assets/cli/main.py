@@ -23,6 +23,7 @@ from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, Co
 from binance_assets.cli.groups import SuggestingGroup, usage_message
 from binance_assets.cli.init import init_command
 from binance_assets.cli.migrate import migrate_command
+from binance_assets.cli.plot import plot_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
 from binance_assets.cli.schedules import schedules_command
 from binance_assets.cli.status import show_command, status_command
@@ -124,6 +125,7 @@ for command in (
     universe_group,
     status_command,
     show_command,
+    plot_command,
     verify_command,
     accept_command,
     migrate_command,
