@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import polars as pl
 
@@ -64,29 +64,26 @@ class _Facts:
 
 
 def _facts(candles: Candles) -> _Facts:
-    """Return the facts about a table, from one pass over it.
+    """Return the facts about a table, from one pass over it, a batch at a time.
 
     Raises:
         ValueError: A number is larger than the format allows.
     """
-    exact = {
-        f"{name}{decimals}": (pl.col(name).round(decimals) == pl.col(name)).all()
-        for name in _VALUES
-        for decimals in range(AMOUNT_DECIMALS)
-    }
-    closes = pl.col("close_time").to_physical()
-    asked = candles.table.select(
-        **exact, largest=pl.max_horizontal(pl.col(_VALUES).max()), first=closes.min(), last=closes.max()
-    )
-    row = asked.collect(engine="streaming").row(0, named=True)
-    if row["largest"] > _LARGEST:
-        raise ValueError(f"{candles.item.series} has the number {row['largest']}, larger than NautilusTrader can hold")
-    prices = max(_decimals(row, name) for name in PRICES)
-    return _Facts(prices, _decimals(row, "volume"), row["first"], row["last"])
+    decimals, largest, times = dict.fromkeys(_VALUES, 0), 0.0, []
+    for batch in candles.table.select(*_VALUES, "close_time").collect_batches(maintain_order=True, engine="streaming"):
+        for name in _VALUES:
+            decimals[name] = _decimals(batch[name], decimals[name])
+        largest = max(largest, *(cast(float, batch[name].max() or 0.0) for name in _VALUES))
+        times += [batch["close_time"].to_physical()[place] for place in (0, -1) if batch.height]
+    if largest > _LARGEST:
+        raise ValueError(f"{candles.item.series} has the number {largest}, larger than NautilusTrader can hold")
+    return _Facts(max(decimals[price] for price in PRICES), decimals["volume"], times[0], times[-1])
 
 
-def _decimals(row: dict[str, Any], name: str) -> int:
-    return next((count for count in range(AMOUNT_DECIMALS) if row[f"{name}{count}"]), AMOUNT_DECIMALS)
+def _decimals(values: pl.Series, least: int) -> int:
+    """Return the fewest decimals, but not fewer than ``least``, that represent each of the values."""
+    exact = (count for count in range(least, AMOUNT_DECIMALS) if (values.round(count) == values).all())
+    return next(exact, AMOUNT_DECIMALS)
 
 
 class _SixteenBytes:

@@ -34,8 +34,8 @@ def _shape(candles: Candles) -> pl.LazyFrame:
     days = (candles.last - candles.first) // DAY + 1
     if candles.item.interval.step == DAY and candles.rows < days:
         raise ValueError(
-            f"{candles.item.series}: {days - candles.rows} of {days} days have no candle, and zipline refuses daily bars "
-            "with a gap; fill gaps with missing='flat', or choose another range"
+            f"{candles.item.series}: {days - candles.rows} of {days} days have no candle, and zipline refuses daily "
+            "bars with a gap; fill gaps with missing='flat', or choose another range"
         )
     ends = candles.item.interval.step == MINUTE
     volume = base_volume(candles.item.series.market)

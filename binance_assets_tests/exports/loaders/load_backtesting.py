@@ -6,6 +6,7 @@ import sys
 import pandas
 from backtesting import Backtest, Strategy
 
+
 class Watch(Strategy):
     def init(self) -> None:
         pass

@@ -16,14 +16,12 @@ def main() -> None:
     environment = {"ZIPLINE_ROOT": tempfile.mkdtemp()}
     start, end = pd.Timestamp(first), pd.Timestamp(last)
     register(
-        "binance", csvdir_equities(["daily", "minute"] if frequency == "minute" else ["daily"], folder),
+        "binance", csvdir_equities([frequency], folder),
         calendar_name="24/7", start_session=start, end_session=end, minutes_per_day=1440,
     )  # fmt: skip
     ingest("binance", environ=environment, show_progress=False)
     bundle = load("binance", environ=environment)
-    (asset,) = [
-        found for found in bundle.asset_finder.retrieve_all(bundle.asset_finder.sids) if found.symbol == symbol
-    ]
+    (asset,) = [found for found in bundle.asset_finder.retrieve_all(bundle.asset_finder.sids) if found.symbol == symbol]
     if frequency == "daily":
         reader, times = bundle.equity_daily_bar_reader, None
         sessions = reader.trading_calendar.sessions_in_range(start, end)
