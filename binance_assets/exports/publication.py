@@ -94,10 +94,10 @@ def publication(folder: Path, claims: Sequence[str], overwrite: bool) -> Iterato
     try:
         create_folder(folder)
         with file_lock(folder / LOCK_NAME):
-            stale = _replaceable(folder, claims, overwrite)
-            shutil.rmtree(folder / _STAGING, ignore_errors=True)  # that of a process that was killed
-            (folder / _STAGING).mkdir()
             try:
+                stale = _replaceable(folder, claims, overwrite)
+                shutil.rmtree(folder / _STAGING, ignore_errors=True)  # that of a process that was killed
+                (folder / _STAGING).mkdir()
                 yield Publication(folder, stale)
             finally:
                 shutil.rmtree(folder / _STAGING, ignore_errors=True)

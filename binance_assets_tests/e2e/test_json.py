@@ -132,6 +132,23 @@ class Verified(Strict):
     differences: list[Difference]
 
 
+class ExportedSeries(Strict):
+    interval: str
+    rows: int
+    first: str
+    last: str
+    files: list[str]
+
+
+class Exported(Strict):
+    target: str
+    folder: str
+    missing: Literal["keep", "null", "flat", "raise"]
+    files: dict[str, int]
+    series: dict[str, ExportedSeries]
+    load: str
+
+
 class Automation(Strict):
     kind: Literal["schedule", "sensor"]
     on: bool
@@ -210,6 +227,14 @@ def test_show_of_a_refused_and_of_an_unknown_partition(printed: Printed) -> None
 def test_verify(printed: Printed) -> None:
     verified = TypeAdapter(dict[str, Verified]).validate_json(printed("verify", code=1))[NAME]
     assert [difference.day for difference in verified.differences] == ["2024-01-02"]
+
+
+def test_export(printed: Printed) -> None:
+    arguments = ("export", NAME, "--to", "freqtrade", "--allow-missing", "-o", "out")
+    exported = Exported.model_validate_json(printed(*arguments))
+    series = exported.series[NAME]
+    assert (series.rows, series.first, series.last) == (48, "2024-01-01T00:00:00Z", "2024-01-03T23:00:00Z")
+    assert {Path("out", name).stat().st_size for name in series.files} == set(exported.files.values())
 
 
 def test_schedules_are_turned_on_in_the_instance(printed: Printed, downloaded: Downloaded) -> None:

@@ -155,20 +155,17 @@ def test_qlib_places_a_series_that_begins_later_in_the_common_calendar(load: Loa
     assert [row[0] for row in loaded if row[1] is not None] == list(range(START + 2 * DAY, START + 3 * DAY, HOUR))
 
 
-@pytest.mark.parametrize(("every", "frequency", "missing"), [(None, "minute", "keep"), ("1d", "daily", "keep")])
+@pytest.mark.parametrize(("every", "frequency"), [(None, "minute"), ("1d", "daily")])
 def test_zipline_ingests_what_its_own_files_can_keep(
-    every: str | None, frequency: str, missing: ba.Missing, lake: Lake, load: Load, tmp_path: Path
+    every: str | None, frequency: str, lake: Lake, load: Load, tmp_path: Path
 ) -> None:
     """Three decimals of a price, and whole volumes; a minute without a candle has no prices and no volume."""
     ba.export(SPOT_MINUTES, "zipline", tmp_path, every=every, lake=lake)
     loaded = load("zipline", str(tmp_path), "BTCUSDT", frequency, "2024-03-01", "2024-03-03")
     shift = 0 if every else MINUTE
     expected = [
-        [int(time or 0) + shift, *prices, float(int(volume))]
-        for time, *prices, volume in (
-            (time, *values) if values[0] is not None else (time, None, None, None, None, 0)
-            for time, *values in rows_of(lake, SPOT_MINUTES, every, missing="null")
-        )
+        [(time or 0) + shift, *prices, float(int(volume or 0))]
+        for time, *prices, volume in rows_of(lake, SPOT_MINUTES, every, missing="null")
     ]
     rounded = [[value if value is None else round(value, 3) for value in row] for row in loaded]
     assert rounded == expected

@@ -7,7 +7,7 @@ import pandas
 from backtesting import Backtest, Strategy
 
 
-class Watch(Strategy):
+class Watch(Strategy):  # type: ignore[misc]
     def init(self) -> None:
         pass
 
