@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 # A test file runs in one worker, because its tests share servers; the slowest files start first (see conftest.py).
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 TESTS := binance_assets_tests
+NO_TIER_OF_ITS_OWN := not (servers or services or package or exports)
 
 # What each set of dependencies installs beside the package, and which smaller sets it includes.
 EXTRAS_runtime := [plot]
@@ -43,7 +44,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-servers test-services services test-package test-integration test-hostile test-e2e coverage check docs release recorded fuzz bench race clean
+.PHONY: help demo demo-ui ui test-fast test test-servers test-services services test-package test-exports test-integration test-hostile test-e2e coverage check docs release recorded fuzz bench race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -69,8 +70,8 @@ test-hostile: $(VENV)/installed-test ## run the hostile tests: what comes from o
 test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes of the command line, examples
 	$(PYTEST) $(TESTS)/e2e -m e2e $(ARGS)
 
-test: $(VENV)/installed-test ## run all tests that need no server and no browser: the four tiers above
-	$(PYTEST) -m "not (servers or services or package)" $(ARGS)
+test: $(VENV)/installed-test ## run all tests that need no server, no browser, and no other tool: the four tiers above
+	$(PYTEST) -m "$(NO_TIER_OF_ITS_OWN)" $(ARGS)
 
 test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
@@ -85,9 +86,12 @@ services: $(VENV)/installed-services
 test-package: $(VENV)/installed-package ## build sdist and wheel, and run the tests of the wheel outside the checkout
 	INTERPRETERS="$(INTERPRETERS)" $(PYTEST) $(TESTS)/package -m package $(ARGS)
 
+test-exports: $(VENV)/installed-test ## load exports with the tools that they are for, each in its own environment below .exports/
+	$(BIN)/python -m pytest -m exports $(TESTS)/exports $(ARGS)
+
 coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
-	$(PYTEST) -m "not package" --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not (package or services or exports)" --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/installed-check ## check style, types, import directions, and that Dagster loads the code location
 	$(BIN)/ruff check .
@@ -117,7 +121,7 @@ race: $(VENV)/installed-runtime ## download the same candles with other tools, e
 	$(BIN)/python -m benchmarks.race $(ARGS)
 
 clean: ## remove the virtual environments and the demo
-	rm -rf .venv .venv-lowest .venv-services .race .coverage demo site
+	rm -rf .venv .venv-lowest .venv-services .race .exports .coverage demo site
 
 # The date of this file says when that set of dependencies was installed.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python

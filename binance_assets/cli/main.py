@@ -20,6 +20,7 @@ from binance_assets import __version__
 from binance_assets.cli.download import download_command
 from binance_assets.cli.examples import epilog
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
+from binance_assets.cli.export import export_command
 from binance_assets.cli.groups import SuggestingGroup, usage_message
 from binance_assets.cli.init import init_command
 from binance_assets.cli.migrate import migrate_command
@@ -62,8 +63,9 @@ class CommandGroup(SuggestingGroup):
             _fail(str(error), BAD_INPUT)
         except CommandFailed as error:
             _fail(str(error), INCOMPLETE)
-        except (KeyboardInterrupt, click.Abort):
-            _fail("interrupted; finished partitions are kept, and the same command continues from there", INTERRUPTED)
+        except (KeyboardInterrupt, click.Abort) as error:
+            kept = "interrupted; finished partitions are kept, and the same command continues from there"
+            _fail(str(error) or kept, INTERRUPTED)
         except BrokenPipeError:
             os._exit(INCOMPLETE)  # nobody reads the output; a normal exit would fail again when it flushes
         except Exception as error:
@@ -128,6 +130,7 @@ for command in (
     plot_command,
     verify_command,
     accept_command,
+    export_command,
     migrate_command,
     init_command,
     ui_command,

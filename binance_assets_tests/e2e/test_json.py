@@ -134,6 +134,14 @@ def test_refresh(printed: Printed, downloaded: Downloaded, monkeypatch: pytest.M
     assert {(change["change"], change["listed"]) for change in refreshed["changes"]} == {("added", True)}
 
 
+def test_export(printed: Printed) -> None:
+    arguments = ("export", NAME, "--to", "freqtrade", "--allow-missing", "-o", "out")
+    exported = parse("export", printed(*arguments))
+    series = exported["series"][NAME]
+    assert (series["rows"], series["first"], series["last"]) == (48, "2024-01-01T00:00:00Z", "2024-01-03T23:00:00Z")
+    assert {Path("out", name).stat().st_size for name in series["files"]} == set(exported["files"].values())
+
+
 def test_schedules_are_turned_on_in_the_instance(printed: Printed, downloaded: Downloaded) -> None:
     automations = parse("schedules", printed("schedules", "on", "spot_catch_up", "reissued_archives"))
     on = {name for name, automation in automations.items() if automation["on"]}

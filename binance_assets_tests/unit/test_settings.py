@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from binance_assets.settings import ConfigurationError, read_settings
+from binance_assets.settings import ConfigurationError, Settings, read_settings
 
 
 def test_defaults_point_to_binance() -> None:
