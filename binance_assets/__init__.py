@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpret
     from binance_assets.api.conversion import as_arrow, as_pandas
     from binance_assets.api.downloading import Downloaded, DownloadProgress, download
     from binance_assets.api.gaps import Missing, MissingCandles
+    from binance_assets.api.plotting import CandleChart, plot
     from binance_assets.api.reading import MissingPartitions, load, panel, scan
     from binance_assets.component import BinanceCandlesComponent
     from binance_assets.definitions import candle_definitions
@@ -43,6 +44,7 @@ __all__ = [
     "USDM",
     "BinanceCandlesComponent",
     "Cancelled",
+    "CandleChart",
     "ConfigurationError",
     "DownloadOptions",
     "DownloadProgress",
@@ -77,6 +79,7 @@ __all__ = [
     "parse_market",
     "parse_series",
     "partitions_between",
+    "plot",
     "read_settings",
     "scan",
     "symbols",
@@ -90,6 +93,7 @@ _MODULES = {
     "USDM": "model.markets",
     "BinanceCandlesComponent": "component",
     "Cancelled": "exchange.errors",
+    "CandleChart": "api.plotting",
     "ConfigurationError": "settings",
     "DownloadOptions": "ingest.options",
     "DownloadProgress": "api.downloading",
@@ -123,6 +127,7 @@ _MODULES = {
     "parse_market": "model.markets",
     "parse_series": "model.series",
     "partitions_between": "model.partitions",
+    "plot": "api.plotting",
     "read_settings": "settings",
     "scan": "api.reading",
     "symbols": "api.catalog",

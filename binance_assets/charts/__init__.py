@@ -1,4 +1,4 @@
-"""Charts: pictures of candles and of coverage as PNG, drawn by Matplotlib, which is an extra.
+"""Charts: candles as an interactive page, and candles and coverage as PNG. Their libraries are an extra.
 
-Here belongs drawing. What does not belong here: which rows a chart has, and where it is shown.
+Here belongs drawing, by Bokeh and Matplotlib. What does not belong here: which rows a chart has, and where it is shown.
 """

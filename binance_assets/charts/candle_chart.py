@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from binance_assets.charts.content import DOWN, UP
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_UP: Final = "#268c5c"
-_DOWN: Final = "#de543f"
 _DAY_MS: Final = 86_400_000
 _WIDTH: Final = 0.8
 """The width of a bar as a share of its time, so that neighbors stand apart."""
@@ -37,7 +37,7 @@ def draw_candles(bars: pl.DataFrame, step: int, title: str) -> Figure:
     opens = bars["open_time"].to_list()
     middles = [_position(time) + length / 2 for time in opens]
     pairs = list(zip(columns["open"], columns["close"], strict=True))
-    colors = [_UP if close >= open_ else _DOWN for open_, close in pairs]
+    colors = [UP if close >= open_ else DOWN for open_, close in pairs]
     prices.vlines(middles, columns["low"], columns["high"], colors=colors, linewidth=0.8)
     _draw_boxes(prices, middles, length, pairs, colors)
     _draw_boxes(volumes, middles, length, ((0, volume) for volume in columns["volume"]), colors)

@@ -19,8 +19,13 @@ NO_LIBRARY: Final = "The picture needs the extra `plot`: `pip install 'binance-a
 
 def can_draw() -> bool:
     """Return whether Matplotlib is installed."""
+    return is_installed("matplotlib")
+
+
+def is_installed(library: str) -> bool:
+    """Return whether a library is installed, without loading it."""
     try:
-        return importlib.util.find_spec("matplotlib") is not None
+        return importlib.util.find_spec(library) is not None
     except ValueError:  # something without a spec stands in its place
         return False
 

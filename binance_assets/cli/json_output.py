@@ -220,6 +220,34 @@ class AbsentDay(TypedDict):
 
 
 @_exact
+class ChartSpan(TypedDict("_Times", {"from": str, "to": str})):  # `from` is a keyword
+    """A span of a chart without candles, from ``from`` to before ``to``."""
+
+    kind: Literal["outage", "suspended", "accepted", "refused", "missing", "untraded"]
+    """Why it has none."""
+    reason: str
+    """The reason in one line."""
+
+
+@_exact
+class Plotted(TypedDict("_Times", {"from": str, "to": str})):  # `from` is a keyword
+    """A chart that was written; it shows the candles from ``from`` to before ``to``."""
+
+    path: str
+    """The file."""
+    series: str
+    """Name of the series."""
+    interval: str
+    """The interval of the candles that it shows."""
+    rows: int
+    """Candles that were read."""
+    candles: int
+    """Candles that it shows."""
+    spans: list[ChartSpan]
+    """What is missing."""
+
+
+@_exact
 class Difference(TypedDict):
     """A partition that is not as it should be."""
 
@@ -335,6 +363,7 @@ OUTPUTS: Final[dict[str, Any]] = {
     "series": dict[str, Held],
     "status": dict[str, Status],
     "show": ShownDay | AbsentDay,
+    "plot": Plotted,
     "verify": dict[str, Verified],
     "symbols": FoundSymbols,
     "universe refresh": Refreshed,

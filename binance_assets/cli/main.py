@@ -21,6 +21,7 @@ from binance_assets.cli.examples import epilog
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
 from binance_assets.cli.init import init_command
 from binance_assets.cli.migrate import migrate_command
+from binance_assets.cli.plot import plot_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
 from binance_assets.cli.schedules import schedules_command
 from binance_assets.cli.status import show_command, status_command
@@ -120,6 +121,7 @@ for command in (
     universe_group,
     status_command,
     show_command,
+    plot_command,
     verify_command,
     accept_command,
     migrate_command,

@@ -69,7 +69,7 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
     lake, today = Lake(settings.lake), dt.datetime.now(dt.UTC).date()
     statuses: dict[str, Status] = {}
     with ExitStack() as stack:
-        instance = _existing_instance(stack)
+        instance = existing_instance(stack)
         with phase("asking Dagster which partitions were refused"):
             absent = absent_partitions(instance, lake, chosen) if instance else {}
             runs = last_runs(instance, chosen) if instance else {}
@@ -80,7 +80,7 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
     return {str(member): statuses[str(member)] for member in chosen}
 
 
-def _existing_instance(stack: ExitStack) -> dg.DagsterInstance | None:
+def existing_instance(stack: ExitStack) -> dg.DagsterInstance | None:
     """Open the Dagster instance until the stack closes; None if there is none yet."""
     from binance_assets.orchestration.instance import has_instance, open_instance
 
@@ -165,7 +165,7 @@ def _refused(series: Series, partition: Partition) -> AbsentDay:
         from binance_assets.orchestration.status import last_refusal
 
     with ExitStack() as stack:
-        instance = _existing_instance(stack)
+        instance = existing_instance(stack)
         refusal = instance and last_refusal(instance, series, partition)
     gap = refusal or Gap(partition.key, "missing", "", "it is not in the lake, and no run has refused it")
     return {

@@ -15,7 +15,7 @@ import dagster as dg
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.orchestration.dagster_internals import last_planned_run
-from binance_assets.orchestration.gaps import Gap, explained, find_all_gaps
+from binance_assets.orchestration.gaps import Gap, explained, find_all_gaps, find_gaps
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import Lake
 
@@ -77,3 +77,24 @@ def last_refusal(instance: dg.DagsterInstance, series: Series, partition: Partit
     """Return why a partition was refused the last time; None if no run has refused it."""
     (gap,) = explained(instance, series, {partition.key: ""})
     return gap if gap.verdict else None
+
+
+def why_absent(
+    instance: dg.DagsterInstance, lake: Lake, series: Series, partitions: Sequence[Partition]
+) -> dict[str, Gap]:
+    """Return why partitions are not in the lake, by key: of those that a run refused, or lost when it failed.
+
+    The reasons of the first hundred are read; the others have none.
+
+    Args:
+        instance: The instance that remembers what was asked for.
+        lake: The lake.
+        series: The series.
+        partitions: Partitions that the lake does not hold.
+
+    Raises:
+        LakeError: A file of the series may not be read.
+    """
+    keys = {partition.key for partition in partitions}
+    asked_for = {key: why for key, why in find_gaps(instance, lake, series).absent.items() if key in keys}
+    return {gap.key: gap for gap in explained(instance, series, asked_for) if gap.verdict or gap.reason}

@@ -25,15 +25,15 @@ def edit_lock(path: Path) -> Iterator[None]:
         yield
 
 
-def replace_file(path: Path, text: str, check: Callable[[Path], object]) -> None:
-    """Replace the file with ``text``; return once it is on the disk.
+def replace_file(path: Path, content: str | bytes, check: Callable[[Path], object] = lambda path: None) -> None:
+    """Replace the file with ``content``; return once it is on the disk.
 
     A symbolic link stays one: the file to which it leads is replaced. Its mode stays, and its owner and group if this
     user may give files to them.
 
     Args:
         path: The file, which may be absent.
-        text: Its new content.
+        content: Its new content; a text is written as UTF-8.
         check: Reads the new file before it gets its name; raises if it is not valid.
 
     Raises:
@@ -43,9 +43,9 @@ def replace_file(path: Path, text: str, check: Callable[[Path], object]) -> None
     target = _target(path)
     incoming = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
-        with incoming.open("x", encoding="utf-8") as file:
+        with incoming.open("xb") as file:
             _copy_rights(target, incoming)
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         check(incoming)

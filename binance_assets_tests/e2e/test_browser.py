@@ -248,15 +248,21 @@ def started(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def browser(started: DagsterDev) -> Iterator[webdriver.Chrome]:
     """A headless Chromium, which starts while Dagster starts."""
+    driver = start_chromium()
+    yield driver
+    driver.quit()
+
+
+def start_chromium() -> webdriver.Chrome:
+    """Start a headless Chromium that keeps the messages of its console."""
     options = webdriver.ChromeOptions()
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.binary_location = find_program(*CHROMIUM)
     for name in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-background-networking",
                  "no-first-run", "lang=en-US", "window-size=1400,940"):  # fmt: skip
         options.add_argument(f"--{name}")
     service = Service(find_program(*CHROMEDRIVER), env={**os.environ, "TZ": "UTC"})
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
+    return webdriver.Chrome(options=options, service=service)
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,17 @@ def test_show_of_a_refused_and_of_an_unknown_partition(printed: Printed) -> None
     assert (unknown["day"], unknown["verdict"]) == ("2022-01-01", "missing")
 
 
+def test_plot_names_why_a_day_was_refused(printed: Printed) -> None:
+    plotted = parse("plot", printed("plot", NAME, "--every", "2h", "--end", "2024-01-05"))
+    assert (plotted["interval"], plotted["rows"], plotted["candles"]) == ("2h", 48, 24)
+    assert Path(plotted["path"]).stat().st_size > 1_000_000
+    assert [(span["kind"], span["from"]) for span in plotted["spans"]] == [
+        ("refused", "2024-01-02T00:00:00Z"),
+        ("missing", "2024-01-04T00:00:00Z"),
+    ]
+    assert plotted["spans"][0]["reason"].startswith("lost: no candles for 2024-01-02 03:00")
+
+
 def test_verify(printed: Printed) -> None:
     verified = parse("verify", printed("verify", code=1))[NAME]
     assert [difference["day"] for difference in verified["differences"]] == ["2024-01-02"]
