@@ -220,6 +220,34 @@ class AbsentDay(TypedDict):
 
 
 @_exact
+class ChartSpan(TypedDict("_Times", {"from": str, "to": str})):  # `from` is a keyword
+    """A span of a chart without candles, from ``from`` to before ``to``."""
+
+    kind: Literal["outage", "suspended", "accepted", "refused", "missing", "untraded"]
+    """Why it has none."""
+    reason: str
+    """The reason in one line."""
+
+
+@_exact
+class Plotted(TypedDict("_Times", {"from": str, "to": str})):  # `from` is a keyword
+    """A chart that was written; it shows the candles from ``from`` to before ``to``."""
+
+    path: str
+    """The file."""
+    series: str
+    """Name of the series."""
+    interval: str
+    """The interval of the candles that it shows."""
+    rows: int
+    """Candles that were read."""
+    candles: int
+    """Candles that it shows."""
+    spans: list[ChartSpan]
+    """What is missing."""
+
+
+@_exact
 class Difference(TypedDict):
     """A partition that is not as it should be."""
 
@@ -327,34 +355,6 @@ class Refreshed(TypedDict):
     """The rules."""
     changes: list[SymbolChange]
     """What changed."""
-
-
-@_exact
-class PlottedSpan(TypedDict("_PlottedTimes", {"from": str, "to": str})):
-    """Where a chart has no candles; ``from`` and ``to`` are times, the end excluded."""
-
-    kind: Literal["outage", "suspended", "accepted", "refused", "missing", "untraded"]
-    """Why."""
-    reason: str
-    """The reason in words."""
-
-
-@_exact
-class Plotted(TypedDict("_PlottedRange", {"from": str, "to": str})):
-    """A chart that was written; ``from`` and ``to`` are times, the end excluded."""
-
-    path: str
-    """The file."""
-    series: str
-    """The series."""
-    interval: str
-    """The interval of the candles that the chart shows."""
-    rows: int
-    """Candles of the series in the range."""
-    candles: int
-    """Candles that the chart shows."""
-    spans: list[PlottedSpan]
-    """Where it has none."""
 
 
 @_exact
