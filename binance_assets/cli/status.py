@@ -169,7 +169,7 @@ def _refused(series: Series, partition: Partition) -> dict[str, Any]:
         "series": str(series),
         "day": gap.key,
         "stored": False,
-        "verdict": gap.verdict,
+        "verdict": gap.verdict or "missing",
         "missing": gap.missing,
         "reason": gap.reason,
     }
