@@ -172,7 +172,7 @@ def _refused(series: Series, partition: Partition) -> AbsentDay:
         "series": str(series),
         "day": gap.key,
         "stored": False,
-        "verdict": gap.verdict,
+        "verdict": gap.verdict or "missing",
         "missing": gap.missing,
         "reason": gap.reason,
     }

@@ -21,6 +21,8 @@ from binance_assets.storage.universe import read_universe
 _TERMINAL_SECONDS: Final = 2
 _LOG_SECONDS: Final = 30
 _POLL_SECONDS: Final = 0.5
+_LOOPBACK: Final = "127.0.0.1"
+_DEFAULT_PORT: Final = 3000
 _HOST: Final = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
 
 
@@ -48,12 +50,40 @@ def ui_command(port: int | None, allowed_hosts: tuple[str, ...]) -> None:
             raise ConfigurationError(f"--allow-host {host!r}: write a host without http://, such as ui.example.com")
     settings = read_settings(os.environ)
     read_universe(settings.existing_universe())
+    chosen = _choose_port(port)
     click.echo(with_time("loading Dagster"), err=True)
-    from binance_assets.orchestration.user_interface import choose_port, serve_user_interface
+    from binance_assets.orchestration.user_interface import serve_user_interface
 
-    chosen = choose_port(port)
     threading.Thread(target=_announce, args=(chosen,), name="cli-ui", daemon=True).start()
     serve_user_interface(Path.cwd(), chosen, hosts)
+
+
+def _choose_port(port: int | None) -> int:
+    """Return the port for the web server: the given one, or 3000, or a free one if that is taken.
+
+    Raises:
+        ConfigurationError: The given port is taken.
+    """
+    problem = _why_not_free(port or _DEFAULT_PORT)
+    if problem and port is not None:
+        raise ConfigurationError(f"port {port} on {_LOOPBACK} is not free: {problem}; choose another")
+    if not problem:
+        return port or _DEFAULT_PORT
+    with socket.socket() as probe:
+        probe.bind((_LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _why_not_free(port: int) -> str | None:
+    """Return why nothing can listen on a port; None if it can."""
+    with socket.socket() as probe:
+        # As the web server does: connections that ended a moment ago do not occupy the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_LOOPBACK, port))
+        except OSError as error:
+            return error.strerror or "unknown"
+    return None
 
 
 def _announce(port: int) -> None:
@@ -65,10 +95,10 @@ def _announce(port: int) -> None:
         if time.monotonic() - last >= pause:
             last = time.monotonic()
             click.echo(with_time(f"waiting for Dagster's web server, for {last - began:.0f} s"), err=True)
-    click.echo(with_time(f"the Dagster UI is at http://127.0.0.1:{port}; Ctrl-C ends it"), err=True)
+    click.echo(with_time(f"the Dagster UI is at http://{_LOOPBACK}:{port}; Ctrl-C ends it"), err=True)
 
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(_POLL_SECONDS)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((_LOOPBACK, port)) == 0

@@ -53,9 +53,10 @@ def fetch_missing(
         KeyboardInterrupt: Interrupted; the run under way is recorded as canceled.
     """
     failures = []
-    ended = fail_runs_of_dead_processes(instance)
-    reported = [plan.series for plan in plans if report_present(instance, lake, plan.series, plan.present)]
-    refresh_checks(instance, lake, [plan.series for plan in plans] if ended else reported)
+    fail_runs_of_dead_processes(instance)
+    for plan in plans:
+        report_present(instance, lake, plan.series, plan.present)
+    refresh_checks(instance, lake, [plan.series for plan in plans])
     for run in runs_for(plans, only_missing=not refresh):
         execution = Execution(instance, definitions, run)
         _wait(execution, controller)

@@ -22,6 +22,7 @@ from binance_assets.orchestration.dagster_internals import has_downstream_in_run
 from binance_assets.orchestration.freshness import fresh_result, fresh_spec
 from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.losses import record_losses
 from binance_assets.orchestration.resources import LakeResource
 from binance_assets.storage.coverage import (
     Coverage,
@@ -64,7 +65,8 @@ def coverage_asset(
     def coverage(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         prove_life(context)
         now = dt.datetime.now(dt.UTC)
-        # Now the pages of the series show the same partitions as the coverage.
+        # Now the pages of the series show the same partitions as the coverage, also if somebody deleted a file.
+        record_losses(context.instance, lake.lake(), series)
         gaps = refresh_checks(context.instance, lake.lake(), series)
         index = lake.lake().file_index(market, series)
         lake.lake().remember_files(market, index)

@@ -11,6 +11,7 @@ a range run are documented strings (see ``partitions``).
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import uuid
@@ -35,6 +36,7 @@ from dagster._core.events import (
     ASSET_EVENTS,
     EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
     AssetMaterializationPlannedData,
+    AssetObservationData,
     DagsterEventBatchMetadata,
     StepMaterializationData,
 )
@@ -50,6 +52,7 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, As
 from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME as INDEX_SHARD
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
 from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster_shared.record import copy
@@ -301,6 +304,33 @@ def unmaterialized_attempts(
         asset = by_text[text]
         found[asset] = dict(storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset))
     return found
+
+
+def materialized_ranges(
+    instance: dg.DagsterInstance, assets: Mapping[dg.AssetKey, dg.TimeWindowPartitionsDefinition]
+) -> dict[dg.AssetKey, list[tuple[dt.date, dt.date]]]:
+    """Return what the partitions tab of each asset shows as materialized, as ranges of days with the end excluded.
+
+    Dagster keeps the ranges beside the asset. Its public names return a text for each of thousands of partitions.
+
+    Args:
+        instance: The instance.
+        assets: The partitions of each asset, whose days begin at midnight UTC.
+    """
+    ranges: dict[dg.AssetKey, list[tuple[dt.date, dt.date]]] = {}
+    for record in instance.get_asset_records(list(assets)):
+        entry = record.asset_entry
+        newest = entry.last_materialization_storage_id
+        if not newest:
+            continue
+        partitions, status = assets[entry.asset_key], entry.cached_status
+        identity = partitions.get_serializable_unique_identifier()
+        if status is None or status.latest_storage_id < newest or status.partitions_def_id != identity:
+            status = get_and_update_asset_status_cache_value(instance, entry.asset_key, partitions)
+        subset: Any = status and status.deserialize_materialized_partition_subsets(partitions)
+        windows = subset.included_time_windows if subset is not None else ()
+        ranges[entry.asset_key] = [(window.start.date(), window.end.date()) for window in windows]
+    return ranges
 
 
 def last_planned_run(instance: dg.DagsterInstance, asset: dg.AssetKey) -> str | None:
@@ -605,6 +635,47 @@ def report_materializations(instance: dg.DagsterInstance, materializations: Sequ
         data = StepMaterializationData(materialization)
         event = dg.DagsterEvent(kind, job_name=RUNLESS_JOB_NAME, event_specific_data=data)
         instance.report_dagster_event(event, RUNLESS_RUN_ID, batch_metadata=batch)
+
+
+def report_failed_run(
+    instance: dg.DagsterInstance,
+    job: str,
+    observations: Mapping[dg.AssetKey, Sequence[dg.AssetObservation]],
+    message: str,
+    tags: Mapping[str, str],
+) -> None:
+    """Record a run that has failed over the partitions that it observed, although no process has executed it.
+
+    Dagster shows a partition as failed only if a failed run planned it after its last materialization. No public name
+    plans a partition outside the execution of a run.
+
+    Args:
+        instance: The instance.
+        job: The name that the list of runs shows.
+        observations: What the page of each partition shows, by asset.
+        message: Why the run failed.
+        tags: Tags of the run; it is not retried.
+    """
+    planned, observed = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED, dg.DagsterEventType.ASSET_OBSERVATION
+    run = instance.add_run(
+        dg.DagsterRun(
+            job,
+            str(uuid.uuid4()),
+            asset_selection=frozenset(observations),
+            tags={**tags, "dagster/max_retries": "0"},
+        )
+    )
+    for asset, of_asset in observations.items():
+        for kind in (planned, observed):
+            for observation, batch in _as_batch(of_asset):
+                data = (
+                    AssetMaterializationPlannedData(asset, observation.partition)
+                    if kind is planned
+                    else AssetObservationData(observation)
+                )
+                event = dg.DagsterEvent(kind.value, job_name=job, event_specific_data=data)
+                instance.report_dagster_event(event, run.run_id, batch_metadata=batch)
+    instance.report_run_failed(run, message)
 
 
 def _as_batch(items: Sequence[_Item]) -> Iterator[tuple[_Item, DagsterEventBatchMetadata]]:

@@ -174,6 +174,6 @@ def _observations(instance: dg.DagsterInstance, series: Series, keys: Sequence[s
     ).records
     for record in records:
         observation, key = record.asset_observation, record.partition_key
-        if observation is not None and key is not None and "verdict" in observation.metadata:
+        if observation is not None and key is not None and "reason" in observation.metadata:
             texts = {name: str(value.value) for name, value in observation.metadata.items()}
-            yield key, Gap(key, texts["verdict"], texts.get("missing", ""), texts.get("reason", ""))
+            yield key, Gap(key, texts.get("verdict", ""), texts.get("missing", ""), texts["reason"])

@@ -1,17 +1,18 @@
-"""The sensor ``lake_state``: after failed and canceled runs, and once a day, the pages say again what the lake holds.
+"""The sensor ``lake_state``: after failed and canceled runs, and losses of files, the pages show what the lake holds.
 
 A run that fails or is canceled may end before its steps evaluate their checks, and it may plan partitions that the lake
-holds. Then this sensor evaluates the checks, and refreshes the coverage. Candles also age while no run happens, so the
-coverage is refreshed once a day.
+holds. Files are deleted, moved, or damaged without any run. Then this sensor evaluates the checks, and refreshes the
+coverage. Candles also age while no run happens, so the coverage is refreshed once a day.
 
-Here belongs what reacts to runs that ended without a result. What does not belong here: what is true (``checks``,
-``coverage``), and the refresh after materializations (``sensors``).
+Here belongs what reacts to runs that ended without a result, and when losses are looked for. What does not belong here:
+what is true (``checks``, ``coverage``, ``losses``), and the refresh after materializations (``sensors``).
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from binance_assets.model.series import Series
 from binance_assets.orchestration.checks import refresh_checks
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.losses import JOB, record_losses
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 
@@ -32,13 +34,17 @@ MAX_RUNS: Final = 1_000
 _OVERLAP: Final = dt.timedelta(minutes=1)
 # The catch-up retries yesterday until noon.
 _DAY_BEGINS: Final = dt.timedelta(hours=12)
+# To look at all files of a large lake takes seconds. The sensor spends a hundredth of its time on it.
+_PAUSES_PER_LOOK: Final = 100
+_MOST_PAUSE: Final = 3_600
 
 
 def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> dg.SensorDefinition:
     """Return the sensor. It is running by default.
 
     The cursor is a JSON object: when the last run ended that was read (``since``), the runs that ended in the minute
-    before (``seen``), and the day of the last daily refresh (``day``).
+    before (``seen``), the day of the last daily refresh (``day``), and when to look for losses next (``look``, Unix
+    seconds).
 
     Args:
         series: The fetched and derived series of each market.
@@ -50,22 +56,33 @@ def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> 
         asset_selection=dg.AssetSelection.assets(*(coverage_key(market) for market in series)),
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Evaluates the checks of the series of failed and canceled runs again, and refreshes the coverage "
-        "after such runs and once a day. Sends no request.",
+        description="Evaluates the checks of the series of failed and canceled runs again, and of those whose files "
+        "were deleted, moved, or damaged. Refreshes the coverage then, and once a day. Sends no request.",
     )
     def lake_state(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = dt.datetime.now(dt.UTC)
-        cursor = json.loads(context.cursor) if context.cursor else {"since": now.isoformat(), "seen": [], "day": ""}
+        cursor: dict[str, Any] = {"since": now.isoformat(), "seen": [], "day": ""}
+        cursor = json.loads(context.cursor) if context.cursor else cursor
         ended, position = ended_since(context.instance, cursor)
+        # Whoever recorded a loss has refreshed the checks.
+        ended = [record for record in ended if record.dagster_run.job_name != JOB]
+        look, began = cursor.get("look", 0.0), time.monotonic()
+        is_due = abs(now.timestamp() - look) > _MOST_PAUSE or now.timestamp() >= look
         requests = {}
         for market, members in series.items():
             touched = _touched(ended, members)
             try:
-                refresh_checks(context.instance, lake, touched)
+                lost = record_losses(context.instance, lake, members) if is_due else {}
+                refresh_checks(context.instance, lake, [*touched, *(lost.keys() - set(touched))])
             except ConfigurationError as error:
                 context.log.warning(f"{market}: the lake could not be read: {printable(error)}")
+                lost = {}
             if touched:
                 requests[market] = f"{market}:{ended[-1].dagster_run.run_id}"
+            elif lost:
+                requests[market] = f"{market}:lost:{now.isoformat()}"
+        if is_due:
+            look = now.timestamp() + _PAUSES_PER_LOOK * (time.monotonic() - began)
         day = (now - _DAY_BEGINS).date().isoformat()
         if day != cursor["day"]:
             requests |= {market: f"{market}:{day}" for market in series}
@@ -73,8 +90,8 @@ def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> 
             run_requests=[
                 dg.RunRequest(run_key=key, asset_selection=[coverage_key(market)]) for market, key in requests.items()
             ],
-            skip_reason=None if requests else dg.SkipReason("no run failed or was canceled"),
-            cursor=json.dumps({**position, "day": day}),
+            skip_reason=None if requests else dg.SkipReason("no run failed or was canceled, and no file was lost"),
+            cursor=json.dumps({**position, "day": day, "look": look}),
         )
 
     return lake_state

@@ -17,6 +17,7 @@ from binance_assets.model.series import Series
 from binance_assets.orchestration.dagster_internals import last_planned_run
 from binance_assets.orchestration.gaps import Gap, explained, find_all_gaps, find_gaps
 from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.losses import find_losses
 from binance_assets.storage.lake import Lake
 
 
@@ -40,13 +41,16 @@ class LastRun:
 def absent_partitions(
     instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]
 ) -> dict[Series, frozenset[str]]:
-    """Return the keys of the partitions of each series that were asked for and are not in the lake.
+    """Return the keys of the partitions of each series that were asked for and are not in the lake, or not anymore.
 
     Raises:
         LakeError: A file of a series may not be read.
     """
-    gaps = find_all_gaps(instance, lake, series)
-    return {member: frozenset(gaps[member].absent) for member in series}
+    gaps, losses = find_all_gaps(instance, lake, series), find_losses(instance, lake, series)
+    return {
+        member: frozenset([*gaps[member].absent, *(partition.key for partition in losses.get(member, ()))])
+        for member in series
+    }
 
 
 def last_runs(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Series, LastRun]:
@@ -74,9 +78,9 @@ def _time(seconds: float | None) -> dt.datetime | None:
 
 
 def last_refusal(instance: dg.DagsterInstance, series: Series, partition: Partition) -> Gap | None:
-    """Return why a partition was refused the last time; None if no run has refused it."""
+    """Return why a partition was refused the last time, or is lost, without a verdict then; None if nothing is known."""
     (gap,) = explained(instance, series, {partition.key: ""})
-    return gap if gap.verdict else None
+    return gap if gap.reason else None
 
 
 def why_absent(

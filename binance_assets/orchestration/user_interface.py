@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,29 +20,11 @@ from typing import Final
 from binance_assets.orchestration.dagster_internals import run_dagster_dev, run_webserver
 from binance_assets.orchestration.guard import Guard
 from binance_assets.orchestration.instance import keep_instance, open_instance
-from binance_assets.settings import ConfigurationError
 
 HOST: Final = "127.0.0.1"
 """The address on which the web server listens."""
 
-_DEFAULT_PORT: Final = 3000
 _WORKSPACE: Final = "workspace.yaml"
-
-
-def choose_port(port: int | None) -> int:
-    """Return the port for the web server: the given one, or 3000, or a free one if that is taken.
-
-    Raises:
-        ConfigurationError: The given port is taken.
-    """
-    problem = _why_not_free(port or _DEFAULT_PORT)
-    if problem and port is not None:
-        raise ConfigurationError(f"port {port} on {HOST} is not free: {problem}; choose another")
-    if not problem:
-        return port or _DEFAULT_PORT
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def serve_user_interface(folder: Path, port: int, allowed_hosts: Sequence[str] = ()) -> None:
@@ -74,18 +55,6 @@ def serve_user_interface(folder: Path, port: int, allowed_hosts: Sequence[str] =
 def target_of(folder: Path) -> list[str]:
     """Return the arguments of Dagster's command line that name what to load in a working folder."""
     return ["-w", _WORKSPACE] if (folder / _WORKSPACE).exists() else ["-m", "binance_assets.definitions"]
-
-
-def _why_not_free(port: int) -> str | None:
-    """Return why nothing can listen on a port; None if it can."""
-    with socket.socket() as probe:
-        # As the web server does: connections that ended a moment ago do not occupy the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            return error.strerror or "unknown"
-    return None
 
 
 def main() -> None:

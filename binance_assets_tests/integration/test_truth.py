@@ -3,6 +3,7 @@
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import datetime as dt
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -20,14 +21,16 @@ from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
+from binance_assets.orchestration import losses
 from binance_assets.orchestration.checks import CHECK_NAME, refresh_check
 from binance_assets.orchestration.dagster_internals import latest_check_records
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.lake_state import ended_since
+from binance_assets.orchestration.losses import JOB
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.partitions import DAILY, range_tags
 from binance_assets.orchestration.runs import report_present
-from binance_assets.orchestration.status import last_runs
+from binance_assets.orchestration.status import absent_partitions, last_refusal, last_runs
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.lake import Lake
@@ -193,6 +196,71 @@ def test_a_refused_refresh_fails_its_run_and_the_stored_day_is_no_gap(
     (result,) = fetch(definitions, instance, [BTC], march(1, 2))
     assert not result.success
     assert [check.passed for check in result.get_asset_check_evaluations()] == [False]
+    assert_all_agree(definitions, instance, lake, [])
+
+
+def delete(file: Path, _: Path) -> None:
+    file.unlink()
+
+
+def damage(file: Path, _: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def move_folder(file: Path, aside: Path) -> None:
+    file.parent.rename(aside)
+
+
+@pytest.mark.parametrize(
+    ("lose_file", "reason"),
+    [(delete, "deleted or moved"), (damage, "cannot be read"), (move_folder, "deleted or moved")],
+)
+def test_files_that_disappear_without_a_run_are_named_until_they_are_back(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    lake: Lake,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    lose_file: Callable[[Path, Path], None],
+    reason: str,
+) -> None:
+    lose(sandbox, 2)
+    fetch(definitions, instance, [BTC], march(1, 2, 3))
+    refresh_check(instance, lake, BTC)
+    file, kept = lake.folder(BTC) / "2024.parquet", tmp_path / "kept"
+    shutil.copy(file, kept)
+    tick(definitions, instance, None)
+    lose_file(file, tmp_path / "aside")
+    assert absent_partitions(instance, lake, [BTC])[BTC] == set(march(1, 2, 3))  # what the command `status` shows
+    data = tick(definitions, instance, None)
+    assert [request.asset_selection for request in data.run_requests or []] == [[dg.AssetKey(["spot", "coverage"])]]
+    assert reason in str(evaluation(instance, BTC).description)
+    gap = last_refusal(instance, BTC, partition_for_key("2024-03-01", BTC.interval))  # what the command `show` prints
+    assert gap is not None
+    assert reason in gap.reason
+    assert_all_agree(definitions, instance, lake, march(1, 2, 3))
+    runs = [run for run in instance.get_runs() if run.job_name == JOB]
+    assert [run.status for run in runs] == [dg.DagsterRunStatus.FAILURE]
+    assert not tick(definitions, instance, data.cursor).run_requests  # nothing is recorded twice
+
+    file.parent.mkdir(exist_ok=True)
+    shutil.copy(kept, file)
+    refresh_check(instance, lake, BTC)
+    assert_all_agree(definitions, instance, lake, march(2))
+
+
+def test_the_coverage_notices_lost_files_itself_and_a_lake_that_is_not_there_is_not_recorded(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(definitions, instance, [BTC], march(1, 2))
+    (lake.folder(BTC) / "2024.parquet").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(losses, "MOST_RECORDED", 1)
+        assert losses.record_losses(instance, lake, [BTC]) == {}
+    selection = [dg.AssetKey(["spot", "coverage"])]
+    assert execute(definitions, instance, dg.RunRequest(asset_selection=selection), "__ASSET_JOB").success
+    assert_all_agree(definitions, instance, lake, march(1, 2))
+    assert fetch(definitions, instance, [BTC], march(1, 2))[0].success
     assert_all_agree(definitions, instance, lake, [])
 
 

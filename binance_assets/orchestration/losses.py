@@ -1,0 +1,160 @@
+"""Losses: partitions that Dagster shows as materialized although the lake does not hold them anymore.
+
+Somebody deleted or moved a file, or a disk damaged it: no run happens, so Dagster learns nothing. Then the page of the
+partition stays green and the check passes. What is found here is recorded as a failed run over the lost partitions.
+From then on they are gaps like any other: the check names them until the lake holds them again.
+
+Here belongs how losses are found and recorded. What does not belong here: what the check makes of gaps (``checks``),
+and when losses are looked for (``coverage``, ``lake_state``).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import dagster as dg
+import polars as pl
+
+from binance_assets.model.outside import MESSAGE, printable
+from binance_assets.model.partitions import Partition, partition_for_key
+from binance_assets.model.series import Series, by_market
+from binance_assets.model.wording import name_some
+from binance_assets.orchestration.dagster_internals import (
+    materialized_ranges,
+    report_failed_run,
+    unmaterialized_attempts,
+)
+from binance_assets.orchestration.interrupted import tags_of_this_process
+from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.partitions import partitions_def_for
+from binance_assets.storage.file_index import stored_in
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.spans import span_name
+
+JOB: Final = "lost_partitions"
+"""The name under which the list of runs shows recorded losses; no code location has a job of that name."""
+
+# A lake that is not mounted lacks millions of partitions. To record them would take hours, and as long to take it back.
+MOST_RECORDED: Final = 20_000
+_MAX_NAMED: Final = 5
+_log = logging.getLogger(__name__)
+
+
+def find_losses(
+    instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series], known: pl.DataFrame | None = None
+) -> dict[Series, list[Partition]]:
+    """Return the partitions of each series that Dagster shows as materialized and the lake does not hold, ascending.
+
+    Partitions that are gaps already, or that a run is about to write, are left out.
+
+    Args:
+        instance: The instance.
+        lake: The lake.
+        series: The series.
+        known: An earlier index of their files, see :meth:`Lake.file_index`; None for the one that is remembered.
+
+    Raises:
+        LakeError: A file of a series may not be read.
+    """
+    # Before the lake is read: what is written in between would look lost.
+    ranges = materialized_ranges(
+        instance, {asset_key(member): partitions_def_for(member.interval) for member in series}
+    )
+    losses: dict[Series, list[Partition]] = {}
+    for market, members in by_market(series).items():
+        shown = {member: ranges[asset_key(member)] for member in members if ranges.get(asset_key(member))}
+        missing = _missing(shown, stored_in(lake.file_index(market, list(shown), known=known))) if shown else {}
+        attempts = unmaterialized_attempts(instance, [asset_key(member) for member in missing])
+        for member, keys in missing.items():
+            candidates = [partition_for_key(key, member.interval) for key in keys]
+            gone = lake.missing(member, [part for part in candidates if part.key not in attempts[asset_key(member)]])
+            if gone:
+                losses[member] = list(gone)
+    return losses
+
+
+def _missing(
+    shown: Mapping[Series, Sequence[tuple[dt.date, dt.date]]], stored: pl.DataFrame
+) -> dict[Series, list[str]]:
+    """Return the keys in ranges of days, the ends excluded, that are not among the stored partitions, by series."""
+    missing: dict[Series, list[str]] = {}
+    for every in ("1d", "1mo"):
+        rows = [
+            (str(member), first, last)
+            for member, ranges in shown.items()
+            if member.interval.is_multi_day == (every == "1mo")
+            for first, last in ranges
+        ]
+        days = pl.DataFrame(rows, schema={"series": pl.String, "first": pl.Date, "last": pl.Date}, orient="row").select(
+            "series", pl.date_ranges("first", "last", every, closed="left").alias("day")
+        )
+        absent = days.explode("day").join(stored, on=["series", "day"], how="anti").sort("day")
+        names = {str(member): member for member in shown}
+        for name, day in absent.iter_rows():
+            missing.setdefault(names[name], []).append(day.isoformat())
+    return missing
+
+
+def record_losses(
+    instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series], known: pl.DataFrame | None = None
+) -> dict[Series, list[Partition]]:
+    """Find losses, and record them with Dagster; return those that were recorded.
+
+    More than :data:`MOST_RECORDED` are not recorded but logged: then the lake is not where it was.
+
+    Args:
+        instance: The instance.
+        lake: The lake.
+        series: The series.
+        known: As for :func:`find_losses`.
+
+    Raises:
+        LakeError: A file of a series may not be read.
+    """
+    losses = find_losses(instance, lake, series, known)
+    count = sum(map(len, losses.values()))
+    if not count:
+        return {}
+    subject = f"{count:,} partitions that Dagster shows as materialized are not in the lake {lake.root} anymore"
+    if count > MOST_RECORDED:
+        _log.warning("%s. Is it there? Nothing is recorded.", printable(subject, MESSAGE))
+        return {}
+    reasons = {member: _reasons(lake, member, partitions) for member, partitions in losses.items()}
+    named = (
+        f"{member} {name_some((partition.key for partition in partitions), 1)}" for member, partitions in losses.items()
+    )
+    report_failed_run(
+        instance,
+        JOB,
+        {
+            asset_key(member): [_observation(member, key, reason) for key, reason in of_series.items()]
+            for member, of_series in reasons.items()
+        },
+        printable(f"{subject}: {name_some(named, _MAX_NAMED, separator='; ')}", MESSAGE),
+        tags_of_this_process(),
+    )
+    return losses
+
+
+def _reasons(lake: Lake, series: Series, partitions: Sequence[Partition]) -> dict[str, str]:
+    """Return why each partition is lost, by key."""
+    folder = lake.folder(series)
+    damaged = lake.damaged(series)  # lines that begin with the path of a file
+    reasons = {}
+    for partition in partitions:
+        path = folder / f"{span_name(partition.key, series.interval)}.parquet"
+        line = next((line for line in damaged if line.startswith(f"{path} ")), None)
+        reasons[partition.key] = line or (
+            f"{path} no longer has it" if path.exists() else f"{path} was deleted or moved, or its disk is not there"
+        )
+    return reasons
+
+
+def _observation(series: Series, key: str, reason: str) -> dg.AssetObservation:
+    """Return the event that explains a lost partition on its own page."""
+    text = printable(f"not in the lake anymore: {reason}", MESSAGE)
+    metadata = {"reason": dg.MetadataValue.text(text)}
+    return dg.AssetObservation(asset_key(series), partition=key, description=text, metadata=metadata)
