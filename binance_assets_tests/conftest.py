@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,6 +189,18 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A real Dagster instance on SQLite files."""
     with new_instance(tmp_path / "dagster") as opened:
         yield opened
+
+
+@pytest.fixture
+def plot() -> None:
+    """The extra ``plot``, for a test of a module that uses ``without_plot``."""
+
+
+@pytest.fixture
+def without_plot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No extra ``plot``: a run over one partition draws a chart, which takes longer than the rest of the run."""
+    if "plot" not in request.fixturenames:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
 
 
 @pytest.fixture

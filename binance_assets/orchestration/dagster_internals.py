@@ -53,6 +53,7 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME as INDEX_SHARD
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster_shared.record import copy
@@ -80,6 +81,7 @@ __all__ = [
     "EventLogEntry",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
+    "SqliteRunStorage",
 ]
 RUN_STATUS_EVENTS: Final = frozenset(EVENT_TYPE_TO_PIPELINE_RUN_STATUS)
 

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Container, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import cache
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import dagster as dg
 import sqlalchemy as db
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from binance_assets.orchestration.dagster_internals import (
     ASSET_CHECK_EVENTS,
@@ -36,6 +37,7 @@ from binance_assets.orchestration.dagster_internals import (
     EventLogEntry,
     SqlEventLogStorageTable,
     SqliteEventLogStorage,
+    SqliteRunStorage,
     migrations_read_once,
     planned_for_the_whole_run,
 )
@@ -78,6 +80,9 @@ class BatchingEventLog(SqliteEventLogStorage):
     it, as with Dagster's own storage. A connection is opened again after an error, after the file was deleted or
     replaced, and in a forked process.
     """
+
+    # The statements that create the tables, the same for every run.
+    _tables: ClassVar[str] = ""
 
     def __init__(self, base_dir: str) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
@@ -194,11 +199,35 @@ class BatchingEventLog(SqliteEventLogStorage):
         )
         if shard not in self._initialized_dbs:
             with migrations_read_once():
+                if file is None:
+                    self._create_tables(self.path_for_shard(shard))
                 self._initdb(engine)
             self._initialized_dbs.add(shard)
         connection = engine.connect()
         self._kept[shard] = _Kept(connection, _identity(self.path_for_shard(shard)))
         return connection
+
+    def _create_tables(self, path: str) -> None:
+        """Create the tables of a new database in one transaction.
+
+        Dagster commits after each of forty statements, for every run. If anything fails, such as because another
+        process has just created them, the transaction is rolled back and Dagster's own way follows.
+        """
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as database:
+            BatchingEventLog._tables = self._tables or self._dump_tables()
+            database.execute("PRAGMA journal_mode=WAL")
+            database.executescript(self._tables)
+
+    def _dump_tables(self) -> str:
+        """Return the statements, in a transaction, that make a database as Dagster makes it."""
+        engine = db.create_engine("sqlite://", poolclass=StaticPool)
+        try:
+            self._initdb(engine)
+            with engine.connect() as connection:
+                database: Any = connection.connection.driver_connection
+                return "\n".join(database.iterdump())
+        finally:
+            engine.dispose()
 
     def _make_room(self) -> None:
         idle = [shard for shard in self._kept if shard not in self._under_way and shard != INDEX_SHARD]
@@ -337,8 +366,26 @@ def _identity(path: str) -> _FileIdentity:
     return status.st_dev, status.st_ino
 
 
+class OneEngineRunStorage(SqliteRunStorage):
+    """Dagster's SQLite run storage with one engine.
+
+    Dagster creates an engine for each connection, and an engine compiles every statement that it has not seen. This one
+    keeps no connection, so threads and forked processes may share it.
+    """
+
+    def __init__(self, conn_string: str) -> None:
+        self._engine = db.create_engine(conn_string, poolclass=NullPool)
+        super().__init__(conn_string)
+
+    @contextmanager
+    def connect(self) -> Iterator[db.Connection]:
+        """Yield a new connection, in a transaction."""
+        with self._engine.connect() as connection, connection.begin():
+            yield connection
+
+
 class SqliteStorage(DagsterSqliteStorage):
-    """Dagster's SQLite storage with :class:`BatchingEventLog`; ``dagster.yaml`` names it.
+    """Dagster's SQLite storage with :class:`BatchingEventLog` and one engine for the runs; ``dagster.yaml`` names it.
 
     With a version of Dagster that the tests do not know, it is Dagster's own. Otherwise it lets Dagster collect the
     events of a batch, unless the user chose a size or none at all: Dagster reads the size from the environment of the
@@ -350,6 +397,7 @@ class SqliteStorage(DagsterSqliteStorage):
             super().__init__(base_dir, inst_data)
         if dg.__version__ in KNOWN_VERSIONS:
             self._event_log_storage = BatchingEventLog(self._event_log_storage._base_dir)
+            self._run_storage = OneEngineRunStorage(self._run_storage._conn_string)
             os.environ.setdefault(*_BATCH_SIZE)
         elif _SAID not in os.environ:
             os.environ[_SAID] = "1"

@@ -32,7 +32,6 @@ Row: TypeAlias = list[Any]
 
 _ARCHIVE_NAME: Final = re.compile(r"(?P<symbol>.+?)-(?P<interval>\d+[a-zA-Z]+)-\d{4}-\d{2}(-\d{2})?\.(zip|csv)")
 _REST_NAME: Final = re.compile(r"REST_[a-z]+_(?P<symbol>.+)_(?P<interval>\d+[a-zA-Z]+)_[\d-]+\.json")
-_INTEGER_FIELDS: Final = (0, 6, 8)
 _MIN_MICROSECONDS: Final = 10**15
 _to_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 _ONE_DAY: Final = next(interval for interval in INTERVALS if interval.step == DAY)
@@ -128,11 +127,10 @@ def _csv_rows(text: str) -> Iterator[Row]:
 def _parse_row(fields: list[str]) -> Row:
     if len(fields) != ROW_FIELDS:
         raise ValueError(f"a row has {len(fields)} fields instead of {ROW_FIELDS}")
-    row: Row = [int(field) if i in _INTEGER_FIELDS else field for i, field in enumerate(fields)]
-    if row[0] >= _MIN_MICROSECONDS:
-        row[0], row[6] = row[0] // 1000, row[6] // 1000
-    row[-1] = "0"
-    return row
+    open_time, close_time = int(fields[0]), int(fields[6])
+    if open_time >= _MIN_MICROSECONDS:
+        open_time, close_time = open_time // 1000, close_time // 1000
+    return [open_time, *fields[1:6], close_time, fields[7], int(fields[8]), *fields[9:11], "0"]
 
 
 def _aggregate_days(rows: dict[Interval, dict[int, Row]]) -> dict[int, Row]:

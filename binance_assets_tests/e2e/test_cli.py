@@ -39,6 +39,8 @@ from binance_assets_tests.support.lakes import change, keys, read, remove, store
 from binance_assets_tests.support.results import result_of
 from binance_assets_tests.support.warm_python import WarmProcess, WarmPython
 
+pytestmark = pytest.mark.usefixtures("without_plot")
+
 Invoke = Callable[..., Result]
 
 MINUTES = ("BTCUSDT", "--market", "spot", "--interval", "1m")

@@ -29,6 +29,8 @@ from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.hostile_server import hostile_server
 from binance_assets_tests.support.instances import execute, fetch, universe_of
 
+pytestmark = pytest.mark.usefixtures("without_plot")
+
 BTC = parse_series("spot/BTCUSDT/1h")
 SECRET = "T000-secret-B000"
 

@@ -30,6 +30,8 @@ from binance_assets_tests.support.instances import with_quick_retries
 from binance_assets_tests.support.lakes import keys, read, stored
 from binance_assets_tests.support.warm_python import WarmPython
 
+pytestmark = pytest.mark.usefixtures("without_plot")
+
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1m", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
 UNIVERSE = Universe(tuple(Tracked(series) for series in (BTC, ETH, COIN, WEEKS)))
@@ -92,6 +94,7 @@ def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return evaluation
 
 
+@pytest.mark.usefixtures("plot")
 def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox) -> None:
     job = definitions.resolve_implicit_global_asset_job_def()
     result = job.execute_in_process(instance=instance, asset_selection=[asset_key(BTC)], partition_key="2024-01-01")
@@ -111,6 +114,7 @@ def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance,
         assert (image.format, len(png) < 60_000) == ("PNG", True)
 
 
+@pytest.mark.usefixtures("plot")
 def test_a_day_whose_chart_fails_is_reported_without_it(
     definitions: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

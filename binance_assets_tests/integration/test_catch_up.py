@@ -29,6 +29,8 @@ from binance_assets_tests.support.instances import execute, fetch, universe_of, 
 from binance_assets_tests.support.lakes import content_of, files_read_in, keys, remove, state_folder, stored
 from binance_assets_tests.support.results import result_of
 
+pytestmark = pytest.mark.usefixtures("without_plot")
+
 BTC, ETH, SOL = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"))
 FUTURE = parse_series("usdm/BTCUSDT/1h")
 WEEKS = parse_series("spot/BTCUSDT/1w")

@@ -50,6 +50,8 @@ from binance_assets_tests.support.killed_writers import Spec, write
 from binance_assets_tests.support.lakes import coverage_of, files_read_in, state_folder
 from binance_assets_tests.support.results import result_of
 
+pytestmark = pytest.mark.usefixtures("without_plot")
+
 BTC, ETH, ARB = (parse_series(f"spot/{symbol}/1h") for symbol in ("BTCUSDT", "ETHUSDT", "ARBUSDT"))
 COIN, WEEKS = parse_series("coinm/BTCUSD_PERP/1h"), parse_series("spot/BTCUSDT/1w")
 MINUTES = parse_series("spot/BTCUSDT/1m")
@@ -101,6 +103,7 @@ def size_of(markdown: str) -> tuple[int, int]:
         return image.size
 
 
+@pytest.mark.usefixtures("plot")
 def test_the_page_of_a_market_shows_what_the_lake_holds(
     settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
@@ -306,6 +309,7 @@ def test_the_days_of_an_unreadable_file_count_as_missing(filled: Lake) -> None:
     assert (coverage.first, coverage.missing, coverage.rows) == (None, 0, 0)  # as if nothing had been stored
 
 
+@pytest.mark.usefixtures("plot")
 def test_a_chart_has_a_square_for_each_month_of_each_series(filled: Lake) -> None:
     until = dt.date(2024, 5, 1)
     entries = [coverage_of(filled, series, until, frozenset()) for series in (BTC, WEEKS, ETH)]

@@ -30,6 +30,8 @@ from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 from binance_assets_tests.support.lakes import keys, read, stored
 
+pytestmark = pytest.mark.usefixtures("without_plot")
+
 BTC, COIN = parse_series("spot/BTCUSDT/1m"), parse_series("coinm/BTCUSD_PERP/1m")
 DAYS = ["2024-03-01", "2024-03-02"]
 
@@ -119,6 +121,7 @@ def test_an_interval_that_binance_lacks_can_be_derived(
     assert candles["close"].to_list() == minutes["close"].gather_every(45, 44).to_list()
 
 
+@pytest.mark.usefixtures("plot")
 def test_a_derived_file_is_stored_like_a_fetched_one(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
 ) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,20 @@ def test_everything_reads_as_with_dagsters_own_storage(
     for part in expected:
         assert actual[part] == expected[part], part
     assert set(all_statuses(ours).values()) == {"MATERIALIZED", "FAILED"}
+
+
+def test_the_database_of_a_run_is_made_as_by_dagsters_own_storage(
+    tmp_path: Path, two_instances: tuple[dg.DagsterInstance, dg.DagsterInstance]
+) -> None:
+    found = []
+    for name, instance in zip(("own", "ours"), two_instances, strict=True):
+        assert instance.all_logs("run") == []  # which creates its database
+        with closing(sqlite3.connect(tmp_path / name / "history" / "runs" / "run.db")) as database:
+            made = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")
+            revision, mode = (database.execute(text) for text in ("SELECT * FROM alembic_version", "PRAGMA journal_mode"))
+            found.append((made.fetchall(), revision.fetchall(), mode.fetchall()))
+    assert found[0] == found[1]
+    assert found[0][2] == [("wal",)]
 
 
 def test_the_same_events_make_the_same_rows(two_instances: tuple[dg.DagsterInstance, dg.DagsterInstance]) -> None:

@@ -32,6 +32,8 @@ from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 from binance_assets_tests.support.lakes import change
 
+pytestmark = pytest.mark.usefixtures("without_plot")
+
 BTC, ETH, COIN = (parse_series(name) for name in ("spot/BTCUSDT/1h", "spot/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"))
 WEEKS = parse_series("spot/BTCUSDT/1w")
 FOUR_HOURS, HALF_DAYS = (

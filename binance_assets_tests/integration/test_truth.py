@@ -41,6 +41,8 @@ from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import execute, fetch, instance_in, universe_of
 from binance_assets_tests.support.lakes import keys, state_folder
 
+pytestmark = pytest.mark.usefixtures("without_plot")
+
 BTC = parse_series("spot/BTCUSDT/1h")
 FOUR_HOURS = Derived(derived_series(BTC.market, "BTCUSDT", parse_derived_interval("4h")), BTC)
 

@@ -24,6 +24,7 @@ from binance_assets.orchestration.dagster_internals import (
     DagsterSqliteStorage,
     PartitionedSchedule,
     SqliteEventLogStorage,
+    SqliteRunStorage,
     check_evaluations,
     expected_step_order,
     has_downstream_in_run,
@@ -189,12 +190,24 @@ def test_the_event_log_overrides_and_calls_methods_that_exist(method: str, param
     assert [*signature.parameters][1 : len(parameters) + 1] == parameters
 
 
+def test_the_run_storage_connects_only_in_the_method_that_is_overridden() -> None:
+    assert [*inspect.signature(SqliteRunStorage.__init__).parameters][1:] == ["conn_string", "inst_data"]
+    engines = [line for line in inspect.getsource(SqliteRunStorage).splitlines() if "create_engine(" in line]
+    assert [line.strip() for line in engines] == [
+        "engine = create_engine(conn_string, poolclass=NullPool)",  # before there is a storage
+        "engine = create_engine(self._conn_string, poolclass=NullPool)",
+    ]
+    assert engines[1] in inspect.getsource(SqliteRunStorage.connect)
+
+
 def test_the_storages_have_the_attributes_that_the_event_log_uses(tmp_path: Path) -> None:
     with dg.DagsterInstance.local_temp(str(tmp_path), {"compute_logs": NO_COMPUTE_LOGS}):
         storage = DagsterSqliteStorage(str(tmp_path))
         log = storage.event_log_storage
         assert log is storage._event_log_storage
         assert isinstance(log, SqliteEventLogStorage)
+        assert storage.run_storage is storage._run_storage
+        assert isinstance(storage.run_storage, SqliteRunStorage)
         assert isinstance(log._initialized_dbs, set)
         assert Path(log.path_for_shard(INDEX_SHARD)) == Path(log._base_dir, "index.db")
         assert {"asset_key", "check_name", "run_id", "execution_status", "partition"} <= {
