@@ -28,6 +28,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_date, to_ms
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
+from binance_assets_tests.support.environment import without_progress
 from binance_assets_tests.support.results import result_of
 
 HOURS, COIN, MONTHS = map(parse_series, ("spot/BTCUSDT/1h", "coinm/BTCUSD_PERP/1h", "spot/BTCUSDT/1mo"))
@@ -308,7 +309,7 @@ def test_the_command_prints_the_path_of_the_file_and_refuses_to_replace_it(plott
     assert (result.exit_code, result.stdout) == (0, f"BTCUSD_PERP-1h-{KEYS[0]}-{KEYS[1]}.html\n")
     assert "none has a gap" in result.stderr
     again = CliRunner().invoke(cli, arguments)
-    assert (again.exit_code, again.stderr.count("\n")) == (2, 1)
+    assert (again.exit_code, len(without_progress(again.stderr))) == (2, 1)
     assert "--overwrite" in again.stderr
     assert CliRunner().invoke(cli, [*arguments, "--overwrite"]).exit_code == 0
 
@@ -328,7 +329,7 @@ def test_the_command_prints_the_path_of_the_file_and_refuses_to_replace_it(plott
 )
 def test_a_range_without_candles_is_an_error_in_one_line(plotted: Path, arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(cli, ["plot", *arguments])
-    assert (result.exit_code, result.stderr.count("\n")) == (2, 1), result.output
+    assert (result.exit_code, len(without_progress(result.stderr))) == (2, 1), result.output
     assert pl.Series([result.stderr]).str.contains(message).item(), result.stderr
     assert list(plotted.iterdir()) == []
 

@@ -25,6 +25,7 @@ from binance_assets.exports.targets import TARGETS
 from binance_assets.model.series import parse_any_series
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
+from binance_assets_tests.support.environment import without_progress
 from binance_assets_tests.support.exports import (
     COIN_DELIVERY,
     COINM_HOURS,
@@ -308,7 +309,7 @@ def test_the_command_names_options_where_the_api_names_arguments(
 
     def run(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(cli, ["export", SPOT_HOURS, *arguments], env=environment)
-        return result.exit_code, result.stderr
+        return result.exit_code, "\n".join(without_progress(result.stderr))
 
     code, message = run("--to", "csv", "--start", "2024-02", "--end", "2024-04")
     assert (code, "give --allow-missing" in message) == (2, True)
