@@ -71,7 +71,8 @@ def commands_of(block: Block) -> list[Command]:
         simple = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
         return [Command(line) for line in simple] if all(map(_is_simple, simple)) else [Command(block.text)]
     commands: list[Command] = []
-    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+    parts = re.split(r"^\$ ", block.text, maxsplit=int(block.is_one_command), flags=re.MULTILINE)
+    for part in parts[1:]:
         first, *rest = part.splitlines()
         while rest and (first.endswith("\\") or rest[0].startswith("> ")):
             first = f"{first}\n{rest.pop(0).removeprefix('> ')}"
