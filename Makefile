@@ -37,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-servers test-integration test-hostile test-e2e coverage check docs recorded fuzz bench race clean
+.PHONY: help demo demo-ui ui test-fast test test-servers test-integration test-hostile test-e2e test-exports coverage check docs recorded fuzz bench race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -63,15 +63,18 @@ test-hostile: $(VENV)/installed-test ## run the hostile tests: what comes from o
 test-e2e: $(VENV)/installed-test ## run the end-to-end tests: processes of the command line, examples
 	$(PYTEST) $(TESTS)/e2e -m e2e $(ARGS)
 
-test: $(VENV)/installed-test ## run all tests that need no server and no browser: the four tiers above
-	$(PYTEST) -m "not servers" $(ARGS)
+test: $(VENV)/installed-test ## run all tests that need no server, no browser, and no other tool: the four tiers above
+	$(PYTEST) -m "not servers and not exports" $(ARGS)
 
 test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
 
+test-exports: $(VENV)/installed-test ## load exports with the tools that they are for, each in its own environment below .exports/
+	$(BIN)/python -m pytest -m exports $(TESTS)/exports $(ARGS)
+
 coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
-	$(PYTEST) --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not exports" --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/installed-check ## check style, types, import directions, and that Dagster loads the code location
 	$(BIN)/ruff check .
@@ -98,7 +101,7 @@ race: $(VENV)/installed-runtime ## download the same candles with other tools, e
 	$(BIN)/python -m benchmarks.race $(ARGS)
 
 clean: ## remove the virtual environments and the demo
-	rm -rf .venv .venv-lowest .race .coverage demo site
+	rm -rf .venv .venv-lowest .race .exports .coverage demo site
 
 # The date of this file says when that set of dependencies was installed.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpret
     from binance_assets.api.catalog import coverage, symbols
     from binance_assets.api.conversion import as_arrow, as_pandas
     from binance_assets.api.downloading import Downloaded, DownloadProgress, download
+    from binance_assets.api.exporting import Exported, ExportedSeries, ExportTarget, export
     from binance_assets.api.gaps import Missing, MissingCandles
     from binance_assets.api.plotting import CandleChart, plot
     from binance_assets.api.reading import MissingPartitions, load, panel, scan
@@ -51,6 +52,9 @@ __all__ = [
     "Downloaded",
     "Exchange",
     "ExchangeError",
+    "ExportTarget",
+    "Exported",
+    "ExportedSeries",
     "Interval",
     "Lake",
     "LakeError",
@@ -73,6 +77,7 @@ __all__ = [
     "candle_definitions",
     "coverage",
     "download",
+    "export",
     "load",
     "panel",
     "parse_interval",
@@ -100,6 +105,9 @@ _MODULES = {
     "Downloaded": "api.downloading",
     "Exchange": "exchange.session",
     "ExchangeError": "exchange.errors",
+    "ExportTarget": "api.exporting",
+    "Exported": "api.exporting",
+    "ExportedSeries": "api.exporting",
     "Interval": "model.intervals",
     "Lake": "storage.lake",
     "LakeError": "storage.lake",
@@ -121,6 +129,7 @@ _MODULES = {
     "candle_definitions": "definitions",
     "coverage": "api.catalog",
     "download": "api.downloading",
+    "export": "api.exporting",
     "load": "api.reading",
     "panel": "api.reading",
     "parse_interval": "model.intervals",

@@ -29,7 +29,7 @@ from binance_assets_tests.support.warm_python import WarmPython, warm_python_ser
 
 # The order in which the tiers run, and the files that take longest. The slowest files come first, so that at the
 # end no worker is still busy with a long file while the others are idle.
-_TIERS = ("servers", "e2e", "hostile", "integration", "unit")
+_TIERS = ("servers", "exports", "e2e", "hostile", "integration", "unit")
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_cli", "test_crashes", "test_examples")
 
 _TESTS = Path(__file__).parent

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.environments import Environments, InstallError
 from benchmarks.race.contestants import CONTESTANTS, Contestant
-from benchmarks.race.environments import Environments, InstallError
 from benchmarks.race.exchange import running_exchange
 from benchmarks.race.measured_process import TIMED_OUT
 from benchmarks.race.report import conditions_now, describe, insert_report, report

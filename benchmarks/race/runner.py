@@ -12,10 +12,10 @@ from typing import Final
 
 import polars as pl
 
+from benchmarks.environments import Environments
 from benchmarks.race.comparison import Comparison, Response, alarming_lines, compare, normalized_lines, response_to_hole
 from benchmarks.race.contestants import Contestant
 from benchmarks.race.drivers.task import Task, write_task
-from benchmarks.race.environments import Environments
 from benchmarks.race.exchange import Counters, RaceExchange
 from benchmarks.race.measured_process import Measured, run_measured
 from benchmarks.race.outputs import Output, read_output

@@ -19,6 +19,7 @@ from binance_assets import __version__
 from binance_assets.cli.download import download_command
 from binance_assets.cli.examples import epilog
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
+from binance_assets.cli.export import export_command
 from binance_assets.cli.init import init_command
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.plot import plot_command
@@ -58,8 +59,11 @@ class CommandGroup(click.Group):
             _fail(str(error), BAD_INPUT)
         except CommandFailed as error:
             _fail(str(error), INCOMPLETE)
-        except (KeyboardInterrupt, click.Abort):
-            _fail("interrupted; finished partitions are kept, and the same command continues from there", INTERRUPTED)
+        except (KeyboardInterrupt, click.Abort) as error:
+            # click turns the one into the other; a command that keeps something else has its own message.
+            own = str(error.__cause__ if isinstance(error, click.Abort) and error.__cause__ else error)
+            kept = "interrupted; finished partitions are kept, and the same command continues from there"
+            _fail(own or kept, INTERRUPTED)
         except BrokenPipeError:
             os._exit(INCOMPLETE)  # nobody reads the output; a normal exit would fail again when it flushes
         except Exception as error:
@@ -124,6 +128,7 @@ for command in (
     plot_command,
     verify_command,
     accept_command,
+    export_command,
     migrate_command,
     init_command,
     ui_command,

@@ -119,6 +119,13 @@ def test_verify(printed: Printed) -> None:
     assert [difference["day"] for difference in verified["differences"]] == ["2024-01-02"]
 
 
+def test_export(printed: Printed) -> None:
+    exported = parse("export", printed("export", NAME, "--to", "freqtrade", "--allow-missing", "-o", "out"))
+    series = exported["series"][NAME]
+    assert (series["rows"], series["first"], series["last"]) == (48, "2024-01-01T00:00:00Z", "2024-01-03T23:00:00Z")
+    assert {Path("out", name).stat().st_size for name in series["files"]} == set(exported["files"].values())
+
+
 def test_symbols(printed: Printed) -> None:
     found = parse("symbols", printed("symbols", "spot", "--quote", "USDT", "--top", "2"))
     assert (found["market"], len(found["symbols"])) == ("spot", 2)

@@ -63,6 +63,7 @@ def completions(words: str, incomplete: str) -> list[str]:
         ("download BTCUSDT --interval", "3", ["3m", "30m", "3d"]),
         ("download", "b", ["BTCUSDT", "BNBUSDT"]),
         ("download --market usdm", "b", ["BNBUSDT"]),
+        ("export spot/BTCUSDT/1m --to", "f", ["feather", "freqtrade"]),
         ("show", "spot/", ["spot/BTCUSDT/1m", "spot/BTCUSDT/45m"]),
         ("verify spot/BTCUSDT/1m", "u", ["usdm/BNBUSDT/1h"]),
     ],
@@ -99,6 +100,10 @@ BAD_INPUT = [
     ["verify", "moon/BTCUSDT/1m"],
     ["accept", "spot/BTCUSDT/1m", "2010", "--reason", "x"],
     ["schedules", "on"],
+    ["export", "spot/BTCUSDT/1m", "--to", "moon"],
+    ["export", "spot/BTCUSDT/1m", "--to", "qlib", "--missing", "keep"],
+    ["export", "spot/BTCUSDT/1m", "--to", "csv", "--every", "7m"],
+    ["export", "spot/BTCUSDT", "--to", "csv"],
 ]
 _PROGRAM = """
 import json, sys

@@ -1,4 +1,4 @@
-"""The virtual environments of the contestants, kept between races."""
+"""The virtual environments of other tools, kept between runs: those of the race, and those that load exports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InstallError(Exception):
 
 
 class Environments:
-    """One virtual environment per package, below a folder.
+    """One virtual environment per package, below a folder. A package may be pinned: ``freqtrade==2026.9``.
 
     Args:
         folder: Where they are kept.
@@ -37,14 +37,15 @@ class Environments:
         """Return the interpreter of a package's environment; the first call installs the package.
 
         Args:
-            package: Its name in the package index; empty for this project, which runs in the environment of the race.
+            package: Its name in the package index, which ``==`` and a version may follow; empty for this project, which
+                runs in the environment of the caller.
 
         Raises:
             InstallError: The package could not be installed.
         """
         if not package:
             return sys.executable
-        interpreter = self._folder / package / "bin" / "python"
+        interpreter = self._folder / package.partition("==")[0] / "bin" / "python"
         if package not in self._ready:
             self._install(package, interpreter)
             self._ready.add(package)
@@ -58,21 +59,23 @@ class Environments:
         """
         if not package:
             return importlib.metadata.version(OWN_PACKAGE)
-        return _run([self.python(package), "-c", _VERSION_PROGRAM, package], _QUERY_SECONDS).strip()
+        return _run([self.python(package), "-c", _VERSION_PROGRAM, package.partition("==")[0]], _QUERY_SECONDS).strip()
 
     def _install(self, package: str, interpreter: Path) -> None:
         if not interpreter.exists():
             _run([sys.executable, "-m", "venv", str(interpreter.parent.parent)], _INSTALL_SECONDS)
         elif not self._upgrade and _is_installed(interpreter, package):
             return
-        print(f"installing the newest {package} ...", flush=True)
+        print(f"installing {package} ...", flush=True)
         pip = [str(interpreter), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
         _run([*pip, "--upgrade", package], _INSTALL_SECONDS)
 
 
 def _is_installed(interpreter: Path, package: str) -> bool:
-    command = [str(interpreter), "-c", _VERSION_PROGRAM, package]
-    return subprocess.run(command, capture_output=True, timeout=_QUERY_SECONDS, check=False).returncode == 0
+    name, _, version = package.partition("==")
+    command = [str(interpreter), "-c", _VERSION_PROGRAM, name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_SECONDS, check=False)
+    return done.returncode == 0 and done.stdout.strip() == (version or done.stdout.strip())
 
 
 def _run(command: Sequence[str], seconds: float) -> str:

@@ -1,0 +1,193 @@
+"""Exporting candles into the files that other tools load: ``export``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast
+
+import polars as pl
+
+from binance_assets.api.arguments import Moment, SeriesName, all_series_of, lake_at
+from binance_assets.api.gaps import Missing
+from binance_assets.api.reading import scan
+from binance_assets.exports.choices import chosen_missing
+from binance_assets.exports.publication import publication
+from binance_assets.exports.target import Candles, Item, Target
+from binance_assets.exports.targets import TARGETS
+from binance_assets.model.intervals import Interval, parse_derived_interval
+from binance_assets.model.outside import reason_of
+from binance_assets.model.timestamps import to_iso
+from binance_assets.settings import ConfigurationError
+from binance_assets.storage.lake import Lake, LakeError
+from binance_assets.waiting import phase
+
+ExportTarget = Literal["parquet", "csv", "feather", "freqtrade", "backtesting", "nautilus", "qlib", "zipline"]
+"""The name of a target; docs/exports.md describes each."""
+
+_DEFAULT_FOLDER: Final = Path("exports")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedSeries:
+    """What became of one series.
+
+    Attributes:
+        series: Its name in the lake.
+        interval: The interval of the exported candles.
+        rows: How many candles were written, filled ones and rows of nulls included.
+        first: The first open time, ISO 8601, UTC.
+        last: The last open time, ISO 8601, UTC.
+        files: The paths of its files, relative to the folder; those of several series are in the list of each.
+    """
+
+    series: str
+    interval: str
+    rows: int
+    first: str
+    last: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        target: The name of the target.
+        folder: The folder.
+        series: What became of each series, in the given order.
+        files: The size in bytes of each file, by its path relative to the folder.
+        missing: What became of gaps.
+        load: How the tool loads the files, in one line.
+    """
+
+    target: str
+    folder: Path
+    series: tuple[ExportedSeries, ...]
+    files: dict[str, int]
+    missing: str
+    load: str
+
+
+def export(
+    series: SeriesName | Sequence[SeriesName],
+    to: ExportTarget,
+    output: str | Path | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    every: str | Interval | None = None,
+    missing: Missing | None = None,
+    *,
+    allow_missing: bool = False,
+    overwrite: bool = False,
+    lake: str | Path | Lake | None = None,
+) -> Exported:
+    """Write candles into the files of another tool; docs/exports.md describes the targets.
+
+    Files appear complete or not at all. Files of an earlier export are replaced. Memory does not grow with the range.
+
+    Args:
+        series: One or several series, such as ``spot/BTCUSDT/1m``.
+        to: The target.
+        output: The folder of the files; None for ``exports/`` and the name of the target, in the working folder.
+        start: As for :func:`~binance_assets.api.reading.scan`.
+        end: As for ``scan``.
+        every: As for ``scan``.
+        missing: As for ``scan``; None for the default of the target.
+        allow_missing: As for ``scan``.
+        overwrite: Whether to replace files that no export wrote, or that have changed since.
+        lake: As for ``scan``.
+
+    Returns:
+        What was written.
+
+    Raises:
+        MissingPartitions, MissingCandles, LakeError: As for ``scan``.
+        ConfigurationError: An argument or a setting is not valid, the target cannot hold a series, the range has no
+            candle, or the folder cannot be written.
+    """
+    members = all_series_of(series)
+    coarse = _interval(every)
+    items = [Item(member, coarse or member.interval) for member in members]
+    try:
+        gaps = chosen_missing(to, missing)
+        target = TARGETS[to]
+        claims = _claims(target, items)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    folder = (_DEFAULT_FOLDER / to if output is None else Path(output)).expanduser()
+    source = lake_at(lake)
+    with phase("checking what the lake holds"):
+        tables = [
+            scan(member, start, end, every, cast(Missing, gaps), allow_missing=allow_missing, lake=source)
+            for member in members
+        ]
+    with publication(folder, claims, overwrite) as published:
+        try:
+            candles = [_counted(item, table) for item, table in zip(items, tables, strict=True)]
+            files = list(target.write(candles, published.staging))
+        except pl.exceptions.PolarsError as error:
+            raise LakeError(f"the candles cannot be exported: {reason_of(error)}") from None
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+        sizes = published.publish(files, to)
+    return Exported(
+        target=to,
+        folder=folder,
+        series=tuple(
+            ExportedSeries(
+                series=str(entry.item.series),
+                interval=entry.item.interval.name,
+                rows=entry.rows,
+                first=to_iso(entry.first),
+                last=to_iso(entry.last),
+                files=tuple(file.path for file in files if str(entry.item.series) in file.series),
+            )
+            for entry in candles
+        ),
+        files=sizes,
+        missing=gaps,
+        load=target.load.replace("{folder}", str(folder)).replace("{file}", str(folder / files[0].path)),
+    )
+
+
+def _interval(every: str | Interval | None) -> Interval | None:
+    if every is None or isinstance(every, Interval):
+        return every
+    try:
+        return parse_derived_interval(every)
+    except ValueError as error:
+        raise ConfigurationError(f"every: {error}") from None
+
+
+def _claims(target: Target, items: Sequence[Item]) -> list[str]:
+    """Return the patterns of the files that an export replaces.
+
+    Raises:
+        ValueError: The target cannot hold an item, or two items would be the same file.
+    """
+    for item in items:
+        target.check(item)
+    claims = target.claims(items)
+    for claim in claims:
+        if claims.count(claim) > 1:
+            owners = " and ".join(str(item.series) for item in items if claim in target.claims([item]))
+            raise ValueError(f"{owners} would be the same file {claim}; export them into two folders")
+    return claims
+
+
+def _counted(item: Item, table: pl.LazyFrame) -> Candles:
+    """Return a table with its number of rows and its first and last open time.
+
+    Raises:
+        ConfigurationError: It has no rows.
+    """
+    time = pl.col("open_time").to_physical()
+    with phase(f"counting the candles of {item.series}"):
+        asked = table.select(rows=pl.len(), first=time.min(), last=time.max())
+        rows, first, last = asked.collect(engine="streaming").row(0)
+    if not rows:
+        raise ConfigurationError(f"{item.series} has no candle in the range, so there is nothing to export")
+    return Candles(item, table, rows, first, last)

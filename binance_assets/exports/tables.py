@@ -1,0 +1,45 @@
+"""Plain tables for anything that reads them: Parquet, CSV, and Feather, with all columns of the market.
+
+Files are named ``spot-BTCUSDT-1m.parquet``. Times are UTC with milliseconds; a candle is labeled by its open time.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from binance_assets.exports.target import Candles, Item, sink_csv, sink_feather, table_target
+
+_ISO: Final = "%Y-%m-%dT%H:%M:%S%.3fZ"
+
+
+def _name(suffix: str, item: Item) -> str:
+    return f"{item.series.market}-{item.series.symbol}-{item.interval}.{suffix}"
+
+
+def _whole(candles: Candles) -> pl.LazyFrame:
+    return candles.table
+
+
+def _sink_parquet(table: pl.LazyFrame, path: Path) -> None:
+    table.sink_parquet(path, compression="zstd", engine="streaming")
+
+
+PARQUET: Final = table_target(
+    "parquet", 'pandas.read_parquet("{file}")', partial(_name, "parquet"), _whole, _sink_parquet
+)
+
+CSV: Final = table_target(
+    "csv",
+    'pandas.read_csv("{file}", parse_dates=["open_time", "close_time"], float_precision="round_trip")',
+    partial(_name, "csv"),
+    _whole,
+    partial(sink_csv, time_format=_ISO),
+)
+
+FEATHER: Final = table_target(
+    "feather", 'pandas.read_feather("{file}")', partial(_name, "feather"), _whole, sink_feather
+)
