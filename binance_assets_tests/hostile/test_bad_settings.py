@@ -220,9 +220,7 @@ def test_the_default_universe_may_be_absent(run_cli: Run) -> None:
     assert "tracks no series yet" in result.stderr
 
 
-def test_the_status_of_a_lake_that_was_moved_names_the_setting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_status_of_a_lake_that_was_moved_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     line = "there is no lake at moved yet; BINANCE_ASSETS_LAKE names another place\n"
     for exists in (False, True):
