@@ -36,7 +36,7 @@ def planted_defects() -> list[tuple[str, ...]]:
     kinds = constant("KINDS")
     assert isinstance(kinds, ast.Dict)
     like_an_outage, without_file = (ast.literal_eval(constant(name)) for name in ("LIKE_AN_OUTAGE", "WITHOUT_FILE"))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for key, value in zip(kinds.keys, kinds.values, strict=True):
         assert isinstance(key, ast.Constant)
         assert isinstance(value, ast.Tuple)
