@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from binance_assets.api.exporting import Exported, ExportTarget
     from binance_assets.api.gaps import Missing
+    from binance_assets.cli import json_output
 
 # The messages of the Python API name its arguments; here they name the options.
 _OPTIONS = {
@@ -114,7 +115,7 @@ def _print(exported: Exported, as_json: bool) -> None:
     click.echo(f"load: {exported.load}")
 
 
-def _values(exported: Exported) -> dict[str, Any]:
+def _values(exported: Exported) -> json_output.Exported:
     """Return what was written with the keys that ``--json`` prints."""
     return {
         "target": exported.target,

@@ -268,6 +268,40 @@ class Verified(TypedDict):
 
 
 @_exact
+class ExportedSeries(TypedDict):
+    """What was exported of a series."""
+
+    interval: str
+    """The interval of the exported candles."""
+    rows: int
+    """Rows in the files."""
+    first: str
+    """Open time of the first candle."""
+    last: str
+    """Open time of the last candle."""
+    files: list[str]
+    """Its files, relative to the folder."""
+
+
+@_exact
+class Exported(TypedDict):
+    """What an export wrote."""
+
+    target: str
+    """The tool, or the format."""
+    folder: str
+    """The folder of the files."""
+    missing: Annotated[str, Field(pattern="^(keep|null|flat|raise)$")]
+    """What was done about candles that the exchange lacks."""
+    files: dict[str, int]
+    """Size of each file in bytes, by its path relative to the folder."""
+    series: dict[str, ExportedSeries]
+    """What was exported, by the name of the series."""
+    load: str
+    """How the tool loads it."""
+
+
+@_exact
 class AutomationState(TypedDict):
     """A schedule or a sensor."""
 
@@ -400,6 +434,7 @@ OUTPUTS: Final[dict[str, Any]] = {
     "plot": Plotted,
     "export": Exported,
     "verify": dict[str, Verified],
+    "export": Exported,
     "symbols": FoundSymbols,
     "universe refresh": Refreshed,
     "schedules": dict[str, AutomationState],

@@ -64,8 +64,10 @@ class CommandGroup(SuggestingGroup):
         except CommandFailed as error:
             _fail(str(error), INCOMPLETE)
         except (KeyboardInterrupt, click.Abort) as error:
+            # click turns the one into the other; a command that keeps something else has its own message.
+            own = str(error.__cause__ if isinstance(error, click.Abort) and error.__cause__ else error)
             kept = "interrupted; finished partitions are kept, and the same command continues from there"
-            _fail(str(error) or kept, INTERRUPTED)
+            _fail(own or kept, INTERRUPTED)
         except BrokenPipeError:
             os._exit(INCOMPLETE)  # nobody reads the output; a normal exit would fail again when it flushes
         except Exception as error:

@@ -7,7 +7,7 @@ import webbrowser
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from binance_assets.api.chart_spans import Absence
     from binance_assets.api.plotting import CandleChart
+    from binance_assets.cli.json_output import Plotted
     from binance_assets.model.partitions import Partition
     from binance_assets.model.series import Series
     from binance_assets.storage.lake import Lake
@@ -131,7 +132,7 @@ def _explain(lake: Lake, series: Series, partitions: Sequence[Partition]) -> Map
     return {key: Absence(gap.verdict, gap.reason) for key, gap in gaps.items()}
 
 
-def _outcome(chart: CandleChart, path: Path) -> dict[str, Any]:
+def _outcome(chart: CandleChart, path: Path) -> Plotted:
     """Return the outcome with the keys that ``--json`` prints."""
     from binance_assets.model.timestamps import to_iso
 

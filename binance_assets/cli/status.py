@@ -56,6 +56,8 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     print_statuses(statuses, as_json)
     if not chosen:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
+    elif not settings.lake.exists():  # it may have been moved
+        click.echo(f"there is no lake at {settings.lake} yet; BINANCE_ASSETS_LAKE names another place", err=True)
 
 
 def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:

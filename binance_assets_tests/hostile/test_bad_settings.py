@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -231,6 +232,16 @@ def test_the_default_universe_may_be_absent(run_cli: Run) -> None:
     result = run_cli("series")
     assert (result.returncode, result.stderr.count("\n")) == (0, 1)
     assert "tracks no series yet" in result.stderr
+
+
+def test_the_status_of_a_lake_that_was_moved_names_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "there is no lake at moved yet; BINANCE_ASSETS_LAKE names another place\n"
+    for exists in (False, True):
+        result = CliRunner().invoke(cli, ["status", "spot/BTCUSDT/1h"], env={"BINANCE_ASSETS_LAKE": "moved"})
+        assert result.exit_code == 0
+        assert result.stderr.endswith(line) is not exists
+        Path("moved").mkdir(exist_ok=True)
 
 
 def test_a_process_reports_a_bad_setting_in_one_line(run_cli: Run) -> None:

@@ -23,7 +23,7 @@ _PIECE: Final = re.compile(
     r"^(?P<fence>```+)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ \t]*$|^<!--(?P<comment>.*?)-->",
     re.MULTILINE | re.DOTALL,
 )
-_MARKER: Final = re.compile(r"\s*(?P<name>not run|servers|exit|setup|fault)\b:?(?P<value>.*)", re.DOTALL)
+_MARKER: Final = re.compile(r"\s*(?P<name>not run|servers|one command|exit|setup|fault)\b:?(?P<value>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Block:
         title: The name of the file that it shows; empty if it shows none.
         not_run: Why no test runs it; empty if one does.
         is_for_servers: Whether only the tier ``servers`` runs it.
+        is_one_command: Whether all lines after the first are its output, also those that look like commands.
         exit_codes: The exit codes of its last commands; those before end with 0.
     """
 
@@ -48,6 +49,7 @@ class Block:
     title: str = ""
     not_run: str = ""
     is_for_servers: bool = False
+    is_one_command: bool = False
     exit_codes: tuple[int, ...] = ()
 
     @property
@@ -90,6 +92,7 @@ def _blocks(text: str, page: str) -> Iterator[Block]:
                 title[1] if title else "",
                 markers.values.get("not run", ""),
                 "servers" in markers.values,
+                "one command" in markers.values,
                 tuple(map(int, markers.values.get("exit", "").split())),
             )
             markers.values = {}

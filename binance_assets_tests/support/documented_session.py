@@ -43,6 +43,8 @@ MASKS: Final = (
 VARYING: Final = frozenset({"candles/s", "duration", "round trip", "seconds", "size", "waiting", "workers"})
 VARYING_IN_STATUS: Final = VARYING | {"missing"}  # counted until yesterday
 
+# Commands that start processes of their own, which print as well or end later.
+_WITH_PROCESSES: Final = frozenset({"demo", "schedules", "ui"})
 _SHELL_SYNTAX: Final = re.compile(r"[|&;<>()$`*?~]|^\s*\w+=")
 _BASH: Final = 'set -e\n{\n%s\n}\n_code=$?\npwd > "$_STATE/folder"\nenv -0 > "$_STATE/environment"\nexit $_code\n'
 _SECONDS: Final = 300  # until a command is killed; the demo computes for 20 seconds
@@ -71,7 +73,8 @@ def commands_of(block: Block) -> list[Command]:
         simple = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
         return [Command(line) for line in simple] if all(map(_is_simple, simple)) else [Command(block.text)]
     commands: list[Command] = []
-    for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+    parts = re.split(r"^\$ ", block.text, maxsplit=int(block.is_one_command), flags=re.MULTILINE)
+    for part in parts[1:]:
         first, *rest = part.splitlines()
         while rest and (first.endswith("\\") or rest[0].startswith("> ")):
             first = f"{first}\n{rest.pop(0).removeprefix('> ')}"
@@ -166,7 +169,7 @@ class Session:
         if not _is_simple(text):
             return self._bash(text)
         program, *arguments = shlex.split(text.replace("\\\n", " "), comments=True)
-        if program == "binance-assets" and arguments[0] == "demo":  # what it starts prints too
+        if program == "binance-assets" and arguments[0] in _WITH_PROCESSES:
             return self._warm(["-m", "binance_assets", *arguments])
         if program == "binance-assets":
             with self._as_reader():

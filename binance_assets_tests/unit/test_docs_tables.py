@@ -21,30 +21,29 @@ PLANTED = CHECKOUT / "binance_assets_tests" / "integration" / "test_planted_defe
 SHOWN = {"refused": "refused", "sound": "right", "written": "**written**"}
 
 
-def constants_of_planted_defects() -> dict[str, ast.expr]:
-    """Return the values of the module's constants; it is not imported, because that takes a second."""
-    return {
-        node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id: node.value
-        for node in ast.parse(PLANTED.read_text()).body
-        if isinstance(node, ast.AnnAssign | ast.Assign)
-        and node.value is not None
-        and isinstance(node.target if isinstance(node, ast.AnnAssign) else node.targets[0], ast.Name)
-    }
+def constant(name: str) -> ast.expr:
+    """Return the value of a constant of the test of planted defects, which is not imported: that takes a second."""
+    for node in ast.parse(PLANTED.read_text()).body:
+        if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
+            targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                return node.value
+    raise AssertionError(f"{PLANTED.name} has no {name}")
 
 
-def planted_defects() -> list[Sequence[str]]:
+def planted_defects() -> list[tuple[str, ...]]:
     """Return each kind of defect, and what becomes of it in both sources, in the API, and in the archive."""
-    constants = constants_of_planted_defects()
-    kinds = constants["KINDS"]
+    kinds = constant("KINDS")
     assert isinstance(kinds, ast.Dict)
-    like_an_outage, without_file = (ast.literal_eval(constants[name]) for name in ("LIKE_AN_OUTAGE", "WITHOUT_FILE"))
-    rows = []
+    like_an_outage, without_file = (ast.literal_eval(constant(name)) for name in ("LIKE_AN_OUTAGE", "WITHOUT_FILE"))
+    rows: list[tuple[str, ...]] = []
     for key, value in zip(kinds.keys, kinds.values, strict=True):
         assert isinstance(key, ast.Constant)
         assert isinstance(value, ast.Tuple)
-        kind, outcome = key.value, ast.literal_eval(value.elts[1])
-        alone = "healed" if outcome != "written" or kind in like_an_outage else "**written**"
-        alone = "right" if outcome == "sound" else alone
+        kind, outcome = str(key.value), ast.literal_eval(value.elts[1])
+        alone = (
+            SHOWN[outcome] if outcome == "sound" or (outcome == "written" and kind not in like_an_outage) else "healed"
+        )
         rows.append((kind, SHOWN[outcome], alone, "refused" if kind in without_file else alone))
     return rows
 

@@ -25,7 +25,8 @@ from binance_assets.exports.targets import TARGETS
 from binance_assets.model.series import parse_any_series
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
-from binance_assets_tests.support.environment import without_progress
+from binance_assets_tests.exports.versions import VERSIONS
+from binance_assets_tests.support.environment import CHECKOUT, without_progress
 from binance_assets_tests.support.exports import (
     COIN_DELIVERY,
     COINM_HOURS,
@@ -172,6 +173,17 @@ def test_backtesting_has_its_columns_and_times_without_a_zone(lake: Lake, tmp_pa
     assert table.columns == ["Time", "Open", "High", "Low", "Close", "Volume"]
     values = table.with_columns(pl.col("Time").dt.epoch("ms")).rows()
     assert values == rows_of(lake, COINM_HOURS, volume="base_volume")
+
+
+def test_the_page_shows_the_line_that_loads_each_target_and_the_versions_that_were_tried() -> None:
+    page = (CHECKOUT / "docs" / "exports.md").read_text()
+    for name, target in TARGETS.items():
+        series = parse_any_series(SPOT_MINUTES)
+        file = f"exports/{name}/{target.claims([Item(series, series.interval)])[0]}"
+        assert target.load.replace("{folder}", f"exports/{name}").replace("{file}", file) in page, name
+        assert f"| [`{name}`](#" in page
+    for requirement in VERSIONS.values():
+        assert requirement.replace("==", " ") in page
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------
