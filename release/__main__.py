@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -113,6 +114,7 @@ def main() -> int:
     Returns:
         The exit code: 0, 2 if the release was refused, or 130 if it was interrupted.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is half done is removed then as well
     version = " ".join(sys.argv[1:]).strip()
     try:
         if not version:

@@ -391,40 +391,6 @@ class Refreshed(TypedDict):
     """What changed."""
 
 
-@_exact
-class ExportedSeries(TypedDict):
-    """What was exported of a series."""
-
-    interval: str
-    """The interval of the exported candles."""
-    rows: int
-    """Number of candles."""
-    first: str
-    """Open time of the first one."""
-    last: str
-    """Open time of the last one."""
-    files: list[str]
-    """The files that hold them, relative to the folder."""
-
-
-@_exact
-class Exported(TypedDict):
-    """What an export wrote."""
-
-    target: str
-    """The tool or the format."""
-    folder: str
-    """The folder."""
-    missing: Literal["keep", "null", "flat", "raise"]
-    """What became of accepted holes."""
-    files: dict[str, int]
-    """The size of each file in bytes."""
-    series: dict[str, ExportedSeries]
-    """The series, by name."""
-    load: str
-    """The line that loads it."""
-
-
 OUTPUTS: Final[dict[str, Any]] = {
     "download": dict[str, Outcome],
     "download --dry-run": dict[str, Plan],
@@ -434,7 +400,6 @@ OUTPUTS: Final[dict[str, Any]] = {
     "plot": Plotted,
     "export": Exported,
     "verify": dict[str, Verified],
-    "export": Exported,
     "symbols": FoundSymbols,
     "universe refresh": Refreshed,
     "schedules": dict[str, AutomationState],

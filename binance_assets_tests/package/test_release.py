@@ -61,6 +61,7 @@ def main() -> None:
     print("it works")
 '''
 BROKEN_DEMO = DEMO.replace('print("it works")', 'sys.exit("the demo found a defect")')
+SLOW_DEMO = "import time\n\n\ndef main() -> None:\n    time.sleep(100)\n"
 
 
 class Scratch:
@@ -198,6 +199,22 @@ def test_a_release_that_fails_changes_nothing(scratch: Scratch, name: str, text:
     assert done.returncode == 2
     assert reason in done.stderr
     assert "Traceback" not in done.stderr.partition("\n")[0]
+    assert scratch.state() == before
+
+
+def test_a_release_that_is_terminated_changes_nothing(scratch: Scratch) -> None:
+    scratch.write("binance_assets/demo.py", SLOW_DEMO)
+    scratch.commit()
+    before = scratch.state()
+    command = [sys.executable, "-m", "release", "0.2.0"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=scratch.folder, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("running the demo"):
+            assert process.poll() is None
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted; nothing has changed\n")
     assert scratch.state() == before
 
 
