@@ -48,6 +48,17 @@ def in_words(now: Activity) -> str:
     return "; ".join(parts)
 
 
+def is_line_due(now: float, began: float, last: float | None) -> bool:
+    """Return whether a log gets a line, at a time in seconds.
+
+    Args:
+        now: The time.
+        began: When the process began.
+        last: When the last line was printed; None if none was.
+    """
+    return now - began >= _FIRST_LINE_SECONDS if last is None else now - last >= _SECONDS_BETWEEN_LINES
+
+
 def with_time(text: str) -> str:
     """Return a line of progress: the time of day, UTC, and what happens."""
     return f"{time.strftime('%H:%M:%S', time.gmtime())} {text}"
@@ -129,9 +140,7 @@ class Display:
 
     def _is_due(self) -> bool:
         """Return whether it is time for a line."""
-        if self._last_line is None:
-            return time.monotonic() - BEGAN >= _FIRST_LINE_SECONDS
-        return time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
+        return is_line_due(time.monotonic(), BEGAN, self._last_line)
 
     def _print_line(self) -> None:
         with self._printing:

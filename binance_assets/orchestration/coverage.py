@@ -58,6 +58,8 @@ def coverage_asset(
         kinds={"polars", "parquet"},
         check_specs=[fresh_spec(key)],
         output_required=False,
+        # In a run over series, after all of them, also after those that fail. With inputs it would not run then.
+        op_tags={"dagster/priority": "-1"},
         description=f"What the lake holds of Binance {market.title}: for each series the first and the last partition, "
         "partitions by verdict, refused and missing partitions, candles, and bytes.\n\nA sensor refreshes it after "
         "materializations.",

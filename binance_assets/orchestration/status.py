@@ -78,7 +78,7 @@ def _time(seconds: float | None) -> dt.datetime | None:
 
 
 def last_refusal(instance: dg.DagsterInstance, series: Series, partition: Partition) -> Gap | None:
-    """Return why a partition was refused the last time, or is lost, without a verdict then; None if nothing is known."""
+    """Return why a partition was refused the last time, or why it is lost (no verdict); None if nothing is known."""
     (gap,) = explained(instance, series, {partition.key: ""})
     return gap if gap.reason else None
 

@@ -32,9 +32,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from binance_assets.model.timestamps import HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
+from binance_assets_tests.support.alert_hook import Hook, serving_hook
 from binance_assets_tests.support.dagster_dev import DagsterDev, dagster_dev
+from binance_assets_tests.support.dg_project import write_project
 from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.file_server import serving
+from binance_assets_tests.support.user_interface import UserInterface
 
 # The tests share one Dagster and one browser, which the first test starts.
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
@@ -43,6 +46,25 @@ UNIVERSE = """\
 series:
   - {market: spot, symbols: [BTCUSDT], intervals: [1m], derive: [1h]}
   - {market: spot, symbols: [ETHUSDT], intervals: [1m]}
+"""
+# A second code location: the project of a user who has added the component, as `dg scaffold defs` writes it.
+PROJECT_LOCATION = """\
+  - python_module:
+      module_name: mine.definitions
+      working_directory: project/src
+      location_name: mine
+"""
+COMPONENT_FILE = "src/mine/defs/candles/defs.yaml"
+COMPONENT = """\
+type: binance_assets.BinanceCandlesComponent
+
+attributes:
+  series:
+    - market: coinm
+      symbols:
+        - BTCUSD_PERP
+      intervals:
+        - 1h
 """
 PICTURES = CHECKOUT / "docs" / "pictures"
 SECONDS = 90
@@ -234,14 +256,25 @@ class User:
 
 
 @pytest.fixture(scope="module")
-def started(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
+def hook() -> Iterator[Hook]:
+    """What receives the alerts."""
+    with serving_hook() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def started(shared_sandbox: Sandbox, hook: Hook, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
     """A ``dagster dev`` with the project's ``dagster.yaml``, in a folder of its own; it may not be ready yet."""
     for names in (CHROMIUM, CHROMEDRIVER):
         find_program(*names)
     folder = tmp_path_factory.mktemp("browser")
     shutil.copy(CHECKOUT / "dagster.yaml", folder)
     (folder / "universe.yaml").write_text(UNIVERSE)
-    with dagster_dev(shared_sandbox, folder) as dev:
+    write_project(folder / "project")
+    (folder / "project" / COMPONENT_FILE).parent.mkdir()
+    (folder / "project" / COMPONENT_FILE).write_text(COMPONENT)
+    alerts = {"BINANCE_ASSETS_ALERT_URL": hook.url.get_secret_value()}
+    with dagster_dev(shared_sandbox, folder, PROJECT_LOCATION, alerts) as dev:
         yield dev
 
 
@@ -341,6 +374,49 @@ def test_a_schedule_is_started_by_its_switch_and_its_run_succeeds(user: User, pi
     user.see(with_text("12:07 AM UTC"))
     last = user.see("//*[text()='spot_daily_schedule']")
     user.take_picture(pictures / "automation.png", height=last.rect["y"] + 60)
+
+
+def test_a_failed_run_and_a_failed_check_reach_the_hook_once_the_sensors_are_on(user: User, hook: Hook) -> None:
+    for name in ("run_failures", "check_failures"):
+        user.go("Automation")
+        user.click(f"//*[text()='{name}']")
+        user.click("//tr[contains(., 'Running')]//label[.//input[@type='checkbox']]")
+        user.see(with_text("Skipped"))  # the first tick remembers where the alerts begin
+    user.materialize("spot/BTCUSDT/1m", "2024-02-04")
+    user.until("two alerts", lambda: len(hook.received) >= 2)
+    assert {alert["kind"] for alert in hook.received} == {"run_failure", "check_failure"}
+    for alert in hook.received:
+        assert "lost: no candles for 2024-02-04 12:00" in alert["reason"]
+
+
+def test_the_component_of_a_dg_project_adds_its_series_jobs_and_checks(user: User) -> None:
+    user.open_asset("own")
+    user.materialize("coinm/BTCUSD_PERP/1h", "2024-01-05")
+    user.select_days_until("coinm/BTCUSD_PERP/1h", "2024-01-05", with_text("Materialized (1)"))
+    user.click("//*[text()='2024-01-05']")
+    user.see("//tr[contains(., 'row_count') and contains(., '24')]")
+    user.open_tab("Checks")
+    user.see(with_text("gap_free"))
+    user.see(with_text("Passed"))
+    user.go("Automation")
+    user.see("//*[text()='coinm_daily_schedule']")
+
+
+def test_a_file_that_is_deleted_is_named_by_the_check_and_its_days_are_red(user: User, started: DagsterDev) -> None:
+    (started.folder / "lake/market=coinm/symbol=BTCUSD_PERP/interval=1h/2024.parquet").unlink()
+    user.select_days_until("coinm/BTCUSD_PERP/1h", "2024-01-05", with_text("Failed (1)"))
+    user.open_tab("Checks")
+    user.see(with_text("1 asked for earlier and not in the lake: 2024-01-05: not in the lake anymore"))
+
+
+def test_a_page_that_was_opened_before_a_short_run_shows_its_result(user: User, started: DagsterDev) -> None:
+    """Whoever started the run: here, it is another client of the web server."""
+    user.select_days("spot/ETHUSDT/1m", "2024-01-08")
+    user.see(with_text("Missing (1)"))
+    began = time.monotonic()
+    UserInterface(started).launch("ETHUSDT", "2024-01-08", "2024-01-08")
+    user.see(with_text("Materialized (1)"))
+    print("REFRESHED AFTER", time.monotonic() - began)
 
 
 def test_after_a_run_over_another_day_the_check_still_names_the_bad_day(user: User) -> None:

@@ -15,6 +15,7 @@ import pytest
 from binance_assets.model.series import parse_series
 from binance_assets.sandbox import Sandbox
 from binance_assets.storage.lake import Lake
+from binance_assets_tests.support.dg_project import write_project
 from binance_assets_tests.support.environment import CHECKOUT, cli_environment
 from binance_assets_tests.support.lakes import keys
 
@@ -24,27 +25,13 @@ pytestmark = [
     pytest.mark.skipif(not DG.exists() and not os.environ.get("CI"), reason="the extra test-dg is not installed"),
 ]
 
-# What `create-dagster project` writes, as far as `dg` needs it.
-PROJECT = {
-    "pyproject.toml": '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "mine"\n',
-    "src/mine/__init__.py": "",
-    "src/mine/definitions.py": (
-        "from pathlib import Path\nimport dagster as dg\n"
-        "@dg.definitions\ndef defs():\n"
-        "    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
-    ),
-    "src/mine/defs/__init__.py": "",
-    "src/mine/defs/own.py": "import dagster as dg\n@dg.asset\ndef own(): ...\n",
-}
 DEFS = "src/mine/defs/candles/defs.yaml"
 
 
 @pytest.fixture
 def dg(shared_sandbox: Sandbox, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs ``dg`` in a project that has an asset of its own, and that has the component from ``dg scaffold defs``."""
-    for name, text in PROJECT.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_project(tmp_path)
     folders = {name: str(tmp_path / name.lower()) for name in ("HOME", "DAGSTER_HOME")}
     for folder in folders.values():
         Path(folder).mkdir()

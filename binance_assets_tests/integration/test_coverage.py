@@ -29,7 +29,7 @@ from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.gaps import find_gaps
 from binance_assets.orchestration.keys import asset_key
-from binance_assets.orchestration.partitions import partitions_def_for
+from binance_assets.orchestration.partitions import partitions_def_for, range_tags
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings
 from binance_assets.storage.coverage import (
@@ -165,6 +165,21 @@ def test_coverage_depends_on_its_series_and_its_event_does_not_grow_with_them(
     (record,) = instance.fetch_materializations(coverage_key(BTC.market), limit=1).records
     assert record.asset_materialization is not None
     assert not record.asset_materialization.tags
+
+
+def test_in_one_run_the_coverage_counts_what_the_fetched_and_derived_series_wrote(
+    settings: Settings, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    """Also if a series failed, and although Dagster would run the coverage before the derived series."""
+    lose_noon(sandbox, ETH, "2024-03-02")
+    definitions = build_defs(settings, universe_of(BTC, ETH, derived=[FOUR_HOURS]))
+    series = [BTC, ETH, FOUR_HOURS.series]
+    selection = [*map(asset_key, series), coverage_key(BTC.market)]
+    request = dg.RunRequest(asset_selection=selection, tags=range_tags("2024-03-01", "2024-03-03"))
+    assert not execute(definitions, instance, request, "__ASSET_JOB").success
+    table = pl.read_parquet(state_folder(lake) / "coverage" / "spot.parquet")
+    counts = {name: (stored, refused) for name, stored, refused in table["series", "partitions", "refused"].iter_rows()}
+    assert [counts[str(member)] for member in series] == [(3, 0), (2, 1), (3, 0)]
 
 
 def test_coverage_sends_no_request_and_its_file_is_not_read_as_candles(

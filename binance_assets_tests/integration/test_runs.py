@@ -1,10 +1,11 @@
-"""The runs of commands: how they end when the user interrupts them."""
+"""Runs: how they end when the user interrupts them, and how the limit of a pool holds them back."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -17,7 +18,7 @@ from binance_assets.model.series import Series, parse_series
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.runs import Execution, RangeRun
 from binance_assets.settings import Settings
-from binance_assets_tests.support.instances import universe_of
+from binance_assets_tests.support.instances import SQLITE_STORAGE, fetch, universe_of
 
 BTC = parse_series("spot/BTCUSDT/1h")
 
@@ -57,3 +58,33 @@ def test_a_run_whose_step_fails_while_it_is_canceled_is_canceled(
     assert run is not None
     assert run.status == dg.DagsterRunStatus.CANCELED
     assert not any(thread.name == "dagster-run" for thread in threading.enumerate())
+
+
+def test_a_step_waits_for_a_slot_in_the_pool_of_its_market(settings: Settings, tmp_path: Path) -> None:
+    """What ``dagster.yaml`` can say: at most one step at a time for each request weight that markets share."""
+    folder, pool = tmp_path / "dagster", "binance_spot"
+    folder.mkdir()
+    config = {
+        "storage": {"custom": {**SQLITE_STORAGE, "config": {"base_dir": str(folder)}}},
+        "concurrency": {"pools": {"granularity": "op", "default_limit": 1}},
+    }
+    with dg.DagsterInstance.local_temp(str(folder), config) as instance:
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default(pool)
+        assert storage.claim_concurrency_slot(pool, "another run", "its step").is_claimed
+        ended = threading.Event()
+
+        def free_slot_once_the_step_waits() -> None:
+            while not storage.get_concurrency_info(pool).pending_step_count and not ended.wait(0.05):
+                pass
+            storage.free_concurrency_slots_for_run("another run")
+
+        other = threading.Thread(target=free_slot_once_the_step_waits)
+        other.start()
+        (result,) = fetch(build_defs(settings, universe_of(BTC)), instance, [BTC], ["2024-03-01"])
+        ended.set()
+        other.join(10)
+        assert result.success
+        assert [event.message for event in result.all_events if "pool" in (event.message or "")] == [
+            f"Step blocked by limit for pool {pool}"
+        ]

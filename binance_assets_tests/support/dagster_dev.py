@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,12 +41,20 @@ class DagsterDev:
     Attributes:
         url: The address of the web server.
         folder: The folder: working folder and Dagster's home.
+
+    Args:
+        sandbox: The exchange.
+        folder: The folder.
+        more_locations: Entries of ``workspace.yaml`` after that of the project's own code location.
+        environment: Further environment variables.
     """
 
-    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+    def __init__(
+        self, sandbox: Sandbox, folder: Path, more_locations: str = "", environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
-        self._environment = cli_environment(sandbox, folder) | {"DAGSTER_HOME": str(folder)}
-        (folder / "workspace.yaml").write_text(WORKSPACE)
+        self._environment = cli_environment(sandbox, folder) | {"DAGSTER_HOME": str(folder)} | dict(environment or {})
+        (folder / "workspace.yaml").write_text(WORKSPACE + more_locations)
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         self._started: list[subprocess.Popen[bytes]] = []
@@ -92,9 +100,11 @@ class DagsterDev:
 
 
 @contextmanager
-def dagster_dev(sandbox: Sandbox, folder: Path) -> Iterator[DagsterDev]:
+def dagster_dev(
+    sandbox: Sandbox, folder: Path, more_locations: str = "", environment: Mapping[str, str] | None = None
+) -> Iterator[DagsterDev]:
     """Start a ``dagster dev`` in ``folder``, without waiting for it, and stop it at the end."""
-    dev = DagsterDev(sandbox, folder)
+    dev = DagsterDev(sandbox, folder, more_locations, environment)
     dev.start()
     try:
         yield dev

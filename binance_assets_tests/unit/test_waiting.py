@@ -6,11 +6,14 @@ import threading
 
 import pytest
 
-from binance_assets.cli.progress import in_words
+from binance_assets.cli import progress
+from binance_assets.cli.json_output import Outcome
+from binance_assets.cli.output import print_outcomes
+from binance_assets.cli.progress import in_words, is_line_due
 from binance_assets.exchange.circuit import Circuit
 from binance_assets.exchange.errors import Cancelled, NoConnection
 from binance_assets.exchange.retry import Retrier
-from binance_assets.waiting import Activity, Board, Wait, activity
+from binance_assets.waiting import Activity, Board, Wait, activity, phase
 
 
 class Clock:
@@ -78,6 +81,52 @@ def test_a_wait_names_its_end_rounded_up_to_a_second(until: float | None, text: 
 )
 def test_what_a_command_does_is_one_line(now: Activity, words: str) -> None:
     assert in_words(now) == words
+
+
+@pytest.mark.parametrize(
+    ("now", "last", "due"), [(100.9, None, False), (101, None, True), (130.9, 101, False), (131, 101, True)]
+)
+def test_a_log_gets_a_line_a_second_after_the_start_and_then_every_half_minute(
+    now: float, last: float | None, due: bool
+) -> None:
+    assert is_line_due(now, 100, last) is due
+
+
+def test_a_log_gets_lines_also_while_nothing_completes(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("_SECONDS_BETWEEN_LINES", 0.05), ("_POLL_SECONDS", 0.01)):
+        monkeypatch.setattr(progress, name, seconds)
+    text = ""
+    with progress.Display() as display, phase("waiting for nothing"):
+        display.begin("spot/BTCUSDT/1m", 31)
+        for _ in range(1_000):
+            text += capfd.readouterr().err
+            if text.count("spot/BTCUSDT/1m: 0 of 31 done; waiting for nothing") >= 2:
+                return
+            threading.Event().wait(0.01)
+    pytest.fail(text)
+
+
+def test_the_final_table_counts_waiting_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = Outcome(
+        days_asked=1,
+        days_present=1,
+        verdicts={},
+        refused=[],
+        requests=1,
+        weight=1,
+        warmup=1,
+        workers=1,
+        rtt_ms=100.0,
+        rows=1,
+        seconds=61.04,
+        waited=52.5,
+    )
+    print_outcomes({"spot/BTCUSDT/1m": outcome}, {}, as_json=False)
+    header, row = capsys.readouterr().out.strip().splitlines()
+    assert header.split()[-3:] == ["seconds", "waiting", "candles/s"]
+    assert row.split()[-3:-1] == ["61.0", "52.5"]
 
 
 def test_a_retry_announces_its_error_and_its_end() -> None:
