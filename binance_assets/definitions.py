@@ -6,10 +6,12 @@ parts are (``orchestration``).
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -140,7 +142,24 @@ def _definitions_in(_: Path, settings: Settings, universe: Universe) -> dg.Defin
 
     The working folder is among that, because relative paths of the settings are relative to it.
     """
-    return build_defs(settings, universe)
+    with _without_garbage_collection():
+        return build_defs(settings, universe)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Do not look for garbage while a code location is built, nor later among what it consists of.
+
+    All of that lives as long as the process. With 2,000 series these searches take an eighth of the time to load it.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @dg.definitions

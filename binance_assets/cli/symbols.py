@@ -163,7 +163,7 @@ def requested_symbols(
         named = spelled(symbols, market)
         if symbols_from is None:
             return named
-        if "=" not in symbols_from:
+        if "=" not in symbols_from or Path(symbols_from).is_file():
             return list(dict.fromkeys([*named, *spelled(_lines(symbols_from), market)]))
         rule = parse_rule(symbols_from)
         rule.check_for(market)

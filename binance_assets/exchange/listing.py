@@ -30,6 +30,7 @@ from binance_assets.model.outside import printable
 from binance_assets.model.symbol_names import is_symbol
 from binance_assets.model.timestamps import CANDLE_TIMES, to_ms
 from binance_assets.settings import Settings
+from binance_assets.waiting import request as request_in_flight
 
 LISTING_BYTES: Final = 4_000_000
 """The most bytes of a page: 1000 names with all that S3 says about each have 0.4 million."""
@@ -175,7 +176,8 @@ class ArchiveListing:
     def _read(self, parameters: dict[str, str], prefix: str, marker: str) -> ListingPage:
         self._circuit.check()
         self._on_request()
-        response = self._client.get(self._path, parameters, LISTING_BYTES)
+        with request_in_flight():
+            response = self._client.get(self._path, parameters, LISTING_BYTES)
 
         def not_a_listing(cause: str) -> ExchangeError:
             reason = f"the archive's listing of {prefix} cannot be read: {cause}; check BINANCE_ARCHIVE_URL"

@@ -10,6 +10,7 @@ counted (``coverage``).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -105,7 +106,7 @@ def _files_of(
     unchanged, changed, name = [], [], str(series)
     for path in folder.paths(first, last):
         # Before the file is read: if it is replaced in between, the next refresh reads it again.
-        status = path.stat()
+        status = os.stat(path)
         stamp = (name, path.name, status.st_ino, status.st_size, status.st_mtime_ns, __version__)
         if stamp in known:
             unchanged.append(known[stamp])

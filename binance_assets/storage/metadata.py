@@ -366,12 +366,15 @@ def decode(metadata: Mapping[str, str], name: str, interval: Interval) -> FileMe
         if "layout" not in metadata:
             return _decode_layout_1(metadata, name, interval)
         layout, partitions, columns = _columns(metadata, name, interval)
+        columns |= {field: _open_times(columns[field], partitions) for field in _OFFSETS if field in columns}
         venue = _text(metadata["venue"]) or None
         return FileMetadata(_text(metadata["series"]), layout, venue, _entries(partitions, columns))
 
 
 def summarize(metadata: Mapping[str, str], name: str, interval: Interval) -> FileSummary:
-    """Return what :func:`decode` returns as columns, without an object for each partition: four times as fast.
+    """Return what :func:`decode` returns as columns, without an object for each partition: six times as fast.
+
+    It refuses the same files, so it checks also the fields that it does not return.
 
     Raises:
         LaterLayout, ValueError: As for :func:`decode`.
@@ -426,6 +429,8 @@ def _columns(
 ) -> tuple[int, list[Partition], dict[str, list[Any]]]:
     """Return the layout, the partitions, and the values of each field, checked and as the entries have them.
 
+    Open times are still relative to the start of their partitions.
+
     Raises:
         LaterLayout: The file was written by a later version.
         ValueError, TypeError: A field has a value that it cannot have.
@@ -434,13 +439,12 @@ def _columns(
         raise LaterLayout(f"layout {layout}")
     document = json.loads(metadata["partitions"])
     partitions = _partitions_of(document["keys"], name, interval)
-    keys = [partition.key for partition in partitions]
-    columns = {}
-    for field_name, column in document["fields"].items():
-        if field_name in _OFFSETS:
-            columns[field_name] = _open_times(column, partitions, keys)
-        else:
-            columns[field_name] = _values_of(column, keys, _CHECKS.get(field_name, _shallow))
+    columns = {
+        field_name: _values_of(column, partitions, _CHECKS.get(field_name, _shallow))
+        for field_name, column in document["fields"].items()
+    }
+    for field_name in _OFFSETS:
+        _check_offsets(columns.get(field_name, ()), partitions)
     if partitions and not {"verdict", "source"} <= columns.keys():
         raise ValueError("a partition has no verdict or no source")
     return layout, partitions, columns
@@ -492,29 +496,41 @@ def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _values_of(column: Mapping[str, Any], keys: Sequence[str], check: Callable[[Any], Any]) -> list[Any]:
+def _values_of(column: Mapping[str, Any], partitions: Sequence[Partition], check: Callable[[Any], Any]) -> list[Any]:
     """Return the values of a field, one for each partition, each checked and converted by ``check``."""
     if "each" in column:
-        if len(column["each"]) != len(keys):
-            raise ValueError(f"{len(column['each'])} values for {len(keys)} partitions")
-        return list(map(check, column["each"]))
-    if not keys:
+        values = column["each"]
+        if len(values) != len(partitions):
+            raise ValueError(f"{len(values)} values for {len(partitions)} partitions")
+        if check is _optional_text and isinstance(values, list) and _OPTIONAL_TEXT.issuperset(map(type, values)):
+            return values  # as the check would: hashes are half of what there is to check
+        return list(map(check, values))
+    if not partitions:
         return []
     default, exceptions = check(column["default"]), column.get("except")
     if not exceptions:
-        return [default] * len(keys)
+        return [default] * len(partitions)
+    keys = (partition.key for partition in partitions)
     return [check(exceptions[key]) if key in exceptions else default for key in keys]
 
 
-def _open_times(column: Mapping[str, Any], partitions: Sequence[Partition], keys: Sequence[str]) -> list[int | None]:
-    """Return open times, given as ms after the start of their partition."""
-    offsets = _values_of(column, keys, lambda value: None if value is None else _number(value, _TIMES))
-    opens: list[int | None] = []
+def _check_offsets(offsets: Sequence[int | None], partitions: Sequence[Partition]) -> None:
+    """Check times after the start of their partitions, ms.
+
+    Raises:
+        ValueError: One of them is after the end.
+    """
+    if max((offset for offset in set(offsets) if offset is not None), default=0) < DAY:
+        return  # no partition is shorter
     for partition, offset in zip(partitions, offsets, strict=True):
         if offset is not None and offset >= partition.end - partition.start:
             raise ValueError(f"{offset} ms after its start, the partition {partition} has ended")
-        opens.append(None if offset is None else partition.start + offset)
-    return opens
+
+
+def _open_times(offsets: Sequence[int | None], partitions: Sequence[Partition]) -> list[int | None]:
+    """Return open times, ms UTC, given as ms after the start of their partition."""
+    pairs = zip(partitions, offsets, strict=True)
+    return [None if offset is None else partition.start + offset for partition, offset in pairs]
 
 
 def _values(partition: Partition, entry: PartitionEntry) -> dict[str, Any]:
@@ -648,8 +664,14 @@ def _optional_text(value: object) -> str | None:
     return None if value is None else _text(value)
 
 
+def _optional_time(value: object) -> int | None:
+    return None if value is None else _number(value, _TIMES)
+
+
 _OFFSETS: Final = ("first_open", "last_open")
+_OPTIONAL_TEXT: Final = {str, type(None)}
 _CHECKS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(_OFFSETS, _optional_time),
     "rows": lambda value: _number(value, _ROWS),
     "verdict": _text,
     "source": _text,

@@ -57,7 +57,7 @@ def read_footer(path: Path) -> tuple[bytes, int]:
     Raises:
         OSError: The file does not exist or may not be read.
     """
-    with path.open("rb") as file:
+    with open(path, "rb", buffering=0) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - _FIRST_READ))
         end = file.read()

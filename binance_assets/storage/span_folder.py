@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -157,7 +157,7 @@ class SpanFolder:
         """
         interval = self._series.interval
         begin, end = span_name(first, interval), span_name(last, interval)
-        return self._paths([name for name in self.names() if begin <= name <= end])
+        return self._sorted_paths(stem for stem in self._stems() if begin <= span_name(stem, interval) <= end)
 
     def summary(self, path: Path) -> tuple[FileSummary | None, int]:
         """Return what a file of :meth:`paths` says of its partitions, None if it cannot be read, and its size.
@@ -313,7 +313,11 @@ class SpanFolder:
         """Return the files of the spans ``names``, or of all: first those of spans, then those of layout 1."""
         wanted = None if names is None else set(names)
         interval = self._series.interval
-        stems = [stem for stem in self._stems() if wanted is None or span_name(stem, interval) in wanted]
+        return self._sorted_paths(
+            stem for stem in self._stems() if wanted is None or span_name(stem, interval) in wanted
+        )
+
+    def _sorted_paths(self, stems: Iterable[str]) -> list[Path]:
         # A span's name is never longer than a key.
         return [self.path / f"{stem}{_ENDING}" for stem in sorted(stems, key=lambda stem: (len(stem), stem))]
 
