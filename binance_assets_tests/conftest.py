@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -189,6 +190,20 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A real Dagster instance on SQLite files."""
     with new_instance(tmp_path / "dagster") as opened:
         yield opened
+
+
+@pytest.fixture
+def suspend(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A function that makes the system's clocks show a suspension: only the time since the boot goes on."""
+    read, suspended = time.clock_gettime, [0.0]
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda clock: read(clock) + (clock == time.CLOCK_BOOTTIME) * suspended[0]
+    )
+
+    def suspend_for(seconds: float) -> None:
+        suspended[0] += seconds
+
+    return suspend_for
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
@@ -206,11 +206,13 @@ def test_a_block_that_has_not_ended_is_the_same_one_and_after_an_hour_it_is_the_
     assert number_in_a_row(0, NOW, NOW) == 1
 
 
-def test_all_processes_share_the_number_of_blocks_in_a_row_until_a_request_succeeds(tmp_path: Path) -> None:
+def test_all_processes_share_the_number_of_blocks_in_a_row_until_a_request_succeeds(
+    tmp_path: Path, suspend: Callable[[float], None]
+) -> None:
     clock = ServerClock()
     clock.sync(NOW, time.monotonic(), time.monotonic())
     first, second = (Budget(Ledger(tmp_path / "l.sqlite"), GROUP, clock, 6_000, 1.0, 900, 30) for _ in range(2))
-    ledger, short = Ledger(tmp_path / "l.sqlite"), RateLimited("x", headers={"Retry-After": "1"})
+    ledger, short = Ledger(tmp_path / "l.sqlite"), RateLimited("x", headers={"Retry-After": "60"})
 
     def number() -> int:
         with ledger.transaction(GROUP) as transaction:
@@ -221,9 +223,11 @@ def test_all_processes_share_the_number_of_blocks_in_a_row_until_a_request_succe
     second.block(short)  # while the first lasts: a request that was in flight
     assert number() == 1
     for budget, expected in ((second, 2), (first, 3)):
+        suspend(61)
         budget.wait_for_block(NEVER_STOPPED)
         budget.block(short)
         assert number() == expected
+    suspend(61)
     second.wait_for_block(NEVER_STOPPED)
     second.succeed(sent=time.monotonic() - 60)  # it was sent before the block
     assert number() == 3

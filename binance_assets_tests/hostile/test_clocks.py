@@ -219,20 +219,6 @@ def test_without_any_clock_a_429_lasts_a_whole_minute(tmp_path: Path) -> None:
 # -- machines that are suspended, and containers with a time of their own -------------------------------------------
 
 
-@pytest.fixture
-def suspend(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """A function that makes the system's clocks show a suspension: only the time since the boot goes on."""
-    read, suspended = time.clock_gettime, [0.0]
-    monkeypatch.setattr(
-        time, "clock_gettime", lambda clock: read(clock) + (clock == time.CLOCK_BOOTTIME) * suspended[0]
-    )
-
-    def suspend_for(seconds: float) -> None:
-        suspended[0] += seconds
-
-    return suspend_for
-
-
 def test_the_servers_clock_goes_on_while_the_machine_is_suspended(suspend: Callable[[float], None]) -> None:
     clock, now = ServerClock(), time.monotonic()
     clock.sync(5_000_000, now, now)

@@ -158,11 +158,9 @@ def test_the_database_of_a_run_is_made_as_by_dagsters_own_storage(
     for name, instance in zip(("own", "ours"), two_instances, strict=True):
         assert instance.all_logs("run") == []  # which creates its database
         with closing(sqlite3.connect(tmp_path / name / "history" / "runs" / "run.db")) as database:
-            made = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")
-            revision, mode = (
-                database.execute(text) for text in ("SELECT * FROM alembic_version", "PRAGMA journal_mode")
-            )
-            found.append((made.fetchall(), revision.fetchall(), mode.fetchall()))
+            made = database.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY 1, 2").fetchall()
+            revision = database.execute("SELECT * FROM alembic_version").fetchall()
+            found.append((made, revision, database.execute("PRAGMA journal_mode").fetchall()))
     assert found[0] == found[1]
     assert found[0][2] == [("wal",)]
 

@@ -47,7 +47,8 @@ def end_of_a_minute(settings: Settings, rtt_ms: float = 0.0) -> Iterator[tuple[S
 def another_program(sandbox: Sandbox, users: int) -> Iterator[None]:
     """Run another program on the same IP, which sends requests as fast as it can and obeys Retry-After.
 
-    It has spent 240 of the minute's weight before this yields. So what is left then does not depend on the machine.
+    It has spent 240 of the minute's weight before this yields: what is left then does not depend on the speed of the
+    machine.
     """
     stop = threading.Event()
     for _ in range(3):  # the prices of all symbols cost 80
@@ -127,12 +128,13 @@ def test_a_share_leaves_the_rest_of_every_minute_to_other_programs(settings: Set
     with end_of_a_minute(settings) as (sandbox, sandbox_settings):
         series = parse_series(f"spot/{OURS}/1m")
         exchange = Exchange(
-            series.market, Settings.model_validate(sandbox_settings.model_dump() | {"weight_share": 0.5})
+            series.market, Settings.model_validate(sandbox_settings.model_dump() | {"weight_share": 0.2})
         )
-        days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 5, 18), series.interval)  # 199 pages cost 398
+        # 80 pages cost 160, and 23 the time, the limit, and the control totals. Few enough for a slow machine.
+        days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 25), series.interval)
         assert_complete_and_exact(sandbox, str(series), list(download(exchange, series, days)))
         exchange.close()
         spent = [sum(request.weight for request in own_requests) for own_requests in by_minute(sandbox).values()]
-        assert 0.97 * LIMIT / 2 <= spent[0] <= LIMIT / 2
+        assert 0.97 * LIMIT / 5 <= spent[0] <= LIMIT / 5
         assert len(spent) == 2
         assert {request.status for request in sandbox.requests} == {200}

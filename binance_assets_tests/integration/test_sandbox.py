@@ -528,9 +528,12 @@ def test_usdm_and_coinm_share_a_weight_limit() -> None:
 
 def test_the_round_trip_time_is_configurable() -> None:
     with running_sandbox(SandboxOptions(rtt_ms=60, jitter_ms=10)) as sandbox:
-        begin = time.perf_counter()
-        get_klines(sandbox, limit=1)
-        assert 0.06 <= time.perf_counter() - begin < 1
+        seconds = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            get_klines(sandbox, limit=1)
+            seconds.append(time.perf_counter() - begin)
+        assert 0.06 <= min(seconds) < 1  # a machine under load adds to some of them
 
 
 # --- the sandbox's own endpoints -------------------------------------------------------------------------

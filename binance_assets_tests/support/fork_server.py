@@ -24,12 +24,17 @@ from typing import Any
 _PACKAGES = ("dagster", "sqlalchemy", "alembic.context", "hypothesis", "requests", "rich.progress", "ruamel.yaml")
 
 
+def _import_packages() -> None:
+    for package in _PACKAGES:
+        importlib.import_module(package)
+    sys.modules["dagster"].DagsterInstance.ephemeral().dispose()  # imports what each instance needs
+
+
 def main() -> None:
     """Serve requests from the socket whose descriptor is the argument, until the test worker closes it."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the test worker, which then closes the socket
-    for package in _PACKAGES:
-        importlib.import_module(package)
+    _import_packages()
     if (threads := len(os.listdir("/proc/self/task"))) != 1:
         raise RuntimeError(f"{threads} threads run, so a fork is not safe")
     gc.freeze()  # so that the garbage collector of a fork does not copy the pages of the imported packages
