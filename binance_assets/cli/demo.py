@@ -48,6 +48,7 @@ _UI_END_SECONDS: Final = 30
 _TABLE_WIDTH: Final = 130
 
 _PROGRAM: Final = [sys.executable, "-m", "binance_assets"]
+_OF_USER: Final = ("BINANCE_", "DAGSTER_HOME")  # variables that would lead out of the demo's folder
 
 # The defects. The outage is a real one of all of spot, which the table of known outages names.
 _OUTAGE: Final = (to_ms(dt.date(2023, 3, 24)) + 12 * HOUR + 40 * MINUTE, to_ms(dt.date(2023, 3, 24)) + 14 * HOUR)
@@ -79,15 +80,6 @@ load_from:
       location_name: binance_assets
 """
 
-_INSTANCE: Final = """\
-run_queue:
-  dequeue_interval_seconds: 1
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-"""
-
 _WHERE_NEXT: Final = f"""
 Where to look next:
   every day in the Dagster UI         binance-assets demo --ui
@@ -114,7 +106,8 @@ def run_demo(folder: Path, with_ui: bool) -> int:
     _write_configuration(home)
     with sandbox_process(home / "sandbox.log", _RTT_MS) as url:
         _plant_defects(url)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("BINANCE_")}
+        # Without DAGSTER_HOME, the commands of a user who goes on in the folder find the runs of the demo.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OF_USER)}
         environment = inherited | demo_environment(home, url)
         click.echo(f"The sandbox exchange runs at {url}, with round trips of {_RTT_MS} ms. It has three defects.")
         click.echo(f"Downloading 1m candles from {_START} to {_END} through Dagster into {FOLDER}/ ...\n")
@@ -194,14 +187,12 @@ def demo_environment(home: Path, url: str) -> dict[str, str]:
         "BINANCE_ASSETS_LAKE": "lake",
         "BINANCE_ASSETS_UNIVERSE": "universe.yaml",
         "BINANCE_ASSETS_LEDGER": "ledger.sqlite",
-        "DAGSTER_HOME": str(home / "dagster"),
         "NO_PROXY": "127.0.0.1",
     }
 
 
 def _write_configuration(home: Path) -> None:
-    (home / "dagster").mkdir(parents=True, exist_ok=True)
-    (home / "dagster" / "dagster.yaml").write_text(_INSTANCE)
+    home.mkdir(parents=True, exist_ok=True)
     (home / "workspace.yaml").write_text(_WORKSPACE)
     track(home / "universe.yaml", _SERIES)
 

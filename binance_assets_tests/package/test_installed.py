@@ -69,8 +69,9 @@ def test_the_demo_runs_and_writes_into_its_folder_only(user: User, monkeypatch: 
     assert "make " not in printed
     assert [path.name for path in user.folder.iterdir()] == ["demo"]
     assert user.written_elsewhere() == []
-    for name in ("status", "series"):  # what a curious user does next
-        assert "usdm/ETHUSDT/1m" in run([user.environment.program, name], user.folder / "demo", user.variables)
+    # A curious user goes on in the folder, without the variables of the demo.
+    status = run([user.environment.program, "status", "--json"], user.folder / "demo", user.variables)
+    assert json.loads(status)["usdm/ETHUSDT/1m"]["refused"] == 1
 
 
 def test_every_public_name_is_imported_from_the_environment(user: User, interpreter: str) -> None:
