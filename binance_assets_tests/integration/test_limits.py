@@ -44,7 +44,8 @@ def end_of_a_minute(settings: Settings, rtt_ms: float = 0.0) -> Iterator[tuple[S
 def another_program(sandbox: Sandbox, users: int) -> Iterator[None]:
     """Run another program on the same IP, which sends requests as fast as it can and obeys Retry-After.
 
-    It has spent 240 of the minute's weight before this yields: what is left then does not depend on the speed of the machine.
+    It has spent 240 of the minute's weight before this yields: what is left then does not depend on the speed of the
+    machine.
     """
     stop = threading.Event()
     for _ in range(3):  # the prices of all symbols cost 80
@@ -80,8 +81,8 @@ def by_minute(sandbox: Sandbox) -> dict[int, list[ServedRequest]]:
 @pytest.mark.parametrize(
     ("rtt_ms", "end"),
     [
-        # 199 pages cost 398. The first minute has 360 left at most. The other program sends about six requests per round
-        # trip: two minutes have enough, and 288 pages would need a third minute.
+        # 199 pages cost 398. The first minute has 360 left at most. The other program sends about six requests per
+        # round trip: two minutes have enough, and 288 pages would need a third minute.
         (60, dt.date(2024, 5, 18)),
         (200, dt.date(2024, 7, 19)),  # 288 pages cost 576
     ],
