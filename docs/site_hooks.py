@@ -29,17 +29,6 @@ PROJECT: Final = {
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
-
-# Pages that the navigation names before they are written.
-UNWRITTEN: Final = {
-    "Why trust it": "trust.md",
-    "Reading": "reading.md",
-    "Exports": "exports.md",
-    "Charts": "charts.md",
-    "Operation": "operate.md",
-    "Comparison": "comparison.md",
-    "FAQ": "faq.md",
-}
 _REPOSITORY_PATHS: Final = {uri: path for path, uri in PROJECT.items()}
 _FENCE: Final = re.compile(r"^(```+).*?^\1$\n?", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
@@ -67,9 +56,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, uri, content=(CHECKOUT / path).read_text(encoding="utf-8")))
     for uri, generate in REFERENCE.items():
         files.append(File.generated(config, uri, content=generate()))
-    for title, uri in UNWRITTEN.items():
-        if files.get_file_from_path(uri) is None:
-            files.append(File.generated(config, uri, content=f"# {title}\n\nThis page is not written yet.\n"))
     pages = [(_repository_path(file.src_uri), file.content_string) for file in files.documentation_pages()]
     linked = {path for page, text in pages for path in _links_of(text, page)}
     for path in sorted(path for path in linked if _site_uri(path).startswith(SOURCE) and (CHECKOUT / path).is_file()):

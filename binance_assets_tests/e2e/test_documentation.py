@@ -26,8 +26,8 @@ SHOWN = {block.title for block in ALL}
 # What stands for a value in a command within a sentence.
 PLACEHOLDERS = {
     "MARKET": "spot", "SYMBOL": "BTCUSDT", "SERIES": "spot/BTCUSDT/1m", "SERIES...": "spot/BTCUSDT/1m",
-    "DAY": "2024-01-01", "START[..END]": "2024-01-01", "NAME": "coverage", "TARGET": "csv", "FOLDER": "folder",
-    "[FOLDER]": "folder",
+    "DAY": "2024-01-01", "START[..END]": "2024-01-01", "NAME": "coverage", "TARGET": "csv",
+    "FOLDER": "folder", "[FOLDER]": "folder",
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from release.programs import run
 REPOSITORY_ONLY = (".ci/", ".github/", ".pre-commit-config.yaml")
 GENERATED = {"PKG-INFO"}
 PACKAGED_DATA = {
+    "binance_assets/charts/page.html.jinja",
     "binance_assets/completeness/disputed_days.csv",
     "binance_assets/completeness/known_outages.csv",
     "binance_assets/dagster.yaml",
