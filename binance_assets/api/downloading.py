@@ -20,7 +20,14 @@ from binance_assets.ingest.request import DownloadPlan, DownloadRequest, plan_re
 from binance_assets.model.results import PartitionResult, Verdict
 from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.background import BackgroundIterator
-from binance_assets.orchestration.prefetch import FetchTask, Prefetcher, fetch, should_prefetch
+from binance_assets.orchestration.prefetch import (
+    FetchTask,
+    Prefetcher,
+    TailPrefetcher,
+    fetch,
+    should_overlap,
+    should_prefetch,
+)
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Settings, Source
 from binance_assets.storage.lake import Lake
@@ -163,15 +170,16 @@ def _fetch_all(
     }
     fetch_task = partial(fetch, exchange=exchange, lake=lake, strict=strict)
     longest = max((task.partitions for task in tasks.values()), key=len)
-    is_prefetched = should_prefetch(list(tasks), longest)
-    with closing(Prefetcher(tasks.values() if is_prefetched else (), fetch_task)) as prefetcher:
+    kind = Prefetcher if should_prefetch(list(tasks), longest) else TailPrefetcher
+    is_prefetched = kind is Prefetcher or should_overlap(list(tasks), longest)
+    with closing(kind(tasks.values() if is_prefetched else (), fetch_task)) as prefetcher:
         return {plan.series: _fetch(plan, tasks[plan.series], prefetcher, exchange, lake, progress) for plan in plans}
 
 
 def _fetch(
     plan: DownloadPlan,
     task: FetchTask,
-    prefetcher: Prefetcher,
+    prefetcher: Prefetcher | TailPrefetcher,
     exchange: Exchange,
     lake: Lake,
     progress: Progress | None,

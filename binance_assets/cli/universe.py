@@ -194,7 +194,7 @@ def _print_refresh(outcome: Refresh, universe: Path) -> None:
     from binance_assets.cli.output import build_table, print_table
     from binance_assets.ingest.market_symbols import count_of
 
-    if not outcome.rules:
+    if not outcome.rules and not outcome.changes:
         click.echo(f"{universe} has no rule, so there is nothing to refresh")
         return
     if outcome.changes:

@@ -57,6 +57,7 @@ ChangeKind = Literal["added", "delisted", "returned", "first_day", "last_day", "
 _SETTLED_DAYS: Final = 10
 # How many symbols of a rule must have been listed for the loss of most of them to look like a mistake.
 _FEW: Final = 10
+_ACCEPT: Final = "if that is right, repeat the command with --accept-loss"
 
 
 class RefreshRefused(Exception):
@@ -226,27 +227,39 @@ def check_plausible(
     Raises:
         RefreshRefused: The message says what was lost.
     """
-    sizes = [("exchangeInfo", catalog.listed, size and size.listed)]
-    sizes += [("the archive's listing", catalog.archived, size and size.archived)]
-    remedy = "if that is right, repeat the command with --accept-loss"
-    for source, now, then in sizes:
-        if now is not None and now < max(1, (then or 0) / 2):
-            raise RefreshRefused(
-                f"{source} of {catalog.market.title} names {now:,} symbols"
-                + (f", and named {then:,} at the last refresh" if then else "")
-                + f"; nothing was changed: {remedy}"
-            )
-    if catalog.listed is not None and catalog.archived is not None and catalog.archived < catalog.listed / 2:
-        raise RefreshRefused(
-            f"the archive's listing of {catalog.market.title} names {catalog.archived:,} symbols, and exchangeInfo "
-            f"{catalog.listed:,}; nothing was changed: {remedy}"
-        )
+    check_sizes(catalog, size)
     listed = [symbol for symbol, record in before.items() if record.listed and symbol in after]
     lost = sum(not after[symbol].listed for symbol in listed)
     if len(listed) >= _FEW and lost > len(listed) / 2:
         raise RefreshRefused(
             f"{catalog.market.title} no longer lists {lost:,} of {len(listed):,} tracked symbols; "
-            f"nothing was changed: {remedy}"
+            f"nothing was changed: {_ACCEPT}"
+        )
+
+
+def check_sizes(catalog: Catalog, size: CatalogSize | None) -> None:
+    """Refuse a catalog that has lost most of its symbols, before anything is requested for each of them.
+
+    Args:
+        catalog: What the market has and had.
+        size: How many symbols it had at the last refresh; None without one.
+
+    Raises:
+        RefreshRefused: The message says what was lost.
+    """
+    sizes = [("exchangeInfo", catalog.listed, size and size.listed)]
+    sizes += [("the archive's listing", catalog.archived, size and size.archived)]
+    for source, now, then in sizes:
+        if now is not None and now < max(1, (then or 0) / 2):
+            raise RefreshRefused(
+                f"{source} of {catalog.market.title} names {now:,} symbols"
+                + (f", and named {then:,} at the last refresh" if then else "")
+                + f"; nothing was changed: {_ACCEPT}"
+            )
+    if catalog.listed is not None and catalog.archived is not None and catalog.archived < catalog.listed / 2:
+        raise RefreshRefused(
+            f"the archive's listing of {catalog.market.title} names {catalog.archived:,} symbols, and exchangeInfo "
+            f"{catalog.listed:,}; nothing was changed: {_ACCEPT}"
         )
 
 
@@ -281,19 +294,19 @@ def refresh_universe(
     """
     entries, lock = read_universe(path).rules, read_lock(lock_path(path))
     previous = dict(zip(entries, locked_for([(e.market, e.rule) for e in entries], lock), strict=True))
-    if not entries:
+    if not entries and not lock.rules:
         return Refresh(lock_path(path), (), (), written=False)
     outcomes: dict[int, RuleOutcome] = {}
     changes: list[Change] = []
     sizes: dict[str, CatalogSize] = {}
-    today = dt.date.min
+    today = dt.date.min if entries or lock.refreshed is None else lock.refreshed  # without a rule, nobody is asked
     for market in MARKETS.values():
         before, after = records_of(market, lock.rules), {}
         of_market = {entry: previous[entry] for entry in entries if entry.market is market}
         if of_market:
             exchange = Exchange(market, settings, retrier=retrier)
             with _closed_by(exchange, deadline):
-                catalog, resolved = _resolve_market(exchange, settings, of_market, lock, report)
+                catalog, resolved = _resolve_market(exchange, settings, of_market, lock, accept_loss, report)
             after = records_of(market, [outcome.locked for outcome in resolved])
             today, size = max(today, catalog.today), lock.catalog.get(market.name)
             if not accept_loss:
@@ -343,12 +356,15 @@ def _resolve_market(
     settings: Settings,
     entries: Mapping[RuleEntry, LockedRule | None],
     lock: UniverseLock,
+    accept_loss: bool,
     report: Report,
 ) -> tuple[Catalog, list[RuleOutcome]]:
     """Return what a market has and had, and what each of its rules selects; see :func:`refresh_universe`."""
     market, rules = exchange.market, [entry.rule for entry in entries]
     with_archive = any(rule.delisted for rule in rules)
     catalog = read_catalog(exchange, rules, with_archive, settings.source == "archive", report)
+    if not accept_loss:
+        check_sizes(catalog, lock.catalog.get(market.name))
     days: dict[str, TradedDays] = {}
     if catalog.from_archive_alone:
         catalog, days = with_listed_by_days(catalog, rules, exchange, report)

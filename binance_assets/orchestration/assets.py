@@ -41,7 +41,14 @@ from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.partitions import partitions_def_for
-from binance_assets.orchestration.prefetch import FetchTask, Prefetcher, fetch, should_prefetch
+from binance_assets.orchestration.prefetch import (
+    FetchTask,
+    Prefetcher,
+    TailPrefetcher,
+    fetch,
+    should_overlap,
+    should_prefetch,
+)
 from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource
 from binance_assets.orchestration.tally import Tally
@@ -316,13 +323,15 @@ def _results(
     exchange: Exchange,
     lake: Lake,
 ) -> Iterator[PartitionResult]:
-    """Return the results of the step's partitions; in a run over many short series, from the prefetcher."""
+    """Return the results of the step's partitions; in a run over several series, from the prefetcher."""
     fetch_task = partial(fetch, exchange=exchange, lake=lake, strict=binance.settings.strict)
-    if not should_prefetch([member.series for member in members], task.partitions):
+    series = [member.series for member in members]
+    kind = Prefetcher if should_prefetch(series, task.partitions) else TailPrefetcher
+    if kind is TailPrefetcher and not should_overlap(series, task.partitions):
         return fetch_task(task)
     # Only plain values reach the prefetcher: its threads outlive this step and its context.
     prefetcher = binance.prefetcher(
-        task.series.market, lambda: Prefetcher(_tasks(context.run.run_config, members, task.partitions), fetch_task)
+        task.series.market, lambda: kind(_tasks(context.run.run_config, members, task.partitions), fetch_task)
     )
     return prefetcher.results_for(task)
 

@@ -1,7 +1,8 @@
 """Fetching for a run: the series of a step, and the next series while one is written.
 
 Dagster executes the steps of a run one after another. A run over one day of two hundred series would therefore wait for
-one or two pages at a time, two hundred times. So a run over many short series fetches several at once.
+one or two pages at a time, two hundred times. So a run over many short series fetches several at once. A long series
+keeps the workers busy alone; the next one begins when all of it has arrived, while its last files are written.
 
 Here belongs what a step fetches, as plain values. What does not belong here: Dagster. Threads outlive the step that
 started them, and a Dagster context is valid only during its own step.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -24,13 +26,14 @@ from binance_assets.ingest.sources import unavailable
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
+from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.settings import Source
 from binance_assets.storage.lake import Lake
 
 # This many series at once keep the workers of an exchange busy with one or two pages each.
 _SERIES_AT_ONCE: Final = 16
 # The most candles of one series that may be fetched as a whole: about a month of 1m. A longer series keeps the workers
-# busy alone.
+# busy alone. Of its successor a few partitions wait in memory, so each of them must not have more either.
 _MAX_ROWS: Final = 45_000
 # How often a waiting step checks whether the prefetcher was closed. A wait without a timeout ignores Ctrl-C on Windows.
 _POLL_SECONDS: Final = 0.1
@@ -93,9 +96,20 @@ def fetch(task: FetchTask, exchange: Exchange, lake: Lake, strict: bool) -> Iter
 
 def should_prefetch(series: Sequence[Series], partitions: Sequence[Partition]) -> bool:
     """Return whether a run over ``partitions`` of each of ``series`` is faster with prefetching and fits in memory."""
+    return len(series) > 1 and _most_rows(series, partitions) <= _MAX_ROWS
+
+
+def should_overlap(series: Sequence[Series], partitions: Sequence[Partition]) -> bool:
+    """Return whether a run over ``partitions`` of each of ``series`` is faster with :class:`TailPrefetcher`, and fits.
+
+    That is so for several long series, unless their candles are finer than 1m.
+    """
+    return len(series) > 1 and bool(partitions) and _most_rows(series, partitions[:1]) <= _MAX_ROWS
+
+
+def _most_rows(series: Sequence[Series], partitions: Sequence[Partition]) -> int:
     step = min(member.interval.step for member in series)
-    rows = sum(partition.end - partition.start for partition in partitions) // step
-    return len(series) > 1 and rows <= _MAX_ROWS
+    return sum(partition.end - partition.start for partition in partitions) // step
 
 
 class _Prefetched(NamedTuple):
@@ -167,3 +181,72 @@ class Prefetcher:
             if wait([results], _POLL_SECONDS).done:
                 return results.result()
         raise Cancelled
+
+
+class TailPrefetcher:
+    """Begins to fetch the next series of a run when all results of the current one have arrived.
+
+    So the requests of the next step, among them those that have to wait for each other, do not wait for the last files
+    of the current step and for its events. One series at a time is fetched ahead, and only until a few of its results
+    wait for their step.
+
+    Steps use it one after another; the end of one may overlap with the beginning of the next.
+
+    Args:
+        tasks: One task per series, in the order in which their steps are expected. The order affects speed only.
+        fetch: Fetches a task; it runs in other threads and after the step that created the prefetcher.
+    """
+
+    def __init__(self, tasks: Iterable[FetchTask], fetch: Callable[[FetchTask], Iterable[PartitionResult]]) -> None:
+        self._fetch = fetch
+        self._pending = {task.series: task for task in tasks}
+        self._ahead: tuple[FetchTask, BackgroundIterator[PartitionResult]] | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def results_for(self, task: FetchTask) -> Iterator[PartitionResult]:
+        """Yield the results for the partitions of ``task``, fetched ahead or now; then begin with the next series.
+
+        Raises:
+            Cancelled: The run was stopped.
+            Exception: Whatever fetching this task raised; other tasks are not affected.
+        """
+        ahead = self._take(task)
+        if ahead is None:
+            yield from self._fetch(task)
+        else:
+            with closing(ahead):
+                yield from self._arrived(ahead)
+        self._begin_next()
+
+    def close(self) -> None:
+        """Begin no further series, and drop what was fetched ahead; its thread ends with the exchange."""
+        with self._lock:
+            self._is_closed = True
+            if self._ahead is not None:
+                self._ahead[1].close()
+
+    def _take(self, task: FetchTask) -> BackgroundIterator[PartitionResult] | None:
+        """Return what was fetched ahead if it is this very task."""
+        with self._lock:
+            self._pending.pop(task.series, None)
+            if self._ahead is None or self._ahead[0].series != task.series:
+                return None
+            (found, results), self._ahead = self._ahead, None
+        if found == task:
+            return results
+        results.close()  # its configuration differs
+        return None
+
+    def _arrived(self, results: BackgroundIterator[PartitionResult]) -> Iterator[PartitionResult]:
+        for result in results:
+            if self._is_closed:
+                raise Cancelled
+            if result is not None:
+                yield result
+
+    def _begin_next(self) -> None:
+        with self._lock:
+            if self._pending and self._ahead is None and not self._is_closed:
+                task = self._pending.pop(next(iter(self._pending)))
+                self._ahead = task, BackgroundIterator(iter(self._fetch(task)))

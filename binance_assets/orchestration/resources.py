@@ -21,7 +21,7 @@ from pydantic import PrivateAttr
 from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.markets import Market
-from binance_assets.orchestration.prefetch import Prefetcher
+from binance_assets.orchestration.prefetch import Prefetcher, TailPrefetcher
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 
@@ -69,7 +69,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     shared: dg.ResourceDependency[Exchanges | None] = None  # type: ignore[assignment]
 
     _own: Exchanges = PrivateAttr(default_factory=Exchanges)
-    _prefetchers: dict[str, Prefetcher] = PrivateAttr(default_factory=dict)
+    _prefetchers: dict[str, Prefetcher | TailPrefetcher] = PrivateAttr(default_factory=dict)
     _members: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @contextmanager
@@ -104,7 +104,9 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         return Retrier()
 
-    def prefetcher(self, market: Market, create: Callable[[], Prefetcher]) -> Prefetcher:
+    def prefetcher(
+        self, market: Market, create: Callable[[], Prefetcher | TailPrefetcher]
+    ) -> Prefetcher | TailPrefetcher:
         """Return the run's prefetcher of ``market``; the first step of the market calls ``create``."""
         if market.name not in self._prefetchers:
             self._prefetchers[market.name] = create()

@@ -212,6 +212,19 @@ def test_a_source_that_fails_or_lost_most_symbols_changes_nothing(
     assert lock_path(settings.universe).read_bytes() == before
 
 
+def test_without_its_last_rule_the_lock_file_is_emptied_without_a_request(
+    refresh: Refresher, settings: Settings, sandbox: Sandbox
+) -> None:
+    added = {change.symbol for change in refresh().changes}
+    settings.universe.write_text("series: []\n")
+    outcome = refresh()
+    assert outcome.written
+    assert {change.symbol for change in outcome.changes if change.kind == "removed"} == added
+    assert not sandbox.requests
+    assert read_lock(lock_path(settings.universe)).rules == ()
+    assert not refresh().written
+
+
 def test_a_loss_that_a_user_accepts_is_believed(refresh: Refresher, settings: Settings, sandbox: Sandbox) -> None:
     before = refresh()
     sandbox.faults.add(Fault("few_symbols", path="exchangeInfo", market="spot"))
@@ -419,8 +432,8 @@ def test_track_takes_queries_and_files_and_names_all_unknown_symbols_at_once(
     assert "there are no symbols BTCUSTD (did you mean BTCUSDT" in bad.stderr
     assert "QQQQ" in bad.stderr
     assert not (tmp_path / "universe.yaml").exists()
-    (tmp_path / "mine.txt").write_text("# mine\nBTC/USDT, srmusdt # delisted\n")
-    assert invoke("track", "--symbols-from", "mine.txt", *daily).exit_code == 0
+    (tmp_path / "quote=mine.txt").write_text("# mine\nBTC/USDT, srmusdt # delisted\n")
+    assert invoke("track", "--symbols-from", "quote=mine.txt", *daily).exit_code == 0
     assert invoke("track", "--symbols-from", "quote=USDT top=3", *daily).exit_code == 0
     tracked = {str(series) for series in read_universe(tmp_path / "universe.yaml").series}
     assert tracked == {f"spot/{symbol}USDT/1d" for symbol in ("BTC", "ETH", "BNB", "SRM")}

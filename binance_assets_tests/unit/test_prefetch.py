@@ -17,7 +17,14 @@ from binance_assets.model.markets import SPOT
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
-from binance_assets.orchestration.prefetch import FetchTask, Prefetcher, should_prefetch
+from binance_assets.orchestration.prefetch import (
+    FetchTask,
+    Prefetcher,
+    TailPrefetcher,
+    should_overlap,
+    should_prefetch,
+)
+from binance_assets_tests.support.polling import until
 
 HOUR = parse_interval("1h")
 PARTITIONS = (partition_for_key("2024-01-01", HOUR), partition_for_key("2024-01-02", HOUR))
@@ -53,19 +60,22 @@ def outcome(task: FetchTask) -> list[tuple[Partition, str]]:
     return [(partition, str(task.series)) for partition in task.partitions]
 
 
-def results(prefetcher: Prefetcher, task: FetchTask) -> list[tuple[Partition, str]]:
+def results(prefetcher: Prefetcher | TailPrefetcher, task: FetchTask) -> list[tuple[Partition, str]]:
     return [(result.partition, result.reason) for result in prefetcher.results_for(task)]
 
 
 @pytest.mark.parametrize("order", ["expected", "reversed", "shuffled"])
-def test_every_step_gets_its_own_results_once_in_any_order_of_steps(order: str) -> None:
+@pytest.mark.parametrize("kind", [Prefetcher, TailPrefetcher])
+def test_every_step_gets_its_own_results_once_in_any_order_of_steps(
+    order: str, kind: type[Prefetcher | TailPrefetcher]
+) -> None:
     fetch, expected = Recorder(), tasks(50)
     steps = {
         "expected": expected,
         "reversed": expected[::-1],
         "shuffled": random.Random(7).sample(expected, len(expected)),
     }[order]
-    prefetcher = Prefetcher(expected, fetch)
+    prefetcher = kind(expected, fetch)
     for task in steps:
         assert results(prefetcher, task) == outcome(task)
     assert Counter(fetch.fetched) == Counter(expected)
@@ -95,7 +105,8 @@ def test_a_step_waits_for_its_series_that_is_under_way() -> None:
     assert fetch.fetched.count(second) == 1
 
 
-def test_an_error_belongs_to_the_step_of_its_series() -> None:
+@pytest.mark.parametrize("kind", [Prefetcher, TailPrefetcher])
+def test_an_error_belongs_to_the_step_of_its_series(kind: type[Prefetcher | TailPrefetcher]) -> None:
     first, bad, last = tasks(3)
     record = Recorder()
 
@@ -104,33 +115,38 @@ def test_an_error_belongs_to_the_step_of_its_series() -> None:
             raise TimeoutError("no response")
         yield from record(task)
 
-    prefetcher = Prefetcher([first, bad, last], fetch)
+    prefetcher = kind([first, bad, last], fetch)
     assert results(prefetcher, first) == outcome(first)
     with pytest.raises(TimeoutError, match="no response"):
         results(prefetcher, bad)
     assert results(prefetcher, last) == outcome(last)
 
 
-def test_a_second_request_for_a_series_fetches_it_again() -> None:
+@pytest.mark.parametrize("kind", [Prefetcher, TailPrefetcher])
+def test_a_second_request_for_a_series_fetches_it_again(kind: type[Prefetcher | TailPrefetcher]) -> None:
     fetch, (first, second) = Recorder(), tasks(2)
-    prefetcher = Prefetcher([first, second], fetch)
+    prefetcher = kind([first, second], fetch)
     for task in (first, second, second, first):
         assert results(prefetcher, task) == outcome(task)
     assert Counter(fetch.fetched) == {first: 2, second: 2}
 
 
-def test_a_step_whose_configuration_differs_from_the_prefetched_task_fetches_for_itself() -> None:
+@pytest.mark.parametrize("kind", [Prefetcher, TailPrefetcher])
+def test_a_step_whose_configuration_differs_from_the_prefetched_task_fetches_for_itself(
+    kind: type[Prefetcher | TailPrefetcher],
+) -> None:
     fetch, (first, second) = Recorder(), tasks(2)
-    prefetcher = Prefetcher([first, second], fetch)
+    prefetcher = kind([first, second], fetch)
     results(prefetcher, first)
     other = FetchTask(second.series, "archive", PARTITIONS[:1], True)
     assert results(prefetcher, other) == outcome(other)
     assert other in fetch.fetched
 
 
-def test_a_series_that_is_not_among_the_tasks_is_fetched_by_its_step() -> None:
+@pytest.mark.parametrize("kind", [Prefetcher, TailPrefetcher])
+def test_a_series_that_is_not_among_the_tasks_is_fetched_by_its_step(kind: type[Prefetcher | TailPrefetcher]) -> None:
     fetch, (first, unknown) = Recorder(), tasks(2)
-    prefetcher = Prefetcher([first], fetch)
+    prefetcher = kind([first], fetch)
     assert results(prefetcher, unknown) == outcome(unknown)
 
 
@@ -153,3 +169,38 @@ def test_only_several_series_of_at_most_a_month_of_minutes_are_prefetched() -> N
     assert not should_prefetch([minutes], month)
     assert not should_prefetch([minutes, hours], [*month, partition_for_key("2024-02-01", HOUR)])
     assert should_prefetch([hours, hours], month * 10)
+
+
+def test_a_long_series_is_fetched_ahead_once_all_of_the_one_before_has_arrived_and_only_a_few_results_of_it() -> None:
+    many = tuple(partition_for_key(f"2024-01-{day:02}", HOUR) for day in range(1, 29))
+    first, second, third = (FetchTask(task.series, "rest", many, False) for task in tasks(3))
+    started, fetched = list[Series](), Counter[Series]()
+
+    def fetch(task: FetchTask) -> Iterator[PartitionResult]:
+        started.append(task.series)
+        for partition in task.partitions:
+            fetched[task.series] += 1
+            yield PartitionResult(partition, "complete", pl.DataFrame(), reason=str(task.series))
+
+    prefetcher = TailPrefetcher([first, second, third], fetch)
+    current = prefetcher.results_for(first)
+    for _ in many:
+        next(current)
+        assert started == [first.series]
+    assert not list(current)
+    until(10, lambda: fetched[second.series] >= 8)
+    assert fetched[second.series] <= 10
+    assert started == [first.series, second.series]
+    assert results(prefetcher, second) == outcome(second)
+    prefetcher.close()
+    with pytest.raises(Cancelled):
+        results(prefetcher, third)
+
+
+def test_long_series_overlap_unless_their_candles_are_finer_than_a_minute() -> None:
+    seconds, minutes = (Series(SPOT, "BTCUSDT", parse_interval(name)) for name in ("1s", "1m"))
+    year = [partition_for_key("2024-01-01", HOUR)] * 366
+    assert should_overlap([minutes, minutes], year)
+    assert not should_overlap([minutes], year)
+    assert not should_overlap([minutes, seconds], year)
+    assert not should_overlap([minutes, minutes], [])
