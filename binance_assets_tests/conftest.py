@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import os
 import signal
 import subprocess
@@ -73,6 +74,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             )
         item.add_marker(tier)
     items.sort(key=lambda item: (_TIERS.index(_tier(item)), _place(item.path.stem)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported and collected out of later garbage collections: pytest runs five at the end alone."""
+    gc.freeze()
 
 
 def _tier(item: pytest.Item) -> str:

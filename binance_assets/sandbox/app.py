@@ -74,14 +74,16 @@ def create_app(options: SandboxOptions) -> Starlette:
     exchange = SandboxExchange(options)
     apis = [(market, endpoint) for endpoint in _ENDPOINTS for market in MARKETS.values()]
     routes = [
+        Route("/data/{file:path}", _ArchiveEndpoint(exchange)),  # tried one after the other, so one for all files first
         *(Route(f"{market.api}/{name}", _MarketEndpoint(exchange, market, name)) for market, name in apis),
-        Route("/data/{file:path}", _ArchiveEndpoint(exchange)),
         Route("/", _ListingEndpoint(exchange)),
         Route("/sandbox/faults", _FaultsEndpoint(exchange)),
         Route("/sandbox/requests", _RequestsEndpoint(exchange)),
     ]
     app = Starlette(routes=routes)
     app.router.default = _NotFound(exchange)
+    # Without Starlette's handlers of errors: these endpoints raise none, and uvicorn sends a 500 as well.
+    app.middleware_stack = app.router
     app.state.exchange = exchange
     return app
 

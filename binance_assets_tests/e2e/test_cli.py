@@ -76,15 +76,12 @@ class Download:
 
 
 @pytest.fixture(scope="module")
-def january(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Download:
+def january(shared_sandbox: Sandbox, warm_python: WarmPython, tmp_path_factory: pytest.TempPathFactory) -> Download:
     """January 2024 of spot/BTCUSDT/1m, downloaded by a process."""
     folder = tmp_path_factory.mktemp("january")
     shared_sandbox.faults.clear()
-    process = subprocess.run(
-        [sys.executable, "-m", "binance_assets", "download", *MINUTES, *JANUARY, "--json"],
-        cwd=folder, env=cli_environment(shared_sandbox, folder), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return Download(folder, process)
+    command = ["-m", "binance_assets", "download", *MINUTES, *JANUARY, "--json"]
+    return Download(folder, warm_python.run(command, folder, cli_environment(shared_sandbox, folder), timeout=120))
 
 
 Start = Callable[..., "WarmProcess | subprocess.Popen[str]"]
