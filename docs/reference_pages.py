@@ -114,7 +114,7 @@ def _bounds(field: Any) -> str:
     """Return the bounds of a number as the end of a sentence; empty without bounds."""
     signs = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     found = [
-        f"{words} {getattr(bound, name):,g}"
+        f"{words} {getattr(bound, name):,.12g}"
         for bound in field.metadata
         for name, words in signs.items()
         if hasattr(bound, name)
