@@ -96,8 +96,8 @@ def settings_page() -> str:
         "None of these is part of a run's configuration: a run uses the hosts, the lake, and the ledger of the",
         "settings, whoever launches it.",
         "",
-        "Dagster keeps its state in `$DAGSTER_HOME` if that is set, otherwise in `.dagster/` in the working folder, as",
-        "`dagster.yaml` says.",
+        "Dagster keeps its state in `$DAGSTER_HOME` if that is set, otherwise in `.dagster/` in the working folder;",
+        "see `dagster.yaml`.",
     ]
     return "\n".join(lines)
 
