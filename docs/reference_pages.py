@@ -96,8 +96,8 @@ def settings_page() -> str:
         "None of these is part of a run's configuration: a run uses the hosts, the lake, and the ledger of the",
         "settings, whoever launches it.",
         "",
-        "Dagster keeps its state in `$DAGSTER_HOME` if that is set, otherwise in `.dagster/` in the working folder, as",
-        "`dagster.yaml` says.",
+        "Dagster keeps its state in `$DAGSTER_HOME` if that is set, otherwise in `.dagster/` in the working folder;",
+        "see `dagster.yaml`.",
     ]
     return "\n".join(lines)
 
@@ -114,7 +114,7 @@ def _bounds(field: Any) -> str:
     """Return the bounds of a number as the end of a sentence; empty without bounds."""
     signs = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     found = [
-        f"{words} {getattr(bound, name):,g}"
+        f"{words} {getattr(bound, name):,.12g}"
         for bound in field.metadata
         for name, words in signs.items()
         if hasattr(bound, name)

@@ -1,7 +1,7 @@
 """The Pandera schema of the candle table, one per market and interval: the columns, and the rules for every row.
 
 Names, types and descriptions of the columns come from :mod:`binance_assets.candles.columns`. Together they are the only
-description of the table: the Parquet files, Dagster's column metadata and the README follow them.
+description of the table: the Parquet files, Dagster's column metadata and the documentation follow them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.columns import PRICES
-from binance_assets.exports.target import Candles, Item, base_volume, sink_csv, table_target
+from binance_assets.exports.streams import write_csv
+from binance_assets.exports.target import Candles, Item, base_volume, table_target
 
 
 def _path(item: Item) -> str:
@@ -34,5 +35,5 @@ BACKTESTING: Final = table_target(
     'pandas.read_csv("{file}", index_col="Time", parse_dates=True, float_precision="round_trip")',
     _path,
     _shape,
-    lambda table, path: sink_csv(table, path, "%Y-%m-%d %H:%M:%S"),
+    lambda table, path: write_csv(table, path, "%Y-%m-%d %H:%M:%S"),
 )

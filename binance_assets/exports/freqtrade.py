@@ -16,7 +16,8 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.columns import PRICES
-from binance_assets.exports.target import Candles, Item, base_volume, sink_feather, table_target
+from binance_assets.exports.streams import write_feather
+from binance_assets.exports.target import Candles, Item, base_volume, table_target
 from binance_assets.model.markets import COINM, SPOT
 from binance_assets.model.series import Series
 from binance_assets.model.symbol_names import quote_by_name
@@ -61,5 +62,5 @@ def _check(item: Item) -> None:
 
 
 FREQTRADE: Final = table_target(
-    "freqtrade", "freqtrade list-data --datadir {folder} --show-timerange", _path, _shape, sink_feather, _check
+    "freqtrade", "freqtrade list-data --datadir {folder} --show-timerange", _path, _shape, write_feather, _check
 )

@@ -22,6 +22,7 @@ from typing import Any, Final, cast
 import polars as pl
 
 from binance_assets.candles.columns import PRICES
+from binance_assets.exports.streams import batches, write_parquet_batches
 from binance_assets.exports.target import Candles, File, Item, Target, accept_all
 from binance_assets.model.markets import AMOUNT_DECIMALS, SPOT
 from binance_assets.model.series import Series
@@ -70,11 +71,11 @@ def _facts(candles: Candles) -> _Facts:
         ValueError: A number is larger than the format allows.
     """
     decimals, largest, times = dict.fromkeys(_VALUES, 0), 0.0, []
-    for batch in candles.table.select(*_VALUES, "close_time").collect_batches(maintain_order=True, engine="streaming"):
+    for batch in batches(candles.table.select(*_VALUES, "close_time")):
         for name in _VALUES:
             decimals[name] = _decimals(batch[name], decimals[name])
         largest = max(largest, *(cast(float, batch[name].max() or 0.0) for name in _VALUES))
-        times += [batch["close_time"].to_physical()[place] for place in (0, -1) if batch.height]
+        times += [batch["close_time"].to_physical()[place] for place in (0, -1)]
     if largest > _LARGEST:
         raise ValueError(f"{candles.item.series} has the number {largest}, larger than NautilusTrader can hold")
     return _Facts(max(decimals[price] for price in PRICES), decimals["volume"], times[0], times[-1])
@@ -90,9 +91,7 @@ class _SixteenBytes:
     """An Arrow array of 128-bit decimals that gives itself out as one of 16 bytes each: the layout is the same."""
 
     def __init__(self, column: pl.Series) -> None:
-        from arro3.core import ChunkedArray
-
-        self._array = ChunkedArray(column).combine_chunks()
+        self._array = _array(column)
 
     def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]:
         from arro3.core import DataType, Field
@@ -100,15 +99,26 @@ class _SixteenBytes:
         return Field("", DataType.binary(16), nullable=True).__arrow_c_schema__(), self._array.__arrow_c_array__()[1]
 
 
-def _as_bytes(column: pl.Series) -> pl.Series:
+def _array(column: pl.Series) -> Any:
+    from arro3.core import ChunkedArray
+
+    return ChunkedArray(column).combine_chunks()
+
+
+def _raw(values: pl.Series, decimals: int) -> Any:
     from arro3.core import Array
 
-    return pl.Series(column.name, Array(_SixteenBytes(column)))
+    return Array(_SixteenBytes(values.cast(pl.Decimal(38, decimals)).cast(_RAW)))
 
 
-def _raw(name: str, decimals: int) -> pl.Expr:
-    exact = pl.col(name).cast(pl.Decimal(38, decimals)).cast(_RAW)
-    return exact.map_batches(_as_bytes, return_dtype=pl.Binary(), is_elementwise=True)
+def _bars(candles: Candles, facts: _Facts, schema: Any) -> Iterator[Any]:
+    """Yield the rows of the file as Arrow batches."""
+    from arro3.core import RecordBatch
+
+    for batch in batches(candles.table.select(*_VALUES, "close_time")):
+        prices = [_raw(batch[price], facts.price_decimals) for price in PRICES]
+        time = _array(batch["close_time"].dt.epoch("ns").cast(pl.UInt64))
+        yield RecordBatch.from_arrays([*prices, _raw(batch["volume"], facts.size_decimals), time, time], schema=schema)
 
 
 def _schema(item: Item, facts: _Facts) -> Any:
@@ -144,14 +154,9 @@ def _write(candles: Sequence[Candles], folder: Path) -> Iterator[File]:
         with phase(f"writing {entry.item.series}"):
             facts = _facts(entry)
             relative = f"{_folder(entry.item)}/{_stamp(facts.first_close)}_{_stamp(facts.last_close)}.parquet"
-            time = pl.col("close_time").dt.epoch("ns").cast(pl.UInt64)
-            rows = entry.table.select(
-                *(_raw(price, facts.price_decimals) for price in PRICES),
-                _raw("volume", facts.size_decimals),
-                *(time.alias(name) for name in _TIMES),
-            )
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-            rows.sink_parquet(folder / relative, arrow_schema=_schema(entry.item, facts), engine="streaming")
+            schema = _schema(entry.item, facts)
+            write_parquet_batches(schema, _bars(entry, facts, schema), folder / relative)
         yield File(relative, (str(entry.item.series),))
 
 

@@ -24,6 +24,7 @@ from typing import BinaryIO, Final
 import polars as pl
 
 from binance_assets.candles.columns import PRICES, TIME
+from binance_assets.exports.streams import batches
 from binance_assets.exports.target import Candles, File, Item, Target, base_volume
 from binance_assets.model.intervals import Interval
 from binance_assets.model.series import Series
@@ -133,22 +134,19 @@ def _write_features(candles: Candles, folder: Path, place: int) -> None:
         for file in files.values():
             _append(file, [float(place)])
         following = candles.first
-        for batch in candles.table.collect_batches(chunk_size=_ROWS, maintain_order=True, engine="streaming"):
-            for part in batch.iter_slices(_ROWS):
-                if part.is_empty():
-                    continue
-                end = part["open_time"].to_physical()[-1] + step
-                for start in range(following, end, _ROWS * step):
-                    _append_values(files, part, item.series, range(start, min(end, start + _ROWS * step), step))
-                following = end
+        for batch in batches(candles.table):
+            end = batch["open_time"].to_physical()[-1] + step
+            for start in range(following, end, _ROWS * step):
+                _append_values(files, batch, item.series, range(start, min(end, start + _ROWS * step), step))
+            following = end
 
 
-def _append_values(files: Mapping[str, BinaryIO], part: pl.DataFrame, series: Series, opens: range) -> None:
+def _append_values(files: Mapping[str, BinaryIO], batch: pl.DataFrame, series: Series, opens: range) -> None:
     """Append a value for each of the open times, ms UTC, to each file."""
     grid = (
         pl.int_range(opens.start, opens.stop, opens.step, dtype=pl.Int64, eager=True).cast(TIME).to_frame("open_time")
     )
-    fields = grid.join(part, on="open_time", how="left", maintain_order="left").select(_fields(series).alias("all"))
+    fields = grid.join(batch, on="open_time", how="left", maintain_order="left").select(_fields(series).alias("all"))
     for name, column in fields["all"].struct.unnest().to_dict().items():
         _append(files[name], column.to_list())
 

@@ -6,12 +6,12 @@ Files are named ``spot-BTCUSDT-1m.parquet``. Times are UTC with milliseconds; a 
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import polars as pl
 
-from binance_assets.exports.target import Candles, Item, sink_csv, sink_feather, table_target
+from binance_assets.exports.streams import write_csv, write_feather, write_parquet
+from binance_assets.exports.target import Candles, Item, table_target
 
 _ISO: Final = "%Y-%m-%dT%H:%M:%S%.3fZ"
 
@@ -24,12 +24,8 @@ def _whole(candles: Candles) -> pl.LazyFrame:
     return candles.table
 
 
-def _sink_parquet(table: pl.LazyFrame, path: Path) -> None:
-    table.sink_parquet(path, compression="zstd", engine="streaming")
-
-
 PARQUET: Final = table_target(
-    "parquet", 'pandas.read_parquet("{file}")', partial(_name, "parquet"), _whole, _sink_parquet
+    "parquet", 'pandas.read_parquet("{file}")', partial(_name, "parquet"), _whole, write_parquet
 )
 
 CSV: Final = table_target(
@@ -37,9 +33,9 @@ CSV: Final = table_target(
     'pandas.read_csv("{file}", parse_dates=["open_time", "close_time"], float_precision="round_trip")',
     partial(_name, "csv"),
     _whole,
-    partial(sink_csv, time_format=_ISO),
+    partial(write_csv, time_format=_ISO),
 )
 
 FEATHER: Final = table_target(
-    "feather", 'pandas.read_feather("{file}")', partial(_name, "feather"), _whole, sink_feather
+    "feather", 'pandas.read_feather("{file}")', partial(_name, "feather"), _whole, write_feather
 )

@@ -91,7 +91,7 @@ def table_target(
     load: str,
     path: PathOf,
     shape: Callable[[Candles], pl.LazyFrame],
-    sink: Callable[[pl.LazyFrame, Path], None],
+    write_table: Callable[[pl.LazyFrame, Path], None],
     check: Callable[[Item], None] = accept_all,
 ) -> Target:
     """Return a target that writes one table per series.
@@ -101,7 +101,7 @@ def table_target(
         load: As in :class:`Target`.
         path: Returns the path of an item's file, relative to the folder.
         shape: Returns the table with the columns of the format.
-        sink: Writes a table to a path, a batch of rows at a time.
+        write_table: Writes a table to a path, a batch of rows at a time.
         check: As in :class:`Target`.
     """
 
@@ -110,7 +110,7 @@ def table_target(
             relative = path(entry.item)
             with phase(f"writing {entry.item.series}"):
                 (folder / relative).parent.mkdir(parents=True, exist_ok=True)
-                sink(shape(entry), folder / relative)
+                write_table(shape(entry), folder / relative)
             yield File(relative, (str(entry.item.series),))
 
     return Target(name, load, lambda items: [path(item) for item in items], write, check)
@@ -119,13 +119,3 @@ def table_target(
 def base_volume(market: Market) -> str:
     """Return the column with the traded amount in the base asset; on COIN-M, ``volume`` counts contracts."""
     return "base_volume" if market is COINM else "volume"
-
-
-def sink_csv(table: pl.LazyFrame, path: Path, time_format: str) -> None:
-    """Write a table as CSV: floats with the fewest digits that give the same number back, nulls as empty fields."""
-    table.sink_csv(path, datetime_format=time_format, engine="streaming")
-
-
-def sink_feather(table: pl.LazyFrame, path: Path) -> None:
-    """Write a table as Feather, version 2, which is the Arrow IPC file format; compressed with LZ4, as pandas does."""
-    table.sink_ipc(path, compression="lz4", engine="streaming")

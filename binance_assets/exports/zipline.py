@@ -15,7 +15,8 @@ from typing import Final
 import polars as pl
 
 from binance_assets.candles.columns import PRICES
-from binance_assets.exports.target import Candles, Item, base_volume, sink_csv, table_target
+from binance_assets.exports.streams import write_csv
+from binance_assets.exports.target import Candles, Item, base_volume, table_target
 from binance_assets.model.timestamps import DAY, MINUTE
 
 _FOLDERS: Final = {MINUTE: "minute", DAY: "daily"}
@@ -53,6 +54,6 @@ ZIPLINE: Final = table_target(
     'register("binance", csvdir_equities(["daily"], "{folder}"), calendar_name="24/7", minutes_per_day=1440)',
     _path,
     _shape,
-    lambda table, path: sink_csv(table, path, "%Y-%m-%d %H:%M:%S"),
+    lambda table, path: write_csv(table, path, "%Y-%m-%d %H:%M:%S"),
     _check,
 )

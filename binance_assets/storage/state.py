@@ -4,7 +4,7 @@ They lie in ``<lake>.state``, beside the lake. Polars reads every file below a f
 every ``**/*.parquet``, hidden folders included. So nothing but candles may lie in the lake.
 
 Where the lake is a mount point or its parent folder cannot be written, they lie in ``<lake>/.state`` instead: a file
-can only be replaced atomically within one file system. The globs of the README then need ``market=*`` in front.
+can only be replaced atomically within one file system. The globs of the documentation then need ``market=*`` in front.
 
 Layout 1 had these files in the lake. They are read there until the first write moves them.
 """

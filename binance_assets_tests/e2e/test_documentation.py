@@ -1,6 +1,6 @@
 """Readers can run every code block of the documentation, and get the output that the page shows.
 
-CONTRIBUTING.md describes the comments with which a page says how a block is run. Blocks that no test can run are
+CONTRIBUTING.md describes the comments that change how a block is run. Blocks that no test can run are
 skipped tests, so that ``pytest -ra`` counts and lists them with their reasons.
 """
 

@@ -1,4 +1,4 @@
-"""The code blocks of a page of the documentation, and the comments that say how a test runs them."""
+"""The code blocks of a page of the documentation, and the comments that change how a test runs them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ PAGES: Final = sorted([*CHECKOUT.glob("*.md"), *(CHECKOUT / "docs").rglob("*.md"
 
 LANGUAGES: Final = frozenset({"bash", "console", "dockerfile", "ini", "json", "python", "text", "toml", "yaml"})
 """The languages that a block may have. ``text`` is a drawing, or the output of the Python block before it."""
-
-RUN: Final = frozenset({"bash", "console", "python"})
-"""The languages that are executed; blocks of the others are parsed, if they can be."""
 
 _PIECE: Final = re.compile(
     r"^(?P<fence>```+)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ \t]*$|^<!--(?P<comment>.*?)-->",
@@ -52,11 +49,6 @@ class Block:
     is_one_command: bool = False
     exit_codes: tuple[int, ...] = ()
 
-    @property
-    def is_run(self) -> bool:
-        """Whether a test runs it in any tier."""
-        return self.language in RUN and not self.not_run and not self.title
-
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
 
@@ -71,10 +63,11 @@ class _Markers:
 
 def blocks_of(page: Path) -> list[Block]:
     """Return the code blocks and hidden steps of a page, in their order."""
-    return list(_blocks(page.read_text(encoding="utf-8"), page.relative_to(CHECKOUT).as_posix()))
+    return list(blocks_in(page.read_text(encoding="utf-8"), page.relative_to(CHECKOUT).as_posix()))
 
 
-def _blocks(text: str, page: str) -> Iterator[Block]:
+def blocks_in(text: str, page: str) -> Iterator[Block]:
+    """Yield the code blocks and hidden steps of a text; ``page`` is what errors name."""
     markers = _Markers()
     for piece in _PIECE.finditer(text):
         if text[markers.end : piece.start()].strip():

@@ -157,6 +157,7 @@ class Session:
 
     def _commands(self, block: Block) -> None:
         commands = commands_of(block)
+        assert commands, f"{block} has no command; one begins with $"
         codes = [0] * (len(commands) - len(block.exit_codes)) + list(block.exit_codes)
         for command, expected in zip(commands, codes, strict=True):
             code, *outputs = self._execute(command.text)

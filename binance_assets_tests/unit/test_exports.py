@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import array
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,6 +22,7 @@ from binance_assets.exports.choices import MISSING_BY_TARGET
 from binance_assets.exports.freqtrade import pair_of
 from binance_assets.exports.nautilus import bar_type_of
 from binance_assets.exports.publication import MANIFEST, publication
+from binance_assets.exports.streams import write_csv, write_feather, write_parquet
 from binance_assets.exports.target import File, Item
 from binance_assets.exports.targets import TARGETS
 from binance_assets.model.series import parse_any_series
@@ -302,6 +305,24 @@ def test_zipline_refuses_days_with_a_gap_as_its_ingest_would(tmp_path: Path) -> 
         ba.export(series, "zipline", tmp_path / "out", lake=lake)
     exported = ba.export(series, "zipline", tmp_path / "out", missing="flat", lake=lake)
     assert exported.series[0].rows == 3
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_feather, partial(write_csv, time_format="%Y")])
+def test_a_full_disk_is_an_error_of_the_system(write: Callable[[pl.LazyFrame, Path], None]) -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        write(pl.LazyFrame({"close": [float(number) for number in range(300_000)]}), Path("/dev/full"))
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_feather, partial(write_csv, time_format="%Y")])
+def test_an_interrupt_while_rows_are_computed_ends_the_write(
+    write: Callable[[pl.LazyFrame, Path], None], tmp_path: Path
+) -> None:
+    def interrupt(column: pl.Series) -> pl.Series:
+        raise KeyboardInterrupt
+
+    rows = pl.LazyFrame({"close": [1.0]}).select(pl.col("close").map_batches(interrupt, return_dtype=pl.Float64))
+    with pytest.raises((KeyboardInterrupt, pl.exceptions.ComputeError)):
+        write(rows, tmp_path / "file")
 
 
 def test_a_folder_that_is_a_file_is_named(lake: Lake, tmp_path: Path) -> None:
