@@ -153,6 +153,7 @@ def _without_garbage_collection() -> Iterator[None]:
     All of that lives as long as the process. With 2,000 series these searches take an eighth of the time to load it.
     """
     was_enabled = gc.isenabled()
+    gc.unfreeze()  # an earlier one may have become garbage
     gc.disable()
     try:
         yield

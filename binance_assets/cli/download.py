@@ -173,7 +173,10 @@ def _run(
         with phase("preparing runs of Dagster"):
             definitions = definitions_for(settings, sources, view, exchanges)
             gc.freeze()  # what is loaded now lasts until the end: to search it for garbage takes 5 % of a download
-            failures = fetch_missing(instance, definitions, lake, plans, refresh, view)
+            try:
+                failures = fetch_missing(instance, definitions, lake, plans, refresh, view)
+            finally:
+                gc.unfreeze()
     with phase("reading what the lake has now"):
         outcomes = {}
         for plan in plans:

@@ -183,6 +183,23 @@ def test_a_marker_that_another_process_writes_in_the_meantime_counts(tmp_path: P
     assert marker(lake) == {"origin": "sandbox", "layout": 2}
 
 
+def test_first_candles_that_many_threads_remember_at_once_are_all_there_after_few_writes(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    lake.prepare("sandbox")
+    lake.remember_first_open(SERIES, 0)
+    expected = {SERIES: 0} | {parse_series(f"spot/S{number:02}USDT/1h"): number for number in range(20)}
+    threads = [threading.Thread(target=lake.remember_first_open, args=item) for item in [*expected.items()][1:]]
+    with file_lock(state_folder(lake) / "incoming" / LOCK_NAME), opened_files() as opened:
+        for thread in threads:
+            thread.start()
+        until(30, lambda: opened[LOCK_NAME] >= len(threads))  # each of them waits for the lock
+    with opened_files() as opened:
+        for thread in threads:
+            thread.join()
+        assert lake.first_opens() == {str(series): first for series, first in expected.items()}
+    assert opened["first_candles.json"] == 2  # one for all, and this test
+
+
 def test_a_step_reads_the_marker_once_per_check_and_the_mounts_once(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     lake.prepare("binance", BINANCE)
