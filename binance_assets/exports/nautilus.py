@@ -156,7 +156,7 @@ def _write(candles: Sequence[Candles], folder: Path) -> Iterator[File]:
             relative = f"{_folder(entry.item)}/{_stamp(facts.first_close)}_{_stamp(facts.last_close)}.parquet"
             (folder / relative).parent.mkdir(parents=True, exist_ok=True)
             schema = _schema(entry.item, facts)
-            write_parquet_batches(schema, _bars(entry, facts, schema), folder / relative)
+            write_parquet_batches(schema, _bars(entry, facts, schema), folder / relative, _TIMES)
         yield File(relative, (str(entry.item.series),))
 
 

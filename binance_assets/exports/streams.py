@@ -7,7 +7,7 @@ prints a Rust backtrace (SIGINT, Polars 2.1).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BufferedWriter, FileIO
@@ -60,11 +60,18 @@ def write_parquet(table: pl.LazyFrame, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    write_parquet_batches(*_arrow(table), path)
+    deltas = [name for name, dtype in table.collect_schema().items() if dtype.is_integer() or dtype.is_temporal()]
+    write_parquet_batches(*_arrow(table), path, deltas)
 
 
-def write_parquet_batches(schema: Schema, parts: Iterable[RecordBatch], path: Path) -> None:
-    """Write Arrow batches as Parquet, compressed with zstd; the metadata of the schema goes into the file.
+def write_parquet_batches(schema: Schema, parts: Iterable[RecordBatch], path: Path, deltas: Sequence[str]) -> None:
+    """Write Arrow batches as Parquet, encoded as in the lake; the metadata of the schema goes into the file.
+
+    Args:
+        schema: The schema.
+        parts: The batches.
+        path: The file.
+        deltas: The names of the columns of which differences are stored: whole numbers and times.
 
     Raises:
         OSError: The file cannot be written.
@@ -72,7 +79,14 @@ def write_parquet_batches(schema: Schema, parts: Iterable[RecordBatch], path: Pa
     from arro3 import io
 
     def write(reader: Any, file: Any) -> None:
-        io.write_parquet(reader, file, compression="zstd(1)", max_row_group_size=_ROWS)
+        io.write_parquet(
+            reader,
+            file,
+            compression="zstd(1)",
+            max_row_group_size=_ROWS,
+            dictionary_enabled=False,
+            column_encoding=dict.fromkeys(deltas, "delta_binary_packed"),
+        )
 
     _write(schema, parts, path, write)
 
