@@ -30,7 +30,7 @@ PARQUET: Final = table_target(
 
 CSV: Final = table_target(
     "csv",
-    'pandas.read_csv("{file}", parse_dates=["open_time", "close_time"], float_precision="round_trip")',
+    'pandas.read_csv("{file}", parse_dates=["open_time", "close_time"])',
     partial(_name, "csv"),
     _whole,
     partial(write_csv, time_format=_ISO),
