@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -78,7 +79,13 @@ def pytest_collection_finish() -> None:
 
 def _tier(item: pytest.Item) -> str:
     """Return ``servers`` for a test that is marked so, otherwise the folder of the test."""
-    return "servers" if item.get_closest_marker("servers") else item.path.relative_to(_TESTS).parts[0]
+    return "servers" if item.get_closest_marker("servers") else _folder(item.path)
+
+
+@cache
+def _folder(path: Path) -> str:
+    """Return the folder of a test file; a file has up to 250 tests."""
+    return path.relative_to(_TESTS).parts[0]
 
 
 def _place(name: str) -> int:
