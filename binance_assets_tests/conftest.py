@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -84,7 +85,14 @@ def pytest_collection_finish() -> None:
 def _tier(item: pytest.Item) -> str:
     """Return the tier whose mark a test has, otherwise the folder of the test."""
     marked = (tier for tier in _MARKED_TIERS if item.get_closest_marker(tier))
-    return next(marked, item.path.relative_to(_TESTS).parts[0])
+    return next(marked, _folder(item.path))
+
+
+
+@cache
+def _folder(path: Path) -> str:
+    """Return the folder of a test file; a file has up to 250 tests."""
+    return path.relative_to(_TESTS).parts[0]
 
 
 def _place(name: str) -> int:
