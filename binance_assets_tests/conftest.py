@@ -88,7 +88,6 @@ def _tier(item: pytest.Item) -> str:
     return next(marked, _folder(item.path))
 
 
-
 @cache
 def _folder(path: Path) -> str:
     """Return the folder of a test file; a file has up to 250 tests."""
