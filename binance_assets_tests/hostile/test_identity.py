@@ -150,12 +150,12 @@ def test_the_temporary_file_of_a_writer_in_a_container_is_kept_until_the_writer_
     lake.prepare("sandbox")
     path = state_folder(lake) / "incoming" / f"{uuid.uuid4().hex}.part"
     with running(WRITE_A_FILE, str(path), container=in_container(hostname)) as writer:
-        lake.prepare("sandbox")
+        Lake(lake.root).prepare("sandbox")
         assert path.read_bytes() == b"half"
         killed(writer)
 
         def is_removed() -> bool:
-            lake.prepare("sandbox")
+            Lake(lake.root).prepare("sandbox")  # as the next run does
             return not path.exists()
 
         until(20, is_removed)
