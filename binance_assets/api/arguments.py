@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from binance_assets.model.dates import parse_date
+from binance_assets.model.intervals import Interval, parse_derived_interval
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import FIRST_DAY
 from binance_assets.model.series import Series, parse_any_series
@@ -77,6 +78,20 @@ def all_series_of(names: SeriesName | Sequence[SeriesName]) -> list[Series]:
         if series in found[:position]:
             raise ConfigurationError(f"{series} is named twice")
     return found
+
+
+def interval_of(every: str | Interval | None) -> Interval | None:
+    """Return the interval to which candles are resampled; None for None.
+
+    Raises:
+        ConfigurationError: It is no interval of at most a day.
+    """
+    if every is None:
+        return None
+    try:
+        return parse_derived_interval(str(every))
+    except ValueError as error:
+        raise ConfigurationError(f"every: {error}") from None
 
 
 def time_of(name: str, moment: Moment) -> int:

@@ -9,15 +9,15 @@ from typing import Final, Literal, cast
 
 import polars as pl
 
-from binance_assets.api.arguments import Moment, SeriesName, all_series_of, lake_at
+from binance_assets.api.arguments import Moment, SeriesName, all_series_of, interval_of, lake_at
 from binance_assets.api.gaps import Missing
 from binance_assets.api.reading import scan
 from binance_assets.exports.choices import chosen_missing
 from binance_assets.exports.publication import publication
 from binance_assets.exports.target import Candles, Item, Target
 from binance_assets.exports.targets import TARGETS
-from binance_assets.model.intervals import Interval, parse_derived_interval
-from binance_assets.model.outside import reason_of
+from binance_assets.model.intervals import Interval
+from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.timestamps import to_iso
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake, LakeError
@@ -109,7 +109,7 @@ def export(
             candle, or the folder cannot be written.
     """
     members = all_series_of(series)
-    coarse = _interval(every)
+    coarse = interval_of(every)
     items = [Item(member, coarse or member.interval) for member in members]
     try:
         gaps = chosen_missing(to, missing)
@@ -119,6 +119,7 @@ def export(
         raise ConfigurationError(str(error)) from None
     folder = (_DEFAULT_FOLDER / to if output is None else Path(output)).expanduser()
     source = lake_at(lake)
+    _check_folder(folder, source)
     with phase("checking what the lake holds"):
         tables = [
             scan(member, start, end, every, cast(Missing, gaps), allow_missing=allow_missing, lake=source)
@@ -128,8 +129,6 @@ def export(
         try:
             candles = [_counted(item, table) for item, table in zip(items, tables, strict=True)]
             files = list(target.write(candles, published.staging))
-        except pl.exceptions.PolarsError as error:
-            raise LakeError(f"the candles cannot be exported: {reason_of(error)}") from None
         except ValueError as error:
             raise ConfigurationError(str(error)) from None
         sizes = published.publish(files, to)
@@ -149,17 +148,18 @@ def export(
         ),
         files=sizes,
         missing=gaps,
-        load=target.load.replace("{folder}", str(folder)).replace("{file}", str(folder / files[0].path)),
+        load=target.load(items[0]).replace("{folder}", str(folder)).replace("{file}", str(folder / files[0].path)),
     )
 
 
-def _interval(every: str | Interval | None) -> Interval | None:
-    if every is None or isinstance(every, Interval):
-        return every
-    try:
-        return parse_derived_interval(every)
-    except ValueError as error:
-        raise ConfigurationError(f"every: {error}") from None
+def _check_folder(folder: Path, lake: Lake) -> None:
+    """Check that a folder is not in the lake, whose readers would take exported files for candles of it.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    if folder.resolve().is_relative_to(lake.root.resolve()):
+        raise ConfigurationError(f"{printable(folder)} is in the lake {printable(lake.root)}; choose another output")
 
 
 def _claims(target: Target, items: Sequence[Item]) -> list[str]:
@@ -182,12 +182,16 @@ def _counted(item: Item, table: pl.LazyFrame) -> Candles:
     """Return a table with its number of rows and its first and last open time.
 
     Raises:
-        ConfigurationError: It has no rows.
+        LakeError: The candles cannot be read.
+        ConfigurationError: There are none.
     """
     time = pl.col("open_time").to_physical()
     with phase(f"counting the candles of {item.series}"):
         asked = table.select(rows=pl.len(), first=time.min(), last=time.max())
-        rows, first, last = asked.collect(engine="streaming").row(0)
+        try:
+            rows, first, last = asked.collect(engine="streaming").row(0)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise LakeError(f"the candles of {item.series} cannot be read: {reason_of(error)}") from None
     if not rows:
         raise ConfigurationError(f"{item.series} has no candle in the range, so there is nothing to export")
     return Candles(item, table, rows, first, last)

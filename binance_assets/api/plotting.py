@@ -11,14 +11,14 @@ from typing import Final
 
 import polars as pl
 
-from binance_assets.api.arguments import Moment, SeriesName, lake_at, range_of, series_of
+from binance_assets.api.arguments import Moment, SeriesName, interval_of, lake_at, range_of, series_of
 from binance_assets.api.chart_spans import Absence, spans_of, summary_of
 from binance_assets.api.gaps import Span
 from binance_assets.api.reading import load, scan
 from binance_assets.charts.content import ChartContent, ChartSpan
 from binance_assets.charts.formats import check_target, format_of, require
 from binance_assets.charts.shown_interval import check_count, check_every, shown_interval
-from binance_assets.model.intervals import Interval, parse_derived_interval
+from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import COINM
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import Partition, partition_first_day, partitions_between
@@ -63,7 +63,7 @@ class CandleChart:
     def file_name(self) -> str:
         """The name of the file that the command ``plot`` writes unless another is given."""
         first, last = map(_time_in_name, (self.content.start, self.content.end))
-        return f"{self.series.symbol}-{self.series.interval}-{first}-{last}.html"
+        return f"{self.series.market}-{self.series.symbol}-{self.series.interval}-{first}-{last}.html"
 
     def html(self) -> str:
         """Return the chart as an interactive page, which loads nothing from the network.
@@ -143,21 +143,7 @@ def plot(
         ConfigurationError: An argument or a setting is not valid, or the range has no candles.
     """
     member = series_of(series)
-    return chart_of(lake_at(lake), member, range_of(start, end), _interval_of(every), check=check)
-
-
-def _interval_of(every: str | Interval | None) -> Interval | None:
-    """Return the interval ``every``.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    if every is None or isinstance(every, Interval):
-        return every
-    try:
-        return parse_derived_interval(every)
-    except ValueError as error:
-        raise ConfigurationError(f"every: {error}") from None
+    return chart_of(lake_at(lake), member, range_of(start, end), interval_of(every), check=check)
 
 
 def chart_of(
@@ -226,12 +212,12 @@ def _candles(lake: Lake, series: Series, bounds: Span, shown: Interval, check: b
     every = None if shown == series.interval else shown
     candles = load(series, start, end, every, allow_missing=True, check=check, lake=lake)
     if candles.is_empty():
-        scan(
-            series, start, end, lake=lake
-        )  # raises if a partition is not stored, and names the command that fetches it
+        # This raises if a partition is not stored, and names the command that fetches it.
+        scan(series, start, end, check=False, lake=lake)
+    if every is None:
+        return candles.height, candles
     fine = scan(series, start, end, allow_missing=True, check=False, lake=lake)
-    rows = fine.select(pl.len()).collect().item() if every else candles.height
-    return rows, candles
+    return fine.select(pl.len()).collect().item(), candles
 
 
 def _content(

@@ -14,7 +14,7 @@ from typing import Final, get_args
 
 import polars as pl
 
-from binance_assets.api.arguments import Moment, SeriesName, all_series_of, lake_at, range_of
+from binance_assets.api.arguments import Moment, SeriesName, all_series_of, interval_of, lake_at, range_of
 from binance_assets.api.gaps import (
     Missing,
     MissingCandles,
@@ -26,7 +26,7 @@ from binance_assets.api.gaps import (
 )
 from binance_assets.candles.columns import TIME, columns
 from binance_assets.candles.resampling import resample
-from binance_assets.model.intervals import INTERVALS, Interval, parse_derived_interval
+from binance_assets.model.intervals import INTERVALS, Interval
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import (
     Partition,
@@ -214,23 +214,20 @@ def _reading(
     """
     if missing not in get_args(Missing):
         raise ConfigurationError(f"missing={printable(missing)!r} is none of {', '.join(map(repr, get_args(Missing)))}")
-    coarse = None if every is None else _coarse(members, every)
+    coarse = _coarse(members, every)
     first, last = range_of(start, end)
     return _Reading(first, last, coarse, missing, verdicts, allow_missing, check)
 
 
-def _coarse(members: Sequence[Series], every: str | Interval) -> Interval:
-    """Return the interval ``every``.
+def _coarse(members: Sequence[Series], every: str | Interval | None) -> Interval | None:
+    """Return the interval ``every``; None for None.
 
     Raises:
         ConfigurationError: It is no interval of at most a day, or no multiple of that of a series.
     """
-    try:
-        interval = parse_derived_interval(str(every))
-    except ValueError as error:
-        raise ConfigurationError(f"every: {error}") from None
+    interval = interval_of(every)
     for member in members:
-        if interval.step % member.interval.step:
+        if interval is not None and interval.step % member.interval.step:
             raise ConfigurationError(f"every={interval}: candles of {member} do not add up to it")
     return interval
 

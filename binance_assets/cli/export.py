@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from binance_assets.cli.options import DateType, SeriesType, json_option, series_named
+from binance_assets.cli.options import DateType, DerivedIntervalType, SeriesType, json_option, series_named
 from binance_assets.exports.choices import MISSING_BY_TARGET, chosen_missing
-from binance_assets.model.intervals import parse_derived_interval
 from binance_assets.settings import ConfigurationError
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from binance_assets.api.exporting import Exported, ExportTarget
     from binance_assets.api.gaps import Missing
     from binance_assets.cli import json_output
+    from binance_assets.model.intervals import Interval
 
 # The messages of the Python API name its arguments; here they name the options.
 _OPTIONS = {
@@ -33,7 +33,7 @@ _OPTIONS = {
 @click.option("--to", "target", type=click.Choice(list(MISSING_BY_TARGET)), required=True, help="The tool or format.")
 @click.option("--start", type=DateType(), help="First day.  [default: the first in the lake]")
 @click.option("--end", type=DateType(), help="Day after the last one.  [default: up to the last in the lake]")
-@click.option("--every", metavar="INTERVAL", help="Resample to a coarser interval, at most 1d.")
+@click.option("--every", type=DerivedIntervalType(), help="Resample to a coarser interval, at most 1d.")
 @click.option(
     "--missing",
     type=click.Choice(["keep", "null", "flat", "raise"]),
@@ -50,7 +50,7 @@ def export_command(
     target: str,
     start: dt.date | None,
     end: dt.date | None,
-    every: str | None,
+    every: Interval | None,
     missing: str | None,
     allow_missing: bool,
     output: str | None,
@@ -65,8 +65,6 @@ def export_command(
     chosen = [series_named(name) for name in names]
     try:
         chosen_missing(target, missing)
-        if every is not None:
-            parse_derived_interval(every)
     except ValueError as error:
         raise ConfigurationError(_with_options(str(error))) from None
 

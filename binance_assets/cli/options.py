@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from binance_assets.model.dates import parse_date
-from binance_assets.model.intervals import INTERVALS, Interval, parse_interval
+from binance_assets.model.intervals import INTERVALS, Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.partitions import FIRST_DAY, partition_first_day
 from binance_assets.model.series import Series, parse_any_series
@@ -54,6 +54,19 @@ class IntervalType(click.ParamType[Interval]):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the intervals that begin with what was typed."""
         return _completions(map(str, INTERVALS), incomplete)
+
+
+class DerivedIntervalType(click.ParamType[Interval]):
+    """An interval of at most a day that divides the day evenly, also one that Binance lacks."""
+
+    name = "interval"
+
+    def convert(self, value: str | Interval, param: click.Parameter | None, ctx: click.Context | None) -> Interval:
+        """Return the interval."""
+        try:
+            return value if isinstance(value, Interval) else parse_derived_interval(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class DateType(click.ParamType["dt.date"]):

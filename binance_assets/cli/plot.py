@@ -13,9 +13,8 @@ import click
 
 from binance_assets.charts.formats import check_target, format_of, require
 from binance_assets.charts.shown_interval import check_every
-from binance_assets.cli.options import DateType, json_option, one_series_argument, series_named
+from binance_assets.cli.options import DateType, DerivedIntervalType, json_option, one_series_argument, series_named
 from binance_assets.ingest.dates import check_dates
-from binance_assets.model.intervals import Interval, parse_derived_interval
 from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.waiting import phase
 
@@ -25,22 +24,10 @@ if TYPE_CHECKING:
     from binance_assets.api.chart_spans import Absence
     from binance_assets.api.plotting import CandleChart
     from binance_assets.cli.json_output import Plotted
+    from binance_assets.model.intervals import Interval
     from binance_assets.model.partitions import Partition
     from binance_assets.model.series import Series
     from binance_assets.storage.lake import Lake
-
-
-class _ShownIntervalType(click.ParamType[Interval]):
-    """An interval of at most a day that divides the day evenly, also one that Binance lacks."""
-
-    name = "interval"
-
-    def convert(self, value: str | Interval, param: click.Parameter | None, ctx: click.Context | None) -> Interval:
-        """Return the interval."""
-        try:
-            return value if isinstance(value, Interval) else parse_derived_interval(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 @click.command("plot")
@@ -49,14 +36,14 @@ class _ShownIntervalType(click.ParamType[Interval]):
 @click.option("--end", type=DateType(), help="Day after the last one.  [default: up to the last in the lake]")
 @click.option(
     "--every",
-    type=_ShownIntervalType(),
+    type=DerivedIntervalType(),
     help="Interval of the candles to show, at most 1d.  [default: the finest with at most 3,000 candles]",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="File, .html or .png.  [default: SYMBOL-INTERVAL-START-END.html in the working folder]",
+    help="File, .html or .png.  [default: MARKET-SYMBOL-INTERVAL-START-END.html here]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the file if it exists.")
 @click.option("--open", "opens", is_flag=True, help="Open the chart in the browser.")
@@ -83,15 +70,18 @@ def plot_command(
 
     from binance_assets.cli.progress import Display
 
-    with Display():
-        with phase("reading the lake"):
-            from binance_assets.api.arguments import range_of
-            from binance_assets.api.plotting import chart_of
-            from binance_assets.storage.lake import Lake
+    try:
+        with Display():
+            with phase("reading the lake"):
+                from binance_assets.api.arguments import range_of
+                from binance_assets.api.plotting import chart_of
+                from binance_assets.storage.lake import Lake
 
-            chart = chart_of(Lake(settings.lake), series, range_of(start, end), every, _explain)
-        with phase("drawing"):
-            path = chart.save(output or chart.file_name, overwrite=overwrite)
+                chart = chart_of(Lake(settings.lake), series, range_of(start, end), every, _explain)
+            with phase("drawing"):
+                path = chart.save(output or chart.file_name, overwrite=overwrite)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; no chart was written") from None
     if as_json:
         from binance_assets.cli.output import print_json
 

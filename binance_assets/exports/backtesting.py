@@ -32,7 +32,7 @@ def _shape(candles: Candles) -> pl.LazyFrame:
 
 BACKTESTING: Final = table_target(
     "backtesting",
-    'pandas.read_csv("{file}", index_col="Time", parse_dates=True)',
+    lambda item: 'pandas.read_csv("{file}", index_col="Time", parse_dates=True)',
     _path,
     _shape,
     lambda table, path: write_csv(table, path, "%Y-%m-%d %H:%M:%S"),

@@ -4,8 +4,9 @@
 columns are ``date`` (open time, UTC, ms) and ``open, high, low, close, volume`` (Float64; volume in the base asset, as
 ccxt has it on every market). Gaps stay absent: freqtrade fills them when it loads.
 
-Source: ``freqtrade/data/history/datahandlers/idatahandler.py`` and ``featherdatahandler.py``, freqtrade 2026.9. Pairs
-are ccxt's unified symbols.
+Source: ``freqtrade/data/history/datahandlers/idatahandler.py`` and ``featherdatahandler.py``, freqtrade 2026.9; for the
+trading mode, without which it lists no futures, ``freqtrade/commands/data_commands.py``. Pairs are the unified symbols
+of ccxt.
 """
 
 from __future__ import annotations
@@ -57,10 +58,13 @@ def _shape(candles: Candles) -> pl.LazyFrame:
     return candles.table.select(pl.col("open_time").alias("date"), *PRICES, pl.col(volume).alias("volume"))
 
 
+def _load(item: Item) -> str:
+    mode = "" if item.series.market is SPOT else " --trading-mode futures"
+    return f"freqtrade list-data --datadir {{folder}}{mode} --show-timerange"
+
+
 def _check(item: Item) -> None:
     pair_of(item.series)
 
 
-FREQTRADE: Final = table_target(
-    "freqtrade", "freqtrade list-data --datadir {folder} --show-timerange", _path, _shape, write_feather, _check
-)
+FREQTRADE: Final = table_target("freqtrade", _load, _path, _shape, write_feather, _check)

@@ -162,7 +162,7 @@ def _write(candles: Sequence[Candles], folder: Path) -> Iterator[File]:
 
 NAUTILUS: Final = Target(
     "nautilus",
-    'ParquetDataCatalog("{folder}").bars()',
+    lambda item: 'ParquetDataCatalog("{folder}").bars()',
     lambda items: [f"{_folder(item)}/*.parquet" for item in items],
     _write,
     accept_all,

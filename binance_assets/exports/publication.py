@@ -2,7 +2,7 @@
 
 Files are written into a folder beside their places first, and renamed at the end. ``.binance-assets-export.json`` lists
 what was written, with hashes, so that the next export replaces exactly that. A file that is not listed, or that has
-changed since, belongs to somebody else: it is replaced only where the user says so.
+changed since, belongs to somebody else: it is replaced only if the user asks for it.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ class Publication:
         self, pending: Sequence[tuple[Path, Path]], removed: Sequence[Path], entries: dict[str, dict[str, Any]]
     ) -> None:
         """Move all files; it may begin again from the start."""
-        for source, place in pending:
+        for _, place in pending:  # what cannot be created ends the export before the first file has moved
             create_folder(place.parent)
+        for source, place in pending:
             if source.exists():
                 os.replace(source, place)
         for path in removed:
@@ -122,14 +123,19 @@ def _replaceable(folder: Path, claims: Sequence[str], overwrite: bool) -> list[P
         ConfigurationError: Some are not those that an export wrote, and they may not be overwritten.
     """
     found = sorted({path for pattern in claims for path in folder.glob(pattern)})
+    if folders := [path for path in found if path.is_dir()]:
+        raise ConfigurationError(f"a folder is in the place of a file: {_named(folders)}; choose another output")
     listed = _listed(folder)
-    foreign = [] if overwrite else [path for path in found if not _is_ours(path, folder, listed)]
-    if foreign or (folders := [path for path in found if path.is_dir()]):
-        named = name_some([printable(path) for path in foreign or folders], _MAX_NAMED)
+    if foreign := [] if overwrite else [path for path in found if not _is_ours(path, folder, listed)]:
         raise ConfigurationError(
-            f"not written by an export, or changed since: {named}; pass overwrite=True, or choose another output"
+            f"not written by an export, or changed since: {_named(foreign)}; pass overwrite=True, or choose another "
+            "output"
         )
     return found
+
+
+def _named(paths: Sequence[Path]) -> str:
+    return name_some([printable(path) for path in paths], _MAX_NAMED)
 
 
 def _is_ours(path: Path, folder: Path, listed: dict[str, Any]) -> bool:
@@ -154,7 +160,7 @@ def _listed(folder: Path) -> dict[str, Any]:
 
 
 def _entry(path: Path, file: File, target: str) -> dict[str, Any]:
-    """Return what the list says about a file; the file is on the disk then."""
+    """Return the entry of the list for a file; the file is on the disk then."""
     with path.open("rb+") as opened:
         os.fsync(opened.fileno())
     return {"target": target, "series": list(file.series), "bytes": path.stat().st_size, "sha256": _hash(path)}

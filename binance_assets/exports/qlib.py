@@ -158,4 +158,4 @@ def _append(file: BinaryIO, values: list[float]) -> None:
     numbers.tofile(file)
 
 
-QLIB: Final = Target("qlib", 'qlib.init(provider_uri="{folder}", region="us")', _claims, _write, _check)
+QLIB: Final = Target("qlib", lambda item: 'qlib.init(provider_uri="{folder}", region="us")', _claims, _write, _check)

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from binance_assets.model.outside import reason_of
+from binance_assets.storage.lake import LakeError
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
     from arro3.core import RecordBatch, Schema
@@ -27,8 +30,19 @@ _POLL_SECONDS: Final = 0.1
 
 
 def batches(table: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a table in order, at most a hundred thousand at a time."""
-    for batch in table.collect_batches(maintain_order=True, engine="streaming"):
+    """Yield the rows of a table in order, at most a hundred thousand at a time.
+
+    Raises:
+        LakeError: The candles cannot be read or computed. The error is not that of a file that is written.
+    """
+    found = table.collect_batches(maintain_order=True, engine="streaming")
+    while True:
+        try:
+            batch = next(found, None)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise LakeError(f"the candles cannot be exported: {reason_of(error)}") from None
+        if batch is None:
+            return
         yield from (part for part in batch.iter_slices(_ROWS) if not part.is_empty())
 
 
@@ -150,6 +164,8 @@ def _write(schema: Schema, parts: Iterable[RecordBatch], path: Path, write: Call
             for part in chain(parts, [None]):
                 while not future.done() and not _was_put(waiting, part):
                     pass
+                if future.done():  # it failed, so the other rows need not be computed
+                    break
         finally:
             ended.set()
         future.result()

@@ -25,17 +25,17 @@ def _whole(candles: Candles) -> pl.LazyFrame:
 
 
 PARQUET: Final = table_target(
-    "parquet", 'pandas.read_parquet("{file}")', partial(_name, "parquet"), _whole, write_parquet
+    "parquet", lambda item: 'pandas.read_parquet("{file}")', partial(_name, "parquet"), _whole, write_parquet
 )
 
 CSV: Final = table_target(
     "csv",
-    'pandas.read_csv("{file}", parse_dates=["open_time", "close_time"])',
+    lambda item: 'pandas.read_csv("{file}", parse_dates=["open_time", "close_time"])',
     partial(_name, "csv"),
     _whole,
     partial(write_csv, time_format=_ISO),
 )
 
 FEATHER: Final = table_target(
-    "feather", 'pandas.read_feather("{file}")', partial(_name, "feather"), _whole, write_feather
+    "feather", lambda item: 'pandas.read_feather("{file}")', partial(_name, "feather"), _whole, write_feather
 )

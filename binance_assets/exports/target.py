@@ -65,14 +65,15 @@ class Target:
 
     Attributes:
         name: Its name on the command line.
-        load: How its tool loads what was written; ``{folder}`` and ``{file}`` stand for the paths.
+        load: Returns how its tool loads what was written, for the first item; ``{folder}`` and ``{file}`` stand for the
+            paths.
         claims: Returns glob patterns, relative to the folder: an export of these items replaces whatever matches.
         write: Writes the candles into a folder, and yields each file.
         check: Raises a ValueError if the target cannot hold an item.
     """
 
     name: str
-    load: str
+    load: Callable[[Item], str]
     claims: Callable[[Sequence[Item]], list[str]]
     write: Callable[[Sequence[Candles], Path], Iterator[File]]
     check: Callable[[Item], None]
@@ -88,7 +89,7 @@ def accept_all(item: Item) -> None:
 
 def table_target(
     name: str,
-    load: str,
+    load: Callable[[Item], str],
     path: PathOf,
     shape: Callable[[Candles], pl.LazyFrame],
     write_table: Callable[[pl.LazyFrame, Path], None],

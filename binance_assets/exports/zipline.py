@@ -26,6 +26,13 @@ def _path(item: Item) -> str:
     return f"{_FOLDERS[item.interval.step]}/{item.series.symbol}.csv"
 
 
+def _load(item: Item) -> str:
+    folder = _FOLDERS[item.interval.step]
+    return (
+        f'register("binance", csvdir_equities(["{folder}"], "{{folder}}"), calendar_name="24/7", minutes_per_day=1440)'
+    )
+
+
 def _shape(candles: Candles) -> pl.LazyFrame:
     """Return the columns of a file.
 
@@ -51,7 +58,7 @@ def _check(item: Item) -> None:
 
 ZIPLINE: Final = table_target(
     "zipline",
-    'register("binance", csvdir_equities(["daily"], "{folder}"), calendar_name="24/7", minutes_per_day=1440)',
+    _load,
     _path,
     _shape,
     lambda table, path: write_csv(table, path, "%Y-%m-%d %H:%M:%S"),

@@ -125,7 +125,7 @@ def test_coarse_candles_keep_every_high_and_low_and_the_range_is_widened_to_them
     first = to_ms(to_date(chart.content.start))
     widened = ba.plot(HOURS, chart.content.candles["open_time"][0].replace(hour=7), KEYS[2], "6h", lake=lake)
     assert (widened.content.start, widened.content.end) == (first + 6 * HOUR, first + DAY)
-    assert widened.file_name == "BTCUSDT-1h-2023-03-23T0600-2023-03-24.html"
+    assert widened.file_name == "spot-BTCUSDT-1h-2023-03-23T0600-2023-03-24.html"
 
 
 def test_a_chart_of_all_candles_has_the_units_of_its_market(lake: Lake) -> None:
@@ -192,7 +192,7 @@ def test_joined_spans_cover_the_same_times_and_clipped_ones_those_in_the_range(
 
     assert covered(merged) == covered(spans)
     touching = itertools.pairwise(merged)
-    assert all(one.end < other.start or one.kind != other.kind for one, other in touching)
+    assert all(span.end < following.start or span.kind != following.kind for span, following in touching)
     inside = {at: kind for at, kind in covered(spans).items() if start <= at < start + 100}
     assert covered(list(clipped_to(merged, start, start + 100))) == inside
 
@@ -306,7 +306,7 @@ def plotted(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_the_command_prints_the_path_of_the_file_and_refuses_to_replace_it(plotted: Path) -> None:
     arguments = ["plot", "coinm/BTCUSD_PERP/1h", "--end", KEYS[1]]
     result = CliRunner().invoke(cli, arguments)
-    assert (result.exit_code, result.stdout) == (0, f"BTCUSD_PERP-1h-{KEYS[0]}-{KEYS[1]}.html\n")
+    assert (result.exit_code, result.stdout) == (0, f"coinm-BTCUSD_PERP-1h-{KEYS[0]}-{KEYS[1]}.html\n")
     assert "none has a gap" in result.stderr
     again = CliRunner().invoke(cli, arguments)
     assert (again.exit_code, len(without_progress(again.stderr))) == (2, 1)

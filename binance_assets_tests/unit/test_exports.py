@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -22,12 +22,12 @@ from binance_assets.exports.choices import MISSING_BY_TARGET
 from binance_assets.exports.freqtrade import pair_of
 from binance_assets.exports.nautilus import bar_type_of
 from binance_assets.exports.publication import MANIFEST, publication
-from binance_assets.exports.streams import write_csv, write_feather, write_parquet
+from binance_assets.exports.streams import batches, write_csv, write_feather, write_parquet, write_parquet_batches
 from binance_assets.exports.target import File, Item
 from binance_assets.exports.targets import TARGETS
 from binance_assets.model.series import parse_any_series
 from binance_assets.settings import ConfigurationError
-from binance_assets.storage.lake import Lake
+from binance_assets.storage.lake import Lake, LakeError
 from binance_assets_tests.exports.versions import VERSIONS
 from binance_assets_tests.support.environment import CHECKOUT, without_progress
 from binance_assets_tests.support.exports import (
@@ -181,12 +181,28 @@ def test_backtesting_has_its_columns_and_times_without_a_zone(lake: Lake, tmp_pa
 def test_the_page_shows_the_line_that_loads_each_target_and_the_versions_that_were_tried() -> None:
     page = (CHECKOUT / "docs" / "exports.md").read_text()
     for name, target in TARGETS.items():
-        series = parse_any_series(SPOT_MINUTES)
-        file = f"exports/{name}/{target.claims([Item(series, series.interval)])[0]}"
-        assert target.load.replace("{folder}", f"exports/{name}").replace("{file}", file) in page, name
+        series = parse_any_series("spot/BTCUSDT/1d" if name == "zipline" else SPOT_MINUTES)
+        item = Item(series, series.interval)
+        file = f"exports/{name}/{target.claims([item])[0]}"
+        assert target.load(item).replace("{folder}", f"exports/{name}").replace("{file}", file) in page, name
         assert f"| [`{name}`](#" in page
     for requirement in VERSIONS.values():
         assert requirement.replace("==", " ") in page
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "every", "line"),
+    [
+        (SPOT_MINUTES, "zipline", None, 'csvdir_equities(["minute"], '),
+        (SPOT_MINUTES, "zipline", "1d", 'csvdir_equities(["daily"], '),
+        (SPOT_HOURS, "freqtrade", None, "/out --show-timerange"),
+        (COINM_HOURS, "freqtrade", None, "/out --trading-mode futures --show-timerange"),
+    ],
+)
+def test_the_line_that_loads_an_export_is_for_what_was_exported(
+    name: str, target: ExportTarget, every: str | None, line: str, lake: Lake, tmp_path: Path
+) -> None:
+    assert line in ba.export(name, target, tmp_path / "out", every=every, lake=lake).load
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------
@@ -253,6 +269,36 @@ def test_an_interrupted_export_keeps_what_was_there(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text() == "first"
 
 
+def test_no_file_moves_if_the_folder_of_another_one_cannot_be_created(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "futures").write_text("a file in the place of a folder")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        ba.export([SPOT_HOURS, USDM_HOURS], "freqtrade", tmp_path, lake=lake)
+    assert files_in(tmp_path) == {"futures"}
+
+
+def test_a_folder_in_the_place_of_a_file_is_never_replaced(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "spot-BTCUSDT-1h.csv").mkdir()
+    with pytest.raises(ConfigurationError, match=r"a folder is in the place of a file: .*; choose another output"):
+        ba.export(SPOT_HOURS, "csv", tmp_path, overwrite=True, lake=lake)
+    assert files_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize("inside", ["", "exports", "market=spot/symbol=BTCUSDT/interval=1h"])
+def test_nothing_is_exported_into_the_lake(inside: str, lake: Lake, tmp_path: Path) -> None:
+    before = files_in(lake.root)
+    link = tmp_path / "link"
+    link.symlink_to(lake.root)
+    for root in (lake.root, link):
+        with pytest.raises(ConfigurationError, match=r"is in the lake .*; choose another output"):
+            ba.export(SPOT_HOURS, "parquet", root / inside, lake=lake)
+    assert files_in(lake.root) == before
+
+
+def test_a_file_of_the_lake_that_is_gone_is_not_an_error_of_the_output(tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="the candles cannot be exported: "), publication(tmp_path, [], False):
+        list(batches(pl.scan_parquet(tmp_path / "gone.parquet")))
+
+
 def test_what_a_killed_export_left_behind_is_removed(lake: Lake, tmp_path: Path) -> None:
     with publication(tmp_path, [], overwrite=False) as published:
         name = published.staging.name
@@ -313,6 +359,22 @@ def test_a_full_disk_is_an_error_of_the_system(write: Callable[[pl.LazyFrame, Pa
         write(pl.LazyFrame({"close": [float(number) for number in range(300_000)]}), Path("/dev/full"))
 
 
+def test_rows_after_a_failed_write_are_not_computed() -> None:
+    from arro3.core import Table
+
+    asked: list[int] = []
+
+    def parts() -> Iterator[Any]:
+        for number in range(50):
+            asked.append(number)
+            yield from Table(pl.DataFrame({"close": [float(number)] * 100_000})).to_batches()
+
+    schema = Table(pl.DataFrame(schema={"close": pl.Float64})).schema
+    with pytest.raises(OSError, match="No space left on device"):
+        write_parquet_batches(schema, parts(), Path("/dev/full"), [])
+    assert len(asked) < 50
+
+
 @pytest.mark.parametrize("write", [write_parquet, write_feather, partial(write_csv, time_format="%Y")])
 def test_an_interrupt_while_rows_are_computed_ends_the_write(
     write: Callable[[pl.LazyFrame, Path], None], tmp_path: Path
@@ -321,7 +383,7 @@ def test_an_interrupt_while_rows_are_computed_ends_the_write(
         raise KeyboardInterrupt
 
     rows = pl.LazyFrame({"close": [1.0]}).select(pl.col("close").map_batches(interrupt, return_dtype=pl.Float64))
-    with pytest.raises((KeyboardInterrupt, pl.exceptions.ComputeError)):
+    with pytest.raises((KeyboardInterrupt, LakeError)):
         write(rows, tmp_path / "file")
 
 
