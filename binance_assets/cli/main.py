@@ -21,7 +21,6 @@ from binance_assets.cli.download import download_command
 from binance_assets.cli.examples import epilog
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
 from binance_assets.cli.export import export_command
-from binance_assets.cli.groups import SuggestingGroup, usage_message
 from binance_assets.cli.init import init_command
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.plot import plot_command
@@ -38,7 +37,7 @@ from binance_assets.settings import ConfigurationError, env_file_values
 _ENV_FILE: Final = Path(".env")
 
 
-class CommandGroup(SuggestingGroup):
+class CommandGroup(click.Group):
     """A group of commands that ends every error with one line on standard error and an exit code."""
 
     def main(self, *arguments: Any, **options: Any) -> Any:
@@ -56,7 +55,7 @@ class CommandGroup(SuggestingGroup):
             click.echo(error.format_message())
             sys.exit(BAD_INPUT)
         except click.UsageError as error:
-            _fail(usage_message(error), BAD_INPUT)
+            _fail(_usage_message(error), BAD_INPUT)
         except click.ClickException as error:
             _fail(error.format_message(), BAD_INPUT)
         except ConfigurationError as error:
@@ -88,6 +87,18 @@ def _is_of_dagster_state(error: Exception) -> bool:
     The name of the module shows it, because the import of SQLAlchemy takes time that every command would pay.
     """
     return any(base.__module__ == "sqlalchemy.exc" for base in type(error).__mro__)
+
+
+def _usage_message(error: click.UsageError) -> str:
+    """Return a usage error in one line, with the help that describes the usage.
+
+    A value that cannot be used has a message of its own, which names the right spelling.
+    """
+    message = error.format_message()
+    is_value = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)
+    if is_value or error.ctx is None:
+        return message
+    return f"{message.rstrip('.')}; see {error.ctx.command_path} --help"
 
 
 def _read_env_file() -> None:

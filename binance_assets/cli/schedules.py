@@ -7,14 +7,13 @@ from pathlib import Path
 
 import click
 
-from binance_assets.cli.groups import SuggestingGroup
 from binance_assets.cli.options import json_option
 from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.storage.universe import read_universe
 from binance_assets.waiting import phase
 
 
-@click.group("schedules", cls=SuggestingGroup)
+@click.group("schedules")
 def schedules_command() -> None:
     """List schedules and sensors, and turn them on or off, as the Dagster UI does.
 

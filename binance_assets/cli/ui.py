@@ -17,7 +17,7 @@ from binance_assets.cli.progress import with_time
 from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.storage.universe import read_universe
 
-# How often a line says that the web server does not respond yet: on a terminal, and in a log.
+# How often a line reports that the web server does not respond yet: on a terminal, and in a log.
 _TERMINAL_SECONDS: Final = 2
 _LOG_SECONDS: Final = 30
 _POLL_SECONDS: Final = 0.5

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
-from binance_assets.cli.groups import SuggestingGroup
 from binance_assets.cli.options import (
     combine,
     intervals_option,
@@ -124,7 +123,7 @@ def series_command(as_json: bool) -> None:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
 
 
-@click.group("universe", cls=SuggestingGroup)
+@click.group("universe")
 def universe_group() -> None:
     """The universe: the file of the tracked series, and the rules in it."""
 

@@ -166,10 +166,10 @@ def test_init_where_nothing_can_be_written_is_an_error_in_one_line(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["dowload"], "there is no command 'dowload'; did you mean download?; see binance-assets --help"),
-        (["nope"], "there is no command 'nope'; see binance-assets --help"),
-        (["schedules", "lst"], "there is no command 'lst'; did you mean list?; see binance-assets schedules --help"),
-        (["universe", "x"], "there is no command 'x'; see binance-assets universe --help"),
+        (["dowload"], "No such command 'dowload'. Did you mean 'download'?; see binance-assets --help"),
+        (["nope"], "No such command 'nope'; see binance-assets --help"),
+        (["schedules", "lst"], "No such command 'lst'. Did you mean 'list'?; see binance-assets schedules --help"),
+        (["universe", "x"], "No such command 'x'; see binance-assets universe --help"),
         (["status", "--jsn"], "--json"),
         (["--versoin"], "--version"),
         (["ui", "now"], "see binance-assets ui --help"),
