@@ -51,8 +51,9 @@ def release(checkout: Path, version: str, today: dt.date) -> Distributions:
             (tree.folder / name).write_text(text, encoding="utf-8")
         built = make_distributions(tree.folder, Path(folder))
         commit = tree.commit(list(texts), f"Release {version}")
-        distributions = _copy(built, checkout / "dist")
+        distributions = Distributions(*(checkout / "dist" / path.name for path in built))
         try:
+            _copy(built, checkout / "dist")
             repository.publish_commit(branch, commit, f"v{version}")
         except BaseException:
             for path in distributions:
@@ -99,9 +100,10 @@ def make_distributions(source: Path, scratch: Path) -> Distributions:
     return distributions
 
 
-def _copy(distributions: Distributions, folder: Path) -> Distributions:
+def _copy(distributions: Distributions, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    return Distributions(*(Path(shutil.copy(path, folder)) for path in distributions))
+    for path in distributions:
+        shutil.copy(path, folder)
 
 
 def _report(text: str) -> None:
@@ -120,7 +122,7 @@ def main() -> int:
         if not version:
             raise ReleaseRefused("which version? write: make release VERSION=x.y.z")
         sdist, wheel = release(CHECKOUT, version, dt.datetime.now(dt.UTC).date())
-    except ReleaseRefused as error:
+    except (ReleaseRefused, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,9 +7,15 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from release import ReleaseRefused
 from release.programs import run
+
+# Git sets these for its hooks and aliases (see `git rev-parse --local-env-vars`); they would name another repository.
+_OF_REPOSITORY: Final = frozenset(
+    {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX", "GIT_WORK_TREE"}
+)
 
 
 class Repository:
@@ -90,6 +96,5 @@ class Repository:
             raise
 
     def _git(self, *arguments: str) -> str:
-        # The variables that Git sets for its hooks and aliases would name another repository.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_DIR")}
+        environment = {name: value for name, value in os.environ.items() if name not in _OF_REPOSITORY}
         return run(["git", *arguments], self.folder, environment)

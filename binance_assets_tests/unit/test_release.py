@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,7 @@ import binance_assets
 from binance_assets_tests.support.environment import CHECKOUT
 from release import ReleaseRefused
 from release.changelog import close_unreleased, released_versions
+from release.repository import Repository
 from release.versions import VERSION_FILE, check_newer, read_version, replace_version
 
 DAY = dt.date(2026, 11, 26)
@@ -65,3 +69,17 @@ def test_the_version_stands_in_one_line_of_the_source() -> None:
     assert len(source.splitlines()) == len(replaced.splitlines())
     with pytest.raises(ReleaseRefused, match="exactly one line"):
         read_version(source + source)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_variables_of_a_hook_lead_to_no_other_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [tmp_path / name for name in ("released", "of_the_hook")]
+    for folder in folders:
+        subprocess.run(["git", "init", "--quiet", "--initial-branch", folder.name, folder], check=True)
+    monkeypatch.setenv("GIT_DIR", str(folders[1] / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(folders[1]))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(folders[1] / "index"))
+    (folders[1] / "new").write_text("")
+    repository = Repository(folders[0])
+    repository.require_clean()
+    assert repository.branch() == "released"
