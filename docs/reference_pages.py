@@ -29,6 +29,7 @@ PROGRAM: Final = "binance-assets"
 # The public names by what they are for. The names that are left, types mostly, come last.
 API: Final = {
     "Reading": ["load", "scan", "panel", "as_pandas", "as_arrow", "coverage", "symbols"],
+    "Charts and exports": ["plot", "CandleChart", "export", "Exported", "ExportedSeries", "ExportTarget"],
     "Downloading": ["download", "Downloaded", "DownloadProgress", "DownloadOptions"],
     "Dagster": ["candle_definitions", "BinanceCandlesComponent"],
     "The lake": ["Lake", "PartitionWriter", "StoredPartition"],
