@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
-from typing import TYPE_CHECKING, Final
+import warnings
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +31,19 @@ def is_installed(library: str) -> bool:
         return False
 
 
+def save_png(figure: Figure, png: io.BytesIO, **options: Any) -> None:
+    """Write a figure as PNG. A letter that the font of Matplotlib lacks, such as those of ``币安人生USDT``, is a box.
+
+    Args:
+        figure: The figure.
+        png: Where to write.
+        options: Arguments for ``savefig``.
+    """
+    with warnings.catch_warnings():  # it would print two lines for each of these letters
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(png, format="png", **options)
+
+
 def as_markdown(figure: Figure, title: str, dpi: int = 80) -> str:
     """Return a figure as Markdown with the PNG inside.
 
@@ -39,7 +53,7 @@ def as_markdown(figure: Figure, title: str, dpi: int = 80) -> str:
         dpi: Pixels per inch.
     """
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=dpi)
+    save_png(figure, png, dpi=dpi)
     return f"![{title}](data:image/png;base64,{base64.b64encode(_with_palette(png)).decode()})"
 
 

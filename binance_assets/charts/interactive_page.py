@@ -168,7 +168,7 @@ def _draw_candles(prices: Figure, volumes: Figure, content: ChartContent) -> Non
     tips = [
         ("opens (UTC)", f"@time{{%F %H:%M{seconds}}}"),
         *((name, f"@{name}{{{number}}}") for name in ("open", "high", "low", "close")),
-        ("volume", "@volume{0,0.[000]}"),
+        ("volume", "@volume{0,0.[00000000]}"),
         ("trades", "@trades{0,0}"),
     ]
     glyphs: list[tuple[Figure, DataRenderer]] = [(prices, bodies), (volumes, bars)]

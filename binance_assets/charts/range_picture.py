@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from binance_assets.charts.content import DOWN, LOOKS, UP, ChartContent, decimals
+from binance_assets.charts.figures import save_png
 from binance_assets.model.timestamps import DAY
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def png_of(content: ChartContent) -> bytes:
     """
     png = io.BytesIO()
     # Matplotlib would write its version into the file, and so other bytes for the same picture.
-    draw_range(content).savefig(png, format="png", dpi=_DPI, metadata={"Software": None})
+    save_png(draw_range(content), png, dpi=_DPI, metadata={"Software": None})
     return png.getvalue()
 
 

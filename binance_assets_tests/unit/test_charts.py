@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -261,6 +262,11 @@ def test_a_picture_has_candles_and_every_kind_of_span_in_its_color(chart: ba.Can
     colors = {color for _, color in image.getcolors(image.width * image.height) or []}
     expected = [UP, *(LOOKS[kind].color for kind in ("outage", "refused", "suspended", "accepted", "untraded"))]
     assert {ImageColor.getrgb(color) for color in expected} <= colors
+
+
+def test_a_picture_of_a_symbol_that_the_font_lacks_prints_no_warning(chart: ba.CandleChart) -> None:
+    content = replace(chart.content, title="币安人生USDT", volume_unit="币安人生")
+    assert replace(chart, content=content).png().startswith(b"\x89PNG")  # a warning would be an error here
 
 
 def test_a_chart_is_saved_as_a_whole_and_replaces_only_what_it_may(chart: ba.CandleChart, tmp_path: Path) -> None:
