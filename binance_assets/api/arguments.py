@@ -44,7 +44,19 @@ def lake_at(location: str | Path | Lake | None) -> Lake:
     """
     if isinstance(location, Lake):
         return location
-    return Lake(current_settings().lake if location is None else Path(location).expanduser())
+    return Lake(current_settings().lake if location is None else path_of(location))
+
+
+def path_of(location: str | Path) -> Path:
+    """Return a path, with ``~`` as the home folder of a user; unchanged where there is no such user.
+
+    Raises:
+        ConfigurationError: No path can have this name.
+    """
+    text = os.path.expanduser(location)
+    if "\0" in text:
+        raise ConfigurationError(f"{printable(text)} is no path: it holds a NUL character")
+    return Path(text)
 
 
 def series_of(name: SeriesName) -> Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final, Literal, cast
 
 import polars as pl
 
-from binance_assets.api.arguments import Moment, SeriesName, all_series_of, interval_of, lake_at
+from binance_assets.api.arguments import Moment, SeriesName, all_series_of, interval_of, lake_at, path_of
 from binance_assets.api.gaps import Missing
 from binance_assets.api.reading import scan
 from binance_assets.exports.choices import chosen_missing
@@ -117,7 +118,7 @@ def export(
         claims = _claims(target, items)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
-    folder = (_DEFAULT_FOLDER / to if output is None else Path(output)).expanduser()
+    folder = _DEFAULT_FOLDER / to if output is None else path_of(output)
     source = lake_at(lake)
     _check_folder(folder, source)
     with phase("checking what the lake holds"):
@@ -158,7 +159,7 @@ def _check_folder(folder: Path, lake: Lake) -> None:
     Raises:
         ConfigurationError: It is.
     """
-    if folder.resolve().is_relative_to(lake.root.resolve()):
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(lake.root)):
         raise ConfigurationError(f"{printable(folder)} is in the lake {printable(lake.root)}; choose another output")
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import polars as pl
 
-from binance_assets.api.arguments import Moment, SeriesName, interval_of, lake_at, range_of, series_of
+from binance_assets.api.arguments import Moment, SeriesName, interval_of, lake_at, path_of, range_of, series_of
 from binance_assets.api.chart_spans import Absence, spans_of, summary_of
 from binance_assets.api.gaps import Span
 from binance_assets.api.reading import load, scan
@@ -98,7 +98,7 @@ class CandleChart:
             ConfigurationError: The name is not valid, or the file exists or cannot be written.
             ImportError: The library that draws the format is not installed; the message names the extra.
         """
-        target = Path(path).expanduser()
+        target = path_of(path)
         try:
             check_target(target, overwrite)
             drawn = self.png() if format_of(target) == "png" else self.html()

@@ -5,6 +5,7 @@ Nothing here loads a library, so that a command refuses a wrong name before it i
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final, Literal
 
@@ -49,9 +50,10 @@ def check_target(path: Path, overwrite: bool) -> None:
         ValueError: The extension is unknown, the folder does not exist, or the file exists and must be kept.
     """
     format_of(path)
-    if path.is_dir():
+    # `os.path` answers no for what cannot exist, such as a name that is too long; some versions of `Path` raise.
+    if os.path.isdir(path):
         raise ValueError(f"{printable(path)} is a folder; name a file")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise ValueError(f"there is no folder {printable(path.parent)}; create it first")
-    if not overwrite and path.exists():
+    if not overwrite and os.path.exists(path):
         raise ValueError(f"{printable(path)} exists; name another file, or replace it (--overwrite, overwrite=True)")

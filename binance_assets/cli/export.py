@@ -60,7 +60,7 @@ def export_command(
     """Write candles of the lake into the files that another tool loads.
 
     SERIES is written like spot/BTCUSDT/1m. Files appear complete or not at all, and those of an earlier export are
-    replaced. docs/exports.md describes the files of each tool and how the tool loads them.
+    replaced. The page Exports of the documentation describes the files of each tool and how the tool loads them.
     """
     chosen = [series_named(name) for name in names]
     try:

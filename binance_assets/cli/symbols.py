@@ -163,7 +163,8 @@ def requested_symbols(
         named = spelled(symbols, market)
         if symbols_from is None:
             return named
-        if "=" not in symbols_from or Path(symbols_from).is_file():
+        # A query may be longer than the name of a file can be: `os.path` then answers no, and `Path` raises.
+        if "=" not in symbols_from or os.path.isfile(symbols_from):
             return list(dict.fromkeys([*named, *spelled(_lines(symbols_from), market)]))
         rule = parse_rule(symbols_from)
         rule.check_for(market)

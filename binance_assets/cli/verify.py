@@ -64,7 +64,7 @@ def verify_command(
 
     That includes the files, the schema, the grid, the control totals, and a comparison with the other source. SERIES is
     written like spot/BTCUSDT/1m; the default is all series of the universe. A derived series is derived again from its
-    base series and compared. docs/verification.md says what each level finds.
+    base series and compared. The page Verification of the documentation lists what each level finds.
     """
     settings = read_settings(os.environ)
     named = [series_named(name) for name in names]

@@ -113,7 +113,7 @@ def publication(folder: Path, claims: Sequence[str], overwrite: bool) -> Iterato
 
 def _missing_folders(folder: Path) -> list[Path]:
     """Return the folder and its parents that do not exist yet, deepest first."""
-    return [path for path in (folder, *folder.parents) if not path.exists()]
+    return [path for path in (folder, *folder.parents) if not os.path.exists(path)]  # `Path` may raise
 
 
 def _replaceable(folder: Path, claims: Sequence[str], overwrite: bool) -> list[Path]:
@@ -123,7 +123,7 @@ def _replaceable(folder: Path, claims: Sequence[str], overwrite: bool) -> list[P
         ConfigurationError: Some are not those that an export wrote, and they may not be overwritten.
     """
     found = sorted({path for pattern in claims for path in folder.glob(pattern)})
-    if folders := [path for path in found if path.is_dir()]:
+    if folders := [path for path in (*found, folder / MANIFEST) if path.is_dir()]:
         raise ConfigurationError(f"a folder is in the place of a file: {_named(folders)}; choose another output")
     listed = _listed(folder)
     if foreign := [] if overwrite else [path for path in found if not _is_ours(path, folder, listed)]:

@@ -287,6 +287,8 @@ def test_a_chart_is_saved_as_a_whole_and_replaces_only_what_it_may(chart: ba.Can
         ("chart", "is no file for a chart"),
         ("nowhere/chart.png", "there is no folder .*nowhere; create it first"),
         ("folder.html", r"folder\.html is a folder; name a file"),
+        (f"{'x' * 300}.html", "cannot be written: File name too long"),
+        ("\0.html", "is no path: it holds a NUL character"),
     ],
 )
 def test_a_name_that_is_none_of_a_chart_is_refused(

@@ -84,6 +84,7 @@ BAD_INPUT = [
     ["download", "BTCUSD_PERP", "--market", "usdm", "--interval", "1m"],
     ["download", "--market", "spot", "--interval", "1m"],
     ["download", "--symbols-from", "quote=USDT moon=1", "--market", "spot", "--interval", "1m"],
+    ["download", "--symbols-from", f"moon={'1' * 300}", "--market", "spot", "--interval", "1m"],
     ["track", "--symbols-from", "no.txt", "--market", "spot", "--interval", "1m"],
     ["symbols", "spot", "--match", "("],
     ["symbols", "spot", "--contract", "perpetual"],

@@ -276,8 +276,9 @@ def test_no_file_moves_if_the_folder_of_another_one_cannot_be_created(lake: Lake
     assert files_in(tmp_path) == {"futures"}
 
 
-def test_a_folder_in_the_place_of_a_file_is_never_replaced(lake: Lake, tmp_path: Path) -> None:
-    (tmp_path / "spot-BTCUSDT-1h.csv").mkdir()
+@pytest.mark.parametrize("name", ["spot-BTCUSDT-1h.csv", MANIFEST])
+def test_a_folder_in_the_place_of_a_file_is_never_replaced(name: str, lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
     with pytest.raises(ConfigurationError, match=r"a folder is in the place of a file: .*; choose another output"):
         ba.export(SPOT_HOURS, "csv", tmp_path, overwrite=True, lake=lake)
     assert files_in(tmp_path) == set()
@@ -391,6 +392,31 @@ def test_a_folder_that_is_a_file_is_named(lake: Lake, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(ConfigurationError, match="out cannot be written: "):
         ba.export(SPOT_HOURS, "csv", tmp_path / "out", lake=lake)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("x" * 300, "cannot be written: .*File name too long"),
+        ("loop", "loop cannot be written: "),
+        ("\0", "is no path: it holds a NUL character"),
+    ],
+)
+def test_a_folder_that_cannot_exist_is_an_error_in_one_line(
+    output: str, message: str, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    with pytest.raises(ConfigurationError, match=message):
+        ba.export(SPOT_HOURS, "csv", output, lake=lake)
+
+
+def test_the_home_of_a_user_who_does_not_exist_is_the_name_of_a_folder(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exported = ba.export(SPOT_HOURS, "csv", "~nobody-has-this-name", lake=lake)
+    assert files_in(Path("~nobody-has-this-name")) == {*exported.files, MANIFEST}
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
