@@ -43,7 +43,7 @@ def _shape(candles: Candles) -> pl.LazyFrame:
     if candles.item.interval.step == DAY and candles.rows < days:
         raise ValueError(
             f"{candles.item.series}: {days - candles.rows} of {days} days have no candle, and zipline refuses daily "
-            "bars with a gap; fill gaps with missing='flat', or choose another range"
+            "bars with a gap; fill gaps with missing='flat', download what the lake lacks, or choose another range"
         )
     ends = candles.item.interval.step == MINUTE
     volume = base_volume(candles.item.series.market)
