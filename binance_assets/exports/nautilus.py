@@ -108,7 +108,17 @@ def _array(column: pl.Series) -> Any:
 def _raw(values: pl.Series, decimals: int) -> Any:
     from arro3.core import Array
 
-    return Array(_SixteenBytes(values.cast(pl.Decimal(38, decimals)).cast(_RAW)))
+    return Array(_SixteenBytes(_exact(values, decimals).cast(_RAW)))
+
+
+def _exact(values: pl.Series, decimals: int) -> pl.Series:
+    """Return the decimals nearest to positive numbers.
+
+    The cast of Polars multiplies by a power of ten as a double, which is off by some units above 2**53. So the whole
+    part and the rest are cast by themselves.
+    """
+    dtype, whole = pl.Decimal(38, decimals), values.floor()
+    return whole.cast(pl.Int64).cast(dtype) + (values - whole).cast(dtype)
 
 
 def _bars(candles: Candles, facts: _Facts, schema: Any) -> Iterator[Any]:

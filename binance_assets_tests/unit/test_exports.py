@@ -147,6 +147,14 @@ def test_the_fewest_decimals_are_never_more_than_the_exchange_used(numbers: list
     assert [float(f"{value:.{fewest}f}") for value in values] == values.to_list()
 
 
+@given(st.lists(st.integers(0, 17 * 10**20), min_size=1, max_size=20))
+def test_large_numbers_with_all_decimals_are_the_same_numbers_for_nautilus(units: list[int]) -> None:
+    from binance_assets.exports.nautilus import _exact
+
+    values = [float(f"{unit}e-8") for unit in units]
+    assert [float(number) for number in _exact(pl.Series(values), 8)] == values
+
+
 def test_qlib_files_share_a_calendar_and_begin_at_their_place_in_it(lake: Lake, tmp_path: Path) -> None:
     exported = ba.export(SPOT_HOURS, "qlib", tmp_path, lake=lake)
     calendar = (tmp_path / "calendars/60min.txt").read_text().splitlines()
