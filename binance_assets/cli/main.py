@@ -98,7 +98,8 @@ def _usage_message(error: click.UsageError) -> str:
     is_value = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)
     if is_value or error.ctx is None:
         return message
-    return f"{message.rstrip('.')}; see {error.ctx.command_path} --help"
+    path = error.ctx.command_path
+    return f"{message} See {path} --help" if message.endswith("?") else f"{message.rstrip('.')}; see {path} --help"
 
 
 def _read_env_file() -> None:

@@ -167,15 +167,15 @@ def test_init_where_nothing_can_be_written_is_an_error_in_one_line(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["dowload"], "No such command 'dowload'. Did you mean 'download'?; see binance-assets --help"),
+        (["dowload"], "No such command 'dowload'. Did you mean 'download'? See binance-assets --help"),
         (["nope"], "No such command 'nope'; see binance-assets --help"),
-        (["schedules", "lst"], "No such command 'lst'. Did you mean 'list'?; see binance-assets schedules --help"),
+        (["schedules", "lst"], "No such command 'lst'. Did you mean 'list'? See binance-assets schedules --help"),
         (["universe", "x"], "No such command 'x'; see binance-assets universe --help"),
         (["status", "--jsn"], "--json"),
         (["--versoin"], "--version"),
         (["ui", "now"], "see binance-assets ui --help"),
         (["track", "BTCUSDT", "--market", "spot"], "Missing option '--interval'; see binance-assets track --help"),
-        (["status", "--jsn"], "see binance-assets status --help"),
+        (["status", "--jsn"], "See binance-assets status --help"),
         (["ui", "--port", "0"], "0 is not in the range 1<=x<=65535."),
     ],
 )
