@@ -675,7 +675,7 @@ def test_tracked_series_are_listed_until_they_are_untracked(invoke: Invoke) -> N
 def test_help_lists_every_command(run_cli: Run, invoke: Invoke) -> None:
     printed = run_cli("--help").stdout.partition("Commands:")[2].splitlines()
     names = {"download", "track", "untrack", "series", "status", "show", "verify", "accept", "migrate"}
-    names |= {"symbols", "universe", "init", "ui", "schedules", "sandbox", "demo"}
+    names |= {"symbols", "universe", "init", "ui", "schedules", "sandbox", "demo", "plot", "export"}
     assert {line.split()[0] for line in printed if line.strip()} == names
     assert "--dry-run" in invoke("download", "--help").stdout
 
@@ -979,7 +979,7 @@ def test_verify_judges_as_a_download_does(invoke: Invoke, week: Path, strict: st
     assert days == (["2024-01-03", "2024-01-04"] if strict == "1" else ["2024-01-03"])
     assert "it was unproved and is unbalanced: no candle is missing, but the totals differ" in text
     assert ("it is unbalanced, which is refused now: no candle is missing" in text) == (strict == "1")
-    assert verified.stderr.strip() == "not complete, by their stored verdicts: 3 unbalanced, 2 unproved"
+    assert without_progress(verified.stderr) == ["not complete, by their stored verdicts: 3 unbalanced, 2 unproved"]
 
 
 @pytest.mark.parametrize("verdict", ["unproved", "unbalanced"])
