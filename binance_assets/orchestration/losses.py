@@ -22,11 +22,9 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series, by_market
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import (
-    materialized_ranges,
-    report_failed_run,
-    unmaterialized_attempts,
-)
+from binance_assets.orchestration.dagster_internals import materialized_ranges, report_failed_run
+from binance_assets.orchestration.events import report_stored
+from binance_assets.orchestration.gaps import unsettled_partitions
 from binance_assets.orchestration.interrupted import tags_of_this_process
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
@@ -67,10 +65,10 @@ def find_losses(
     for market, members in by_market(series).items():
         shown = {member: ranges[asset_key(member)] for member in members if ranges.get(asset_key(member))}
         missing = _missing(shown, stored_in(lake.file_index(market, list(shown), known=known))) if shown else {}
-        attempts = unmaterialized_attempts(instance, [asset_key(member) for member in missing])
+        unsettled = unsettled_partitions(instance, list(missing))
         for member, keys in missing.items():
             candidates = [partition_for_key(key, member.interval) for key in keys]
-            gone = lake.missing(member, [part for part in candidates if part.key not in attempts[asset_key(member)]])
+            gone = lake.missing(member, [part for part in candidates if part.key not in unsettled[member]])
             if gone:
                 losses[member] = list(gone)
     return losses
@@ -103,7 +101,7 @@ def record_losses(
 ) -> dict[Series, list[Partition]]:
     """Find losses, and record them with Dagster; return those that were recorded.
 
-    More than :data:`MOST_RECORDED` are not recorded but logged: then the lake is not where it was.
+    If the lake is gone, or lacks more than :data:`MOST_RECORDED`, that is only logged: its disk may not be mounted.
 
     Args:
         instance: The instance.
@@ -119,7 +117,7 @@ def record_losses(
     if not count:
         return {}
     subject = f"{count:,} partitions that Dagster shows as materialized are not in the lake {lake.root} anymore"
-    if count > MOST_RECORDED:
+    if count > MOST_RECORDED or lake.venue is None:
         _log.warning("%s. Is it there? Nothing is recorded.", printable(subject, MESSAGE))
         return {}
     reasons = {member: _reasons(lake, member, partitions) for member, partitions in losses.items()}
@@ -136,6 +134,9 @@ def record_losses(
         printable(f"{subject}: {name_some(named, _MAX_NAMED, separator='; ')}", MESSAGE),
         tags_of_this_process(),
     )
+    # A run may have written some of them since the lake was read. Then the failed run must not have the last word.
+    for member, partitions in losses.items():
+        report_stored(instance, member, list(lake.stored_among(member, partitions).items()))
     return losses
 
 
