@@ -41,9 +41,7 @@ _MAX_NAMED: Final = 5
 _log = logging.getLogger(__name__)
 
 
-def find_losses(
-    instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series], known: pl.DataFrame | None = None
-) -> dict[Series, list[Partition]]:
+def find_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, list[Partition]]:
     """Return the partitions of each series that Dagster shows as materialized and the lake does not hold, ascending.
 
     Partitions that are gaps already, or that a run is about to write, are left out.
@@ -52,7 +50,6 @@ def find_losses(
         instance: The instance.
         lake: The lake.
         series: The series.
-        known: An earlier index of their files, see :meth:`Lake.file_index`; None for the one that is remembered.
 
     Raises:
         LakeError: A file of a series may not be read.
@@ -64,7 +61,7 @@ def find_losses(
     losses: dict[Series, list[Partition]] = {}
     for market, members in by_market(series).items():
         shown = {member: ranges[asset_key(member)] for member in members if ranges.get(asset_key(member))}
-        missing = _missing(shown, stored_in(lake.file_index(market, list(shown), known=known))) if shown else {}
+        missing = _missing(shown, stored_in(lake.file_index(market, list(shown)))) if shown else {}
         unsettled = unsettled_partitions(instance, list(missing))
         for member, keys in missing.items():
             candidates = [partition_for_key(key, member.interval) for key in keys]
@@ -96,9 +93,7 @@ def _missing(
     return missing
 
 
-def record_losses(
-    instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series], known: pl.DataFrame | None = None
-) -> dict[Series, list[Partition]]:
+def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, list[Partition]]:
     """Find losses, and record them with Dagster; return those that were recorded.
 
     If the lake is gone, or lacks more than :data:`MOST_RECORDED`, that is only logged: its disk may not be mounted.
@@ -107,12 +102,11 @@ def record_losses(
         instance: The instance.
         lake: The lake.
         series: The series.
-        known: As for :func:`find_losses`.
 
     Raises:
         LakeError: A file of a series may not be read.
     """
-    losses = find_losses(instance, lake, series, known)
+    losses = find_losses(instance, lake, series)
     count = sum(map(len, losses.values()))
     if not count:
         return {}
