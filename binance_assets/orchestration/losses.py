@@ -110,7 +110,7 @@ def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
     count = sum(map(len, losses.values()))
     if not count:
         return {}
-    subject = f"{count:,} partitions that Dagster shows as materialized are not in the lake {lake.root} anymore"
+    subject = f"partitions that Dagster shows as materialized and the lake {lake.root} no longer holds: {count:,}"
     if count > MOST_RECORDED or lake.venue is None:
         _log.warning("%s. Is it there? Nothing is recorded.", printable(subject, MESSAGE))
         return {}
@@ -125,7 +125,7 @@ def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
             asset_key(member): [_observation(member, key, reason) for key, reason in of_series.items()]
             for member, of_series in reasons.items()
         },
-        printable(f"{subject}: {name_some(named, _MAX_NAMED, separator='; ')}", MESSAGE),
+        printable(f"{subject} ({name_some(named, _MAX_NAMED, separator='; ')})", MESSAGE),
         tags_of_this_process(),
     )
     # A run may have written some of them since the lake was read. Then the failed run must not have the last word.
