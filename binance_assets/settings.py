@@ -43,7 +43,7 @@ _OF_KUBERNETES: Final = re.compile(
 
 _HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
 _LONGEST_HOOK_URL: Final = 2_000  # characters
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_LIKE_A_URL: Final = re.compile(r"://|^\s*postgres(ql)?(\+\w+)?:", re.IGNORECASE)
 _POSTGRES_URL: Final = re.compile(r"postgresql\+psycopg2://(?:[^\s/@]+@)?[^\s/@]+/[^\s/@]+")
 _EGRESS_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _LONGEST_WAIT: Final = 86_400.0  # seconds
@@ -116,13 +116,13 @@ def _ledger_location(value: object) -> Path | SecretStr:
         ValueError: It is neither; the message does not repeat a URL.
     """
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if isinstance(text, Path) or (isinstance(text, str) and not _SCHEME.match(text)):
+    if isinstance(text, Path) or (isinstance(text, str) and not _LIKE_A_URL.search(text)):
         return _usable(Path(text))
     if not isinstance(text, str) or not _POSTGRES_URL.fullmatch(text) or not text.isprintable():
         # SQLAlchemy 2.1 takes the bare form for psycopg 3, with which Dagster's Postgres storage fails.
         raise ValueError(
             "must be the path of a file, or postgresql+psycopg2://USER:PASSWORD@HOST:PORT/DATABASE, "
-            "with this scheme to the letter; in a password, @ is %40 and / is %2F"
+            "with this scheme to the letter; in a password, @ is %40, / is %2F, and % is %25"
         )
     return SecretStr(text)
 
@@ -355,4 +355,7 @@ def _shown(name: str, value: object) -> str:
         return "..."
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
-    return printable_url(value) if name.lower().endswith("_url") or "://" in str(value) else printable(value)
+    if name.lower().endswith("_url"):
+        return printable_url(value)
+    # The parameters of a URL may hold a password as well.
+    return printable_url(value).partition("?")[0] if _LIKE_A_URL.search(str(value)) else printable(value)

@@ -25,8 +25,7 @@ from binance_assets.orchestration.prefetch import (
     Prefetcher,
     TailPrefetcher,
     fetch,
-    should_overlap,
-    should_prefetch,
+    kind_of_prefetcher,
 )
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Settings, Source
@@ -170,9 +169,8 @@ def _fetch_all(
     }
     fetch_task = partial(fetch, exchange=exchange, lake=lake, strict=strict)
     longest = max((task.partitions for task in tasks.values()), key=len)
-    kind = Prefetcher if should_prefetch(list(tasks), longest) else TailPrefetcher
-    is_prefetched = kind is Prefetcher or should_overlap(list(tasks), longest)
-    with closing(kind(tasks.values() if is_prefetched else (), fetch_task)) as prefetcher:
+    kind = kind_of_prefetcher(list(tasks), longest)
+    with closing((kind or Prefetcher)(tasks.values() if kind else (), fetch_task)) as prefetcher:
         return {plan.series: _fetch(plan, tasks[plan.series], prefetcher, exchange, lake, progress) for plan in plans}
 
 

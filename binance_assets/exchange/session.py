@@ -322,6 +322,7 @@ class Exchange:
         self.archive.close()
         self.listing.close()
         self._client.close()
+        self._ledger.end_waits()
         with suppress(ConfigurationError, Cancelled):
             self._budget.release()
         self._ledger.close()

@@ -41,14 +41,7 @@ from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.partitions import partitions_def_for
-from binance_assets.orchestration.prefetch import (
-    FetchTask,
-    Prefetcher,
-    TailPrefetcher,
-    fetch,
-    should_overlap,
-    should_prefetch,
-)
+from binance_assets.orchestration.prefetch import FetchTask, fetch, kind_of_prefetcher
 from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource
 from binance_assets.orchestration.tally import Tally
@@ -325,9 +318,8 @@ def _results(
 ) -> Iterator[PartitionResult]:
     """Return the results of the step's partitions; in a run over several series, from the prefetcher."""
     fetch_task = partial(fetch, exchange=exchange, lake=lake, strict=binance.settings.strict)
-    series = [member.series for member in members]
-    kind = Prefetcher if should_prefetch(series, task.partitions) else TailPrefetcher
-    if kind is TailPrefetcher and not should_overlap(series, task.partitions):
+    kind = kind_of_prefetcher([member.series for member in members], task.partitions)
+    if kind is None:
         return fetch_task(task)
     # Only plain values reach the prefetcher: its threads outlive this step and its context.
     prefetcher = binance.prefetcher(

@@ -667,17 +667,19 @@ def report_failed_run(
             tags={**tags, "dagster/max_retries": "0"},
         )
     )
-    for asset, of_asset in observations.items():
-        for kind in (planned, observed):
-            for observation, batch in _as_batch(of_asset):
-                data = (
-                    AssetMaterializationPlannedData(asset, observation.partition)
-                    if kind is planned
-                    else AssetObservationData(observation)
-                )
-                event = dg.DagsterEvent(kind.value, job_name=job, event_specific_data=data)
-                instance.report_dagster_event(event, run.run_id, batch_metadata=batch)
-    instance.report_run_failed(run, message)
+    try:
+        for asset, of_asset in observations.items():
+            for kind in (planned, observed):
+                for observation, batch in _as_batch(of_asset):
+                    data = (
+                        AssetMaterializationPlannedData(asset, observation.partition)
+                        if kind is planned
+                        else AssetObservationData(observation)
+                    )
+                    event = dg.DagsterEvent(kind.value, job_name=job, event_specific_data=data)
+                    instance.report_dagster_event(event, run.run_id, batch_metadata=batch)
+    finally:  # a run that has not ended is believed to be about to write what it planned
+        instance.report_run_failed(run, message)
 
 
 def _as_batch(items: Sequence[_Item]) -> Iterator[tuple[_Item, DagsterEventBatchMetadata]]:

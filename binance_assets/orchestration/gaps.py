@@ -102,6 +102,20 @@ def find_all_gaps(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
     return {member: _gaps_of(instance, lake, member, attempts[asset_key(member)], statuses) for member in series}
 
 
+def unsettled_partitions(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Series, set[str]]:
+    """Return the keys of each series that are gaps unless the lake holds them, or that a run is about to write.
+
+    A run that succeeded leaves nothing open. It planned also the partitions that it skipped because they were present.
+    """
+    attempts = unmaterialized_attempts(instance, [asset_key(member) for member in series])
+    statuses = _statuses(instance, {run for of_series in attempts.values() for run, _ in of_series.values()} - {""})
+    settled = (None, dg.DagsterRunStatus.SUCCESS)  # no status: the run was deleted, or it never was one
+    return {
+        member: {key for key, (run, _) in attempts[asset_key(member)].items() if statuses.get(run) not in settled}
+        for member in series
+    }
+
+
 def _gaps_of(
     instance: dg.DagsterInstance,
     lake: Lake,

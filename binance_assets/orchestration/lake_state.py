@@ -67,7 +67,7 @@ def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> 
         # Whoever recorded a loss has refreshed the checks.
         ended = [record for record in ended if record.dagster_run.job_name != JOB]
         look, began = cursor.get("look", 0.0), time.monotonic()
-        is_due = abs(now.timestamp() - look) > _MOST_PAUSE or now.timestamp() >= look
+        is_due = is_look_due(now.timestamp(), look)
         requests = {}
         for market, members in series.items():
             touched = _touched(ended, members)
@@ -82,7 +82,7 @@ def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> 
             elif lost:
                 requests[market] = f"{market}:lost:{now.isoformat()}"
         if is_due:
-            look = now.timestamp() + _PAUSES_PER_LOOK * (time.monotonic() - began)
+            look = next_look(now.timestamp(), time.monotonic() - began)
         day = (now - _DAY_BEGINS).date().isoformat()
         if day != cursor["day"]:
             requests |= {market: f"{market}:{day}" for market in series}
@@ -95,6 +95,19 @@ def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> 
         )
 
     return lake_state
+
+
+def next_look(now: float, took: float) -> float:
+    """Return when to look for losses again, Unix seconds, after a look at ``now`` that took some seconds."""
+    return now + min(_PAUSES_PER_LOOK * took, _MOST_PAUSE)
+
+
+def is_look_due(now: float, look: float) -> bool:
+    """Return whether to look for losses, given the time and that of the next look, Unix seconds.
+
+    If the clock was set back, the next look may be far away; then it is due.
+    """
+    return now >= look or look - now > _MOST_PAUSE
 
 
 def ended_since(

@@ -22,11 +22,9 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series, by_market
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import (
-    materialized_ranges,
-    report_failed_run,
-    unmaterialized_attempts,
-)
+from binance_assets.orchestration.dagster_internals import materialized_ranges, report_failed_run
+from binance_assets.orchestration.events import report_stored
+from binance_assets.orchestration.gaps import unsettled_partitions
 from binance_assets.orchestration.interrupted import tags_of_this_process
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
@@ -45,9 +43,7 @@ _SERIES_AT_ONCE: Final = 50
 _log = logging.getLogger(__name__)
 
 
-def find_losses(
-    instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series], known: pl.DataFrame | None = None
-) -> dict[Series, list[Partition]]:
+def find_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, list[Partition]]:
     """Return the partitions of each series that Dagster shows as materialized and the lake does not hold, ascending.
 
     Partitions that are gaps already, or that a run is about to write, are left out.
@@ -56,7 +52,6 @@ def find_losses(
         instance: The instance.
         lake: The lake.
         series: The series.
-        known: An earlier index of their files, see :meth:`Lake.file_index`; None for the one that is remembered.
 
     Raises:
         LakeError: A file of a series may not be read.
@@ -68,16 +63,14 @@ def find_losses(
     losses: dict[Series, list[Partition]] = {}
     for market, members in by_market(series).items():
         shown = [member for member in members if ranges.get(asset_key(member))]
-        index = lake.file_index(market, shown, known=known) if shown else pl.DataFrame()
+        index = lake.file_index(market, shown) if shown else pl.DataFrame()
         for some in (shown[first : first + _SERIES_AT_ONCE] for first in range(0, len(shown), _SERIES_AT_ONCE)):
             stored = stored_in(index.filter(pl.col("series").is_in([str(member) for member in some])))
             missing = _missing({member: ranges[asset_key(member)] for member in some}, stored)
-            attempts = unmaterialized_attempts(instance, [asset_key(member) for member in missing])
+            unsettled = unsettled_partitions(instance, list(missing))
             for member, keys in missing.items():
                 candidates = [partition_for_key(key, member.interval) for key in keys]
-                gone = lake.missing(
-                    member, [part for part in candidates if part.key not in attempts[asset_key(member)]]
-                )
+                gone = lake.missing(member, [part for part in candidates if part.key not in unsettled[member]])
                 if gone:
                     losses[member] = list(gone)
     return losses
@@ -105,28 +98,25 @@ def _missing(
     return missing
 
 
-def record_losses(
-    instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series], known: pl.DataFrame | None = None
-) -> dict[Series, list[Partition]]:
+def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, list[Partition]]:
     """Find losses, and record them with Dagster; return those that were recorded.
 
-    More than :data:`MOST_RECORDED` are not recorded but logged: then the lake is not where it was.
+    If the lake is gone, or lacks more than :data:`MOST_RECORDED`, that is only logged: its disk may not be mounted.
 
     Args:
         instance: The instance.
         lake: The lake.
         series: The series.
-        known: As for :func:`find_losses`.
 
     Raises:
         LakeError: A file of a series may not be read.
     """
-    losses = find_losses(instance, lake, series, known)
+    losses = find_losses(instance, lake, series)
     count = sum(map(len, losses.values()))
     if not count:
         return {}
-    subject = f"{count:,} partitions that Dagster shows as materialized are not in the lake {lake.root} anymore"
-    if count > MOST_RECORDED:
+    subject = f"partitions that Dagster shows as materialized and the lake {lake.root} no longer holds: {count:,}"
+    if count > MOST_RECORDED or lake.venue is None:
         _log.warning("%s. Is it there? Nothing is recorded.", printable(subject, MESSAGE))
         return {}
     reasons = {member: _reasons(lake, member, partitions) for member, partitions in losses.items()}
@@ -140,9 +130,12 @@ def record_losses(
             asset_key(member): [_observation(member, key, reason) for key, reason in of_series.items()]
             for member, of_series in reasons.items()
         },
-        printable(f"{subject}: {name_some(named, _MAX_NAMED, separator='; ')}", MESSAGE),
+        printable(f"{subject} ({name_some(named, _MAX_NAMED, separator='; ')})", MESSAGE),
         tags_of_this_process(),
     )
+    # A run may have written some of them since the lake was read. Then the failed run must not have the last word.
+    for member, partitions in losses.items():
+        report_stored(instance, member, list(lake.stored_among(member, partitions).items()))
     return losses
 
 

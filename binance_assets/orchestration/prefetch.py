@@ -94,19 +94,6 @@ def fetch(task: FetchTask, exchange: Exchange, lake: Lake, strict: bool) -> Iter
         yield from download(exchange, task.series, sorted([*partitions, *refuted]), options)
 
 
-def should_prefetch(series: Sequence[Series], partitions: Sequence[Partition]) -> bool:
-    """Return whether a run over ``partitions`` of each of ``series`` is faster with prefetching and fits in memory."""
-    return len(series) > 1 and _most_rows(series, partitions) <= _MAX_ROWS
-
-
-def should_overlap(series: Sequence[Series], partitions: Sequence[Partition]) -> bool:
-    """Return whether a run over ``partitions`` of each of ``series`` is faster with :class:`TailPrefetcher`, and fits.
-
-    That is so for several long series, unless their candles are finer than 1m.
-    """
-    return len(series) > 1 and bool(partitions) and _most_rows(series, partitions[:1]) <= _MAX_ROWS
-
-
 def _most_rows(series: Sequence[Series], partitions: Sequence[Partition]) -> int:
     step = min(member.interval.step for member in series)
     return sum(partition.end - partition.start for partition in partitions) // step
@@ -250,3 +237,17 @@ class TailPrefetcher:
             if self._pending and self._ahead is None and not self._is_closed:
                 task = self._pending.pop(next(iter(self._pending)))
                 self._ahead = task, BackgroundIterator(iter(self._fetch(task)))
+
+
+def kind_of_prefetcher(
+    series: Sequence[Series], partitions: Sequence[Partition]
+) -> type[Prefetcher] | type[TailPrefetcher] | None:
+    """Return what makes a run over ``partitions`` of each of ``series`` faster, and fits in memory.
+
+    Short series are fetched several at once. The beginning of a long one is, unless its candles are finer than 1m.
+    """
+    if len(series) > 1 and _most_rows(series, partitions) <= _MAX_ROWS:
+        return Prefetcher
+    if len(series) > 1 and _most_rows(series, partitions[:1]) <= _MAX_ROWS:
+        return TailPrefetcher
+    return None

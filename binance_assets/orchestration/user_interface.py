@@ -43,9 +43,9 @@ def serve_user_interface(folder: Path, port: int, allowed_hosts: Sequence[str] =
     with open_instance(folder, os.environ):  # `dagster dev` would end with a traceback
         pass
     keep_instance(folder, os.environ)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A script started it in the background. Dagster handles SIGTERM as SIGINT, so both would be ignored.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Dagster handles SIGTERM as SIGINT, which is ignored if a script started this process in the background. With the
+    # handler of the command line, a late second signal would end it at once, and leave its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_dagster_dev(
         [*target_of(folder), "-h", HOST, "-p", str(port)],
         [sys.executable, "-m", "binance_assets.orchestration.user_interface", *allowed_hosts, "--"],

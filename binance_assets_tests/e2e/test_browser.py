@@ -323,8 +323,7 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_one_day_is_materialized_by_a_click(user: User) -> None:
     user.materialize("spot/ETHUSDT/1m", "2024-01-05")
-    user.select_days("spot/ETHUSDT/1m", "2024-01-05")
-    user.see(with_text("Materialized (1)"))
+    user.select_days_until("spot/ETHUSDT/1m", "2024-01-05", with_text("Materialized (1)"))
     user.click("//*[text()='2024-01-05']")
     user.see("//tr[contains(., 'verdict') and contains(., 'complete')]")
     user.see("//tr[contains(., 'row_count') and contains(., '1440')]")

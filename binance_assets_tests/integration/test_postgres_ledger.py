@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -185,6 +185,31 @@ def test_closing_ends_the_wait_for_a_server_that_is_away(postgres: PostgresServe
     assert ended
 
 
+def test_closing_an_exchange_waits_for_no_server_that_is_away(
+    postgres: PostgresServer, settings: Settings, url: str
+) -> None:
+    exchange = Exchange(SPOT, with_ledger(settings, url))
+    exchange.now()
+    series = parse_series("spot/BTCUSDT/1h")
+    days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 2, 1), series.interval)
+
+    def use() -> None:
+        with suppress(Cancelled):
+            list(download(exchange, series, days))
+
+    threads = [threading.Thread(target=function, daemon=True) for function in (use, exchange.close)]
+    postgres.stop()
+    try:
+        threads[0].start()
+        wait_until(lambda: "does not respond" in str(activity().wait), "nothing waits for the server")
+        threads[1].start()
+        for thread in threads:
+            thread.join(30)  # half of the time for which it would wait for the server
+    finally:
+        postgres.start()
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def test_a_connection_that_is_lost_in_a_transaction_ends_it_and_the_next_one_works(
     postgres: PostgresServer, url: str
 ) -> None:
@@ -218,6 +243,8 @@ def test_a_host_that_dies_in_a_transaction_does_not_stop_the_others_for_long(
     [
         (("/test_", "/absent_"), "does not exist"),
         (("127.0.0.1:", "127.0.0.1:1"), "ledger on Postgres cannot be used"),
+        (("secret-word", "secret-word%zz"), "libpq cannot read the URL"),
+        (("127.0.0.1:", "[::1:"), "libpq cannot read the URL"),
     ],
 )
 def test_a_server_that_cannot_be_used_at_the_start_is_named_at_once_without_its_password(

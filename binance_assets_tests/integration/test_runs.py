@@ -19,6 +19,7 @@ from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.runs import Execution, RangeRun
 from binance_assets.settings import Settings
 from binance_assets_tests.support.instances import SQLITE_STORAGE, fetch, universe_of
+from binance_assets_tests.support.polling import until
 
 BTC = parse_series("spot/BTCUSDT/1h")
 
@@ -57,7 +58,7 @@ def test_a_run_whose_step_fails_while_it_is_canceled_is_canceled(
     run = instance.get_run_by_id(execution.run_id)
     assert run is not None
     assert run.status == dg.DagsterRunStatus.CANCELED
-    assert not any(thread.name == "dagster-run" for thread in threading.enumerate())
+    until(10, lambda: not any(thread.name == "dagster-run" for thread in threading.enumerate()))
 
 
 def test_a_step_waits_for_a_slot_in_the_pool_of_its_market(settings: Settings, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -23,9 +24,9 @@ from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration import losses
 from binance_assets.orchestration.checks import CHECK_NAME, refresh_check
-from binance_assets.orchestration.dagster_internals import latest_check_records
+from binance_assets.orchestration.dagster_internals import latest_check_records, report_failed_run
 from binance_assets.orchestration.keys import asset_key
-from binance_assets.orchestration.lake_state import ended_since
+from binance_assets.orchestration.lake_state import ended_since, is_look_due, next_look
 from binance_assets.orchestration.losses import JOB
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.partitions import DAILY, range_tags
@@ -259,11 +260,53 @@ def test_the_coverage_notices_lost_files_itself_and_a_lake_that_is_not_there_is_
     with monkeypatch.context() as patch:
         patch.setattr(losses, "MOST_RECORDED", 1)
         assert losses.record_losses(instance, lake, [BTC]) == {}
+    aside = lake.root.rename(lake.root.with_name("aside"))
+    assert losses.record_losses(instance, lake, [BTC]) == {}
+    aside.rename(lake.root)
     selection = [dg.AssetKey(["spot", "coverage"])]
     assert execute(definitions, instance, dg.RunRequest(asset_selection=selection), "__ASSET_JOB").success
     assert_all_agree(definitions, instance, lake, march(1, 2))
     assert fetch(definitions, instance, [BTC], march(1, 2))[0].success
     assert_all_agree(definitions, instance, lake, [])
+
+
+def test_a_partition_that_a_later_run_skipped_because_it_was_present_can_be_lost_too(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake
+) -> None:
+    fetch(definitions, instance, [BTC], march(1))
+    assert fetch(definitions, instance, [BTC], march(1), {"only_missing": True})[0].success
+    assert losses.find_losses(instance, lake, [BTC]) == {}
+    file = lake.folder(BTC) / "2024.parquet"
+    content = file.read_bytes()
+    file.unlink()
+    assert absent_partitions(instance, lake, [BTC])[BTC] == set(march(1))
+    assert list(losses.record_losses(instance, lake, [BTC])) == [BTC]
+    refresh_check(instance, lake, BTC)
+    assert (named(evaluation(instance, BTC)), statuses(instance, asset_key(BTC))) == (
+        {"2024-03-01"},
+        {"2024-03-01": "FAILED"},
+    )
+    assert losses.record_losses(instance, lake, [BTC]) == {}
+    file.write_bytes(content)
+    refresh_check(instance, lake, BTC)
+    assert statuses(instance, asset_key(BTC)) == {"2024-03-01": "MATERIALIZED"}
+
+
+def test_a_partition_that_is_written_while_its_loss_is_recorded_is_not_left_failed(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(definitions, instance, [BTC], march(1))
+    file = lake.folder(BTC) / "2024.parquet"
+    content = file.read_bytes()
+    file.unlink()
+
+    def write_and_report(*arguments: Any) -> None:
+        file.write_bytes(content)
+        report_failed_run(*arguments)
+
+    monkeypatch.setattr(losses, "report_failed_run", write_and_report)
+    assert losses.record_losses(instance, lake, [BTC])
+    assert statuses(instance, asset_key(BTC)) == {"2024-03-01": "MATERIALIZED"}
 
 
 class During:
@@ -345,6 +388,15 @@ def tick(definitions: dg.Definitions, instance: dg.DagsterInstance, cursor: str 
     repository = definitions.get_repository_def()
     context = dg.build_sensor_context(instance=instance, repository_def=repository, cursor=cursor)
     return repository.get_sensor_def("lake_state").evaluate_tick(context)
+
+
+@pytest.mark.parametrize("took", [0.0, 0.5, 36.0, 40.0, 10_000.0])
+def test_a_slow_look_for_lost_files_is_followed_by_a_pause(took: float) -> None:
+    now = 1_800_000_000.0
+    look = next_look(now, took)
+    assert is_look_due(look, look)
+    assert took == 0 or not is_look_due(now + 0.9 * min(100 * took, 3_600), look)
+    assert is_look_due(now - 7_200, look)  # the clock was set back
 
 
 # What a refused partition does to the assets downstream, and where it explains itself.

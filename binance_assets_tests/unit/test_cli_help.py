@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,3 +192,11 @@ def test_a_second_interrupt_does_not_disturb_the_end_that_the_first_one_began(mo
     with pytest.raises(KeyboardInterrupt):
         main._interrupt(signal.SIGINT, None)
     main._interrupt(signal.SIGINT, None)
+
+
+def test_an_interrupt_long_after_the_first_one_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "_first_interrupt", time.monotonic() - 6)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        main._interrupt(signal.SIGINT, None)
+    assert ended.value.code == 130

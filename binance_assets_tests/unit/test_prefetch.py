@@ -21,8 +21,7 @@ from binance_assets.orchestration.prefetch import (
     FetchTask,
     Prefetcher,
     TailPrefetcher,
-    should_overlap,
-    should_prefetch,
+    kind_of_prefetcher,
 )
 from binance_assets_tests.support.polling import until
 
@@ -165,10 +164,10 @@ def test_only_several_series_of_at_most_a_month_of_minutes_are_prefetched() -> N
     minutes = Series(SPOT, "BTCUSDT", parse_interval("1m"))
     hours = Series(SPOT, "BTCUSDT", HOUR)
     month = [partition_for_key(f"2024-01-{day:02}", HOUR) for day in range(1, 32)]
-    assert should_prefetch([minutes, hours], month)
-    assert not should_prefetch([minutes], month)
-    assert not should_prefetch([minutes, hours], [*month, partition_for_key("2024-02-01", HOUR)])
-    assert should_prefetch([hours, hours], month * 10)
+    assert kind_of_prefetcher([minutes, hours], month) is Prefetcher
+    assert kind_of_prefetcher([minutes], month) is None
+    assert kind_of_prefetcher([minutes, hours], [*month, partition_for_key("2024-02-01", HOUR)]) is TailPrefetcher
+    assert kind_of_prefetcher([hours, hours], month * 10) is Prefetcher
 
 
 def test_a_long_series_is_fetched_ahead_once_all_of_the_one_before_has_arrived_and_only_a_few_results_of_it() -> None:
@@ -200,7 +199,6 @@ def test_a_long_series_is_fetched_ahead_once_all_of_the_one_before_has_arrived_a
 def test_long_series_overlap_unless_their_candles_are_finer_than_a_minute() -> None:
     seconds, minutes = (Series(SPOT, "BTCUSDT", parse_interval(name)) for name in ("1s", "1m"))
     year = [partition_for_key("2024-01-01", HOUR)] * 366
-    assert should_overlap([minutes, minutes], year)
-    assert not should_overlap([minutes], year)
-    assert not should_overlap([minutes, seconds], year)
-    assert not should_overlap([minutes, minutes], [])
+    assert kind_of_prefetcher([minutes, minutes], year) is TailPrefetcher
+    assert kind_of_prefetcher([minutes], year) is None
+    assert kind_of_prefetcher([minutes, seconds], year) is None

@@ -75,6 +75,9 @@ def test_the_ledger_may_be_on_a_postgres_server_whose_url_is_a_secret() -> None:
         "postgresql+psycopg2://ada:password@db.example.com",
         "postgresql+psycopg2://ada:password@more@db.example.com/ledger",
         "redis://ada:password@db.example.com/0",
+        " postgresql+psycopg2://ada:password@db.example.com/ledger",
+        "postgresql+psycopg2:/ada:password@db.example.com/ledger",
+        "postgresql://db.example.com/ledger?user=ada&passfile=x:password",
     ],
 )
 def test_another_url_for_the_ledger_is_answered_with_the_form_that_works_and_without_its_password(url: str) -> None:

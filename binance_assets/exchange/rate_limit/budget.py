@@ -1,15 +1,15 @@
 """The request weight of this IP as one process claims and uses it.
 
-Binance counts request weight per IP and UTC minute. All processes of the host write what they are about to use, and
-what the server says was used, into one ledger; :mod:`~binance_assets.exchange.rate_limit.policy` decides from it
-whether a call may be made. The used-weight header of the responses is authoritative and covers other programs too.
+Binance counts request weight per IP and UTC minute. All processes that share an IP write what they are about to use,
+and what the server counted, into one ledger; :mod:`~binance_assets.exchange.rate_limit.policy` decides from it whether
+a call may be made. The used-weight header of the responses is authoritative and covers other programs too.
 
 Two clocks never agree exactly. So a call that is in flight when a minute ends counts in both minutes, and a new
 minute begins here only when the server's has certainly begun. The wall clock of this machine decides nothing: it may be
 wrong, and it may be set while a process waits.
 
-A process claims weight for several calls at a time, its *lease*, and hands it out to its threads without the file. If
-fifty threads wrote to the file for each call, they would wait for each other longer than for Binance.
+A process claims weight for several calls at a time, its *lease*, and hands it out to its threads without the ledger. If
+fifty threads wrote to it for each call, they would wait for each other longer than for Binance.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ class PostgresEngine:
     Args:
         url: ``postgresql+psycopg2://user:password@host:port/database``, as SQLAlchemy spells it; parameters of libpq,
             such as ``sslmode``, may follow.
-        closed: Ends the waiting when it is set.
+        ending: Once it is set, nobody waits for a server that is away.
         away_seconds: For how long to wait for a server that is away.
 
     Raises:
@@ -241,14 +241,14 @@ class PostgresEngine:
 
     remedy = "check the server and BINANCE_ASSETS_LEDGER"
 
-    def __init__(self, url: str, closed: threading.Event, away_seconds: float = AWAY_SECONDS) -> None:
+    def __init__(self, url: str, ending: threading.Event, away_seconds: float = AWAY_SECONDS) -> None:
         import psycopg2  # an extra
 
         self._psycopg2: ModuleType = psycopg2
         self.errors: tuple[type[Exception], ...] = (psycopg2.Error,)
-        self._url = url.replace("+psycopg2", "", 1)
+        self._url = _readable(url.replace("+psycopg2", "", 1), psycopg2)
         self.name = f"ledger on Postgres at {_server(url)}"
-        self._closed = closed
+        self._ending = ending
         self._away_seconds = away_seconds
         self._ms = 0.0
         self._connection: Any = self._connect()
@@ -257,12 +257,14 @@ class PostgresEngine:
         """Begin a transaction that excludes all others with this key; wait for them, and for a server that is away.
 
         Raises:
-            Cancelled: The ledger is being closed.
+            Cancelled: The server is away, and nobody waits for it anymore.
             psycopg2.Error: The server was away for too long.
         """
         deadline = time.monotonic() + self._away_seconds
         with waits() as announce:
             while True:
+                if self._connection is None and self._ending.is_set():
+                    raise Cancelled
                 try:
                     if self._connection is None:
                         self._connection = self._connect()
@@ -276,7 +278,7 @@ class PostgresEngine:
                     if left <= 0:
                         raise
                     announce(Wait.of_seconds(f"the {self.name} does not respond; waiting, at most", left))
-                if self._closed.wait(_RETRY_SECONDS):
+                if self._ending.wait(_RETRY_SECONDS):
                     raise Cancelled
 
     def execute(self, statement: str, parameters: Sequence[object] = ()) -> Any:
@@ -337,6 +339,20 @@ class PostgresEngine:
             with suppress(*self.errors):
                 self._connection.close()
             self._connection = None
+
+
+def _readable(url: str, psycopg2: ModuleType) -> str:
+    """Return a URL that libpq can read.
+
+    Raises:
+        psycopg2.Error: It cannot; the message of libpq, which repeats the password, is left out.
+    """
+    try:
+        psycopg2.extensions.parse_dsn(url)
+    except psycopg2.Error:
+        text = "libpq cannot read the URL; in a password, % is %25, and parameters after ? are those of libpq"
+        raise psycopg2.ProgrammingError(text) from None
+    return url
 
 
 def _server(url: str) -> str:

@@ -271,7 +271,8 @@ class Ledger:
 
     def __init__(self, location: Path | SecretStr, away_seconds: float = AWAY_SECONDS) -> None:
         self._lock = threading.Lock()
-        self._closed = threading.Event()
+        self._closed = False
+        self._ending = threading.Event()
         self._engine: Engine
         if isinstance(location, SecretStr):
             self._engine = self._open_postgres(location.get_secret_value(), away_seconds)
@@ -290,7 +291,7 @@ class Ledger:
                 "install it with: pip install 'binance-assets[postgres]'"
             ) from None
         try:
-            return PostgresEngine(url, self._closed, away_seconds)
+            return PostgresEngine(url, self._ending, away_seconds)
         except psycopg2.Error as error:
             raise _unusable("ledger on Postgres", error, PostgresEngine.remedy) from None
 
@@ -299,11 +300,11 @@ class Ledger:
         """Yield exclusive access to the records of ``group``; all changes become visible at once, or none.
 
         Raises:
-            Cancelled: The ledger was closed.
+            Cancelled: The ledger was closed, or is about to be closed while its server is away.
             LedgerError: The ledger cannot be written.
         """
         with self._lock:
-            if self._closed.is_set():
+            if self._closed:
                 raise Cancelled
             try:
                 self._engine.begin(" ".join(group))
@@ -316,9 +317,14 @@ class Ledger:
             except self._engine.errors as error:
                 raise _unusable(self._engine.name, error, self._engine.remedy) from None
 
+    def end_waits(self) -> None:
+        """Wait for no server from now on: whoever does is canceled. What needs no wait can still be written."""
+        self._ending.set()
+
     def close(self) -> None:
         """Close the ledger; whoever waits for it is canceled."""
-        self._closed.set()
+        self.end_waits()
+        self._closed = True
         with self._lock:
             self._engine.close()
 
