@@ -171,7 +171,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    cli.main()
+    try:
+        cli.main()
+    finally:
+        if _first_interrupt is not None:
+            # While Python ends, it would restore the default: a second Ctrl-C would kill it, with another exit code.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 _first_interrupt: float | None = None
