@@ -1,6 +1,6 @@
 """An asset of your own downstream of the candles, and a sensor that starts it for new days.
 
-Load it with ``dagster dev -f downstream.py`` in the folder of your ``universe.yaml``.
+Load it with ``dagster dev -f downstream.py`` in a folder that ``binance-assets init`` has set up.
 """
 
 import dagster as dg

@@ -255,7 +255,7 @@ def _bounds(lake: Lake, series: Series, asked: tuple[int | None, int | None]) ->
         end = stored[-1].end if end is None else end
     if end <= start:
         raise ConfigurationError(
-            f"the lake {lake.root} has no candles of {series} between {to_text(start)} and {to_text(end)}"
+            f"the lake in {lake.root} has no candles of {series} between {to_text(start)} and {to_text(end)}"
         )
     return start, end
 

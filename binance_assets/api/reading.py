@@ -351,12 +351,12 @@ def _stored(
 
 def _none_stored(lake: Lake, series: Series, first: dt.date | None) -> str:
     since = f" from {first} on" if first else ""
-    return f"the lake {lake.root} holds no partition of {series}{since}; {_way_out(series, first, None)}"
+    return f"the lake in {lake.root} holds no partition of {series}{since}; {_way_out(series, first, None)}"
 
 
 def _lacking(lake: Lake, series: Series, missing: Sequence[Partition]) -> str:
     """Return what is missing, and how to get it; a damaged file is named."""
-    named = f"the lake {lake.root} lacks {name_some(missing, _MAX_NAMED)} of {series}"
+    named = f"the lake in {lake.root} lacks {name_some(missing, _MAX_NAMED)} of {series}"
     now = to_ms(dt.datetime.now(dt.UTC).date())
     over = last_finished_end(now, series.interval)
     if missing[-1].start >= to_ms(over):
@@ -367,7 +367,7 @@ def _lacking(lake: Lake, series: Series, missing: Sequence[Partition]) -> str:
     following = next_partition_first_day(to_date(missing[-1].start), series.interval)
     return (
         f"{named}{damage}; {_way_out(series, to_date(missing[0].start), following)}, "
-        "which names why it refuses what it does, or pass allow_missing=True"
+        "which names the reason if it refuses one, or pass allow_missing=True"
     )
 
 
