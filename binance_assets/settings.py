@@ -27,6 +27,13 @@ Source = Literal["auto", "rest", "archive"]
 """Where candles come from."""
 
 
+POSTGRES_SCHEME: Final = "postgresql+psycopg2://"
+"""How the URL of a Postgres server must begin, of the ledger and of Dagster's storage.
+
+From version 2.1 on, SQLAlchemy takes the bare ``postgresql://`` for psycopg 3: it is not installed, or it does not
+understand the statements of dagster-postgres (dagster issue 33958).
+"""
+
 _PREFIX: Final = "BINANCE_ASSETS_"
 _URL: Final = re.compile(r"BINANCE_([A-Z0-9_]+)_URL")
 # How alike the middle of two such names is for one to be a typo of the other, from 0 to 1. With one letter too many or
@@ -44,7 +51,7 @@ _OF_KUBERNETES: Final = re.compile(
 _HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
 _LONGEST_HOOK_URL: Final = 2_000  # characters
 _LIKE_A_URL: Final = re.compile(r"://|^\s*postgres(ql)?(\+\w+)?:", re.IGNORECASE)
-_POSTGRES_URL: Final = re.compile(r"postgresql\+psycopg2://(?:[^\s/@]+@)?[^\s/@]+/[^\s/@]+")
+_POSTGRES_URL: Final = re.compile(re.escape(POSTGRES_SCHEME) + r"(?:[^\s/@]+@)?[^\s/@]+/[^\s/@]+")
 _EGRESS_NAME: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _LONGEST_WAIT: Final = 86_400.0  # seconds
 _LONGEST_BAN: Final = 366 * _LONGEST_WAIT
@@ -119,9 +126,8 @@ def _ledger_location(value: object) -> Path | SecretStr:
     if isinstance(text, Path) or (isinstance(text, str) and not _LIKE_A_URL.search(text)):
         return _usable(Path(text))
     if not isinstance(text, str) or not _POSTGRES_URL.fullmatch(text) or not text.isprintable():
-        # SQLAlchemy 2.1 takes the bare form for psycopg 3, with which Dagster's Postgres storage fails.
         raise ValueError(
-            "must be the path of a file, or postgresql+psycopg2://USER:PASSWORD@HOST:PORT/DATABASE, "
+            f"must be the path of a file, or {POSTGRES_SCHEME}USER:PASSWORD@HOST:PORT/DATABASE, "
             "with this scheme to the letter; in a password, @ is %40, / is %2F, and % is %25"
         )
     return SecretStr(text)

@@ -15,17 +15,13 @@ import dagster as dg
 
 from binance_assets.model.outside import printable
 from binance_assets.orchestration.dagster_internals import open_instance_in
-from binance_assets.settings import ConfigurationError
+from binance_assets.settings import POSTGRES_SCHEME, ConfigurationError
 from binance_assets.storage.locks import LOCK_NAME, file_lock
 
 _CONFIG: Final = "dagster.yaml"
 _STATE: Final = ".dagster"
 _MAX_ERROR_LENGTH: Final = 300
-# From version 2.1 on, SQLAlchemy takes the bare form for psycopg 3: it is not installed, or it does not understand the
-# statements of dagster-postgres (dagster issue 33958).
-_POSTGRES_HINT: Final = (
-    "the URL of its Postgres storage must begin with postgresql+psycopg2:// and not with postgresql://"
-)
+_POSTGRES_HINT: Final = f"the URL of its Postgres storage must begin with {POSTGRES_SCHEME} and not with postgresql://"
 
 
 def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterInstance:

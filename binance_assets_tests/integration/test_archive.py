@@ -39,6 +39,7 @@ from binance_assets_tests.support.exchange import (
     days_of,
     expected_candles,
     klines,
+    pointed_to,
     verdicts,
     with_short_timeouts,
 )
@@ -479,8 +480,7 @@ def test_without_the_api_only_the_partitions_that_the_archive_lacks_are_refused(
 def test_a_file_that_is_not_published_yet_is_named_in_the_reason(settings: Settings) -> None:
     offset = DAY + 6 * HOUR - int(time.time() * 1_000) % DAY
     with running_sandbox(SandboxOptions(clock_offset_ms=offset)) as sandbox:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
-        at_six = Settings.model_validate(settings.model_dump() | urls)
+        at_six = pointed_to(settings, sandbox.url)
         today = to_date(sandbox.now_ms())
         days = days_of(at_six, "spot/BTCUSDT/1h", f"{today - dt.timedelta(3)}", f"{today}", "archive")
         assert verdicts(days) == ["complete", "complete", "unreachable"]

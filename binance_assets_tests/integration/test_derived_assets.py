@@ -26,7 +26,7 @@ from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.parquet_files import to_parquet
 from binance_assets.storage.universe import Derived
-from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
+from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles, pointed_to
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 from binance_assets_tests.support.lakes import keys, read, stored
 
@@ -206,10 +206,8 @@ def test_an_outage_removes_the_derived_candles_that_it_covers_completely(
     with (tmp_path / "recorded" / "spot" / "BTCUSDT-1m-2024-03-01.csv").open("w", newline="") as file:
         csv.writer(file).writerows(row for row in rows if not stop <= row[0] < resume)
     with running_sandbox(SandboxOptions(replay=tmp_path / "recorded")) as replay:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), replay.url)
-        definitions = build_defs(
-            settings.model_copy(update={**urls, "source": "rest"}), universe_of(BTC, derived=[FIVE, HOUR, WHOLE_DAY])
-        )
+        from_api = pointed_to(settings, replay.url).model_copy(update={"source": "rest"})
+        definitions = build_defs(from_api, universe_of(BTC, derived=[FIVE, HOUR, WHOLE_DAY]))
         fetch(definitions, instance, [BTC], DAYS[:1])
     (result,) = fetch(definitions, instance, [FIVE.series, HOUR.series, WHOLE_DAY.series], DAYS[:1])
     assert result.success

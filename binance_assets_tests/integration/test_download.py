@@ -6,7 +6,6 @@ import contextlib
 import datetime as dt
 import socket
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -27,7 +26,13 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets_tests.support.environment import Fetch, Open
-from binance_assets_tests.support.exchange import ALL_SOURCES, assert_complete_and_exact, klines, quick_retrier
+from binance_assets_tests.support.exchange import (
+    ALL_SOURCES,
+    assert_complete_and_exact,
+    end_of_a_minute,
+    klines,
+    quick_retrier,
+)
 from binance_assets_tests.support.hostile_server import Pieces, answer, hostile_server, market_script
 
 FIRST = to_ms(dt.date(2024, 1, 1))
@@ -304,10 +309,8 @@ def test_only_of_a_long_range_the_first_pages_are_requested_together_with_the_co
 @pytest.fixture
 def small_limits(settings: Settings) -> Iterator[tuple[Sandbox, Settings]]:
     """A sandbox with small limits and a clock 7 s before the end of a minute, and settings that point to it."""
-    offset = 53_000 - int(time.time() * 1_000) % MINUTE
-    with running_sandbox(SandboxOptions(limits={"spot": 600, "futures": 240}, clock_offset_ms=offset)) as sandbox:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
-        yield sandbox, Settings.model_validate(settings.model_dump() | urls)
+    with end_of_a_minute(settings, seconds=7) as served:
+        yield served
 
 
 def test_the_whole_weight_of_a_minute_is_used_without_a_429(small_limits: tuple[Sandbox, Settings]) -> None:

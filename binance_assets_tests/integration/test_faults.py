@@ -15,7 +15,7 @@ from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
-from binance_assets_tests.support.exchange import expected_candles, quick_retrier, with_short_timeouts
+from binance_assets_tests.support.exchange import expected_candles, pointed_to, quick_retrier, with_short_timeouts
 
 ROWS = ("missing_row", "empty", "doubled_row", "contradicting_row", "unordered", "off_grid", "microseconds",
         "stray_bracket", "outside", "bad_prices", "negative_volume")  # fmt: skip
@@ -111,9 +111,7 @@ def test_after_a_429_no_request_is_sent_before_the_retry_after(settings: Setting
     offset = 55_000 - int(time.time() * 1_000) % MINUTE  # the Retry-After is the rest of the minute
     with running_sandbox(SandboxOptions(clock_offset_ms=offset)) as sandbox:
         sandbox.faults.add(Fault("status", value=429, times=1))
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
-        sandbox_settings = Settings.model_validate(settings.model_dump() | urls)
-        results = fetch_week(sandbox_settings, "spot/BTCUSDT/1m")
+        results = fetch_week(pointed_to(settings, sandbox.url), "spot/BTCUSDT/1m")
         assert_exact_or_refused(sandbox, "spot/BTCUSDT/1m", results)
         assert {result.verdict for result in results} == {"complete"}
         page_requests = [request for request in sandbox.requests if request.path.endswith("/klines")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -20,27 +19,11 @@ from binance_assets.model.markets import SPOT
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import MINUTE
-from binance_assets.sandbox import Sandbox, SandboxOptions, ServedRequest, running_sandbox
+from binance_assets.sandbox import Sandbox, ServedRequest
 from binance_assets.settings import Settings
-from binance_assets_tests.support.exchange import assert_complete_and_exact
+from binance_assets_tests.support.exchange import SMALL_LIMIT, assert_complete_and_exact, end_of_a_minute
 
 OURS, THEIRS = "BTCUSDT", "ETHUSDT"
-LIMIT = 600  # a tenth of the documented limit: a lower one is not believed
-
-
-@contextmanager
-def end_of_a_minute(settings: Settings, rtt_ms: float = 0.0) -> Iterator[tuple[Sandbox, Settings]]:
-    """Serve a sandbox with a small limit and a clock 6 s before the end of a minute; yield settings that point to it.
-
-    Args:
-        settings: The settings to start from.
-        rtt_ms: Round-trip time of the sandbox, ms.
-    """
-    offset = 54_000 - int(time.time() * 1_000) % MINUTE
-    options = SandboxOptions(rtt_ms=rtt_ms, limits={"spot": LIMIT, "futures": 240}, clock_offset_ms=offset)
-    with running_sandbox(options) as sandbox:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
-        yield sandbox, Settings.model_validate(settings.model_dump() | urls)
 
 
 @contextmanager
@@ -93,7 +76,7 @@ def by_minute(sandbox: Sandbox) -> dict[int, list[ServedRequest]]:
 def test_other_programs_on_the_ip_cause_at_most_one_429_a_minute(
     settings: Settings, rtt_ms: float, end: dt.date
 ) -> None:
-    with end_of_a_minute(settings, rtt_ms) as (sandbox, sandbox_settings):
+    with end_of_a_minute(settings, rtt_ms=rtt_ms) as (sandbox, sandbox_settings):
         series = parse_series(f"spot/{OURS}/1m")
         exchange = Exchange(series.market, sandbox_settings)
         days = partitions_between(dt.date(2024, 1, 1), end, series.interval)
@@ -135,6 +118,6 @@ def test_a_share_leaves_the_rest_of_every_minute_to_other_programs(settings: Set
         assert_complete_and_exact(sandbox, str(series), list(download(exchange, series, days)))
         exchange.close()
         spent = [sum(request.weight for request in own_requests) for own_requests in by_minute(sandbox).values()]
-        assert 0.97 * LIMIT / 5 <= spent[0] <= LIMIT / 5
+        assert 0.97 * SMALL_LIMIT / 5 <= spent[0] <= SMALL_LIMIT / 5
         assert len(spent) == 2
         assert {request.status for request in sandbox.requests} == {200}

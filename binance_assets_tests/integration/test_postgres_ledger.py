@@ -7,8 +7,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -30,14 +28,14 @@ from binance_assets.sandbox import SandboxOptions, running_sandbox
 from binance_assets.settings import Settings
 from binance_assets.waiting import activity
 from binance_assets_tests.support.environment import CHECKOUT, cli_environment
-from binance_assets_tests.support.exchange import assert_complete_and_exact
+from binance_assets_tests.support.exchange import SMALL_LIMIT, assert_complete_and_exact, end_of_a_minute, pointed_to
 from binance_assets_tests.support.other_worlds import in_container
+from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.services
 
 GROUP = RateLimitGroup("here", "spot")
-LIMIT = 600
 
 DOWNLOAD = """
 import datetime as dt, json, os, sys
@@ -79,18 +77,10 @@ def with_ledger(settings: Settings, url: str) -> Settings:
     return Settings.model_validate(settings.model_dump() | {"ledger": url})
 
 
-def wait_until(is_true: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not is_true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.01)
-
-
-def test_two_hosts_with_more_weight_than_a_minute_share_it_without_a_429(tmp_path: Path, url: str) -> None:
-    # 199 pages of each host cost 398 of the 600. Six seconds before the end of a minute, so that the test is short.
-    offset = 54_000 - int(time.time() * 1_000) % MINUTE
-    options = SandboxOptions(limits={"spot": LIMIT, "futures": 240}, clock_offset_ms=offset)
-    with running_sandbox(options) as sandbox:
+def test_two_hosts_with_more_weight_than_a_minute_share_it_without_a_429(
+    settings: Settings, tmp_path: Path, url: str
+) -> None:
+    with end_of_a_minute(settings) as (sandbox, _):  # 199 pages of each host cost 398 of the 600
         environment = cli_environment(sandbox, tmp_path) | {"BINANCE_ASSETS_LEDGER": url}
         hosts = [
             subprocess.Popen(
@@ -108,7 +98,7 @@ def test_two_hosts_with_more_weight_than_a_minute_share_it_without_a_429(tmp_pat
         spent: dict[int, int] = {}
         for request in sandbox.requests:
             spent[request.at_ms // MINUTE] = spent.get(request.at_ms // MINUTE, 0) + request.weight
-        assert max(spent.values()) <= LIMIT
+        assert max(spent.values()) <= SMALL_LIMIT
         assert len(spent) > 1
 
 
@@ -130,9 +120,8 @@ def test_a_download_waits_for_a_server_that_is_restarted_and_goes_on(
     postgres: PostgresServer, settings: Settings, url: str
 ) -> None:
     with running_sandbox(SandboxOptions(rtt_ms=50)) as sandbox:
-        urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), sandbox.url)
         series = parse_series("spot/BTCUSDT/1m")
-        exchange = Exchange(SPOT, with_ledger(Settings.model_validate(settings.model_dump() | urls), url))
+        exchange = Exchange(SPOT, with_ledger(pointed_to(settings, sandbox.url), url))
         days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 3, 1), series.interval)
         results: list[PartitionResult] = []
         exchange.now()
@@ -140,7 +129,7 @@ def test_a_download_waits_for_a_server_that_is_restarted_and_goes_on(
         thread = threading.Thread(target=lambda: results.extend(download(exchange, series, days)))
         thread.start()
         try:
-            wait_until(lambda: "does not respond; waiting" in str(activity().wait), "nothing waits for the server")
+            until(60, lambda: "does not respond; waiting" in str(activity().wait))
         finally:
             postgres.start()
         thread.join(60)
@@ -177,7 +166,7 @@ def test_closing_ends_the_wait_for_a_server_that_is_away(postgres: PostgresServe
     try:
         thread = threading.Thread(target=use)
         thread.start()
-        wait_until(lambda: "does not respond" in str(activity().wait), "nothing waits for the server")
+        until(60, lambda: "does not respond" in str(activity().wait))
         ledger.close()
         thread.join(30)
     finally:
@@ -201,7 +190,7 @@ def test_closing_an_exchange_waits_for_no_server_that_is_away(
     postgres.stop()
     try:
         threads[0].start()
-        wait_until(lambda: "does not respond" in str(activity().wait), "nothing waits for the server")
+        until(60, lambda: "does not respond" in str(activity().wait))
         threads[1].start()
         for thread in threads:
             thread.join(30)  # half of the time for which it would wait for the server

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import polars as pl
 
@@ -13,7 +16,8 @@ from binance_assets.ingest.options import DownloadOptions
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
-from binance_assets.sandbox import Sandbox, ServedRequest
+from binance_assets.model.timestamps import MINUTE
+from binance_assets.sandbox import Sandbox, SandboxOptions, ServedRequest, running_sandbox
 from binance_assets.settings import Settings, Source
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.candles import parse_page
@@ -24,6 +28,31 @@ _QUICK = 1 / 50
 def quick_retrier() -> Retrier:
     """Return a retrier with the same attempts and fifty times shorter delays."""
     return Retrier(lambda seconds, stop: stop.wait(seconds * _QUICK))
+
+
+def pointed_to(settings: Settings, url: str) -> Settings:
+    """Return settings whose hosts, those of the markets and of the archive, are all at ``url``."""
+    urls = dict.fromkeys(("spot_url", "usdm_url", "coinm_url", "archive_url"), url)
+    return Settings.model_validate(settings.model_dump() | urls)
+
+
+SMALL_LIMIT = 600
+"""The weight limit of spot in :func:`end_of_a_minute`: a tenth of the documented one; a lower one is not believed."""
+
+
+@contextmanager
+def end_of_a_minute(settings: Settings, seconds: int = 6, rtt_ms: float = 0.0) -> Iterator[tuple[Sandbox, Settings]]:
+    """Serve a sandbox with small limits and a clock shortly before the end of a minute; yield settings for it.
+
+    Args:
+        settings: The settings to start from.
+        seconds: How long the minute still lasts.
+        rtt_ms: Round-trip time of the sandbox, ms.
+    """
+    offset = MINUTE - seconds * 1_000 - int(time.time() * 1_000) % MINUTE
+    limits = {"spot": SMALL_LIMIT, "futures": 240}
+    with running_sandbox(SandboxOptions(rtt_ms=rtt_ms, limits=limits, clock_offset_ms=offset)) as sandbox:
+        yield sandbox, pointed_to(settings, sandbox.url)
 
 
 def expected_candles(sandbox: Sandbox, name: str, start: int, end: int) -> pl.DataFrame:

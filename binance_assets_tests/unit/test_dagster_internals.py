@@ -107,6 +107,15 @@ def test_the_classes_that_configuration_names_exist() -> None:
         assert inspect.isclass(getattr(importlib.import_module(module), name))
 
 
+def test_the_instance_on_postgres_differs_from_the_default_only_in_where_it_keeps_its_state() -> None:
+    default, on_postgres = (
+        YAML(typ="safe").load(CHECKOUT / name) for name in ("dagster.yaml", "deploy/dagster-postgres.yaml")
+    )
+    assert on_postgres.pop("storage") != default.pop("storage")
+    del default["local_artifact_storage"], default["compute_logs"]  # below DAGSTER_HOME there
+    assert on_postgres == default
+
+
 # The user interface.
 
 

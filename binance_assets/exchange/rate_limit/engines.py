@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from binance_assets.boot import boot_clock, seconds_since_boot
 from binance_assets.exchange.errors import Cancelled
+from binance_assets.settings import POSTGRES_SCHEME
 from binance_assets.waiting import Wait, waiting, waits
 
 
@@ -246,7 +247,7 @@ class PostgresEngine:
 
         self._psycopg2: ModuleType = psycopg2
         self.errors: tuple[type[Exception], ...] = (psycopg2.Error,)
-        self._url = _readable(url.replace("+psycopg2", "", 1), psycopg2)
+        self._url = _readable(f"postgresql://{url.removeprefix(POSTGRES_SCHEME)}", psycopg2)
         self.name = f"ledger on Postgres at {_server(url)}"
         self._ending = ending
         self._away_seconds = away_seconds
@@ -357,4 +358,4 @@ def _readable(url: str, psycopg2: ModuleType) -> str:
 
 def _server(url: str) -> str:
     """Return the host and the database of a URL, without user name and password."""
-    return url.partition("://")[2].rpartition("@")[2].partition("?")[0]
+    return url.removeprefix(POSTGRES_SCHEME).rpartition("@")[2].partition("?")[0]
