@@ -21,7 +21,7 @@ NO_TIER_OF_ITS_OWN := not (servers or services or package or exports)
 EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
-EXTRAS_services := [test,postgres]
+EXTRAS_services := [test,postgres,s3,test-s3]
 EXTRAS_package := [test,check,package]
 EXTRAS_check := [test,check]
 EXTRAS_docs := [docs]
@@ -77,7 +77,7 @@ test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web
 	$(PYTEST) -m servers $(ARGS)
 
 # In an environment of its own, because dagster-postgres needs exactly one version of Dagster.
-test-services: ## run the tests that need a PostgreSQL server, which they start themselves
+test-services: ## run the tests that need a PostgreSQL or an S3 server, which they start themselves
 	@$(MAKE) --no-print-directory VENV=.venv-services services
 
 services: $(VENV)/installed-services

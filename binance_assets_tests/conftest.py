@@ -30,6 +30,7 @@ from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import copy_state_of_working_folder, new_instance
 from binance_assets_tests.support.postgres_server import PostgresServer, missing_postgres, running_postgres
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
+from binance_assets_tests.support.s3_server import S3Server, missing_s3, running_s3
 from binance_assets_tests.support.warm_python import WarmPython, warm_python_server
 
 # The order in which the tiers run, and the files that take longest. The slowest files come first, so that at the
@@ -147,6 +148,15 @@ def postgres() -> Iterator[PostgresServer]:
     if reason := missing_postgres():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Return a server that speaks S3 with a bucket for each test; the test is skipped where none is installed."""
+    if reason := missing_s3():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with running_s3() as running:
         yield running
 
 

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.model.dates import parse_date
 from binance_assets.model.intervals import Interval, parse_derived_interval
-from binance_assets.model.outside import printable
+from binance_assets.model.outside import printable, printable_url
 from binance_assets.model.partitions import FIRST_DAY
 from binance_assets.model.series import Series, parse_any_series
 from binance_assets.model.timestamps import DAY, to_date, to_ms, to_text
-from binance_assets.settings import ConfigurationError, Settings, env_file_values, read_settings
+from binance_assets.settings import ConfigurationError, Settings, env_file_values, named_lake, read_settings
 from binance_assets.storage.lake import Lake
 
 SeriesName = str | Series
@@ -37,22 +38,38 @@ def current_settings() -> Settings:
 
 
 def lake_at(location: str | Path | Lake | None) -> Lake:
-    """Return the lake at a folder; None for that of the settings.
+    """Return the lake at a folder or in a bucket; None for that of the settings.
+
+    The variables ``AWS_*`` that say how to reach a bucket may be in ``.env`` as well.
 
     Raises:
         ConfigurationError: A setting is not valid; they are read only if no folder is given.
     """
     if isinstance(location, Lake):
         return location
-    return Lake(current_settings().lake if location is None else path_of(location))
+    if location is None:
+        found = current_settings().lake
+    elif isinstance(location, BucketPath) or _is_url(location):
+        found = named_lake(location)
+    else:
+        found = path_of(location)
+    if isinstance(found, BucketPath):
+        return Lake(found, {**os.environ, **env_file_values(Path(".env"))})
+    return Lake(found)
+
+
+def _is_url(location: str | Path) -> bool:
+    return isinstance(location, str) and "://" in location
 
 
 def path_of(location: str | Path) -> Path:
     """Return a path, with ``~`` as the home folder of a user; unchanged where there is no such user.
 
     Raises:
-        ConfigurationError: No path can have this name.
+        ConfigurationError: No path can have this name, or it is a URL.
     """
+    if _is_url(location):
+        raise ConfigurationError(f"{printable_url(location).partition('?')[0]} is not a folder of this machine")
     text = os.path.expanduser(location)
     if "\0" in text:
         raise ConfigurationError(f"{printable(text)} is no path: it holds a NUL character")

@@ -56,7 +56,10 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     print_statuses(statuses, as_json)
     if not chosen:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
-    elif not settings.lake.exists():  # it may have been moved
+        return
+    from binance_assets.storage.lake import Lake
+
+    if not Lake(settings.lake).exists:  # it may have been moved
         click.echo(f"there is no lake at {settings.lake} yet; BINANCE_ASSETS_LAKE names another place", err=True)
 
 

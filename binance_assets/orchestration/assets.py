@@ -204,7 +204,7 @@ def series_asset(
             **({"last day": last.isoformat()} if last is not None else {}),
             **metadata,
             "dagster/column_schema": _column_schema(series.market),
-            "dagster/uri": f"file://{lake.folder(series).absolute()}",  # as it can be pasted, not percent-encoded
+            "dagster/uri": lake.uri(series),
             "dagster/code_references": _CODE,
         },
     )

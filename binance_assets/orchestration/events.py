@@ -40,7 +40,7 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
     """
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/partition_row_count": dg.MetadataValue.int(stored.rows),
-        "path": dg.MetadataValue.path(stored.path.absolute()),
+        "path": dg.MetadataValue.path(str(stored.path.absolute())),
         "bytes": dg.MetadataValue.int(stored.size),
         "verdict": dg.MetadataValue.text(printable(stored.verdict)),
         "source": dg.MetadataValue.text(printable(stored.source)),

@@ -148,7 +148,9 @@ def _reasons(lake: Lake, series: Series, partitions: Sequence[Partition]) -> dic
         path = folder / f"{span_name(partition.key, series.interval)}.parquet"
         line = next((line for line in damaged if line.startswith(f"{path} ")), None)
         reasons[partition.key] = line or (
-            f"{path} no longer has it" if path.exists() else f"{path} was deleted or moved, or its disk is not there"
+            f"{path} no longer has it"
+            if lake.has_file(series, partition)
+            else f"{path} was deleted or moved, or its disk is not there"
         )
     return reasons
 

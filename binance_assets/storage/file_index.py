@@ -2,7 +2,7 @@
 
 To read the footers of 30,000 files takes a minute, to look at their size, inode, and time of modification half a
 second. A file of the lake is only ever replaced as a whole, by a new one. So a file with the remembered inode, size,
-and time still holds what was read then.
+and time still holds what was read then. In a bucket, the ETag takes the place of the inode and the time.
 
 Here belongs the table and its refresh. What does not belong here: how files are read (``span_folder``), and what is
 counted (``coverage``).
@@ -10,7 +10,6 @@ counted (``coverage``).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -103,16 +102,17 @@ def _files_of(
     series: Series, folder: SpanFolder, known: Mapping[_Stamp, int], first: str, last: str
 ) -> tuple[list[int], list[tuple[_Stamp, FileSummary | None, int]]]:
     """Return the positions of the files that are known, and what the others hold, with their sizes."""
-    unchanged, changed, name = [], [], str(series)
-    for path in folder.paths(first, last):
-        # Before the file is read: if it is replaced in between, the next refresh reads it again.
-        status = os.stat(path)
-        stamp = (name, path.name, status.st_ino, status.st_size, status.st_mtime_ns, __version__)
+    unchanged, stamps, paths, name = [], [], [], str(series)
+    # Before the files are read: if one is replaced in between, the next refresh reads it again.
+    for path, identity in folder.identified(first, last):
+        stamp = (name, path.name, *identity, __version__)
         if stamp in known:
             unchanged.append(known[stamp])
         else:
-            changed.append((stamp, *folder.summary(path)))
-    return unchanged, changed
+            stamps.append(stamp)
+            paths.append(path)
+    summaries = folder.summaries(paths)
+    return unchanged, [(stamp, *summary) for stamp, summary in zip(stamps, summaries, strict=True)]
 
 
 class _Rows:
