@@ -34,7 +34,7 @@ class Follower(ProgressListener, Protocol):
     """A listener that follows runs in other processes: it receives from time to time what they have recorded."""
 
     def advance(self, count: int) -> None:
-        """Receive how many partitions are done so far."""
+        """Receive how many more partitions are done."""
 
     def note(self, text: str) -> None:
         """Receive a line for the user."""

@@ -55,11 +55,12 @@ _POLL_SECONDS: Final = 0.5
 _RUNS_PER_READ: Final = 500
 # Dagster decides right after a failure whether it starts the run again, and does so within seconds.
 _DECISION_SECONDS: Final = 5.0
-_RETRY_SECONDS: Final = 120.0
+_RETRY_SECONDS: Final = 60.0
 _CANCEL_SECONDS: Final = 10.0
 _MAX_NAMED: Final = 3
 
 _WILL_RETRY_TAG: Final = "dagster/will_retry"
+_MAX_RETRIES_TAG: Final = "dagster/max_retries"
 _NEXT_ATTEMPT_TAG: Final = "dagster/auto_retry_run_id"
 _QUEUED: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
 # Not those that were created only: a process that was killed may have left them.
@@ -207,7 +208,7 @@ def launch_missing(
         is_interrupt = isinstance(error, KeyboardInterrupt)
         with phase("interrupted; canceling runs" if is_interrupt else "canceling runs"):
             message = _cancel(download)
-        if is_interrupt:
+        if is_interrupt and download.runs:
             raise KeyboardInterrupt(message) from None
         raise
     with phase("reading what the runs recorded"):
@@ -268,10 +269,13 @@ def covers(run: dg.DagsterRun, plan: DownloadPlan, refresh: bool) -> bool:
 
 def _follow(download: _Download, follower: Follower) -> None:
     """Wait until all runs are over, and show how far they are."""
+    shown = 0
     with waits() as announce:
         while True:
             download.read()
-            follower.advance(download.done())
+            done = download.done()
+            follower.advance(done - shown)
+            shown = done
             if all(queued.is_over for queued in download.runs):
                 return
             announce(Wait(in_words(Counter(map(_state, download.runs)), seconds_since_daemon(download.instance))))
@@ -343,8 +347,11 @@ def _cancel(download: _Download) -> str:
     download.read()
     unfinished = [queued for queued in own if not queued.is_finished]
     for queued in unfinished:
-        if queued.run is not None and queued.run.status in _QUEUED:
-            _cancel_queued(download.instance, queued.run)
+        if queued.run is not None:
+            # A run that is terminated while its process starts may end as a failure, which Dagster would start again.
+            download.instance.add_run_tags(queued.run_id, {_MAX_RETRIES_TAG: "0"})
+            if queued.run.status in _QUEUED:
+                _cancel_queued(download.instance, queued.run)
     while time.monotonic() < deadline:
         download.read()
         running = [queued for queued in unfinished if not queued.is_finished]

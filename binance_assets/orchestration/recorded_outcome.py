@@ -25,6 +25,7 @@ _KINDS: Final = {
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
     dg.DagsterEventType.ASSET_OBSERVATION,
     dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.ENGINE_EVENT,
     dg.DagsterEventType.RUN_FAILURE,
 }
 _EVENTS_PER_READ: Final = 1_000
@@ -48,7 +49,7 @@ class RecordedOutcome:
 def read_outcome(instance: dg.DagsterInstance, run_id: str, series: Sequence[Series]) -> RecordedOutcome:
     """Return what a run that has ended recorded of ``series``."""
     by_key = {asset_key(member): member for member in series}
-    outcome = RecordedOutcome()
+    outcome, engine = RecordedOutcome(), ""
     for event in _events(instance, run_id):
         member = by_key.get(event.asset_key) if event.asset_key else None
         data: Any = event.event_specific_data
@@ -60,10 +61,20 @@ def read_outcome(instance: dg.DagsterInstance, run_id: str, series: Sequence[Ser
             result = refused_result(member, data.asset_observation) if member is not None else None
             if member is not None and result is not None:
                 outcome.refused.setdefault(member, []).append(result)
-        else:
-            message = failure_message(event)
-            outcome.failures.extend([] if message is None else [message])
+        elif event.event_type == dg.DagsterEventType.ENGINE_EVENT:
+            engine = _engine_message(event)
+        elif message := failure_message(event):
+            # Whoever reports the end of a process that cannot do so itself reports the cause right before.
+            is_from_outside = event.event_type == dg.DagsterEventType.RUN_FAILURE and data is None
+            outcome.failures.append(f"{message} {engine}".strip() if is_from_outside else message)
     return outcome
+
+
+def _engine_message(event: dg.DagsterEvent) -> str:
+    """Return what Dagster reports about the process of a run: in one line, with the error that it had."""
+    error = getattr(event.event_specific_data, "error", None)
+    texts = [event.message or "", error.message if error else ""]
+    return ": ".join(text.strip().splitlines()[0].rstrip(".") for text in texts if text.strip())
 
 
 def _events(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.DagsterEvent]:

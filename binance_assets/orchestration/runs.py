@@ -152,16 +152,18 @@ def failure_message(event: dg.DagsterEvent) -> str | None:
 
     None for every other event, and if the step refused partitions, which the caller names itself.
     """
-    if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.first_step_failure_event is None:
-        return str(event.message)
+    if event.event_type == dg.DagsterEventType.RUN_FAILURE:
+        data = event.event_specific_data  # none if the process of the run has not reported it itself
+        of_step = getattr(data, "first_step_failure_event", None)
+        return str(event.message) if of_step is None else None
     if not event.is_step_failure:
         return None
-    data = event.step_failure_data
-    if data.user_failure_data is not None and REFUSED in (data.user_failure_data.metadata or {}):
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and REFUSED in (failure.user_failure_data.metadata or {}):
         return None
-    if data.user_failure_data is not None and data.user_failure_data.description:
-        return str(data.user_failure_data.description)
-    error = data.error
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
     if error is None:
         return None
     cause = error.cause or error
