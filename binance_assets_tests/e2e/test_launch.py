@@ -29,6 +29,8 @@ from binance_assets_tests.support.warm_python import WarmPython
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(200)]
 
 DOWNLOAD = ("download", "--market", "usdm", "--interval", "1h", "--json")
+HEARTBEAT = """
+{ instance { daemonHealth { daemonStatus(daemonType: "QUEUED_RUN_COORDINATOR") { lastHeartbeatTime } } } }"""
 TWO_SERIES = (*DOWNLOAD, "BTCUSDT", "ETHUSDT", "--start", "2024-01-01", "--end", "2024-03-01")
 
 
@@ -57,10 +59,10 @@ class Queue:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
-    def run(self, *arguments: str, folder: Path | None = None) -> tuple[int, str, str]:
+    def run(self, *arguments: str) -> tuple[int, str, str]:
         """Return the exit code, standard output, and standard error."""
         words = ["-m", "binance_assets", *arguments, "--launch"]
-        ended = self._warm.run(words, cwd=folder or self._dev.folder, env=self._dev.environment, timeout=120)
+        ended = self._warm.run(words, cwd=self._dev.folder, env=self._dev.environment, timeout=120)
         return ended.returncode, ended.stdout, ended.stderr
 
     def statuses(self) -> list[str]:
@@ -71,7 +73,18 @@ class Queue:
 @pytest.fixture
 def queue(started: DagsterDev, warm_python: WarmPython) -> Queue:
     started.wait_until_ready()
-    return Queue(started, warm_python)
+    queue = Queue(started, warm_python)
+    until(60, lambda: queue.ui.query(HEARTBEAT)["instance"]["daemonHealth"]["daemonStatus"]["lastHeartbeatTime"])
+    return queue
+
+
+@pytest.fixture
+def workspace(started: DagsterDev) -> Iterator[Path]:
+    """The file that names the code location; the running Dagster does not read it again."""
+    file = started.folder / "workspace.yaml"
+    original = file.read_text()
+    yield file
+    file.write_text(original)
 
 
 def test_launched_runs_report_what_a_local_download_reports(
@@ -133,22 +146,23 @@ def test_a_second_command_follows_the_runs_of_the_first_and_ctrl_c_of_the_first_
     assert (queue.statuses()[0], len(queue.statuses())) == ("CANCELED", before + 1)
 
 
-def test_a_run_that_cannot_be_launched_is_a_failure_with_its_reason(queue: Queue, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_launched_is_a_failure_with_its_reason(queue: Queue, workspace: Path) -> None:
     """The daemon knows no code location of that name."""
-    (tmp_path / "workspace.yaml").write_text(WORKSPACE.replace("location_name: binance_assets", "location_name: other"))
+    workspace.write_text(WORKSPACE.replace("location_name: binance_assets", "location_name: other"))
     words = (*DOWNLOAD, "SOLUSDT", "--start", "2024-01-01", "--end", "2024-01-02")
-    code, stdout, stderr = queue.run(*words, folder=tmp_path)
-    assert (code, json.loads(stdout)["usdm/SOLUSDT/1h"]["days_present"]) == (1, 0)
+    code, stdout, stderr = queue.run(*words)
+    assert code == 1, stderr
+    assert json.loads(stdout)["usdm/SOLUSDT/1h"]["days_present"] == 0
     assert any(line.startswith("error: run ") and "other" in line for line in without_progress(stderr)), stderr
     assert queue.statuses()[0] == "FAILURE"
 
 
-def test_a_code_location_without_the_series_is_bad_input(queue: Queue, tmp_path: Path) -> None:
-    (tmp_path / "nothing.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
-    (tmp_path / "workspace.yaml").write_text("load_from: [{python_file: nothing.py}]\n")
+def test_a_code_location_without_the_series_is_bad_input(queue: Queue, workspace: Path) -> None:
+    (workspace.parent / "nothing.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
+    workspace.write_text("load_from: [{python_file: nothing.py}]\n")
     before = queue.statuses()
     words = (*DOWNLOAD, "ADAUSDT", "--start", "2024-01-01", "--end", "2024-01-02")
-    code, stdout, stderr = queue.run(*words, folder=tmp_path)
+    code, stdout, stderr = queue.run(*words)
     assert (code, stdout) == (2, "")
     assert any("does not have usdm/ADAUSDT/1h; reload it" in line for line in without_progress(stderr)), stderr
     assert queue.statuses() == before
