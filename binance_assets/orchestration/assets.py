@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import dagster as dg
 from pydantic import Field
@@ -57,6 +57,15 @@ class CandlesConfig(dg.Config):
     only_missing: bool = Field(
         default=False, description="Skip partitions that are in the lake; otherwise they are fetched again"
     )
+    source: str | None = Field(
+        default=None,
+        pattern="^(rest|archive|auto)$",
+        description="Where the candles come from: rest, archive, or auto; by default as the universe names it",
+    )
+
+    def source_or(self, default: Source) -> Source:
+        """Return the source of the step, or ``default`` if the configuration names none."""
+        return cast("Source", self.source) if self.source else default
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,7 @@ def candles_asset(
         prove_life(context)
         partitions = tuple(partition_for_key(key, series.interval) for key in context.partition_keys)
         config = CandlesConfig(**context.op_execution_context.op_config)
-        task = FetchTask(series, source, partitions, config.only_missing)
+        task = FetchTask(series, config.source_or(source), partitions, config.only_missing)
         binance, lake = context.resources.binance, context.resources.lake.lake()
         yield from _materialize(context, task, fetched, binance, lake, listener)
 
@@ -335,7 +344,7 @@ def _tasks(
     ops = run_config.get("ops", {})
     configs = [CandlesConfig(**ops.get(op_name(member.series), {}).get("config", {})) for member in members]
     return [
-        FetchTask(member.series, member.source, partitions, config.only_missing)
+        FetchTask(member.series, config.source_or(member.source), partitions, config.only_missing)
         for member, config in zip(members, configs, strict=True)
     ]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import subprocess
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -30,6 +31,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
+from dagster._core.definitions.selector import JobSubsetSelector
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.events import (
     ASSET_CHECK_EVENTS,
@@ -199,7 +201,7 @@ def check_evaluations(
 
 
 def check_evaluations_after(
-    instance: dg.DagsterInstance, after: int, limit: int
+    instance: dg.DagsterInstance, after: int, limit: int, before: int | None = None
 ) -> Iterator[tuple[int, str, dg.AssetCheckEvaluation]]:
     """Yield the evaluations of all asset checks since an event: storage id, run id, and evaluation, oldest first.
 
@@ -210,8 +212,10 @@ def check_evaluations_after(
         instance: The instance.
         after: Storage id of the last event that was read.
         limit: Number of evaluations to read.
+        before: Storage id of the first event that is not read; None to read all.
     """
-    records_filter = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=after)
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    records_filter = dg.EventRecordsFilter(kind, after_cursor=after, before_cursor=before)
     for record in _check_events(instance, records_filter, limit, ascending=True):
         data: Any = record.event_log_entry.get_dagster_event().event_specific_data
         yield record.storage_id, record.run_id, data
@@ -280,6 +284,40 @@ _ASSETS_PER_QUERY: Final = 500
 def _rows(storage: SqlEventLogStorage, query: db.TextClause, **values: object) -> Sequence[Any]:
     with storage.index_connection() as connection:
         return connection.execute(query, values).fetchall()
+
+
+def rows_of_postgres(instance: dg.DagsterInstance, query: db.TextClause, **values: object) -> Sequence[Any] | None:
+    """Return the rows of a query to an event log on Postgres; None if the event log is elsewhere.
+
+    The public interface of an instance does not show the transactions of its database.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return None
+    with storage.index_connection() as connection:
+        is_postgres = connection.dialect.name == "postgresql"
+        return connection.execute(query, values).fetchall() if is_postgres else None
+
+
+def newest_materializations(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> dict[dg.AssetKey, int]:
+    """Return the storage id of the newest materialization of each asset, 0 of one that has none, all read at once.
+
+    On Postgres, it is read from the events. The record of an asset, which the public names return, has the event that
+    was recorded last there: of two processes that write to the same asset, that may be the older event.
+    """
+    by_text = {asset.to_string(): asset for asset in assets}
+    rows = rows_of_postgres(instance, _NEWEST_MATERIALIZATIONS, assets=list(by_text)) if assets else []
+    if rows is not None:
+        return {by_text[text]: newest or 0 for text, newest in rows}
+    entries = [record.asset_entry for record in instance.get_asset_records(list(assets))]
+    return {entry.asset_key: entry.last_materialization_storage_id or 0 for entry in entries}
+
+
+_NEWEST_MATERIALIZATIONS: Final = db.text(
+    "SELECT asset_key, (SELECT id FROM event_logs WHERE event_logs.asset_key = asset_keys.asset_key "
+    "AND dagster_event_type = 'ASSET_MATERIALIZATION' ORDER BY id DESC LIMIT 1) "
+    "FROM asset_keys WHERE asset_key IN :assets"
+).bindparams(db.bindparam("assets", expanding=True))
 
 
 def unmaterialized_attempts(
@@ -492,28 +530,161 @@ def loaded_automations(instance: dg.DagsterInstance, target: Sequence[str]) -> I
     from dagster._cli.workspace.cli_target import (
         get_code_location_from_workspace,
         get_remote_repository_from_code_location,
-        get_workspace_from_cli_opts,
     )
+
+    with _loaded_workspace(instance, target) as workspace:
+        location = get_code_location_from_workspace(workspace, None)
+        repository = get_remote_repository_from_code_location(location, None)
+        schedules = [
+            RemoteAutomation(entry.name, "schedule", entry.description or "", entry)
+            for entry in repository.get_schedules()
+        ]
+        sensors = [
+            RemoteAutomation(entry.name, "sensor", entry.description or "", entry) for entry in repository.get_sensors()
+        ]
+        yield sorted(schedules + sensors, key=lambda entry: entry.name)
+
+
+@contextmanager
+def _loaded_workspace(instance: dg.DagsterInstance, target: Sequence[str]) -> Iterator[Any]:
+    """Load code locations in code servers, or connect to those that run already, and yield Dagster's view of them."""
+    from dagster._cli.workspace.cli_target import get_workspace_from_cli_opts
     from dagster_shared.cli import WorkspaceOpts
 
     option, name = target
     chosen = WorkspaceOpts(workspace=[name]) if option == "-w" else WorkspaceOpts(module_name=[name])
     try:
         with get_workspace_from_cli_opts(instance, dg.__version__, chosen, log_level="WARNING") as workspace:
-            location = get_code_location_from_workspace(workspace, None)
-            repository = get_remote_repository_from_code_location(location, None)
-            schedules = [
-                RemoteAutomation(entry.name, "schedule", entry.description or "", entry)
-                for entry in repository.get_schedules()
-            ]
-            sensors = [
-                RemoteAutomation(entry.name, "sensor", entry.description or "", entry)
-                for entry in repository.get_sensors()
-            ]
-            yield sorted(schedules + sensors, key=lambda entry: entry.name)
+            yield workspace
     except click.UsageError as error:
         first_line = error.message.strip().splitlines()[0]
         raise ConfigurationError(f"the code location cannot be used: {first_line}") from None
+
+
+class LaunchTarget:
+    """A code location whose runs can be put into the queue of the instance.
+
+    Dagster's command line launches jobs, but neither a selection of their assets nor a range of partitions. No public
+    name creates a run of a job that another process executes.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, workspace: Any, location: Any, repository: Any) -> None:
+        self._instance, self._workspace = instance, workspace
+        self._location, self._repository = location, repository
+
+    def submit(
+        self,
+        run_id: str,
+        job: str,
+        assets: Sequence[dg.AssetKey],
+        run_config: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Create a run over assets of a job, as a sensor does, and submit it to the run coordinator.
+
+        Raises:
+            ConfigurationError: The code location refuses the run, such as because its version has other settings.
+        """
+        selector = JobSubsetSelector(self._location.name, self._repository.name, job, None, list(assets))
+        try:
+            remote_job = self._location.get_job(selector)
+            plan = self._location.get_execution_plan(remote_job, run_config, None, None, self._instance)
+        except dg.DagsterError as error:
+            raise ConfigurationError(f"the code location refuses a run of {job}: {_first_line(error)}") from None
+        self._instance.create_run(
+            job_name=job,
+            run_id=run_id,
+            run_config=run_config,
+            status=dg.DagsterRunStatus.NOT_STARTED,
+            tags=tags,
+            root_run_id=None,
+            parent_run_id=None,
+            step_keys_to_execute=None,
+            execution_plan_snapshot=plan.execution_plan_snapshot,
+            job_snapshot=remote_job.job_snapshot,
+            parent_job_snapshot=remote_job.parent_job_snapshot,
+            asset_selection=frozenset(assets),
+            asset_check_selection=None,
+            resolved_op_selection=None,
+            op_selection=None,
+            remote_job_origin=remote_job.get_remote_origin(),
+            job_code_origin=remote_job.get_python_origin(),
+            asset_graph=self._repository.asset_graph,
+        )
+        self._instance.submit_run(run_id, self._workspace)
+
+
+def _first_line(error: Exception) -> str:
+    """Return why a code server refuses something: the first line of the innermost error that it reports."""
+    reported = getattr(error, "user_code_process_error_infos", None)
+    text = reported[-1].message if reported else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def launch_target(
+    instance: dg.DagsterInstance, target: Sequence[str], assets: Mapping[dg.AssetKey, str]
+) -> Iterator[LaunchTarget]:
+    """Load the workspace, and yield the code location that has all assets in their jobs.
+
+    Args:
+        instance: The instance.
+        target: What to load, as in :func:`loaded_automations`.
+        assets: The name of the job of each asset.
+
+    Raises:
+        ConfigurationError: No code location loads that has them.
+    """
+    with _loaded_workspace(instance, target) as workspace:
+        reason = "it has no code location"
+        for location in workspace.code_locations:
+            for repository in location.get_repositories().values():
+                absent = [key for key, job in assets.items() if not _has(repository, key, job)]
+                if not absent:
+                    yield LaunchTarget(instance, workspace, location, repository)
+                    return
+                reason = (
+                    f"the code location {location.name} does not have {absent[0].to_user_string()}; "
+                    "reload it, or restart its code server, so that it reads the universe again"
+                )
+        for error in workspace.code_location_errors():
+            reason = (error.message.strip().splitlines() or [reason])[0]
+        raise ConfigurationError(f"{target[1]} cannot be used: {reason}")
+
+
+def _has(repository: Any, key: dg.AssetKey, job: str) -> bool:
+    node = repository.get_asset_node_snap(key)
+    return node is not None and job in node.job_names and repository.has_job(job)
+
+
+QUEUE_DAEMON: Final = "QUEUED_RUN_COORDINATOR"
+"""The part of Dagster's daemon that takes runs from the queue."""
+
+
+def seconds_since_daemon(instance: dg.DagsterInstance) -> float | None:
+    """Return how long ago the daemon last reported that it takes runs from the queue; None if it never did.
+
+    Heartbeats have no public name. The clocks of the daemon and of this process may be those of two hosts.
+    """
+    heartbeat = instance.get_daemon_heartbeats().get(QUEUE_DAEMON)
+    return None if heartbeat is None else max(0.0, time.time() - heartbeat.timestamp)
+
+
+_REPORTED: Final = db.text(
+    "SELECT count(*) FROM event_logs WHERE run_id IN :runs AND partition IS NOT NULL "
+    "AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_OBSERVATION')"
+).bindparams(db.bindparam("runs", expanding=True))
+
+
+def partitions_reported(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> int:
+    """Return how many partitions some runs have materialized or refused so far; 0 in a storage without SQL.
+
+    The public interface of an instance reads whole events.
+    """
+    storage = instance.event_log_storage
+    if not run_ids or not isinstance(storage, SqlEventLogStorage):
+        return 0
+    return int(_rows(storage, _REPORTED, runs=list(run_ids))[0][0])
 
 
 def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) -> None:

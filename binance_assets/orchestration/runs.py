@@ -21,6 +21,7 @@ from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.interrupted import proof_of_life, tags_of_this_process
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
+from binance_assets.settings import Source
 from binance_assets.storage.lake import Lake
 from binance_assets.waiting import phase
 
@@ -39,6 +40,7 @@ class RangeRun:
         first: First partition.
         last: Last partition, included.
         only_missing: Whether to skip partitions that are in the lake.
+        source: Where the candles come from; None for what the code location names for each series.
     """
 
     job: str
@@ -46,6 +48,7 @@ class RangeRun:
     first: Partition
     last: Partition
     only_missing: bool
+    source: Source | None = None
 
     def __str__(self) -> str:
         many = "1 series" if len(self.series) == 1 else f"{len(self.series):,} series"
@@ -54,10 +57,13 @@ class RangeRun:
     @property
     def config(self) -> dict[str, Any]:
         """The run configuration; Dagster's own console log stays silent."""
-        return {
-            "ops": {op_name(member): {"config": {"only_missing": self.only_missing}} for member in self.series},
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-        }
+        return {**self.steps_config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+    @property
+    def steps_config(self) -> dict[str, Any]:
+        """The run configuration of the steps alone."""
+        config = {"only_missing": self.only_missing} | ({"source": self.source} if self.source else {})
+        return {"ops": {op_name(member): {"config": config} for member in self.series}}
 
     @property
     def tags(self) -> dict[str, str]:
@@ -133,7 +139,7 @@ class Execution:
                     raise_on_error=False,
                     tags=self._run.tags,
                 )
-            messages = (_failure_message(event) for event in result.all_events)
+            messages = (failure_message(event) for event in result.all_events)
             self._failures = [message for message in messages if message is not None]
         except BaseException as error:
             self._error = error
@@ -141,21 +147,23 @@ class Execution:
             self._ended.set()
 
 
-def _failure_message(event: dg.DagsterEvent) -> str | None:
+def failure_message(event: dg.DagsterEvent) -> str | None:
     """Return why a step or the run failed, in one line.
 
     None for every other event, and if the step refused partitions, which the caller names itself.
     """
-    if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.first_step_failure_event is None:
-        return str(event.message)
+    if event.event_type == dg.DagsterEventType.RUN_FAILURE:
+        data = event.event_specific_data  # none if the process of the run has not reported it itself
+        of_step = getattr(data, "first_step_failure_event", None)
+        return str(event.message) if of_step is None else None
     if not event.is_step_failure:
         return None
-    data = event.step_failure_data
-    if data.user_failure_data is not None and REFUSED in (data.user_failure_data.metadata or {}):
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and REFUSED in (failure.user_failure_data.metadata or {}):
         return None
-    if data.user_failure_data is not None and data.user_failure_data.description:
-        return str(data.user_failure_data.description)
-    error = data.error
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
     if error is None:
         return None
     cause = error.cause or error
