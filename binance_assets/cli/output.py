@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
@@ -277,6 +278,22 @@ def print_statuses(statuses: Mapping[str, Status], as_json: bool) -> None:
         )
     if statuses:
         print_table(table)
+
+
+def print_absent_lake(lake: Path, lost: int) -> None:
+    """Print that there is no lake, and whether there was one.
+
+    Args:
+        lake: The folder of the lake, which does not exist.
+        lost: How many partitions Dagster shows as materialized.
+    """
+    if not lost:
+        click.echo(f"there is no lake at {lake} yet; BINANCE_ASSETS_LAKE names another place", err=True)
+        return
+    known = f"Dagster knows {lost:,} partitions of these series, which count as missing"
+    click.echo(
+        f"the lake {lake} is absent: {known}. If it was moved, name its place with BINANCE_ASSETS_LAKE", err=True
+    )
 
 
 def _size(number: float) -> str:
