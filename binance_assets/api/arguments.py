@@ -11,9 +11,11 @@ from typing import Final
 from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.model.dates import parse_date
 from binance_assets.model.intervals import Interval, parse_derived_interval
+from binance_assets.model.markets import Market, parse_market
 from binance_assets.model.outside import printable, printable_url
-from binance_assets.model.partitions import FIRST_DAY
+from binance_assets.model.partitions import FIRST_DAY, TOO_EARLY
 from binance_assets.model.series import Series, parse_any_series
+from binance_assets.model.spelling import did_you_mean_market
 from binance_assets.model.timestamps import DAY, to_date, to_ms, to_text
 from binance_assets.settings import ConfigurationError, Settings, env_file_values, named_lake, read_settings
 from binance_assets.storage.lake import Lake
@@ -92,6 +94,20 @@ def series_of(name: SeriesName) -> Series:
         raise ConfigurationError(str(error)) from None
 
 
+def market_of(name: str | Market) -> Market:
+    """Return the market that a name names.
+
+    Raises:
+        ConfigurationError: There is no such market.
+    """
+    if isinstance(name, Market):
+        return name
+    try:
+        return parse_market(name)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}{did_you_mean_market(name)}") from None
+
+
 def all_series_of(names: SeriesName | Sequence[SeriesName]) -> list[Series]:
     """Return the series of one name or of several.
 
@@ -136,7 +152,7 @@ def time_of(name: str, moment: Moment) -> int:
     today = dt.datetime.now(dt.UTC).date()
     time = _milliseconds(name, moment, today)
     if time < to_ms(FIRST_DAY):
-        raise ConfigurationError(f"{name} {to_text(time)}: partitions begin on {FIRST_DAY}")
+        raise ConfigurationError(f"{name} {to_text(time).removesuffix(' 00:00')}: {TOO_EARLY}")
     if time > to_ms(today):
         raise ConfigurationError(f"{name} {to_text(time)} is later than today's midnight ({today}, UTC); leave it out")
     return time

@@ -23,14 +23,14 @@ from binance_assets.cli.options import (
     optional_symbols_argument,
     symbols_from_option,
 )
-from binance_assets.cli.symbols import requested_symbols, unknown_among
-from binance_assets.ingest.dates import BadRequest, check_dates
+from binance_assets.cli.symbols import requested_symbols
+from binance_assets.ingest.dates import check_dates
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
-from binance_assets.settings import Settings, Source, read_settings
+from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
 from binance_assets.storage.universe import Universe, read_universe, sources_of
 from binance_assets.storage.universe_editor import track
 from binance_assets.waiting import phase
@@ -97,7 +97,7 @@ def download_command(
     universe = read_universe(settings.universe)
     for series in requested:
         if str(series) in universe.derived_names:
-            raise BadRequest(f"{series} is derived by {settings.universe}; remove it there to fetch it")
+            raise ConfigurationError(f"{series} is derived by {settings.universe}; remove it there to fetch it")
     sources = sources_of(requested, universe, settings, source)
     with ProgressView() as view:
         with phase("loading Polars"):
@@ -125,7 +125,7 @@ def _plan(
     request: DownloadRequest, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
 ) -> tuple[list[DownloadPlan], str | None]:
     """Return a plan for each series, and the venue of the candles to fetch; no venue if there is nothing to do."""
-    from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
+    from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.request import plan_request
 
@@ -134,9 +134,6 @@ def _plan(
         common: Source = "archive" if set(sources.values()) == {"archive"} else "auto"
         plans = plan_request(request, lake, exchange, universe.series, common)
         return plans, exchange.venue if any(plan.pending for plan in plans) else None
-    except UnknownSymbol as error:
-        names = list(dict.fromkeys(series.symbol for series in request.series))
-        raise BadRequest(unknown_among(names, request.market, settings) or str(error)) from None
     except ExchangeError as error:
         raise CommandFailed(str(error)) from None
     finally:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from binance_assets.cli.json_output import Difference, Outcome, Plan, Status
     from binance_assets.ingest.request import DownloadPlan
     from binance_assets.ingest.verify import Finding
+    from binance_assets.model.bucket_paths import LakePath
     from binance_assets.model.partitions import Partition
     from binance_assets.orchestration.automations import Automation
     from binance_assets.orchestration.metrics import RunMetrics
@@ -277,6 +278,22 @@ def print_statuses(statuses: Mapping[str, Status], as_json: bool) -> None:
         )
     if statuses:
         print_table(table)
+
+
+def print_absent_lake(lake: LakePath, lost: int) -> None:
+    """Print that there is no lake, and whether there was one.
+
+    Args:
+        lake: The place of the lake, which does not exist.
+        lost: How many partitions Dagster shows as materialized.
+    """
+    if not lost:
+        click.echo(f"there is no lake at {lake} yet; BINANCE_ASSETS_LAKE names another place", err=True)
+        return
+    known = f"Dagster knows {lost:,} partitions of these series, which count as missing"
+    click.echo(
+        f"the lake {lake} is absent: {known}. If it was moved, name its place with BINANCE_ASSETS_LAKE", err=True
+    )
 
 
 def _size(number: float) -> str:

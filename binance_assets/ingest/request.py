@@ -15,8 +15,8 @@ from binance_assets.exchange.errors import ExchangeError, UnknownSymbol, refuses
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.archived_span import archived_first_open, is_archived
 from binance_assets.ingest.blocks import plan_rest_pages
-from binance_assets.ingest.dates import BadRequest
 from binance_assets.ingest.download import SAFETY_MS
+from binance_assets.ingest.market_symbols import why_unknown
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import (
@@ -28,7 +28,7 @@ from binance_assets.model.partitions import (
 )
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_date, to_ms
-from binance_assets.settings import Source
+from binance_assets.settings import ConfigurationError, Source
 from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake
 
@@ -126,9 +126,34 @@ def plan_request(
         source: Where candles come from; with ``archive`` no request checks whether a symbol exists.
 
     Raises:
-        BadRequest: A date is today or later by the server's clock, or there is nothing to fetch between the dates.
-        ExchangeError: The exchange cannot be reached, or it has no such symbol.
+        ConfigurationError: The market never had one of the symbols; a date is today or later by the server's clock; or
+            there is nothing to fetch between the dates.
+        ExchangeError: The exchange cannot be reached.
         LakeError: The lake holds candles of another venue.
+    """
+    try:
+        return _plan_known(request, lake, exchange, known, source)
+    except UnknownSymbol as error:
+        symbols = list(dict.fromkeys(series.symbol for series in request.series))
+        raise ConfigurationError(_why_unknown(exchange, symbols) or str(error)) from None
+
+
+def _why_unknown(exchange: Exchange, symbols: Sequence[str]) -> str | None:
+    """Return one line that names unknown symbols; None if nobody knows."""
+    try:
+        return why_unknown(exchange, symbols)
+    except ExchangeError:
+        return None
+
+
+def _plan_known(
+    request: DownloadRequest, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
+) -> list[DownloadPlan]:
+    """Return the plans of :func:`plan_request`.
+
+    Raises:
+        UnknownSymbol: The exchange has no such symbol.
+        ConfigurationError, ExchangeError, LakeError: As for :func:`plan_request`.
     """
     first_opens: dict[Series, int | None] = {}
     if request.start is None:
@@ -260,7 +285,7 @@ def _plan_series(
     requested = _requested(start, end, series.interval) if start else ()
     if not requested and (request.start or request.end):
         begins = f"begins on {start}" if start else "has no candles"
-        raise BadRequest(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
+        raise ConfigurationError(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
     present = held.among(series, requested)
     missing = requested if request.refresh else held.missing_among(series, requested)
     doubted = () if request.refresh else held.doubted_among(series, requested)
@@ -273,9 +298,9 @@ def _end(request: DownloadRequest, interval: Interval, exchange: Exchange, sourc
     now = _now(exchange, source)
     today = to_date(now)
     if request.end and request.end > today:
-        raise BadRequest(f"--end {request.end} is later than today ({today}, UTC); the end is excluded")
+        raise ConfigurationError(f"--end {request.end} is later than today ({today}, UTC); the end is excluded")
     if request.start and request.start >= today:
-        raise BadRequest(f"--start {request.start} is not before today ({today}, UTC)")
+        raise ConfigurationError(f"--start {request.start} is not before today ({today}, UTC)")
     return request.end or last_finished_end(now - SAFETY_MS, interval)
 
 

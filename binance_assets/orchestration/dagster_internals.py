@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import subprocess
+import threading
 import time
 import uuid
 import warnings
@@ -704,6 +705,68 @@ def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) 
 
     with _replaced(cli, "create_app_from_workspace_process_context", creating):
         cli.dagster_webserver.main([*arguments], prog_name="dagster-webserver", auto_envvar_prefix="DAGSTER_WEBSERVER")
+
+
+class EndOfRun:
+    """Decides that a run which a user ends is recorded as canceled, whenever its steps notice it.
+
+    Dagster records a failure of a run that is canceled already, and so of every step that ends late. No public name
+    keeps it from that. Whoever ends the run asks for its end first, and closes it at last.
+
+    Args:
+        instance: The instance that records the run.
+        run_id: The run, which is executed in this process.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        self._instance = instance
+        self._run_id = run_id
+        self._lock = threading.RLock()
+        self._is_asked_for = False
+        self._closed_by: int | None = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch the events of the run for the length of the block, in which it is executed."""
+        handle = self._instance.handle_new_event
+
+        def watch(event: EventLogEntry, **options: Any) -> None:
+            if event.run_id != self._run_id or self._closed_by == threading.get_ident():
+                handle(event, **options)
+                return
+            with self._lock:
+                if self._closed_by is not None:
+                    return
+                run = self._instance.get_run_by_id(self._run_id) if self._is_asked_for and _is_failure(event) else None
+                if run is None:
+                    handle(event, **options)
+                else:
+                    self._instance.report_run_canceled(run, message=str(event.get_dagster_event().message))
+
+        vars(self._instance)["handle_new_event"] = watch
+        try:
+            yield
+        finally:
+            vars(self._instance).pop("handle_new_event", None)
+
+    def ask(self) -> None:
+        """From now on, a failure of the run is recorded as its cancellation."""
+        self._is_asked_for = True
+
+    def close(self, seconds: float) -> None:
+        """From now on, nothing is recorded of the run, except by this thread.
+
+        Args:
+            seconds: How long to wait for an event that is being recorded.
+        """
+        has_lock = self._lock.acquire(timeout=seconds)
+        self._closed_by = threading.get_ident()
+        if has_lock:
+            self._lock.release()
+
+
+def _is_failure(event: EventLogEntry) -> bool:
+    return event.is_dagster_event and event.get_dagster_event().is_run_failure
 
 
 @contextmanager

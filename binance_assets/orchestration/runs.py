@@ -17,6 +17,7 @@ import dagster as dg
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.orchestration.conclusion import REFUSED
+from binance_assets.orchestration.dagster_internals import EndOfRun
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.interrupted import proof_of_life, tags_of_this_process
 from binance_assets.orchestration.keys import asset_key, op_name
@@ -28,6 +29,8 @@ from binance_assets.waiting import phase
 _POLL_SECONDS: Final = 0.1
 # How long to wait for an interrupted run. The process has to exit within two seconds, whatever hangs.
 _GRACE_SECONDS: Final = 1.2
+# An event takes milliseconds to be recorded, if the database responds.
+_RECORDING_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Execution:
         self._instance = instance
         self._job = definitions.resolve_job_def(run.job)
         self._run = run
+        self._end = EndOfRun(instance, self.run_id)
         self._error: BaseException | None = None
         self._failures: list[str] = []
         # Until Python 3.13, a `Thread.join` that an interrupt ends takes the thread for dead: nobody could wait for it.
@@ -113,7 +117,8 @@ class Execution:
         return self._failures
 
     def report_canceling(self) -> None:
-        """Report to Dagster that the run is being canceled."""
+        """Report to Dagster that the run is being canceled; from now on it cannot fail anymore."""
+        self._end.ask()
         run = self._instance.get_run_by_id(self.run_id)
         if run is not None and not run.is_finished:
             self._instance.report_run_canceling(run, message="Interrupted on the command line.")
@@ -121,16 +126,21 @@ class Execution:
     def report_canceled(self) -> None:
         """Wait a moment for the run to end, then report it as canceled even if it has not ended.
 
-        If a step fails meanwhile, Dagster reports the run as canceled; once it is canceled, it would report a failure.
+        What its steps report later is not recorded.
         """
         self._ended.wait(_GRACE_SECONDS)
+        self._end.close(_RECORDING_SECONDS)
         run = self._instance.get_run_by_id(self.run_id)
         if run is not None and not run.is_finished:
             self._instance.report_run_canceled(run)
 
     def _execute(self) -> None:
         try:
-            with proof_of_life(self._instance, self.run_id), phase(f"a run of Dagster: {self._run}"):
+            with (
+                proof_of_life(self._instance, self.run_id),
+                self._end.watched(),
+                phase(f"a run of Dagster: {self._run}"),
+            ):
                 result = self._job.execute_in_process(
                     run_config=self._run.config,
                     instance=self._instance,
