@@ -11,9 +11,11 @@ import io
 import re
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from binance_assets.exchange.archive_files import ArchiveFile, most_csv_bytes
 from binance_assets.exchange.circuit import Circuit
@@ -36,6 +38,13 @@ from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.series import Series
 from binance_assets.settings import Settings
 from binance_assets.waiting import request as request_in_flight
+
+# Three times as fast as zlib with a file of the archive, and the same interface. There is no wheel for some platforms.
+_inflate: Any
+try:
+    from isal import isal_zlib as _inflate
+except ImportError:
+    _inflate = zlib
 
 Result = TypeVar("Result")
 
@@ -304,14 +313,37 @@ def _content(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> byt
     """
     if member.compress_type not in _METHODS:
         raise _Refused(f"the zip cannot be read: its compression method {member.compress_type} is not deflate")
-    text = b""
-    if member.file_size <= most:
-        with zipped.open(member) as file:
-            text = file.read(most + 1)  # to the end, where the CRC is compared, or one byte too far
+    text = _unpacked(zipped, member, most + 1) if member.file_size <= most else b""  # or one byte too far
     if max(member.file_size, len(text)) > most:
         raise _Refused(f"the file in the zip is larger than the {most:,} bytes that its candles can take")
     if len(text) != member.file_size:
         raise _Refused(f"the zip cannot be read: it names {member.file_size:,} bytes and holds {len(text):,}")
+    return text
+
+
+def _unpacked(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
+    """Return the content of a member, of which no more than ``most`` bytes are unpacked.
+
+    ``zipfile`` finds the packed bytes, with all its checks; it would unpack them with zlib.
+
+    Raises:
+        EOFError: They end early.
+        zipfile.BadZipFile: The content does not have the CRC-32 of the zip.
+    """
+    as_stored: Any = copy(member)
+    as_stored.compress_type, as_stored.file_size, as_stored.CRC = zipfile.ZIP_STORED, member.compress_size, None
+    with zipped.open(as_stored) as file:
+        packed = file.read()
+    if len(packed) < member.compress_size:
+        raise EOFError("it ends early")
+    text: bytes = packed[:most]
+    if member.compress_type == zipfile.ZIP_DEFLATED:
+        inflater = _inflate.decompressobj(wbits=-zlib.MAX_WBITS)
+        text = inflater.decompress(packed, most)
+        if not inflater.eof and len(text) < most:
+            raise EOFError("it ends early")
+    if len(text) < most and _inflate.crc32(text) != member.CRC:
+        raise zipfile.BadZipFile(f"bad CRC-32 of {printable(ascii(member.filename))}")
     return text
 
 
