@@ -21,7 +21,7 @@ NO_TIER_OF_ITS_OWN := not (servers or services or package or exports)
 EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
-EXTRAS_services := [test,postgres,s3,test-s3]
+EXTRAS_services := [test,postgres,celery,s3,test-s3]
 EXTRAS_package := [test,check,package]
 EXTRAS_check := [test,check]
 EXTRAS_docs := [docs]
@@ -76,8 +76,8 @@ test: $(VENV)/installed-test ## run all tests that need no server, no browser, a
 test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
 
-# In an environment of its own, because dagster-postgres needs exactly one version of Dagster.
-test-services: ## run the tests that need a PostgreSQL or an S3 server, which they start themselves
+# In an environment of its own, because dagster-postgres and dagster-celery need exactly one version of Dagster.
+test-services: ## run the tests that need PostgreSQL, Redis, or an S3 server, which they start themselves
 	@$(MAKE) --no-print-directory VENV=.venv-services services
 
 services: $(VENV)/installed-services

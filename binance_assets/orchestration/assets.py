@@ -44,6 +44,7 @@ from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.orchestration.prefetch import FetchTask, fetch, kind_of_prefetcher
 from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource
+from binance_assets.orchestration.retried import left_to_do
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Source
 from binance_assets.storage.lake import Lake
@@ -125,13 +126,13 @@ def candles_asset(
         listener: Receives the progress of runs in this process.
     """
     member = fetched[asset_key(series)]
-    source = member.source
 
     def candles(context: dg.AssetExecutionContext, _: Inputs) -> CandleEvents:
         prove_life(context)
-        partitions = tuple(partition_for_key(key, series.interval) for key in context.partition_keys)
-        config = CandlesConfig(**context.op_execution_context.op_config)
-        task = FetchTask(series, config.source_or(source), partitions, config.only_missing)
+        partitions = _partitions(context, series)
+        task = _task(context, member, partitions, context.op_execution_context.op_config)
+        if done := len(partitions) - len(task.partitions):
+            context.log.info(f"{series}: {done} partitions are there from the run that this one retries")
         binance, lake = context.resources.binance, context.resources.lake.lake()
         yield from _materialize(context, task, fetched, binance, lake, listener)
 
@@ -141,7 +142,7 @@ def candles_asset(
         candles,
         kinds={"binance", "polars", "parquet"},
         description=_description(series),
-        metadata={"source": source},
+        metadata={"source": member.source},
         resources={"binance", "lake"},
         config=_CONFIG,
         last=member.last,
@@ -331,22 +332,35 @@ def _results(
     if kind is None:
         return fetch_task(task)
     # Only plain values reach the prefetcher: its threads outlive this step and its context.
-    prefetcher = binance.prefetcher(
-        task.series.market, lambda: kind(_tasks(context.run.run_config, members, task.partitions), fetch_task)
-    )
+    prefetcher = binance.prefetcher(task.series.market, lambda: kind(_tasks(context, members), fetch_task))
     return prefetcher.results_for(task)
 
 
-def _tasks(
-    run_config: Mapping[str, Any], members: Sequence[FetchedSeries], partitions: tuple[Partition, ...]
-) -> list[FetchTask]:
-    """Return the tasks of all steps over ``members``: the same partitions, each with the configuration of its step."""
-    ops = run_config.get("ops", {})
-    configs = [CandlesConfig(**ops.get(op_name(member.series), {}).get("config", {})) for member in members]
-    return [
-        FetchTask(member.series, config.source_or(member.source), partitions, config.only_missing)
-        for member, config in zip(members, configs, strict=True)
-    ]
+def _tasks(context: dg.AssetExecutionContext, members: Sequence[FetchedSeries]) -> list[FetchTask]:
+    """Return the tasks of all steps over ``members``, each with the configuration of its step."""
+    partitions, run_config = _partitions(context, members[0].series), context.run.run_config
+    return [_task(context, member, partitions, _config_of(member, run_config)) for member in members]
+
+
+def _partitions(context: dg.AssetExecutionContext, series: Series) -> tuple[Partition, ...]:
+    return tuple(partition_for_key(key, series.interval) for key in context.partition_keys)
+
+
+def _config_of(member: FetchedSeries, run_config: Mapping[str, Any]) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = run_config.get("ops", {}).get(op_name(member.series), {}).get("config", {})
+    return config
+
+
+def _task(
+    context: dg.AssetExecutionContext,
+    member: FetchedSeries,
+    partitions: tuple[Partition, ...],
+    values: Mapping[str, Any],
+) -> FetchTask:
+    """Return what a step has to do; an automatic retry leaves out what the failed run has materialized."""
+    config = CandlesConfig(**values)
+    left = left_to_do(context.instance, context.run, asset_key(member.series), partitions)
+    return FetchTask(member.series, config.source_or(member.source), left, config.only_missing)
 
 
 def _log_outcome(context: dg.AssetExecutionContext, series: Series, tally: Tally, metrics: RunMetrics) -> None:

@@ -34,6 +34,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
 from dagster._core.definitions.selector import JobSubsetSelector
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.events import (
     ASSET_CHECK_EVENTS,
     ASSET_EVENTS,
@@ -47,6 +48,7 @@ from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.context.data_version_cache import InputAssetVersionInfo
 from dagster._core.instance import InstanceRef
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecord,
     AssetCheckExecutionRecordStatus,
@@ -59,6 +61,7 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._utils.interrupts import capture_interrupts as interrupts_kept
 from dagster_shared.record import copy
 from starlette.types import ASGIApp
 
@@ -80,11 +83,14 @@ __all__ = [
     "AssetCheckExecutionRecord",
     "AssetCheckExecutionsTable",
     "AssetKeyTable",
+    "CheckRunHealthResult",
     "DagsterSqliteStorage",
     "EventLogEntry",
     "SqlEventLogStorageTable",
     "SqliteEventLogStorage",
     "SqliteRunStorage",
+    "WorkerStatus",
+    "interrupts_kept",
 ]
 RUN_STATUS_EVENTS: Final = frozenset(EVENT_TYPE_TO_PIPELINE_RUN_STATUS)
 
@@ -118,6 +124,27 @@ def state_folder(instance: dg.DagsterInstance) -> Path:
     It exists also where Postgres keeps the runs. The property that names it is not documented.
     """
     return Path(instance.root_directory)
+
+
+class RequeueRun(DagsterUserCodeUnreachableError):
+    """A run that cannot be launched now.
+
+    Of the errors that a launcher may raise, Dagster puts a run back into its queue for the base of this class only, as
+    ``max_user_code_failure_retries`` of the queue says, and waits before it launches the next one.
+    """
+
+
+def launcher_of(home: Path) -> object:
+    """Return the run launcher that the ``dagster.yaml`` of a folder names, without opening the storages.
+
+    ``DagsterInstance.get`` connects to the storages, and a worker forks: its children must not share connections.
+    """
+    return InstanceRef.from_dir(str(home)).run_launcher
+
+
+def report_engine_event(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
+    """Add a line to the events of a run; an instance has no public method for a line that no step logs."""
+    instance.report_engine_event(message, run)
 
 
 def keys_in_run(context: dg.AssetExecutionContext) -> Set[dg.AssetKey]:

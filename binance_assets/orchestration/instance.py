@@ -38,17 +38,27 @@ def open_instance(folder: Path, environment: Mapping[str, str]) -> dg.DagsterIns
     Raises:
         ConfigurationError: ``DAGSTER_HOME`` is not the absolute path of a folder, or the instance is not usable.
     """
-    home = environment.get("DAGSTER_HOME", "").strip()
-    if home and not (Path(home).is_absolute() and Path(home).is_dir()):
-        raise ConfigurationError(f"DAGSTER_HOME={home!r} must be the absolute path of an existing folder")
-    state = Path(home) if home else folder / _STATE
-    config = state if home else _config_folder(folder)
+    home = home_folder(environment)
+    state = folder / _STATE if home is None else home
+    config = _config_folder(folder) if home is None else home
     try:
         with file_lock(state / LOCK_NAME):  # two processes that create the same database at once disturb each other
             return open_instance_in(state, config)
     except Exception as error:  # Dagster passes on whatever its storages raise
         reason = _POSTGRES_HINT if _is_about_psycopg(error) else _short_message(error)
         raise ConfigurationError(f"the Dagster instance in {state} is not usable: {reason}") from None
+
+
+def home_folder(environment: Mapping[str, str]) -> Path | None:
+    """Return the folder that ``DAGSTER_HOME`` names, or None without the variable.
+
+    Raises:
+        ConfigurationError: It is not the absolute path of a folder.
+    """
+    home = environment.get("DAGSTER_HOME", "").strip()
+    if home and not (Path(home).is_absolute() and Path(home).is_dir()):
+        raise ConfigurationError(f"DAGSTER_HOME={home!r} must be the absolute path of an existing folder")
+    return Path(home) if home else None
 
 
 def has_instance(folder: Path, environment: Mapping[str, str]) -> bool:

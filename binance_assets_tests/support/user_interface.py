@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import requests
 
 from binance_assets.model.series import parse_series
 from binance_assets.storage.lake import Lake
-from binance_assets_tests.support.dagster_dev import DagsterDev
 from binance_assets_tests.support.lakes import keys
 from binance_assets_tests.support.polling import until
 
@@ -36,8 +36,15 @@ LOCATIONS = "{ workspaceOrError { ... on Workspace { locationEntries { locationO
 RELOAD = 'mutation { reloadRepositoryLocation(repositoryLocationName: "binance_assets") { __typename } }'
 
 
+class WebServer(Protocol):
+    """A web server of Dagster whose runs write the lake ``lake`` in a folder."""
+
+    url: str
+    folder: Path
+
+
 class UserInterface:
-    """What a user does with the web server of a ``dagster dev``.
+    """What a user does with the web server of a ``dagster dev`` or of a cluster.
 
     Args:
         dev: The Dagster.
@@ -46,7 +53,7 @@ class UserInterface:
         backfills: The ids of the backfills that it launched, in their order.
     """
 
-    def __init__(self, dev: DagsterDev) -> None:
+    def __init__(self, dev: WebServer) -> None:
         self.backfills: list[str] = []
         self._url = dev.url
         self._lake = Lake(dev.folder / "lake")
