@@ -35,7 +35,7 @@ from binance_assets_tests.support.warm_python import WarmPython, warm_python_ser
 
 # The order in which the tiers run, and the files that take longest. The slowest files come first, so that at the
 # end no worker is still busy with a long file while the others are idle.
-_TIERS = ("services", "servers", "package", "exports", "e2e", "hostile", "integration", "unit")
+_TIERS = ("services", "servers", "package", "exports", "deploy", "e2e", "hostile", "integration", "unit")
 # Tiers of tests that a mark puts there, whatever their folder.
 _MARKED_TIERS = ("services", "servers")
 _SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_cli", "test_crashes", "test_examples")
