@@ -219,6 +219,8 @@ def refusal(error: BaseException, bucket: str, options: BucketOptions) -> str:
         )
     if status:
         return f"{options.server} has failed ({answer}, after {_RETRIES} retries); try again later"
+    if "HTTP error" not in text and "error sending request" not in text:
+        return f"{options.server} does not answer as a server of S3 does; check AWS_ENDPOINT_URL"
     return f"{options.server} cannot be reached ({_kind(text)}); check the network and AWS_ENDPOINT_URL"
 
 

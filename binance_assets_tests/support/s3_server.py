@@ -17,6 +17,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from binance_assets.model.bucket_paths import BucketPath, LakePath
+
+BUCKET: Final = "candles"
 KEY: Final = "test-key"
 SECRET: Final = "test-secret-word"
 READER_KEY: Final = "reader-key"
@@ -86,18 +89,16 @@ class S3Server:
             "AWS_ALLOW_HTTP": "true",
         }
 
-    def new_bucket(self) -> str:
-        """Create a bucket, and return its name."""
-        name = f"bucket-{next(self._numbers)}"
-        self._make_bucket(name)
-        return name
+    def new_lake(self) -> BucketPath:
+        """Return the place of a lake that does not exist yet; all lakes of the tests share a bucket."""
+        return BucketPath(BUCKET, f"some/lake-{next(self._numbers)}")
 
     def _make_bucket(self, name: str) -> None:
         folder = f"http://127.0.0.1:{self._ports[_PORTS.index('filer.port')]}/buckets/{name}/"
         with urllib.request.urlopen(urllib.request.Request(folder, method="POST"), timeout=5):
             pass
 
-    def client(self, bucket: str) -> Any:
+    def client(self, bucket: str = BUCKET) -> Any:
         """Return a store of obstore over a bucket."""
         from obstore.store import S3Store
 
@@ -109,6 +110,24 @@ class S3Server:
             region="us-east-1",
             client_options={"allow_http": True},
         )
+
+    def keys(self) -> list[str]:
+        """Return the keys of all objects."""
+        import obstore
+
+        return [entry["path"] for listed in obstore.list(self.client()) for entry in listed]
+
+    def read(self, path: LakePath) -> bytes:
+        """Return an object."""
+        import obstore
+
+        return bytes(obstore.get(self.client(), _key(path)).bytes())
+
+    def write(self, path: LakePath, content: bytes) -> None:
+        """Replace an object, as another program may."""
+        import obstore
+
+        obstore.put(self.client(), _key(path), content, use_multipart=False)
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
@@ -143,8 +162,8 @@ class S3Server:
         import obstore
 
         try:
-            self._make_bucket("first")
-            obstore.put(self.client("first"), "probe", b"probe", use_multipart=False)
+            self._make_bucket(BUCKET)
+            obstore.put(self.client(), "probe", b"probe", use_multipart=False)
         except Exception:
             return False
         return True
@@ -155,6 +174,11 @@ class S3Server:
             self._process.kill()
             self._process.wait(_END_SECONDS)
             self._process = None
+
+
+def _key(path: LakePath) -> str:
+    assert isinstance(path, BucketPath)
+    return path.key
 
 
 def _free_ports(number: int) -> list[int]:
