@@ -79,7 +79,7 @@ test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web
 	$(PYTEST) -m servers $(ARGS)
 
 # In an environment of its own, because dagster-postgres and dagster-celery need exactly one version of Dagster.
-test-services: ## run the tests that need PostgreSQL, Redis, or an S3 server, which they start themselves
+test-services: ## run the tests that need PostgreSQL, Redis, an S3 server, or workers, which they start themselves
 	@$(MAKE) --no-print-directory VENV=.venv-services services
 
 services: $(VENV)/installed-services

@@ -30,6 +30,7 @@ from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import copy_state_of_working_folder, new_instance
 from binance_assets_tests.support.postgres_server import PostgresServer, missing_postgres, running_postgres
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
+from binance_assets_tests.support.redis_server import RedisServer, missing_redis, running_redis
 from binance_assets_tests.support.s3_server import S3Server, missing_s3, running_s3
 from binance_assets_tests.support.warm_python import WarmPython, warm_python_server
 
@@ -157,6 +158,15 @@ def s3_server() -> Iterator[S3Server]:
     if reason := missing_s3():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     with running_s3() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A Redis server that all tests of a worker share; without one the test is skipped, except where CI is set."""
+    if reason := missing_redis():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with running_redis() as running:
         yield running
 
 

@@ -25,6 +25,7 @@ from pydantic import Field
 
 from binance_assets.candles.columns import DESCRIPTIONS, columns
 from binance_assets.exchange.errors import Cancelled
+from binance_assets.exchange.rate_limit.ledger import LedgerConnectionLost
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import MESSAGE, printable
@@ -44,7 +45,7 @@ from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.orchestration.prefetch import FetchTask, fetch, kind_of_prefetcher
 from binance_assets.orchestration.progress import ProgressListener
 from binance_assets.orchestration.resources import BinanceResource
-from binance_assets.orchestration.retried import left_to_do
+from binance_assets.orchestration.retried import materialized_before, step_retried_if_disconnected
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Source
 from binance_assets.storage.lake import Lake
@@ -129,12 +130,13 @@ def candles_asset(
 
     def candles(context: dg.AssetExecutionContext, _: Inputs) -> CandleEvents:
         prove_life(context)
-        partitions = _partitions(context, series)
-        task = _task(context, member, partitions, context.op_execution_context.op_config)
-        if done := len(partitions) - len(task.partitions):
-            context.log.info(f"{series}: {done} partitions are there from the run that this one retries")
         binance, lake = context.resources.binance, context.resources.lake.lake()
-        yield from _materialize(context, task, fetched, binance, lake, listener)
+        with step_retried_if_disconnected():
+            partitions = _partitions(context, series)
+            task = _task(context, member, partitions, context.op_execution_context.op_config)
+            if done := len(partitions) - len(task.partitions):
+                context.log.info(f"{series}: {done} partitions are there from the attempt that this one retries")
+            yield from _materialize(context, task, fetched, binance, lake, listener)
 
     return series_asset(
         series,
@@ -295,6 +297,8 @@ def _materialize(
                         listener.partition_declined(series, worse)
     except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
+    except LedgerConnectionLost:
+        raise
     except ConfigurationError as error:
         raise dg.Failure(printable(error, MESSAGE), allow_retries=False) from None
     metrics = _metrics(series, exchange, tally.rows, started_at, waited_before)
@@ -357,9 +361,11 @@ def _task(
     partitions: tuple[Partition, ...],
     values: Mapping[str, Any],
 ) -> FetchTask:
-    """Return what a step has to do; an automatic retry leaves out what the failed run has materialized."""
+    """Return what a step has to do; a retry leaves out what was materialized before it."""
     config = CandlesConfig(**values)
-    left = left_to_do(context.instance, context.run, asset_key(member.series), partitions)
+    before = materialized_before(context.instance, context.run, context.retry_number)
+    done = before.get(asset_key(member.series), frozenset())
+    left = tuple(partition for partition in partitions if partition.key not in done)
     return FetchTask(member.series, config.source_or(member.source), left, config.only_missing)
 
 

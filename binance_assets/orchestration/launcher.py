@@ -11,7 +11,8 @@ dagster-celery does in five ways (0.29.27, November 2026):
 - A run whose process or host died is reported as failed, and Dagster retries it in a run of its own.
 - A task is for one attempt to launch a run. A message that arrives late, or twice, executes nothing.
 
-Here belongs what the daemon and the web server do. What does not belong here: what a worker does (``worker``).
+Here belongs what the daemon and the web server do. What does not belong here: what a worker does (``worker``,
+``worker_runs``).
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from binance_assets.orchestration.dagster_internals import (
     RequeueRun,
     WorkerStatus,
 )
+from binance_assets.orchestration.worker_runs import TASK_TAG, WORKER_TAG
 from binance_assets.settings import ConfigurationError
 
 try:
     from dagster_celery.launcher import CeleryRunLauncher
-    from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG, DAGSTER_CELERY_TASK_ID_TAG
+    from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
     from kombu import Queue
     from kombu.exceptions import KombuError
 except ModuleNotFoundError as error:
@@ -41,12 +43,6 @@ except ModuleNotFoundError as error:
     raise ConfigurationError(
         f"runs on workers need the extra celery ({error.name} is not installed): pip install 'binance-assets[celery]'"
     ) from None
-
-TASK_TAG: Final = DAGSTER_CELERY_TASK_ID_TAG
-"""The tag of a run with the task that may execute it."""
-
-WORKER_TAG: Final = "binance_assets/worker"
-"""The tag of a run with the worker that executes it: name, start, and host. Empty until a worker has taken it."""
 
 _QUEUE: Final = "binance_assets"
 _PICKUP_SECONDS: Final = 10

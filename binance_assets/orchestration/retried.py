@@ -1,47 +1,73 @@
-"""What the run that failed has already written, so that its automatic retry goes on instead of starting again.
+"""What was already written before a retry, so that it goes on instead of starting again.
 
-Here belongs which partitions of a retried run are left. What does not belong here: when Dagster retries a run, which
-``run_retries`` in ``dagster.yaml`` says, and a re-execution by a user, who wants all partitions fetched again.
+Here belongs what the automatic retry of a run leaves out, and that of a step whose connection to Postgres was lost.
+What does not belong here: when Dagster retries a run, which ``run_retries`` in ``dagster.yaml`` says, and what a user
+re-executes, who wants all partitions fetched again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Final
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
 
-from binance_assets.model.partitions import Partition
+from binance_assets.exchange.rate_limit.ledger import LedgerConnectionLost
+
+Partitions = Mapping[dg.AssetKey, Set[str]]
+"""The keys of partitions, by asset."""
 
 RETRY_TAG: Final = "dagster/retry_number"
 """The tag of a run that Dagster's daemon started because another one failed; it is documented."""
 
 _MAX_RETRIES: Final = 20
+# A step begins again this often when Postgres ends its connection within a statement. The retries of Dagster and of the
+# ledger do not help then: they are for a connection that cannot be made.
+_MAX_STEP_RETRIES: Final = 5
+_STEP_RETRY_SECONDS: Final = 2
 
 
-def left_to_do(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, asset: dg.AssetKey, partitions: tuple[Partition, ...]
-) -> tuple[Partition, ...]:
-    """Return the partitions of a step that the runs before a retry have not materialized; all unless it is a retry.
+def materialized_before(instance: dg.DagsterInstance, run: dg.DagsterRun, attempt: int) -> Partitions:
+    """Return the partitions that the attempts before this one have materialized; none unless this is a retry.
 
     Args:
         instance: The instance.
-        run: The run of the step.
-        asset: The asset of the step.
-        partitions: The partitions that the run is for.
+        run: The run of a step.
+        attempt: How often the step was begun before in this run.
     """
-    if RETRY_TAG not in run.tags or run.parent_run_id is None:
-        return partitions
-    done = _materialized_before(instance, run.parent_run_id).get(asset, frozenset())
-    return tuple(partition for partition in partitions if partition.key not in done)
+    before = _of_failed_runs(instance, run.parent_run_id) if RETRY_TAG in run.tags and run.parent_run_id else {}
+    own = _materialized_by(instance, [run.run_id]) if attempt else {}
+    return {asset: before.get(asset, frozenset()) | own.get(asset, frozenset()) for asset in {*before, *own}}
+
+
+@contextmanager
+def step_retried_if_disconnected() -> Iterator[None]:
+    """Begin a step again whose connection to Postgres was lost within a statement, as by a restart of the server.
+
+    Such an error says nothing about the candles. Without this, the run fails because of a step, and is not retried.
+    """
+    try:
+        yield
+    except LedgerConnectionLost as error:
+        raise dg.RetryRequested(_MAX_STEP_RETRIES, _STEP_RETRY_SECONDS) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise dg.RetryRequested(_MAX_STEP_RETRIES, _STEP_RETRY_SECONDS) from error
 
 
 @lru_cache(maxsize=1)  # each step of a run asks, and a run that has failed does not change
-def _materialized_before(instance: dg.DagsterInstance, run_id: str) -> Mapping[dg.AssetKey, Set[str]]:
-    """Return the partitions that a failed run, and those that it retried, have materialized."""
+def _of_failed_runs(instance: dg.DagsterInstance, run_id: str) -> Partitions:
+    """Return what a failed run, and those that it retried, have materialized."""
+    return _materialized_by(instance, _chain(instance, run_id))
+
+
+def _materialized_by(instance: dg.DagsterInstance, runs: Iterable[str]) -> Partitions:
     done: dict[dg.AssetKey, set[str]] = {}
-    for run in _chain(instance, run_id):
+    for run in runs:
         for entry in instance.all_logs(run, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
             event = entry.dagster_event
             if event is not None and event.asset_key is not None and event.partition is not None:

@@ -16,7 +16,12 @@ from pydantic import SecretStr
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import BannedForLong, Cancelled
 from binance_assets.exchange.rate_limit.budget import Budget
-from binance_assets.exchange.rate_limit.ledger import Ledger, LedgerError, RateLimitGroup
+from binance_assets.exchange.rate_limit.ledger import (
+    Ledger,
+    LedgerConnectionLost,
+    LedgerError,
+    RateLimitGroup,
+)
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.download import download
 from binance_assets.model.markets import SPOT
@@ -210,7 +215,7 @@ def test_a_connection_that_is_lost_in_a_transaction_ends_it_and_the_next_one_wor
             )
 
     with closing(Ledger(SecretStr(url))) as ledger:
-        with pytest.raises(LedgerError, match="on Postgres"):
+        with pytest.raises(LedgerConnectionLost, match="on Postgres"):
             lose_the_connection()
         with ledger.transaction(GROUP) as transaction:
             assert transaction.minute(7, 100).ours == 0

@@ -116,6 +116,17 @@ def test_the_instance_on_postgres_differs_from_the_default_only_in_where_it_keep
     assert on_postgres == default
 
 
+def test_the_instance_with_workers_differs_from_that_on_postgres_only_in_how_it_runs() -> None:
+    on_postgres, with_workers = (
+        YAML(typ="safe").load(CHECKOUT / "deploy" / name) for name in ("dagster-postgres.yaml", "dagster-celery.yaml")
+    )
+    assert with_workers.pop("run_launcher")["class"] == "WorkerLauncher"
+    assert with_workers.pop("compute_logs") == NO_COMPUTE_LOGS
+    for section in ("run_queue", "run_monitoring", "run_retries"):
+        on_postgres[section] |= {name: with_workers[section][name] for name in with_workers[section]}
+    assert with_workers == on_postgres
+
+
 # The user interface.
 
 

@@ -30,6 +30,10 @@ class LedgerError(ConfigurationError):
     """The ledger cannot be used; the message names it and the setting."""
 
 
+class LedgerConnectionLost(LedgerError):
+    """A Postgres server went away within a transaction, as by a restart: whether it was committed is unknown."""
+
+
 class RateLimitGroup(NamedTuple):
     """The markets that draw on one weight limit, at one counter.
 
@@ -301,13 +305,16 @@ class Ledger:
 
         Raises:
             Cancelled: The ledger was closed, or is about to be closed while its server is away.
+            LedgerConnectionLost: The Postgres server ended the connection within the transaction.
             LedgerError: The ledger cannot be written.
         """
         with self._lock:
             if self._closed:
                 raise Cancelled
+            begun = False
             try:
                 self._engine.begin(" ".join(group))
+                begun = True
                 try:
                     yield Transaction(self._engine, group)
                 except BaseException:
@@ -315,7 +322,9 @@ class Ledger:
                     raise
                 self._engine.end(commit=True)
             except self._engine.errors as error:
-                raise _unusable(self._engine.name, error, self._engine.remedy) from None
+                lost = begun and isinstance(self._engine, PostgresEngine)
+                kind = LedgerConnectionLost if lost else LedgerError
+                raise _unusable(self._engine.name, error, self._engine.remedy, kind) from None
 
     def end_waits(self) -> None:
         """Wait for no server from now on: whoever does is canceled. What needs no wait can still be written."""
@@ -329,5 +338,5 @@ class Ledger:
             self._engine.close()
 
 
-def _unusable(name: str, error: Exception, remedy: str) -> LedgerError:
-    return LedgerError(f"the {name} cannot be used ({' '.join(str(error).split())}); {remedy}")
+def _unusable(name: str, error: Exception, remedy: str, kind: type[LedgerError] = LedgerError) -> LedgerError:
+    return kind(f"the {name} cannot be used ({' '.join(str(error).split())}); {remedy}")
