@@ -256,6 +256,14 @@ class Settings(BaseModel):
         alias="BINANCE_ASSETS_READ_TIMEOUT",
         description="Longest silence of an open connection, seconds",
     )
+    series_per_run: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        alias="BINANCE_ASSETS_SERIES_PER_RUN",
+        description="Most series of one run of a backfill in the user interface, so that several workers share the "
+        "backfill; 0 for all in one run",
+    )
     catch_up_days: int = Field(
         14,
         ge=1,

@@ -9,6 +9,7 @@ EXAMPLES: Final[tuple[str, ...]] = (
     "download BTCUSDT ETHUSDT --market usdm --interval 1h --interval 1d --start 2020",
     "download --symbols-from 'quote=USDT top=20' --market spot --interval 1h --start 2024",
     "download BTCUSDT --market spot --interval 1m --start 2024 --end 2025 --dry-run --json",
+    "download BTCUSDT ETHUSDT --market spot --interval 1m --start 2024 --end 2025 --launch",
     "track BTCUSDT ETHUSDT --market spot --interval 1m",
     "track --symbols-from 'quote=USDT top=20' --market usdm --interval 1h",
     "track --symbols-from symbols.txt --market spot --interval 1d",

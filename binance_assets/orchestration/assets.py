@@ -32,6 +32,7 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, ascii_symbol
+from binance_assets.orchestration.backfill_policies import SINGLE_RUN
 from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.orchestration.checks import format_refused, gap_free_spec
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
@@ -79,12 +80,14 @@ class FetchedSeries:
         source: Where its candles come from.
         last: The last day of a delisted symbol, UTC; None if it has not ended.
         owners: Who owns the asset, as Dagster writes owners.
+        backfill: Into how many runs Dagster divides a backfill.
     """
 
     series: Series
     source: Source
     last: dt.date | None = None
     owners: tuple[str, ...] = ()
+    backfill: dg.BackfillPolicy = SINGLE_RUN
 
 
 FetchedByKey = Mapping[dg.AssetKey, FetchedSeries]
@@ -149,6 +152,7 @@ def candles_asset(
         config=_CONFIG,
         last=member.last,
         owners=member.owners,
+        backfill=member.backfill,
     )
 
 
@@ -165,6 +169,7 @@ def series_asset(
     base: Series | None = None,
     last: dt.date | None = None,
     owners: Sequence[str] = (),
+    backfill: dg.BackfillPolicy = SINGLE_RUN,
 ) -> dg.AssetsDefinition:
     """Return an asset that holds a series, with what fetched and derived assets have in common.
 
@@ -183,6 +188,7 @@ def series_asset(
         base: The series that the asset is derived from, if any.
         last: The last day of a delisted symbol, UTC; None if it has not ended.
         owners: Who owns the asset, as Dagster writes owners.
+        backfill: Into how many runs Dagster divides a backfill.
     """
     key, parents = asset_key(series), [] if base is None else [asset_key(base)]
     check = gap_free_spec(key)
@@ -226,7 +232,7 @@ def series_asset(
         node_def=op,
         specs=[spec],
         check_specs_by_output_name={check_output: check},
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=backfill,
     )
 
 

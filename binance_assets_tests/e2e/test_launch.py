@@ -40,7 +40,8 @@ def started(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("launch")
     shutil.copy(CHECKOUT / "dagster.yaml", folder)
     (folder / "universe.yaml").write_text("series: []\n")
-    with dagster_dev(shared_sandbox, folder) as dev:
+    # A response that hangs does so until the test is over.
+    with dagster_dev(shared_sandbox, folder, environment={"BINANCE_ASSETS_READ_TIMEOUT": "120"}) as dev:
         yield dev
 
 
@@ -132,8 +133,10 @@ def test_a_second_command_follows_the_runs_of_the_first_and_ctrl_c_of_the_first_
     until(60, lambda: queue.statuses()[0] == "STARTED" and len(queue.statuses()) == before + 1)
     second = queue.start(*words)
     assert second.stderr is not None
-    lines = iter(second.stderr.readline, "")
-    assert any("is under way for the same range; following it" in line for line in lines)
+    lines = []
+    while "is under way for the same range; following it" not in "".join(lines):
+        lines.append(second.stderr.readline())
+        assert lines[-1], lines
     first.send_signal(signal.SIGINT)
     _, stderr = first.communicate(timeout=60)
     assert first.returncode == 130, stderr

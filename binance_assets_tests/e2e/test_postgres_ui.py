@@ -24,7 +24,6 @@ from binance_assets_tests.e2e.test_browser import (  # noqa: F401
 )
 from binance_assets_tests.e2e.test_launch import (  # noqa: F401
     queue,
-    test_a_second_command_follows_the_runs_of_the_first_and_ctrl_c_of_the_first_cancels_them,
     test_launched_runs_report_what_a_local_download_reports,
 )
 from binance_assets_tests.support.dagster_dev import DagsterDev, dagster_dev

@@ -15,6 +15,9 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as db
 from dagster._config import process_config, resolve_to_config_type
+from dagster._core.definitions.assets.graph.asset_graph import AssetGraph
+from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
+from dagster._core.definitions.events import AssetKeyPartitionKey
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.events import StepMaterializationData
@@ -34,6 +37,7 @@ __all__ = [
     "launcher_in",
     "materialization_entries",
     "report_materialization_at",
+    "runs_of_backfill",
     "watch",
 ]
 
@@ -118,3 +122,12 @@ def watch(instance: dg.DagsterInstance, run_id: str, see: Callable[[str], object
         yield
     finally:
         instance.end_watch_event_logs(run_id, callback)
+
+
+def runs_of_backfill(
+    graph: AssetGraph, assets: Sequence[dg.AssetKey], partitions: Sequence[str]
+) -> Sequence[dg.RunRequest]:
+    """Return the runs into which the daemon divides a backfill of partitions of assets."""
+    chosen = [AssetKeyPartitionKey(asset, partition) for asset in assets for partition in partitions]
+    with dg.DagsterInstance.ephemeral() as instance:
+        return build_run_requests_with_backfill_policies(chosen, graph, instance)
