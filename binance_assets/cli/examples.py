@@ -24,6 +24,8 @@ EXAMPLES: Final[tuple[str, ...]] = (
     "status",
     "status spot/BTCUSDT/1m usdm/ETHUSDT/1m",
     "status --json",
+    "metrics",
+    "metrics -o /var/lib/node_exporter/binance_assets.prom",
     "show spot/BTCUSDT/1m 2024-01-10",
     "show spot/BTCUSDT/1m yesterday --rows 10 --json",
     "plot spot/BTCUSDT/1m --start 2024 --end 2025",

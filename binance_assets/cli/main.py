@@ -22,6 +22,7 @@ from binance_assets.cli.examples import epilog
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
 from binance_assets.cli.export import export_command
 from binance_assets.cli.init import init_command
+from binance_assets.cli.metrics import metrics_command
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.plot import plot_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
@@ -140,6 +141,7 @@ for command in (
     symbols_command,
     universe_group,
     status_command,
+    metrics_command,
     show_command,
     plot_command,
     verify_command,

@@ -59,10 +59,12 @@ def target_of(folder: Path) -> list[str]:
 
 def main() -> None:
     """Run the guarded web server, as ``dagster dev`` starts it."""
+    from binance_assets.orchestration.metrics_page import MetricsPage  # the web server only needs it
+
     arguments = sys.argv[1:]
     separator = arguments.index("--")
     allowed_hosts = arguments[:separator]
-    run_webserver(arguments[separator + 1 :], lambda app: Guard(app, allowed_hosts))
+    run_webserver(arguments[separator + 1 :], lambda app: Guard(MetricsPage(app), allowed_hosts))
 
 
 if __name__ == "__main__":

@@ -223,6 +223,29 @@ def test_the_launcher_of_containers_is_made_from_the_file(tmp_path: Path) -> Non
     assert launcher.container_kwargs["auto_remove"] is True
 
 
+# -- Prometheus -------------------------------------------------------------------------------------------------------
+
+
+def test_the_alerts_name_metrics_that_exist_and_explain_themselves() -> None:
+    (document,) = documents_of(DEPLOY / "prometheus" / "alerts.yaml")
+    rules = [rule for group in document["groups"] for rule in group["rules"]]
+    source = (CHECKOUT / "binance_assets" / "orchestration" / "scrape.py").read_text()
+    metrics = {f"binance_assets_{name}" for name in re.findall(r'_metric\(\s*"(\w+)"', source)}
+    assert len(metrics) == 15
+    for rule in rules:
+        assert {"alert", "expr", "for", "labels", "annotations"} == set(rule)
+        named = set(re.findall(r"binance_assets_\w+", rule["expr"]))
+        assert named
+        assert named <= metrics
+        assert set(rule["annotations"]) == {"summary"}
+
+
+def test_the_scrape_goes_to_the_loopback_interface() -> None:
+    (document,) = documents_of(DEPLOY / "prometheus" / "scrape.yaml")
+    (job,) = document["scrape_configs"]
+    assert job["static_configs"][0]["targets"] == ["127.0.0.1:3000"]
+
+
 # -- Kubernetes -------------------------------------------------------------------------------------------------------
 
 
