@@ -30,6 +30,7 @@ from binance_assets.model.markets import Market
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
+from binance_assets.processes import limit_arenas
 from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
 from binance_assets.storage.universe import Universe, read_universe, sources_of
 from binance_assets.storage.universe_editor import track
@@ -99,6 +100,7 @@ def download_command(
         if str(series) in universe.derived_names:
             raise ConfigurationError(f"{series} is derived by {settings.universe}; remove it there to fetch it")
     sources = sources_of(requested, universe, settings, source)
+    limit_arenas()  # before the first thread
     with ProgressView() as view:
         with phase("loading Polars"):
             from binance_assets.ingest.request import DownloadRequest
