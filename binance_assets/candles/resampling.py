@@ -13,6 +13,9 @@ from binance_assets.model.markets import AMOUNT_DECIMALS, Market
 
 Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
 
+_UNIT: Final = 10**AMOUNT_DECIMALS
+_MOST_EXACT: Final = 90_000_000  # 2**53 units of 1e-8, rounded down
+_WHOLE: Final = pl.Decimal(38, 0)
 _EXACT: Final = pl.Decimal(38, AMOUNT_DECIMALS)
 
 
@@ -30,12 +33,25 @@ def resample(market: Market, candles: Table, interval: Interval) -> Table:
 
     Returns:
         A table with the columns of ``columns(market)``, sorted; candles open on the grid of ``interval``. Volumes are
-        added as decimals, so they are as exact as Float64 can hold.
+        sums of decimals, and the Float64 nearest to them, as far as the finer ones are exact: below 2**26 (67 million)
+        a Float64 has one value for each number with eight decimals.
 
     Raises:
         polars.exceptions.PolarsError: The candles are not sorted, or a volume is not finite; for a lazy table, when it
             is collected.
     """
+    return _resample(market, candles, interval, [_sum(pl.col(name)) for name in market.value_columns])
+
+
+def resample_as_before(market: Market, candles: Table, interval: Interval) -> Table:
+    """Return what :func:`resample` returned until version 0.2.0: amounts from 2e7 on may be off in their last bit.
+
+    What was stored so is right but for that bit, and keeps its hash. Nothing is derived in this way anymore.
+    """
+    return _resample(market, candles, interval, [pl.col(market.value_columns).cast(_EXACT).sum().cast(pl.Float64)])
+
+
+def _resample(market: Market, candles: Table, interval: Interval, sums: list[pl.Expr]) -> Table:
     return (
         candles.group_by_dynamic("open_time", every=f"{interval.step}ms")
         .agg(
@@ -45,11 +61,26 @@ def resample(market: Market, candles: Table, interval: Interval) -> Table:
             _from_traded("close", pl.Expr.last),
             pl.col("close_time").last(),
             pl.col("trades").sum(),
-            # Added as floats, one hour of BTCUSDT's quote volume already differs from Binance's in the 8th decimal.
-            pl.col(market.value_columns).cast(_EXACT).sum().cast(pl.Float64),
+            *sums,
         )
         .select(list(columns(market)))
     )
+
+
+def _sum(amounts: pl.Expr) -> pl.Expr:
+    """Return the sum of amounts with at most eight decimals.
+
+    Added as floats, one hour of BTCUSDT's quote volume already differs from Binance's in the 8th decimal. Cast to
+    decimals as a whole, amounts above 2e7 are multiplied by 1e8 beyond what a Float64 holds. So whole and fraction are
+    added as integers, each of them exactly.
+    """
+    whole = amounts.floor()
+    fractions = ((amounts - whole) * _UNIT).round().cast(pl.Int64).sum()
+    total = (whole.cast(_WHOLE).sum() + (fractions // _UNIT).cast(_WHOLE)).cast(pl.Float64)
+    rest = fractions % _UNIT
+    # Rounded once: while a Float64 holds all units, by the division; beyond, by the addition, in which a fraction has
+    # so many bits more than the sum keeps that its own rounding does not show.
+    return pl.when(total < _MOST_EXACT).then((total * _UNIT + rest) / _UNIT).otherwise(total + rest / _UNIT)
 
 
 def _from_traded(price: str, pick: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:

@@ -11,7 +11,7 @@ import polars as pl
 
 from binance_assets.charts.content import DOWN, LOOKS, UP, ChartContent, decimals
 from binance_assets.charts.figures import save_png
-from binance_assets.model.timestamps import DAY
+from binance_assets.model.timestamps import DAY, SECOND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +102,7 @@ def _draw_spans(axes: tuple[Axes, ...], content: ChartContent) -> None:
 
 
 def _label(axes: tuple[Axes, Axes, Axes], content: ChartContent) -> None:
-    from matplotlib.dates import UTC, AutoDateLocator, num2date
+    from matplotlib.dates import UTC, AutoDateLocator
     from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 
     prices, volumes, marks = axes
@@ -119,10 +119,11 @@ def _label(axes: tuple[Axes, Axes, Axes], content: ChartContent) -> None:
     marks.set_ylim(0, 1)
     marks.set_yticks([])
     locator = AutoDateLocator(tz=UTC)  # type: ignore[no-untyped-call]
-    bounds = [num2date(time / DAY) for time in (content.start, content.end)]  # type: ignore[no-untyped-call]
-    ticks = locator.tick_values(*bounds)  # type: ignore[no-untyped-call]
-    labels = time_labels([num2date(tick) for tick in ticks if bounds[0] <= num2date(tick) <= bounds[1]], bounds[1])
-    marks.set_xticks([time.timestamp() * 1_000 / DAY for time in labels], list(labels.values()))
+    start, end = (dt.datetime.fromtimestamp(time / SECOND, dt.UTC) for time in (content.start, content.end))
+    positions = locator.tick_values(start, end)  # type: ignore[no-untyped-call]
+    times = [dt.datetime.fromtimestamp(round(position * DAY / SECOND), dt.UTC) for position in positions]
+    labels = time_labels([time for time in times if start <= time <= end], end)
+    marks.set_xticks([time.timestamp() * SECOND / DAY for time in labels], list(labels.values()))
     marks.set_xlabel("UTC", fontsize=9, color=_TEXT)
 
 

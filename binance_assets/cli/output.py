@@ -94,6 +94,13 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
         first, last = (plan.requested[0].key, plan.requested[-1].key) if plan.requested else ("-", "-")
         table.add_row(str(plan.series), first, last, *(f"{value:,}" for value in values.values()))
     print_table(table)
+    for plan in plans:
+        if plan.forecast(sources[plan.series]).is_bound:
+            click.echo(
+                f"{plan.series}: Binance's API does not serve {plan.series.symbol} here. Its candles come from the "
+                "archive, which is searched for its files: the requests above are the most that this can take",
+                err=True,
+            )
 
 
 def _plan_values(plan: DownloadPlan, source: Source) -> Plan:

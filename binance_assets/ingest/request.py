@@ -5,19 +5,22 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Final
 
 import polars as pl
 
-from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files
+from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files, monthly_files
 from binance_assets.exchange.errors import ExchangeError, UnknownSymbol, refuses_location
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.archived_span import archived_first_open, is_archived
+from binance_assets.exchange.symbols import delivery_time
+from binance_assets.ingest.archived_span import LONGEST_CONTRACT, archived_first_open, is_archived
 from binance_assets.ingest.blocks import plan_rest_pages
+from binance_assets.ingest.daily import daily_series
 from binance_assets.ingest.download import SAFETY_MS
 from binance_assets.ingest.market_symbols import why_unknown
-from binance_assets.model.intervals import Interval
+from binance_assets.model.intervals import DAILY, Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import (
     FIRST_DAY,
@@ -27,10 +30,15 @@ from binance_assets.model.partitions import (
     partitions_between,
 )
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import to_date, to_ms
+from binance_assets.model.timestamps import DAY, to_date, to_ms
 from binance_assets.settings import ConfigurationError, Source
 from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake
+
+# How often the archive is searched for the first and the last day of a symbol, and how many files of single days are
+# looked up each time because their month has no file yet.
+_LOOKS: Final = 2
+_DAYS_WITHOUT_MONTH: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +49,13 @@ class Forecast:
         requests: Number of requests, to the API and to the archive.
         weight: Request weight.
         files: Number of files of the archive.
+        is_bound: Whether these are the most that there can be, because the archive is searched for what it has.
     """
 
     requests: int
     weight: int
     files: int
+    is_bound: bool = False
 
 
 def forecast(series: Series, partitions: Sequence[Partition], source: Source, now: int) -> Forecast:
@@ -56,6 +66,27 @@ def forecast(series: Series, partitions: Sequence[Partition], source: Source, no
     by_rest = [] if source == "archive" else [partition for partition in partitions if partition not in covered]
     pages = plan_rest_pages(series, by_rest)
     return Forecast(REQUESTS_PER_FILE * len(files) + len(pages), sum(page.weight for page in pages), len(files))
+
+
+def forecast_from_archive_only(series: Series, partitions: Sequence[Partition], now: int) -> Forecast:
+    """Return what fetching ``partitions`` (ascending) costs at most at ``now`` if the API has no candles of the symbol.
+
+    The archive is asked for all files of the range, those of the ``1d`` candles included, and, before and after the
+    range, whether it has more: that shows when the symbol began and ended. Files that do not exist take one request.
+    """
+    if not partitions:
+        return Forecast(0, 0, 0, is_bound=True)
+    files = len(all_files(series, partitions, now))
+    days = partitions_between(to_date(partitions[0].start), to_date(partitions[-1].end), DAILY)
+    proofs = len(all_files(daily_series(series), days, now))
+    delivery = delivery_time(series.symbol)
+    earliest, latest = to_ms(series.market.archived), now
+    if delivery is not None:
+        earliest, latest = max(earliest, delivery - LONGEST_CONTRACT), min(now, delivery + DAY)
+    ever = partitions_between(to_date(earliest).replace(day=1), to_date(latest), DAILY)
+    months = len(monthly_files(daily_series(series), ever, now))
+    looks = _LOOKS * (months + _DAYS_WITHOUT_MONTH)
+    return Forecast(REQUESTS_PER_FILE * (files + proofs) + looks, 0, files, is_bound=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +122,7 @@ class DownloadPlan:
         missing: Those that must be fetched.
         doubted: Those that are present, but that nothing proved; they are validated again without a request for
             candles.
+        is_archived_only: Whether the API has refused to serve the symbol, so that only the archive has its candles.
     """
 
     series: Series
@@ -98,6 +130,7 @@ class DownloadPlan:
     present: tuple[Partition, ...]
     missing: tuple[Partition, ...]
     doubted: tuple[Partition, ...] = ()
+    is_archived_only: bool = False
 
     @property
     def pending(self) -> tuple[Partition, ...]:
@@ -106,7 +139,10 @@ class DownloadPlan:
 
     def forecast(self, source: Source) -> Forecast:
         """Return what fetching the missing partitions from ``source`` costs now, by this host's clock."""
-        return forecast(self.series, self.missing, source, int(time.time() * 1_000))
+        now = int(time.time() * 1_000)
+        if self.is_archived_only and source != "rest":
+            return forecast_from_archive_only(self.series, self.missing, now)
+        return forecast(self.series, self.missing, source, now)
 
 
 def plan_request(
@@ -156,26 +192,28 @@ def _plan_known(
         ConfigurationError, ExchangeError, LakeError: As for :func:`plan_request`.
     """
     first_opens: dict[Series, int | None] = {}
+    archived_only: set[Series] = set()  # threads add to it
     if request.start is None:
         cached = lake.first_opens()
         first_opens = {series: cached.get(str(series)) for series in request.series}
         unseen = [series for series, first in first_opens.items() if first is None]
-        first_opens |= exchange.map_concurrently(unseen, lambda series: _first_open(exchange, series, source))
+        first_opens |= exchange.map_concurrently(
+            unseen, lambda series: _first_open(exchange, series, source, archived_only)
+        )
     index = lake.file_index(request.market, request.series, request.start, request.end)
     held = _Held(stored_in(index))
     plans = [_plan_series(request, series, held, exchange, first_opens, source) for series in request.series]
     if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue, exchange.hosts)
     exists = {*known, *first_opens}
-    unknown = [plan.series for plan in plans if not plan.present and plan.series not in exists]
-    if source == "archive":
-        return plans
-    for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source)):
+    is_checked = source != "archive"
+    unknown = [plan.series for plan in plans if is_checked and not plan.present and plan.series not in exists]
+    for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source, archived_only)):
         pass
-    return plans
+    return [replace(plan, is_archived_only=plan.series in archived_only) for plan in plans]
 
 
-def _first_open(exchange: Exchange, series: Series, source: Source) -> int | None:
+def _first_open(exchange: Exchange, series: Series, source: Source, archived_only: set[Series]) -> int | None:
     """Return when the first candle of ``series`` opens, ms UTC; from the archive if the API does not know it.
 
     Raises:
@@ -189,6 +227,7 @@ def _first_open(exchange: Exchange, series: Series, source: Source) -> int | Non
         first = _archived_first_open(exchange, series, _now(exchange, source))
         if first is None:
             raise
+        archived_only.add(series)
         return first
 
 
@@ -200,8 +239,8 @@ def _archived_first_open(exchange: Exchange, series: Series, now: int) -> int | 
     return first
 
 
-def _check_exists(exchange: Exchange, series: Series, source: Source) -> None:
-    """Check that the API or, if ``source`` allows it, the archive knows the symbol.
+def _check_exists(exchange: Exchange, series: Series, source: Source, archived_only: set[Series]) -> None:
+    """Check that the API or, if ``source`` allows it, the archive knows the symbol; add it to the latter's.
 
     Raises:
         ExchangeError: The exchange has no such symbol, or a request failed.
@@ -213,6 +252,7 @@ def _check_exists(exchange: Exchange, series: Series, source: Source) -> None:
             raise
         if not is_archived(exchange, series, _now(exchange, source)):
             raise
+        archived_only.add(series)
 
 
 def _archive_may_know(error: ExchangeError, exchange: Exchange, source: Source) -> bool:

@@ -432,6 +432,27 @@ def latest_materialization_ids(
     return instance.event_log_storage.get_latest_storage_id_by_partition(asset, kind, set(partitions))
 
 
+def recorded_paths(instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Sequence[str]) -> dict[str, str]:
+    """Return the metadata ``path`` of the latest materialization of each partition, where it has one.
+
+    Args:
+        instance: The instance.
+        asset: The asset.
+        partitions: The partitions, at least one.
+    """
+    ids = list(latest_materialization_ids(instance, asset, partitions).values())
+    paths: dict[str, str] = {}
+    for start in range(0, len(ids), _ASSETS_PER_QUERY):
+        some = ids[start : start + _ASSETS_PER_QUERY]
+        found = instance.fetch_materializations(dg.AssetRecordsFilter(asset, storage_ids=some), limit=len(some))
+        for record in found.records:
+            materialization, key = record.asset_materialization, record.partition_key
+            path = materialization.metadata.get("path") if materialization is not None else None
+            if key is not None and isinstance(path, dg.PathMetadataValue) and path.path:
+                paths[key] = path.path
+    return paths
+
+
 def find_target_of_check(context: dg.AssetExecutionContext) -> None:
     """Find the latest materialization of a step's asset, which the result of its check names, after the step wrote it.
 

@@ -455,6 +455,24 @@ def test_a_dry_run_weighs_what_the_archive_does_not_have_yet(invoke: Invoke) -> 
     assert plan["weight"] == 2 * (plan["requests"] - 2 * plan["files"])
 
 
+@pytest.mark.parametrize(
+    ("symbol", "market", "interval"), [("SRMUSDT", "spot", "1h"), ("BTCUSDT_210326", "usdm", "1d")]
+)
+@pytest.mark.usefixtures("new_state")
+def test_a_dry_run_of_a_symbol_that_only_the_archive_has_names_the_most_requests_that_follow(
+    invoke: Invoke, sandbox: Sandbox, symbol: str, market: str, interval: str
+) -> None:
+    asked = ("download", symbol, "--market", market, "--interval", interval)
+    plan = json.loads(invoke(*asked, "--dry-run", "--json").stdout)[f"{market}/{symbol}/{interval}"]
+    assert plan["weight"] == 0
+    assert "Its candles come from the archive" in invoke(*asked, "--dry-run").stderr
+    sandbox.requests.clear()
+    assert invoke(*asked).exit_code == 0
+    sent = [request for request in sandbox.requests if request.path.startswith("/data/")]
+    assert plan["requests"] / 4 < len(sent) <= plan["requests"]
+    assert len([request for request in sent if request.path.endswith(".zip")]) > 0
+
+
 # -- bad input and configuration ------------------------------------------------------------------------------------
 
 

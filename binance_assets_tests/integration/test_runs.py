@@ -24,6 +24,13 @@ from binance_assets_tests.support.polling import until
 BTC = parse_series("spot/BTCUSDT/1h")
 
 
+def test_the_tags_of_a_run_are_hidden_from_the_lists_of_the_user_interface() -> None:
+    day = partition_for_key("2024-03-01", BTC.interval)
+    tags = RangeRun("spot_daily", (BTC,), day, day, only_missing=False).tags
+    assert [name for name in tags if not name.startswith(("dagster/", ".dagster/"))] == []
+    assert any(name.startswith(".dagster/binance_assets_") for name in tags)
+
+
 class Failing:
     """A listener in whose first step the user presses Ctrl-C, and which then fails the step a moment later."""
 

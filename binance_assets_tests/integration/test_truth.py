@@ -293,6 +293,24 @@ def test_a_partition_that_a_later_run_skipped_because_it_was_present_can_be_lost
     assert statuses(instance, asset_key(BTC)) == {"2024-03-01": "MATERIALIZED"}
 
 
+def test_a_second_lake_has_not_lost_what_the_first_one_holds(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, tmp_path: Path
+) -> None:
+    fetch(definitions, instance, [BTC], march(1, 2))
+    second = Lake(tmp_path / "second")
+    second.prepare("sandbox")
+    assert losses.find_losses(instance, second, [BTC]) == {}
+    assert losses.record_losses(instance, second, [BTC]) == {}
+    link = tmp_path / "link"
+    link.symlink_to(lake.root)  # another name of the first lake, which has lost a file
+    (lake.folder(BTC) / "2024.parquet").unlink()
+    for name in (lake.root, link):
+        assert [part.key for part in losses.find_losses(instance, Lake(name), [BTC])[BTC]] == march(1, 2)
+    # A lake that was moved is no second one: what did not come along is lost.
+    moved = Lake(lake.root.rename(tmp_path / "moved"))
+    assert [part.key for part in losses.find_losses(instance, moved, [BTC])[BTC]] == march(1, 2)
+
+
 def test_a_partition_that_is_written_while_its_loss_is_recorded_is_not_left_failed(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

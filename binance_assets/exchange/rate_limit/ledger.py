@@ -346,6 +346,7 @@ class Ledger:
     def end_waits(self) -> None:
         """Wait for no server from now on: whoever does is canceled. What needs no wait can still be written."""
         self._ending.set()
+        self._engine.end_waits()
 
     def close(self) -> None:
         """Close the ledger; whoever waits for it is canceled."""
