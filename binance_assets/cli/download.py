@@ -159,6 +159,7 @@ def _run(
     with phase("loading Dagster"):
         from binance_assets.cli.output import outcome_of
         from binance_assets.definitions import definitions_for
+        from binance_assets.ingest.request import present_verdicts
         from binance_assets.orchestration.backfill import fetch_missing
         from binance_assets.orchestration.instance import open_instance
         from binance_assets.orchestration.resources import Exchanges
@@ -178,11 +179,13 @@ def _run(
             finally:
                 gc.unfreeze()
     with phase("reading what the lake has now"):
-        outcomes = {}
-        for plan in plans:
-            refused = view.refused.get(plan.series, [])
-            present = list(lake.stored_among(plan.series, plan.requested).values())
-            outcomes[str(plan.series)] = outcome_of(plan, present, refused, view.metrics.get(plan.series))
+        present = present_verdicts(lake, plans)
+        outcomes = {
+            str(plan.series): outcome_of(
+                plan, present[plan.series], view.refused.get(plan.series, []), view.metrics.get(plan.series)
+            )
+            for plan in plans
+        }
     return _Result(outcomes, failures)
 
 
