@@ -209,6 +209,7 @@ def _run(
     """Fetch what is missing, in Dagster runs; return what became of it."""
     with phase("loading Dagster"):
         from binance_assets.cli.output import outcome_of
+        from binance_assets.ingest.request import present_verdicts
         from binance_assets.orchestration.instance import open_instance
 
         fetch = make_fetch()
@@ -223,11 +224,13 @@ def _run(
         view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
         failures = fetch(instance, plans)
     with phase("reading what the lake has now"):
-        outcomes = {}
-        for plan in plans:
-            refused = view.refused.get(plan.series, [])
-            present = list(lake.stored_among(plan.series, plan.requested).values())
-            outcomes[str(plan.series)] = outcome_of(plan, present, refused, view.metrics.get(plan.series))
+        present = present_verdicts(lake, plans)
+        outcomes = {
+            str(plan.series): outcome_of(
+                plan, present[plan.series], view.refused.get(plan.series, []), view.metrics.get(plan.series)
+            )
+            for plan in plans
+        }
     return _Result(outcomes, failures)
 
 

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 import polars as pl
 
-from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files, monthly_files
+from binance_assets.exchange.archive_files import (
+    REQUESTS_PER_FILE,
+    all_files,
+    cheaper_files,
+    monthly_files,
+    partitions_outside,
+)
 from binance_assets.exchange.errors import ExchangeError, UnknownSymbol, refuses_location
 from binance_assets.exchange.session import Exchange
 from binance_assets.exchange.symbols import delivery_time
@@ -62,8 +69,7 @@ def forecast(series: Series, partitions: Sequence[Partition], source: Source, no
     """Return what fetching ``partitions`` (ascending) from ``source`` costs at ``now``, ms UTC."""
     choose_files = {"rest": lambda *_: [], "auto": cheaper_files, "archive": all_files}[source]
     files = choose_files(series, partitions, now)
-    covered = {partition for file in files for partition in file.partitions}
-    by_rest = [] if source == "archive" else [partition for partition in partitions if partition not in covered]
+    by_rest = [] if source == "archive" else partitions_outside(files, partitions)
     pages = plan_rest_pages(series, by_rest)
     return Forecast(REQUESTS_PER_FILE * len(files) + len(pages), sum(page.weight for page in pages), len(files))
 
@@ -135,7 +141,7 @@ class DownloadPlan:
     @property
     def pending(self) -> tuple[Partition, ...]:
         """The partitions that a run has to look at, ascending: missing ones and those in doubt."""
-        return tuple(sorted({*self.missing, *self.doubted}))
+        return tuple(sorted({*self.missing, *self.doubted})) if self.doubted else self.missing
 
     def forecast(self, source: Source) -> Forecast:
         """Return what fetching the missing partitions from ``source`` costs now, by this host's clock."""
@@ -201,7 +207,7 @@ def _plan_known(
             unseen, lambda series: _first_open(exchange, series, source, archived_only)
         )
     index = lake.file_index(request.market, request.series, request.start, request.end)
-    held = _Held(stored_in(index))
+    held = _Held(index)
     plans = [_plan_series(request, series, held, exchange, first_opens, source) for series in request.series]
     if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue, exchange.hosts)
@@ -211,6 +217,37 @@ def _plan_known(
     for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source, archived_only)):
         pass
     return [replace(plan, is_archived_only=plan.series in archived_only) for plan in plans]
+
+
+def present_verdicts(lake: Lake, plans: Sequence[DownloadPlan]) -> dict[Series, Counter[str]]:
+    """Return how many of the requested partitions of each plan the lake has now, by verdict.
+
+    The file index remembers what is read here: it is what the next request asks for. After a download of a whole
+    market, that would take a minute to read.
+
+    Args:
+        lake: The lake.
+        plans: Plans over series of one market; at least one.
+
+    Raises:
+        LakeError: A file may not be read, or was written by a later version.
+    """
+    found = {plan.series: Counter[str]() for plan in plans}
+    spans = {str(plan.series): (plan.series, plan.requested[0], plan.requested[-1]) for plan in plans if plan.requested}
+    if not spans:
+        return found
+    requested = pl.DataFrame(
+        [(name, to_date(first.start), to_date(last.start)) for name, (_, first, last) in spans.items()],
+        schema={"series": pl.String, "first": pl.Date, "last": pl.Date},
+        orient="row",
+    )
+    series = [member for member, _, _ in spans.values()]
+    start, end = min(requested["first"].to_list()), max(requested["last"].to_list())
+    for stored in _spread(lake.file_index(series[0].market, series, start, end)):
+        among = stored.join(requested, on="series").filter(pl.col("day").is_between("first", "last"))
+        for name, verdict, count in among.group_by("series", "verdict").len().iter_rows():
+            found[spans[name][0]][verdict] = count
+    return found
 
 
 def _first_open(exchange: Exchange, series: Series, source: Source, archived_only: set[Series]) -> int | None:
@@ -279,32 +316,53 @@ class _Held:
     """What the lake holds of some series.
 
     Args:
-        stored: The stored partitions, as :func:`stored_in` returns them.
+        index: Their file index.
     """
 
-    def __init__(self, stored: pl.DataFrame) -> None:
-        self._starts = _starts_by_series(stored)
-        self._doubted = _starts_by_series(stored.filter("is_in_doubt"))
+    def __init__(self, index: pl.DataFrame) -> None:
+        self._starts, self._doubted = dict[str, pl.Series](), dict[str, pl.Series]()
+        for stored in _spread(index):
+            self._starts |= _starts_by_series(stored)
+            self._doubted |= _starts_by_series(stored.filter("is_in_doubt"))
 
-    def among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
-        """Return those of ``partitions`` that the lake holds."""
-        starts = self._starts.get(str(series), frozenset())
-        return tuple(partition for partition in partitions if partition.start in starts)
-
-    def missing_among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
-        """Return those of ``partitions`` that the lake does not hold."""
-        starts = self._starts.get(str(series), frozenset())
-        return tuple(partition for partition in partitions if partition.start not in starts)
+    def split(
+        self, series: Series, partitions: tuple[Partition, ...]
+    ) -> tuple[tuple[Partition, ...], tuple[Partition, ...]]:
+        """Return those of ``partitions`` that the lake holds, and the others."""
+        present = _among(partitions, self._starts.get(str(series)))
+        if len(present) in (0, len(partitions)):
+            return (partitions, ()) if present else ((), partitions)
+        held = frozenset(present)
+        return present, tuple(partition for partition in partitions if partition not in held)
 
     def doubted_among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
         """Return those of ``partitions`` that the lake holds, but that nothing proved."""
-        starts = self._doubted.get(str(series))
-        return tuple(partition for partition in partitions if partition.start in starts) if starts else ()
+        return _among(partitions, self._doubted.get(str(series)))
 
 
-def _starts_by_series(stored: pl.DataFrame) -> dict[str, frozenset[int]]:
+def _spread(index: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the stored partitions of an index, those of some series at a time.
+
+    A table with a row for each day of 2,000 series would take most of the memory of the process.
+    """
+    names = index["series"].unique()
+    for first in range(0, len(names), _SERIES_SPREAD):
+        yield stored_in(index.filter(pl.col("series").is_in(names[first : first + _SERIES_SPREAD].implode())))
+
+
+_SERIES_SPREAD: Final = 100
+
+
+def _among(partitions: Iterable[Partition], starts: pl.Series | None) -> tuple[Partition, ...]:
+    if starts is None:
+        return ()
+    known = frozenset(starts)  # not kept: those of 2,000 series over years would take half a gigabyte
+    return tuple(partition for partition in partitions if partition.start in known)
+
+
+def _starts_by_series(stored: pl.DataFrame) -> dict[str, pl.Series]:
     starts = stored.group_by("series").agg(pl.col("day").dt.epoch("ms"))
-    return {name: frozenset(of_series) for name, of_series in starts.iter_rows()}
+    return dict(zip(starts["series"], starts["day"], strict=True))
 
 
 @lru_cache(maxsize=64)  # most series of a request begin or end together
@@ -326,8 +384,8 @@ def _plan_series(
     if not requested and (request.start or request.end):
         begins = f"begins on {start}" if start else "has no candles"
         raise ConfigurationError(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
-    present = held.among(series, requested)
-    missing = requested if request.refresh else held.missing_among(series, requested)
+    present, absent = held.split(series, requested)
+    missing = requested if request.refresh else absent
     doubted = () if request.refresh else held.doubted_among(series, requested)
     return DownloadPlan(series, requested, present, missing, doubted)
 
