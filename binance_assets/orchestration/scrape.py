@@ -102,11 +102,13 @@ def lake_metrics(settings: Settings, universe: Universe, instance: dg.DagsterIns
     lake, now = Lake(settings.lake), dt.datetime.now(dt.UTC)
     series = [*universe.series, *(derived.series for derived in universe.derived)]
     absent = absent_partitions(instance, lake, series) if instance else {}
+    refused = {member: keys.unwritten for member, keys in absent.items()}
+    lost = {member: keys.lost for member, keys in absent.items()}
     coverages: list[Coverage] = []
     stale: set[Series] = set()
     for market, members in by_market(series).items():
         index = lake.file_index(market, members)
-        coverages += coverages_of(index, members, now.date(), absent)
+        coverages += coverages_of(index, members, now.date(), refused, lost=lost)
         stale.update(entry.series for entry in stale_series(index, members, now, universe.ended))
 
     def of_each(value: Callable[[Coverage], float]) -> list[Sample]:
