@@ -77,6 +77,8 @@ class S3Proxy:
                     if self.before and re.search(self.before[0], request):
                         act, self.before = self.before[1], None
                         act()
+                        if self.dead:
+                            return
                     if self.hold and re.search(self.hold[0], request):
                         kept, self.hold = self.hold[1], None
                         server.sendall(chunk[: min(kept, len(chunk) - 1)])

@@ -111,7 +111,7 @@ class S3Server:
             client_options={"allow_http": True},
         )
 
-    def keys(self) -> list[str]:
+    def all_keys(self) -> list[str]:
         """Return the keys of all objects."""
         import obstore
 
