@@ -31,6 +31,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(200)]
 DOWNLOAD = ("download", "--market", "usdm", "--interval", "1h", "--json")
 HEARTBEAT = """
 { instance { daemonHealth { daemonStatus(daemonType: "QUEUED_RUN_COORDINATOR") { lastHeartbeatTime } } } }"""
+RUNS = '{ runsOrError(filter: {pipelineName: "usdm_daily"}) { ... on Runs { results { status } } } }'
 TWO_SERIES = (*DOWNLOAD, "BTCUSDT", "ETHUSDT", "--start", "2024-01-01", "--end", "2024-03-01")
 
 
@@ -67,8 +68,8 @@ class Queue:
         return ended.returncode, ended.stdout, ended.stderr
 
     def statuses(self) -> list[str]:
-        """Return the status of each run, the newest first."""
-        return list(self.ui.runs().values())
+        """Return the status of each run of the job, the newest first; sensors launch others."""
+        return [str(run["status"]) for run in self.ui.query(RUNS)["runsOrError"]["results"]]
 
 
 @pytest.fixture

@@ -17,8 +17,6 @@ from binance_assets_tests.e2e.test_browser import (  # noqa: F401
     UNIVERSE,
     browser,
     test_a_range_shows_good_days_green_and_the_bad_day_red_with_its_reason,
-    test_a_schedule_is_started_by_its_switch_and_its_run_succeeds,
-    test_after_a_run_over_another_day_the_check_still_names_the_bad_day,
     test_one_day_is_materialized_by_a_click,
     user,
 )

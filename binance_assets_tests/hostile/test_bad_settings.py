@@ -31,7 +31,7 @@ HOOKS = [NAMES["alert_url"]]
 URLS = [name for name in NAMES.values() if name.endswith("_URL") and name not in HOOKS]
 PATHS = [NAMES[field] for field in ("lake", "universe", "ledger")]
 NUMBERS = [NAMES[field] for field in ("max_workers", "warmup", "catch_up_days", "weight_share", "ban_patience",
-                                      "connect_timeout", "read_timeout")]  # fmt: skip
+                                      "connect_timeout", "read_timeout", "series_per_run")]  # fmt: skip
 CHOICES = [NAMES[field] for field in ("source", "strict")]
 LEDGER, EGRESS = [NAMES["ledger"]], [NAMES["egress"]]
 

@@ -441,3 +441,18 @@ def test_the_cheap_questions_have_the_answers_of_dagsters_own(instance: dg.Dagst
     assert answers()[0] == {"2024-03-05"}
     instance.wipe_assets([DAYS])
     assert answers()[0] == set()
+
+
+def test_the_daemon_that_takes_runs_from_the_queue_has_this_name(instance: dg.DagsterInstance) -> None:
+    assert dagster_internals.QUEUE_DAEMON in instance.get_required_daemon_types()
+
+
+def test_an_instance_reports_no_daemon_and_no_partition_before_there_is_one(instance: dg.DagsterInstance) -> None:
+    assert dagster_internals.seconds_since_daemon(instance) is None
+    assert dagster_internals.partitions_reported(instance, []) == 0
+
+
+def test_partitions_of_runs_are_counted_once_they_are_reported(instance: dg.DagsterInstance) -> None:
+    first, second = run_days(instance, "2024-01-01", "2024-01-03"), run_days(instance, "2024-01-05", "2024-01-05")
+    assert dagster_internals.partitions_reported(instance, [first.run_id]) == 3
+    assert dagster_internals.partitions_reported(instance, [first.run_id, second.run_id]) == 4
