@@ -13,8 +13,6 @@ from binance_assets.model.markets import AMOUNT_DECIMALS, Market
 
 Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
 
-_UNIT: Final = 10**AMOUNT_DECIMALS
-_MOST_EXACT: Final = 90_000_000  # 2**53 units of 1e-8, rounded down
 _WHOLE: Final = pl.Decimal(38, 0)
 _EXACT: Final = pl.Decimal(38, AMOUNT_DECIMALS)
 
@@ -70,17 +68,13 @@ def _resample(market: Market, candles: Table, interval: Interval, sums: list[pl.
 def _sum(amounts: pl.Expr) -> pl.Expr:
     """Return the sum of amounts with at most eight decimals.
 
-    Added as floats, one hour of BTCUSDT's quote volume already differs from Binance's in the 8th decimal. Cast to
-    decimals as a whole, amounts above 2e7 are multiplied by 1e8 beyond what a Float64 holds. So whole and fraction are
-    added as integers, each of them exactly.
+    Added as floats, one hour of BTCUSDT's quote volume already differs from Binance's in the 8th decimal. To cast an
+    amount to a decimal, Polars multiplies it by 1e8, which rounds from 2e7 on. A whole number, and a fraction below 1,
+    are cast exactly.
     """
     whole = amounts.floor()
-    fractions = ((amounts - whole) * _UNIT).round().cast(pl.Int64).sum()
-    total = (whole.cast(_WHOLE).sum() + (fractions // _UNIT).cast(_WHOLE)).cast(pl.Float64)
-    rest = fractions % _UNIT
-    # Rounded once: while a Float64 holds all units, by the division; beyond, by the addition, in which a fraction has
-    # so many bits more than the sum keeps that its own rounding does not show.
-    return pl.when(total < _MOST_EXACT).then((total * _UNIT + rest) / _UNIT).otherwise(total + rest / _UNIT)
+    total = whole.cast(_WHOLE).sum().cast(_EXACT) + (amounts - whole).cast(_EXACT).sum()
+    return total.cast(pl.Float64)
 
 
 def _from_traded(price: str, pick: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:

@@ -74,7 +74,7 @@ def _likely_series(text: str) -> str | None:
         return None
     market, words = _leading_market(words)
     interval, words = _trailing_interval(words)
-    if _INTERVAL.fullmatch(words[-1]):  # an interval that does not exist, or one without a symbol
+    if not words or _INTERVAL.fullmatch(words[-1]):  # an interval that does not exist, or one without a symbol
         return None
     joined = "".join(words)
     symbol = joined.partition(":")[0].upper().replace("-", "")

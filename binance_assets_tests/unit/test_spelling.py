@@ -43,7 +43,9 @@ def test_a_series_in_another_spelling_is_answered_with_the_right_one_on_the_comm
         assert str(raised.value).endswith(f"(did you mean {meant}?)")
 
 
-@pytest.mark.parametrize("text", ["", "/", "spot/B?C/1m", "spot//1m", "a" * 1_000, "spot/BTCUSDT/7x"])
+@pytest.mark.parametrize(
+    "text", ["", "/", "spot", "USDM/", "spot/1h", "1m", "spot/B?C/1m", "spot//1m", "a" * 1_000, "spot/BTCUSDT/7x"]
+)
 def test_a_text_that_looks_like_no_series_is_refused_without_a_guess(text: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         series_of(text)
