@@ -572,7 +572,7 @@ def test_an_unexpected_error_is_reported_in_one_line(sandbox: Sandbox, tmp_path:
             [sys.executable, "-m", "binance_assets", "series"], cwd=tmp_path, env=cli_environment(sandbox, tmp_path),
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
-    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
     assert result.stderr.startswith("error: unexpected OSError: ")
 
 
