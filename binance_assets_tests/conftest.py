@@ -80,9 +80,13 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
-def pytest_configure() -> None:
-    """Choose where temporary folders are, unless the variable of pytest does; workers inherit the choice."""
-    if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose where temporary folders are, unless the variable of pytest does; workers inherit the choice.
+
+    The environments of the tiers for packages and exports stay on the disk: they are large, and made of hard links.
+    """
+    is_large = config.getoption("markexpr") in ("package", "exports")
+    if not is_large and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
