@@ -119,7 +119,16 @@ def _read_env_file() -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"error: {printable(message, MESSAGE)}", err=True)
+    _drop_unwritable_output()
     sys.exit(code)
+
+
+def _drop_unwritable_output() -> None:
+    """Drop what standard output does not accept: Python would fail again at its end, with an exit code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(
