@@ -117,7 +117,7 @@ def has_status(cluster: Cluster, run_id: str, status: str) -> bool:
 
 
 def answers(ui: UserInterface) -> bool:
-    """Return whether the web server answers; its next queries after a restart of Postgres find their connections gone."""
+    """Return whether the web server answers; after a restart of Postgres, its next queries fail."""
     with suppress(KeyError, AssertionError):
         return bool(ui.runs() and ui.backfill_status(ui.backfills[0]) and ui.partitions(SYMBOLS[0], "2024"))
     return False
