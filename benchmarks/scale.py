@@ -6,6 +6,8 @@ How it measures:
   lake holds five years of 1m of 500 symbols, and the recent files of all others, with a candle for each day: what is
   measured depends on files and footers, not on rows. The instance has two weeks of materializations and fifty past runs
   of each market. To prepare all that takes two minutes.
+- A second folder has a universe of 2,000 entries with a symbol each, and no lake: what is measured there are commands
+  that read and edit the file, and the plan of a download of all of them.
 - *Before* is what commit af4929a took on two busy cores: compare magnitudes only.
 - Seconds of the CPU are those of a process of its own, children excluded. *A tick* is the second one in its process,
   with nothing new: the first one after a start reads more.
@@ -64,6 +66,7 @@ _ROUND_TRIP_MS: Final = 100
 _NOBODY: Final = "http://127.0.0.1:9"
 _UI_SECONDS: Final = 120
 _PROCESSES: Final = multiprocessing.get_context("spawn")
+_ENTRIES: Final = 2_000
 _ASSETS: Final = "{ assetNodes { id } }"
 _SILENT: Final = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -95,13 +98,32 @@ def scale_rows() -> list[ScaleRow]:
         location = _in_folder(folder, load_location)
         ticks = _in_folder(folder, tick_all)
         coverage = _in_folder(folder, refresh_coverage)
-        dry_run, dry_run_cpu = _with_cpu(lambda: _download_dry_run(folder))
+        spot = [f"S{number:03}USDT" for number in range(1, _SYMBOLS["spot"] + 1)]
+        dry_run, dry_run_cpu = _with_cpu(lambda: _download_dry_run(folder, spot, "1m", "1d"))
         answers, answers_cpu = _with_cpu(lambda: _ui_answers(folder))
+        entries = folder / "entries"
+        entries.mkdir()
+        _in_folder(entries, write_entries)
+        new = ("NEWUSDT", "--market", "spot", "--interval", "1h")
+        _, series_cpu = _with_cpu(lambda: _run(entries, _NOBODY, "series"))
+        _, track_cpu = _with_cpu(lambda: _run(entries, _NOBODY, "track", *new, "--no-check"))
+        _, untrack_cpu = _with_cpu(lambda: _run(entries, _NOBODY, "untrack", *new))
+        every = [f"S{number:04}USDT" for number in range(_ENTRIES)]
+        all_missing, all_missing_cpu = _with_cpu(lambda: _download_dry_run(entries, every, "1m"))
     return [
         ScaleRow("code location loads, CPU", "9.4", location, 5),
         ScaleRow(f"user interface answers; CPU of its processes {answers_cpu:.1f} s", "20", answers, 10),
         *(ScaleRow(f"a tick of {name} at rest, CPU", "", seconds, 1) for name, seconds in ticks.items()),
         ScaleRow(f"download --dry-run of 800 series, five years; CPU {dry_run_cpu:.1f} s", "", dry_run, 10),
+        ScaleRow(
+            f"download --dry-run of 2,000 series, five years, none stored; CPU {all_missing_cpu:.1f} s",
+            "",
+            all_missing,
+            10,
+        ),
+        ScaleRow("series, of a universe of 2,000 entries, CPU", "", series_cpu, 5),
+        ScaleRow("track, in a universe of 2,000 entries, CPU", "", track_cpu, 5),
+        ScaleRow("untrack, in a universe of 2,000 entries, CPU", "", untrack_cpu, 5),
         ScaleRow("coverage refresh, five years, nothing new, CPU", "98", coverage, 10),
     ]
 
@@ -238,18 +260,27 @@ def refresh_coverage() -> float:
     return _cpu() - before
 
 
-def _download_dry_run(folder: Path) -> float:
-    """Return the seconds of the clock that it takes to plan five years of spot; of half the series all is missing."""
+def write_entries() -> None:
+    """Write a universe in which each symbol has an entry of its own."""
+    entries = [f"  - {{market: spot, symbols: [S{number:04}USDT], intervals: [1m]}}" for number in range(_ENTRIES)]
+    Path("universe.yaml").write_text("\n".join(["series:", *entries]) + "\n")
+
+
+def _download_dry_run(folder: Path, symbols: Sequence[str], *intervals: str) -> float:
+    """Return the seconds of the clock that it takes to plan five years of spot."""
     end = dt.datetime.now(dt.UTC).date()
-    symbols = [f"S{number:03}USDT" for number in range(1, _SYMBOLS["spot"] + 1)]
-    command = [*_PROGRAM, "download", *symbols, "--market", "spot", "--interval", "1m", "--interval", "1d", "--dry-run"]
-    command += ["--start", f"{end.year - _YEARS}-12-01", "--end", end.isoformat()]
+    options = [option for interval in intervals for option in ("--interval", interval)]
+    options += ["--start", f"{end.year - _YEARS}-12-01", "--end", end.isoformat(), "--dry-run"]
     with running_sandbox(SandboxOptions(rtt_ms=_ROUND_TRIP_MS)) as sandbox:
-        began = time.perf_counter()
-        subprocess.run(
-            command, cwd=folder, env=_environment(sandbox.url, folder), check=True, stdout=subprocess.DEVNULL
-        )
-        return time.perf_counter() - began
+        return _run(folder, sandbox.url, "download", *symbols, "--market", "spot", *options)
+
+
+def _run(folder: Path, url: str, *arguments: str) -> float:
+    """Run a command in ``folder``, and return the seconds of the clock that it takes."""
+    began = time.perf_counter()
+    environment = _environment(url, folder)
+    subprocess.run([*_PROGRAM, *arguments], cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
 
 
 def _ui_answers(folder: Path) -> float:
