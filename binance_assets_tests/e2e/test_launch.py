@@ -134,7 +134,7 @@ def test_a_second_command_follows_the_runs_of_the_first_and_ctrl_c_of_the_first_
     until(60, lambda: queue.statuses()[0] == "STARTED" and len(queue.statuses()) == before + 1)
     second = queue.start(*words)
     assert second.stderr is not None
-    lines = []
+    lines: list[str] = []
     while "is under way for the same range; following it" not in "".join(lines):
         lines.append(second.stderr.readline())
         assert lines[-1], lines
