@@ -226,17 +226,25 @@ def test_the_launcher_of_containers_is_made_from_the_file(tmp_path: Path) -> Non
 # -- Prometheus -------------------------------------------------------------------------------------------------------
 
 
+def metrics() -> set[str]:
+    """Return the names of all metrics, without their prefix."""
+    source = (CHECKOUT / "binance_assets" / "orchestration" / "scrape.py").read_text()
+    return set(re.findall(r'_metric\(\s*"(\w+)"', source))
+
+
+def test_the_page_about_operation_names_all_metrics() -> None:
+    page = (CHECKOUT / "docs" / "operate.md").read_text().partition("### Metrics")[2].partition("\n## ")[0]
+    cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(cells))) == metrics()
+
+
 def test_the_alerts_name_metrics_that_exist_and_explain_themselves() -> None:
     (document,) = documents_of(DEPLOY / "prometheus" / "alerts.yaml")
-    rules = [rule for group in document["groups"] for rule in group["rules"]]
-    source = (CHECKOUT / "binance_assets" / "orchestration" / "scrape.py").read_text()
-    metrics = {f"binance_assets_{name}" for name in re.findall(r'_metric\(\s*"(\w+)"', source)}
-    assert len(metrics) == 15
-    for rule in rules:
+    for rule in (rule for group in document["groups"] for rule in group["rules"]):
         assert {"alert", "expr", "for", "labels", "annotations"} == set(rule)
-        named = set(re.findall(r"binance_assets_\w+", rule["expr"]))
+        named = set(re.findall(r"binance_assets_(\w+)", rule["expr"]))
         assert named
-        assert named <= metrics
+        assert named <= metrics()
         assert set(rule["annotations"]) == {"summary"}
 
 
