@@ -116,7 +116,7 @@ def _tracked_series() -> Sequence[Series]:
         universe = read_universe(read_settings(os.environ).universe)
     except ConfigurationError:
         return ()
-    return [*universe.series, *(derived.series for derived in universe.derived)]
+    return universe.all_series
 
 
 def _completions(words: Iterable[str], incomplete: str) -> list[CompletionItem]:

@@ -49,12 +49,20 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     settings = read_settings(os.environ)
     chosen = [series_named(name) for name in names]
     universe = read_universe(settings.existing_universe())
-    chosen = chosen or [*universe.series, *(derived.series for derived in universe.derived)]
+    chosen = chosen or universe.all_series
     with Display("Dagster"):
         statuses = _statuses(settings, chosen)
     from binance_assets.cli.output import print_absent_lake, print_statuses
 
     print_statuses(statuses, as_json)
+    if settings.lake.exists():
+        from binance_assets.api.reading import series_hint
+        from binance_assets.storage.lake import Lake
+
+        for series in chosen:
+            empty = names and not statuses[str(series)]["partitions"]
+            if empty and (hint := series_hint(Lake(settings.lake), series, universe.all_series)):
+                click.echo(f"{series}: no partitions in the lake{hint}", err=True)
     if not chosen:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
         return

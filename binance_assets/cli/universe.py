@@ -22,6 +22,7 @@ from binance_assets.cli.options import (
 from binance_assets.cli.symbols import check_known, requested_symbols
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
+from binance_assets.model.spelling import did_you_mean, nearest_series
 from binance_assets.settings import read_settings
 from binance_assets.storage.universe import read_universe
 from binance_assets.storage.universe_editor import track, untrack
@@ -83,9 +84,13 @@ def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[I
     """Remove series from the universe; their files stay in the lake."""
     settings = read_settings(os.environ)
     requested = combine(symbols, market, intervals)
+    tracked = [str(series) for series in read_universe(settings.existing_universe()).series]
     removed = untrack(settings.existing_universe(), requested)
     for series in requested:
-        click.echo(f"{series} {'is no longer tracked; its files stay' if series in removed else 'was not tracked'}")
+        if series in removed:
+            click.echo(f"{series} is no longer tracked; its files stay")
+        else:
+            click.echo(f"{series} was not tracked{did_you_mean(nearest_series(str(series), tracked))}")
     if not removed:
         sys.exit(INCOMPLETE)
 

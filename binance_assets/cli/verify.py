@@ -77,6 +77,7 @@ def verify_command(
     findings: list[Finding] = []
     with Display() as display:
         with phase("reading the index of the lake"):
+            from binance_assets.api.reading import series_hint
             from binance_assets.cli.output import print_findings, print_verified
             from binance_assets.ingest.verify import verify_derived
             from binance_assets.storage.lake import Lake
@@ -93,7 +94,8 @@ def verify_command(
                 findings += _verify_fetched(lake, settings, series, partitions, against, display.advance, deep)
     absent = [series for series in chosen if series not in stored]
     for series in absent:
-        click.echo(f"{series}: no partitions in the lake", err=True)
+        hint = series_hint(lake, series, universe.all_series)
+        click.echo(f"{series}: no partitions in the lake{hint}", err=True)
     if as_json:
         print_verified(stored, absent, findings)
     if names and absent:

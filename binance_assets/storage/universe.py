@@ -124,6 +124,11 @@ class Universe:
         return [tracked.series for tracked in self.tracked]
 
     @property
+    def all_series(self) -> list[Series]:
+        """The fetched series, and the derived ones."""
+        return [*self.series, *(derived.series for derived in self.derived)]
+
+    @property
     def ended(self) -> dict[Series, dt.date]:
         """The last day of each series, fetched or derived, whose symbol is delisted."""
         last = {tracked.series: tracked.last for tracked in self.tracked if tracked.last is not None}

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from pydantic import TypeAdapter
 
+import binance_assets as ba
 from binance_assets.cli.json_output import OUTPUTS
 from binance_assets.cli.main import cli
 from binance_assets.orchestration.instance import open_instance
@@ -83,6 +84,21 @@ def test_status(printed: Printed) -> None:
     run = status["last_run"]
     assert run["status"] == "FAILURE"
     assert run["started"] <= run["ended"]
+
+
+def test_a_series_that_the_lake_lacks_is_answered_with_the_one_that_is_meant(
+    downloaded: Downloaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(downloaded[0])
+    for command in (["status"], ["verify"]):
+        result = CliRunner().invoke(cli, [*command, "spot/BTCUSTD/1h"], env=downloaded[1])
+        assert f"spot/BTCUSTD/1h: no partitions in the lake (did you mean {NAME}?)" in result.stderr
+    untracked = CliRunner().invoke(cli, ["untrack", "BTCUSTD", *HOURS[1:5]], env=downloaded[1])
+    assert f"spot/BTCUSTD/1h was not tracked (did you mean {NAME}?)" in untracked.stdout
+    for read in (ba.load, ba.plot):
+        with pytest.raises(ba.MissingPartitions, match="did you mean") as raised:
+            read("spot/BTCUSTD/1h", lake=downloaded[0] / "lake")
+        assert ("allow_missing" in str(raised.value)) is False
 
 
 def test_status_of_a_series_without_partitions(printed: Printed) -> None:
