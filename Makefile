@@ -15,13 +15,14 @@ BIN := $(VENV)/bin
 # A test file runs in one worker, because its tests share servers; the slowest files start first (see conftest.py).
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 TESTS := binance_assets_tests
-NO_TIER_OF_ITS_OWN := not (servers or services or package or exports)
+NO_TIER_OF_ITS_OWN := not (servers or services or package or exports or deploy)
 
 # What each set of dependencies installs beside the package, and which smaller sets it includes.
 EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
-EXTRAS_services := [test,postgres,celery,s3]
+EXTRAS_services := [test,postgres,celery,s3,test-s3]
+EXTRAS_deploy := [test,postgres,celery,s3,k8s,docker,lint-deploy]
 EXTRAS_package := [test,check,package]
 EXTRAS_check := [test,check]
 EXTRAS_docs := [docs]
@@ -29,6 +30,7 @@ INCLUDED_runtime := runtime
 INCLUDED_test := runtime test
 INCLUDED_servers := runtime test servers
 INCLUDED_services := runtime test services
+INCLUDED_deploy := runtime test deploy
 INCLUDED_package := runtime test check package
 INCLUDED_check := runtime test check
 INCLUDED_docs := docs
@@ -44,7 +46,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-ui ui test-fast test test-servers test-services services test-package test-exports test-integration test-hostile test-e2e coverage check docs release recorded fuzz bench race clean
+.PHONY: help demo demo-ui ui test-fast test test-servers test-services services test-package test-exports test-integration test-hostile test-e2e coverage check docs lint-deploy deploy-files release recorded fuzz bench bench-scale bench-of-services race clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -77,7 +79,7 @@ test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web
 	$(PYTEST) -m servers $(ARGS)
 
 # In an environment of its own, because dagster-postgres and dagster-celery need exactly one version of Dagster.
-test-services: ## run the tests that need PostgreSQL, Redis, and workers, which they start themselves
+test-services: ## run the tests that need PostgreSQL, Redis, an S3 server, or workers, which they start themselves
 	@$(MAKE) --no-print-directory VENV=.venv-services services
 
 services: $(VENV)/installed-services
@@ -89,9 +91,16 @@ test-package: $(VENV)/installed-package ## build sdist and wheel, and run the te
 test-exports: $(VENV)/installed-test ## load exports with the tools that they are for, each in its own environment below .exports/
 	$(BIN)/python -m pytest -m exports $(TESTS)/exports $(ARGS)
 
+# In an environment of its own, because the integrations of Dagster need exactly one version of it.
+lint-deploy: ## check the files in deploy/ with linters and with the classes that read them
+	@$(MAKE) --no-print-directory VENV=.venv-deploy deploy-files
+
+deploy-files: $(VENV)/installed-deploy
+	$(BIN)/python -m pytest -m deploy $(TESTS)/deploy $(ARGS)
+
 coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
 	@mkdir -p .coverage
-	$(PYTEST) -m "not (package or services or exports)" --cov --cov-report=term $(ARGS)
+	$(PYTEST) -m "not (package or services or exports or deploy)" --cov --cov-report=term $(ARGS)
 
 check: $(VENV)/installed-check ## check style, types, import directions, and that Dagster loads the code location
 	$(BIN)/ruff check .
@@ -117,11 +126,18 @@ fuzz: $(VENV)/installed-test ## send mutated inputs to every border for SECONDS 
 bench: $(VENV)/installed-runtime ## measure speed against the sandbox exchange beside the targets
 	$(BIN)/python -m benchmarks.run
 
+# In the environment of `make test-services`, whose servers it starts.
+bench-scale: ## measure a year of 1m as a Dagster run on SQLite and Postgres, with a local lake and on S3
+	@$(MAKE) --no-print-directory VENV=.venv-services bench-of-services
+
+bench-of-services: $(VENV)/installed-services
+	$(BIN)/python -m benchmarks.scale_out $(ARGS)
+
 race: $(VENV)/installed-runtime ## download the same candles with other tools, each in its own environment, and write docs/race.md
 	$(BIN)/python -m benchmarks.race $(ARGS)
 
 clean: ## remove the virtual environments and the demo
-	rm -rf .venv .venv-lowest .venv-services .race .exports .coverage demo site
+	rm -rf .venv .venv-lowest .venv-services .venv-deploy .race .exports .coverage demo site
 
 # The date of this file says when that set of dependencies was installed.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python

@@ -154,8 +154,8 @@ class Row:
 
 
 _YEAR: Final = (dt.date(2024, 1, 1), dt.date(2025, 1, 1))
-_SPOT_YEAR: Final = Workload("spot/BTCUSDT/1m", *_YEAR)
-_ENGINE_WORKLOADS: Final = (_SPOT_YEAR, Workload("usdm/ETHUSDT/1m", *_YEAR), Workload("coinm/BTCUSD_PERP/1m", *_YEAR))
+YEAR_OF_SPOT: Final = Workload("spot/BTCUSDT/1m", *_YEAR)
+_ENGINE_WORKLOADS: Final = (YEAR_OF_SPOT, Workload("usdm/ETHUSDT/1m", *_YEAR), Workload("coinm/BTCUSD_PERP/1m", *_YEAR))
 _WARM_UP: Final = Workload("spot/BTCUSDT/1m", dt.date(2024, 1, 1), dt.date(2024, 2, 1))
 _MANY_WORKLOADS: Final = [
     Workload(f"spot/S{number:03d}USDT/1m", dt.date(2024, 1, 1), dt.date(2024, 1, 2))
@@ -550,7 +550,7 @@ def shares_of_full_minutes(served: Sequence[ServedRequest], market: Market) -> l
 def memory_rows() -> Iterator[Row]:
     """Measure the peak memory of a year, and of all years since the first candle."""
     year_megabytes = 0.0
-    for workload in (_SPOT_YEAR, _SINCE_THE_FIRST_DAY):
+    for workload in (YEAR_OF_SPOT, _SINCE_THE_FIRST_DAY):
         megabytes, run = _measured_memory(workload)
         year_megabytes = year_megabytes or megabytes
         yield Row(
@@ -629,14 +629,14 @@ def _engine_rows(runs: int) -> list[Row]:
         run_engine(_WARM_UP, sandbox.url, Path(folder))
     rows = [_announced(workload, lambda workload: engine_row(workload, runs)) for workload in _ENGINE_WORKLOADS]
     report("spot/BTCUSDT/1m, year, from the archive")
-    rows.append(archive_row(_SPOT_YEAR, runs))
+    rows.append(archive_row(YEAR_OF_SPOT, runs))
     return rows
 
 
 def _bulk_rows(runs: int) -> list[Row]:
     pairs: list[tuple[str, Sequence[Workload], Source, float]] = [
-        (f"{_SPOT_YEAR.name}, year, Dagster run", [_SPOT_YEAR], "rest", MAX_RUN_RATIO),
-        (f"{_SPOT_YEAR.name}, year, archive, Dagster run", [_SPOT_YEAR], "archive", MAX_ARCHIVE_RUN_RATIO),
+        (f"{YEAR_OF_SPOT.name}, year, Dagster run", [YEAR_OF_SPOT], "rest", MAX_RUN_RATIO),
+        (f"{YEAR_OF_SPOT.name}, year, archive, Dagster run", [YEAR_OF_SPOT], "archive", MAX_ARCHIVE_RUN_RATIO),
         (f"{_SERIES_COUNT} spot series, day, Dagster run", _MANY_WORKLOADS, "rest", MAX_MANY_SERIES_RATIO),
     ]
     rows = []
@@ -644,8 +644,8 @@ def _bulk_rows(runs: int) -> list[Row]:
         report(title)
         rows.append(pair_row(title, workloads, source, runs, most))
     first_files: list[tuple[str, Sequence[Workload], Source, str]] = [
-        (f"{_SPOT_YEAR.name}, year, first file", [_SPOT_YEAR], "rest", "year"),
-        (f"{_SPOT_YEAR.name}, ten years, first file", [_SINCE_THE_FIRST_DAY], "rest", "ten years"),
+        (f"{YEAR_OF_SPOT.name}, year, first file", [YEAR_OF_SPOT], "rest", "year"),
+        (f"{YEAR_OF_SPOT.name}, ten years, first file", [_SINCE_THE_FIRST_DAY], "rest", "ten years"),
         (f"{_MARKET_SERIES} spot series, year, archive, first file", _MARKET_WORKLOADS, "archive", "market"),
     ]
     for title, workloads, source, length in first_files:
@@ -658,9 +658,9 @@ def _bulk_rows(runs: int) -> list[Row]:
 def _lake_rows() -> list[LakeRow]:
     report("files of a month against files of a day")
     with sandbox_with() as sandbox, tempfile.TemporaryDirectory() as folder:
-        options, series = DownloadOptions(source="archive"), _SPOT_YEAR.series
+        options, series = DownloadOptions(source="archive"), YEAR_OF_SPOT.series
         with closing(Exchange(series.market, settings_of(sandbox.url, Path(folder)))) as exchange:
-            results = list(download(exchange, series, _SPOT_YEAR.partitions, options))
+            results = list(download(exchange, series, YEAR_OF_SPOT.partitions, options))
     return lake_rows(sorted(results, key=lambda result: result.partition))
 
 

@@ -39,8 +39,9 @@ def _without_rules(entries: Any) -> Any:
     for number, entry in enumerate(entries if isinstance(entries, list) else [], 1):
         if isinstance(entry, dict) and isinstance(entry.get("symbols"), dict):
             raise ValueError(
-                f"entry {number} of series has a rule for symbols; put the entries into universe.yaml, leave out "
-                "series here, and run `binance-assets universe refresh`"
+                f"entry {number} of series in defs.yaml has a rule for symbols, which only the universe file can have; "
+                "move the entries to universe.yaml, leave out series in defs.yaml, and run "
+                "`binance-assets universe refresh`"
             )
     return entries
 

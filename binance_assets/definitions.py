@@ -19,6 +19,7 @@ import dagster as dg
 
 from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.assets import FetchedSeries, candles_asset
+from binance_assets.orchestration.backfill_policies import backfill_policies
 from binance_assets.orchestration.catch_up import catch_up_schedules
 from binance_assets.orchestration.coverage import coverage_asset
 from binance_assets.orchestration.derived import derived_asset
@@ -79,9 +80,14 @@ def build_defs(
 
 def _assets(settings: Settings, universe: Universe, listener: ProgressListener | None) -> list[dg.AssetsDefinition]:
     lake = Lake(settings.lake)
+    policies = backfill_policies(universe.series, settings.series_per_run)
     fetched = {
         asset_key(tracked.series): FetchedSeries(
-            tracked.series, tracked.source or settings.source, tracked.last, tracked.owners
+            tracked.series,
+            tracked.source or settings.source,
+            tracked.last,
+            tracked.owners,
+            policies[tracked.series],
         )
         for tracked in universe.tracked
     }
@@ -90,7 +96,10 @@ def _assets(settings: Settings, universe: Universe, listener: ProgressListener |
         warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
         assets = [candles_asset(series, fetched, lake, listener) for series in universe.series]
         ended = universe.ended
-        assets += [derived_asset(derived, lake, ended.get(derived.series)) for derived in universe.derived]
+        assets += [
+            derived_asset(derived, lake, ended.get(derived.series), policies[derived.base])
+            for derived in universe.derived
+        ]
     series = [*universe.series, *(derived.series for derived in universe.derived)]
     series.sort(key=lambda member: (member.symbol, member.interval.step))  # the order of the coverage table
     return assets + [coverage_asset(market, members, universe.ended) for market, members in by_market(series).items()]

@@ -1,4 +1,4 @@
-"""Which process it is, and whether it still runs.
+"""Which process it is, whether another still runs, and how this one shares memory between its threads.
 
 A process ID is given to other processes later, and each container has process 1. So a process is identified by its
 boot, its PID namespace, its ID there, and its start time. Only a process of the same boot and namespace can be seen
@@ -8,15 +8,17 @@ from here; all others may be alive. Whoever must know of those as well uses a lo
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,6 +29,11 @@ from binance_assets.boot import boot_id
 # The boot time that Linux reports may differ by a second between two reads while the system clock is being adjusted,
 # and earlier versions stored a start time that depends on it. A process ID is never reused that fast.
 _TOLERANCE_SECONDS: Final = 2
+
+# M_ARENA_MAX of malloc.h in glibc.
+_M_ARENA_MAX: Final = -8
+# With two, a download takes as much memory and one percent more CPU time.
+_ARENAS: Final = 1
 
 _NUMBER: Final = re.compile(r"[0-9]{1,19}")
 _DEAD_STATES: Final = "ZXx"  # ended, but the parent process has not asked for its exit code
@@ -138,6 +145,22 @@ def _namespace() -> str:
 
 def _ticks_per_second() -> int:
     return os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100  # Windows has no such setting
+
+
+@cache
+def limit_arenas() -> bool:
+    """Let the threads of this process share the memory that they free; return whether the C library can do that.
+
+    The allocator of glibc gives threads arenas of their own, up to eight per core, and an arena keeps what is freed in
+    it. Forty threads that each unpack a file of some megabytes from time to time keep 70 MB in this way. The variable
+    ``MALLOC_ARENA_MAX``, by which a user chooses the number of arenas, counts more.
+    """
+    if sys.platform != "linux" or "MALLOC_ARENA_MAX" in os.environ:
+        return False
+    try:
+        return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS))
+    except (OSError, AttributeError):  # another C library
+        return False
 
 
 def end_processes(children: Sequence[subprocess.Popen[bytes]], patience: float = 10.0) -> None:

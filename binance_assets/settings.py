@@ -20,6 +20,7 @@ import platformdirs
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationError
 
+from binance_assets.model.bucket_paths import SCHEME, BucketPath, LakePath
 from binance_assets.model.markets import ARCHIVE_URL, COINM, SPOT, USDM, Market
 from binance_assets.model.outside import printable, printable_url
 
@@ -49,6 +50,7 @@ _OF_KUBERNETES: Final = re.compile(
 )
 
 _HOST: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::\d+)?")
+_WITH_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
 _LONGEST_HOOK_URL: Final = 2_000  # characters
 _LIKE_A_URL: Final = re.compile(r"://|^\s*postgres(ql)?(\+\w+)?:", re.IGNORECASE)
 _POSTGRES_URL: Final = re.compile(re.escape(POSTGRES_SCHEME) + r"(?:[^\s/@]+@)?[^\s/@]+/[^\s/@]+")
@@ -116,6 +118,24 @@ def _usable(path: Path) -> Path:
     return expanded
 
 
+def lake_location(value: object) -> LakePath:
+    """Return where a lake is: a folder, with ``~`` replaced, or a place in a bucket.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if isinstance(value, BucketPath):
+        return value
+    message = f"must be a folder, or {SCHEME}BUCKET/PREFIX"
+    if not isinstance(value, str | Path):
+        raise ValueError(message)
+    if isinstance(value, str) and value.strip().startswith(SCHEME):
+        return BucketPath.parse(value.strip())
+    if _WITH_SCHEME.match(str(value).strip()):  # also a Path of a URL, which has lost a slash
+        raise ValueError(message)
+    return _usable(Path(value))
+
+
 def _ledger_location(value: object) -> Path | SecretStr:
     """Return the file of the ledger, or the URL of its Postgres server as a secret.
 
@@ -149,6 +169,7 @@ def _egress_name(name: str) -> str:
 Url = Annotated[str, AfterValidator(_host_only)]
 HookUrl = Annotated[SecretStr, AfterValidator(_hook_url)]
 Location = Annotated[Path, AfterValidator(_usable)]
+LakeLocation = Annotated[LakePath, PlainValidator(lake_location)]
 LedgerLocation = Annotated[Path | SecretStr, PlainValidator(_ledger_location)]
 Egress = Annotated[str, AfterValidator(_egress_name)]
 
@@ -175,10 +196,10 @@ class Settings(BaseModel):
     usdm_url: Url = Field(USDM.default_url, alias="BINANCE_USDM_URL", description="Host of the USD-M futures API")
     coinm_url: Url = Field(COINM.default_url, alias="BINANCE_COINM_URL", description="Host of the COIN-M futures API")
     archive_url: Url = Field(ARCHIVE_URL, alias="BINANCE_ARCHIVE_URL", description="Host of the public archive")
-    lake: Location = Field(
+    lake: LakeLocation = Field(
         Path("lake"),
         alias="BINANCE_ASSETS_LAKE",
-        description="Folder of the Parquet files; <folder>.state beside it holds the other files",
+        description="Folder of the Parquet files, or s3://BUCKET/PREFIX; <folder>.state beside it holds the rest",
     )
     universe: Location = Field(
         Path("universe.yaml"),
@@ -234,6 +255,14 @@ class Settings(BaseModel):
         le=_LONGEST_WAIT,
         alias="BINANCE_ASSETS_READ_TIMEOUT",
         description="Longest silence of an open connection, seconds",
+    )
+    series_per_run: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        alias="BINANCE_ASSETS_SERIES_PER_RUN",
+        description="Most series of one run of a backfill in the user interface, so that several workers share the "
+        "backfill; 0 for all in one run",
     )
     catch_up_days: int = Field(
         14,
@@ -314,6 +343,18 @@ def env_file_values(path: Path) -> dict[str, str]:
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     return {name: value for name, value in values.items() if value is not None}
+
+
+def named_lake(location: object) -> LakePath:
+    """Return where a lake is, named by an argument instead of a setting.
+
+    Raises:
+        ConfigurationError: It is neither a folder nor a place in a bucket.
+    """
+    try:
+        return lake_location(location)
+    except ValueError as error:
+        raise ConfigurationError(f"the lake {printable_url(location).partition('?')[0]!r}: {error}") from None
 
 
 def _check_names(names: Iterable[str], known: Iterable[str]) -> None:

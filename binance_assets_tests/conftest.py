@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -31,16 +33,33 @@ from binance_assets_tests.support.instances import copy_state_of_working_folder,
 from binance_assets_tests.support.postgres_server import PostgresServer, missing_postgres, running_postgres
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 from binance_assets_tests.support.redis_server import RedisServer, missing_redis, running_redis
+from binance_assets_tests.support.s3_server import S3Server, missing_s3, running_s3
 from binance_assets_tests.support.warm_python import WarmPython, warm_python_server
+
+Report = pytest.CollectReport
 
 # The order in which the tiers run, and the files that take longest. The slowest files come first, so that at the
 # end no worker is still busy with a long file while the others are idle.
-_TIERS = ("services", "servers", "package", "exports", "e2e", "hostile", "integration", "unit")
+_TIERS = ("services", "servers", "package", "exports", "deploy", "e2e", "hostile", "integration", "unit")
 # Tiers of tests that a mark puts there, whatever their folder.
 _MARKED_TIERS = ("services", "servers")
-_SLOWEST_FIRST = ("test_user_interface", "test_browser", "test_cli", "test_crashes", "test_examples")
+_SLOWEST_FIRST = (
+    "test_user_interface", "test_browser", "test_cli", "test_crashes", "test_terminal", "test_examples",
+    "test_archive", "test_evidence", "test_lake_crashes", "test_download", "test_planted_defects",
+)  # fmt: skip
+# The files of these tiers mostly wait, those of integration mostly compute. They alternate, so that some worker
+# computes whenever others wait.
+_WAITING_TIERS = ("e2e", "hostile")
 
 _TESTS = Path(__file__).parent
+
+# Temporary folders are in memory where there is room for those of a whole run: the tests make thousands of files, and
+# SQLite waits for the disk at each commit.
+_MEMORY = Path("/dev/shm")
+_ROOM = 4 * 1024**3
+
+# A run keeps what it makes until the test ends, so a collection per 700 new objects finds next to nothing.
+gc.set_threshold(20_000, 20, 100)
 
 # A test run that `nohup` or a script started in the background ignores SIGHUP or SIGINT, and so would every process
 # that a test starts and sends such a signal to.
@@ -63,8 +82,32 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 2
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose where temporary folders are, unless the variable of pytest does; workers inherit the choice.
+
+    The environments of the tiers for packages and exports stay on the disk: they are large, and made of hard links.
+    """
+    is_large = config.getoption("markexpr") in ("package", "exports")
+    if not is_large and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Report, Report]:
+    """Let each worker begin with other files of a folder.
+
+    In a new checkout, pytest has to compile every test file. A worker loads what another one has compiled already.
+    """
+    report = yield
+    if isinstance(collector, pytest.Directory) and report.result:
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        first = len(report.result) * worker // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        report.result = [*report.result[first:], *report.result[:first]]
+    return report
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its tier, and put the slowest files first.
+    """Mark each test with its tier, and put the files into the order in which workers take them.
 
     Raises:
         pytest.UsageError: A test belongs to no tier, so that no target would run it.
@@ -75,7 +118,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{item.nodeid} is in no tier; move it to a folder of {', '.join(_TIERS[len(_MARKED_TIERS) :])}"
             )
         item.add_marker(tier)
-    items.sort(key=lambda item: (_TIERS.index(_tier(item)), _place(item.path.stem)))
+    places = _places({(_tier(item), item.path) for item in items})
+    items.sort(key=lambda item: places[_tier(item), item.path])
 
 
 def pytest_collection_finish() -> None:
@@ -95,8 +139,26 @@ def _folder(path: Path) -> str:
     return path.relative_to(_TESTS).parts[0]
 
 
-def _place(name: str) -> int:
-    return _SLOWEST_FIRST.index(name) if name in _SLOWEST_FIRST else len(_SLOWEST_FIRST)
+def _places(files: Iterable[tuple[str, Path]]) -> dict[tuple[str, Path], tuple[int, ...]]:
+    """Return the place of each file, given with its tier, in the order in which workers take them."""
+    waiting = _TIERS.index(_WAITING_TIERS[0])
+    counts = Counter[bool]()
+    places: dict[tuple[str, Path], tuple[int, ...]] = {}
+    for tier, path in sorted(files, key=_slowest_first):
+        number = _TIERS.index(tier)
+        if tier in _WAITING_TIERS or tier == "integration":
+            is_waiting = tier in _WAITING_TIERS
+            counts[is_waiting] += 1
+            places[tier, path] = (waiting, counts[is_waiting], number)
+        else:
+            places[tier, path] = (number, len(places))
+    return places
+
+
+def _slowest_first(file: tuple[str, Path]) -> tuple[int, int, Path]:
+    tier, path = file
+    slow = _SLOWEST_FIRST.index(path.stem) if path.stem in _SLOWEST_FIRST else len(_SLOWEST_FIRST)
+    return _TIERS.index(tier), slow, path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -122,8 +184,10 @@ def _restored_environment() -> Iterator[None]:
     """Restore the environment after each test: a command that runs in this process reads its .env into it."""
     before = dict(os.environ)
     yield
-    os.environ.clear()
-    os.environ.update(before)
+    after = dict(os.environ)
+    for name in after.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if after.get(name) != value})
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +212,15 @@ def postgres() -> Iterator[PostgresServer]:
     if reason := missing_postgres():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     with running_postgres() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Return a server that speaks S3 with a bucket for each test; the test is skipped where none is installed."""
+    if reason := missing_s3():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    with running_s3() as running:
         yield running
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import psutil
+
 from benchmarks.race.comparison import Comparison
 from benchmarks.race.contestants import NOTES, Note
 from benchmarks.race.exchange import ROUND_TRIP_MS
@@ -16,7 +18,7 @@ from benchmarks.race.runner import HoleRun, Run
 
 BEGIN_MARK: Final = "<!-- race: written by `make race`, do not edit -->"
 END_MARK: Final = "<!-- end of race -->"
-_IDLE_LOAD: Final = 0.5
+_IDLE: Final = 0.5
 _BUSY: Final = (
     " The machine was busy with other work: the wall times are too long, and only the CPU times can be compared."
 )
@@ -30,20 +32,20 @@ class Conditions:
         day: The day of the race (UTC).
         cores: Cores of the machine.
         python: Version of Python.
-        load: Load average over a minute, before the race.
+        busy: Cores that other work kept busy in the second before the race. The load average remembers minutes.
     """
 
     day: dt.date
     cores: int
     python: str
-    load: float
+    busy: float
 
 
 def conditions_now() -> Conditions:
     """Return the conditions of a race that begins now."""
-    return Conditions(
-        dt.datetime.now(dt.UTC).date(), os.cpu_count() or 1, platform.python_version(), os.getloadavg()[0]
-    )
+    cores = os.cpu_count() or 1
+    busy = psutil.cpu_percent(interval=1) / 100 * cores
+    return Conditions(dt.datetime.now(dt.UTC).date(), cores, platform.python_version(), busy)
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> str:
@@ -135,8 +137,8 @@ def report(conditions: Conditions, runs: Sequence[Run], holes: Sequence[HoleRun]
 def _introduction(conditions: Conditions) -> str:
     return (
         f"Raced on {conditions.day}: {conditions.cores} cores shared by tool and sandbox, Python {conditions.python}, "
-        f"round trips of {ROUND_TRIP_MS} ms, Binance's weight limits, BTCUSDT 1m. Load average before the race: "
-        f"{conditions.load:.1f}.{_BUSY if conditions.load > _IDLE_LOAD else ''}"
+        f"round trips of {ROUND_TRIP_MS} ms, Binance's weight limits, BTCUSDT 1m. Cores busy before the race: "
+        f"{conditions.busy:.1f}.{_BUSY if conditions.busy > _IDLE else ''}"
     )
 
 

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.model.dates import parse_date
 from binance_assets.model.intervals import Interval, parse_derived_interval
-from binance_assets.model.outside import printable
-from binance_assets.model.partitions import FIRST_DAY
+from binance_assets.model.markets import Market, parse_market
+from binance_assets.model.outside import printable, printable_url
+from binance_assets.model.partitions import FIRST_DAY, TOO_EARLY
 from binance_assets.model.series import Series, parse_any_series
+from binance_assets.model.spelling import did_you_mean_market
 from binance_assets.model.timestamps import DAY, to_date, to_ms, to_text
-from binance_assets.settings import ConfigurationError, Settings, env_file_values, read_settings
+from binance_assets.settings import ConfigurationError, Settings, env_file_values, named_lake, read_settings
 from binance_assets.storage.lake import Lake
 
 SeriesName = str | Series
@@ -37,22 +40,38 @@ def current_settings() -> Settings:
 
 
 def lake_at(location: str | Path | Lake | None) -> Lake:
-    """Return the lake at a folder; None for that of the settings.
+    """Return the lake at a folder or in a bucket; None for that of the settings.
+
+    The variables ``AWS_*`` that say how to reach a bucket may be in ``.env`` as well.
 
     Raises:
         ConfigurationError: A setting is not valid; they are read only if no folder is given.
     """
     if isinstance(location, Lake):
         return location
-    return Lake(current_settings().lake if location is None else path_of(location))
+    if location is None:
+        found = current_settings().lake
+    elif isinstance(location, BucketPath) or _is_url(location):
+        found = named_lake(location)
+    else:
+        found = path_of(location)
+    if isinstance(found, BucketPath):
+        return Lake(found, {**os.environ, **env_file_values(Path(".env"))})
+    return Lake(found)
+
+
+def _is_url(location: str | Path) -> bool:
+    return isinstance(location, str) and "://" in location
 
 
 def path_of(location: str | Path) -> Path:
     """Return a path, with ``~`` as the home folder of a user; unchanged where there is no such user.
 
     Raises:
-        ConfigurationError: No path can have this name.
+        ConfigurationError: No path can have this name, or it is a URL.
     """
+    if _is_url(location):
+        raise ConfigurationError(f"{printable_url(location).partition('?')[0]} is not a folder of this machine")
     text = os.path.expanduser(location)
     if "\0" in text:
         raise ConfigurationError(f"{printable(text)} is no path: it holds a NUL character")
@@ -73,6 +92,20 @@ def series_of(name: SeriesName) -> Series:
         return parse_any_series(name)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None
+
+
+def market_of(name: str | Market) -> Market:
+    """Return the market that a name names.
+
+    Raises:
+        ConfigurationError: There is no such market.
+    """
+    if isinstance(name, Market):
+        return name
+    try:
+        return parse_market(name)
+    except ValueError as error:
+        raise ConfigurationError(f"{error}{did_you_mean_market(name)}") from None
 
 
 def all_series_of(names: SeriesName | Sequence[SeriesName]) -> list[Series]:
@@ -119,7 +152,7 @@ def time_of(name: str, moment: Moment) -> int:
     today = dt.datetime.now(dt.UTC).date()
     time = _milliseconds(name, moment, today)
     if time < to_ms(FIRST_DAY):
-        raise ConfigurationError(f"{name} {to_text(time)}: partitions begin on {FIRST_DAY}")
+        raise ConfigurationError(f"{name} {to_text(time).removesuffix(' 00:00')}: {TOO_EARLY}")
     if time > to_ms(today):
         raise ConfigurationError(f"{name} {to_text(time)} is later than today's midnight ({today}, UTC); leave it out")
     return time

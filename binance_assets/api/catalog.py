@@ -9,10 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
-from binance_assets.api.arguments import SeriesName, all_series_of, current_settings, lake_at
+from binance_assets.api.arguments import SeriesName, all_series_of, current_settings, lake_at, market_of
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.market_symbols import find_symbols
-from binance_assets.model.markets import Market, parse_market
+from binance_assets.model.markets import Market
 from binance_assets.model.rules import SymbolRule, make_rule
 from binance_assets.model.series import by_market
 from binance_assets.settings import ConfigurationError, Settings
@@ -95,7 +95,7 @@ def symbols(
         ConfigurationError: An argument or a setting is not valid.
     """
     try:
-        where = market if isinstance(market, Market) else parse_market(market)
+        where = market_of(market)
         rule = _rule(where, quote, status, contract, match, top, delisted)
     except ValueError as error:
         raise ConfigurationError(str(error)) from None

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from binance_assets.api.arguments import Moment, SeriesName, all_series_of, current_settings, day_of, lake_at
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.dates import BadRequest, check_dates
+from binance_assets.ingest.dates import check_dates
 from binance_assets.ingest.request import DownloadPlan, DownloadRequest, plan_request
 from binance_assets.model.results import PartitionResult, Verdict
 from binance_assets.model.series import Series, by_market
@@ -29,7 +29,7 @@ from binance_assets.orchestration.prefetch import (
 )
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Settings, Source
-from binance_assets.storage.lake import Lake
+from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.universe import read_universe, sources_of
 from binance_assets.storage.writer import write_results
 from binance_assets.waiting import activity, waited
@@ -125,8 +125,9 @@ def download(
         What became of each series, in the given order. Refused partitions raise nothing.
 
     Raises:
-        ConfigurationError: An argument, a setting, or the universe is not valid, or the lake cannot be used.
-        ExchangeError: The exchange cannot be reached, or it has no such symbol.
+        ConfigurationError: An argument, a setting, or the universe is not valid; the market never had a symbol, and the
+            message names the nearest ones; or the lake cannot be used (:class:`LakeError`).
+        ExchangeError: The exchange cannot be reached.
     """
     members = all_series_of(series)
     chosen = settings or current_settings()
@@ -145,8 +146,10 @@ def download(
                 check_dates(of_market, first, last)
                 request = DownloadRequest(tuple(of_market), first, last, refresh)
                 plans = plan_request(request, target, exchange, universe.series, common)
-            except BadRequest as error:  # its message names the options of the command
-                raise BadRequest(str(error).replace("--start", "start").replace("--end", "end")) from None
+            except LakeError:
+                raise
+            except ConfigurationError as error:  # its message names the options of the command
+                raise ConfigurationError(str(error).replace("--start", "start").replace("--end", "end")) from None
             outcomes |= _fetch_all(plans, exchange, target, sources, chosen.strict, refresh, progress)
     return [outcomes[member] for member in members]
 

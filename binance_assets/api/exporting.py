@@ -17,6 +17,7 @@ from binance_assets.exports.choices import chosen_missing
 from binance_assets.exports.publication import publication
 from binance_assets.exports.target import Candles, Item, Target
 from binance_assets.exports.targets import TARGETS
+from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.model.intervals import Interval
 from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.timestamps import to_iso
@@ -159,6 +160,8 @@ def _check_folder(folder: Path, lake: Lake) -> None:
     Raises:
         ConfigurationError: It is.
     """
+    if isinstance(lake.root, BucketPath):
+        return
     if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(lake.root)):
         raise ConfigurationError(f"{printable(folder)} is in the lake {printable(lake.root)}; choose another output")
 

@@ -14,7 +14,7 @@ import polars as pl
 from binance_assets.api.arguments import Moment, SeriesName, interval_of, lake_at, path_of, range_of, series_of
 from binance_assets.api.chart_spans import Absence, spans_of, summary_of
 from binance_assets.api.gaps import Span
-from binance_assets.api.reading import load, scan
+from binance_assets.api.reading import check_stored, load, scan
 from binance_assets.charts.content import ChartContent, ChartSpan
 from binance_assets.charts.formats import check_target, format_of, require
 from binance_assets.charts.shown_interval import check_count, check_every, shown_interval
@@ -212,8 +212,7 @@ def _candles(lake: Lake, series: Series, bounds: Span, shown: Interval, check: b
     every = None if shown == series.interval else shown
     candles = load(series, start, end, every, allow_missing=True, check=check, lake=lake)
     if candles.is_empty():
-        # This raises if a partition is not stored, and names the command that fetches it.
-        scan(series, start, end, check=False, lake=lake)
+        check_stored(lake, series, *bounds)
     if every is None:
         return candles.height, candles
     fine = scan(series, start, end, allow_missing=True, check=False, lake=lake)
@@ -250,7 +249,7 @@ def _bounds(lake: Lake, series: Series, asked: tuple[int | None, int | None]) ->
     if start is None or end is None:
         stored = list(lake.stored_partitions(series))
         if not stored:
-            scan(series, lake=lake)  # raises, and names the command that fetches them
+            check_stored(lake, series, None, None)  # raises, and names the command that fetches them
         start = stored[0].start if start is None else start
         end = stored[-1].end if end is None else end
     if end <= start:

@@ -7,7 +7,7 @@ partition are compared with the hash with which they were written, as the IO man
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, get_args
@@ -36,12 +36,14 @@ from binance_assets.model.partitions import (
     partitions_between,
 )
 from binance_assets.model.series import Series
+from binance_assets.model.spelling import did_you_mean, nearest_series
 from binance_assets.model.timestamps import DAY, to_date, to_ms
 from binance_assets.model.wording import name_some
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake, LakeError, StoredPartition
 
 _MAX_NAMED: Final = 5
+_OR_ALLOW: Final = ", or pass allow_missing=True"
 _BACK: Final = 366  # how many partitions without a candle may precede a gap at the start of a range
 
 
@@ -318,8 +320,28 @@ def _close_before(lake: Lake, series: Series, stored: Mapping[Partition, StoredP
     return None
 
 
+def check_stored(lake: Lake, series: Series, start: int | None, end: int | None) -> None:
+    """Check that the lake holds the partitions of a range, for those who cannot do without them.
+
+    Args:
+        lake: The lake.
+        series: The series.
+        start: Where the range begins, ms UTC; None for the first stored partition.
+        end: Where it ends, excluded; None for the end of the last stored partition.
+
+    Raises:
+        MissingPartitions: It lacks one.
+    """
+    _stored(lake, series, start, end, allow_missing=False, alternative="")
+
+
 def _stored(
-    lake: Lake, series: Series, start: int | None, end: int | None, allow_missing: bool
+    lake: Lake,
+    series: Series,
+    start: int | None,
+    end: int | None,
+    allow_missing: bool,
+    alternative: str = _OR_ALLOW,
 ) -> dict[Partition, StoredPartition]:
     """Return the stored partitions that overlap ``[start, end)``, ascending.
 
@@ -345,16 +367,30 @@ def _stored(
             raise MissingPartitions(series, [], _none_stored(lake, series, first))
     missing = [partition for partition in asked if partition not in stored]
     if missing and not allow_missing:
-        raise MissingPartitions(series, missing, _lacking(lake, series, missing))
+        raise MissingPartitions(series, missing, _lacking(lake, series, missing, alternative))
     return stored
 
 
 def _none_stored(lake: Lake, series: Series, first: dt.date | None) -> str:
     since = f" from {first} on" if first else ""
-    return f"the lake in {lake.root} holds no partition of {series}{since}; {_way_out(series, first, None)}"
+    hint = series_hint(lake, series) if first is None else ""
+    return f"the lake in {lake.root} holds no partition of {series}{since}{hint}; {way_out(series, first, None)}"
 
 
-def _lacking(lake: Lake, series: Series, missing: Sequence[Partition]) -> str:
+def series_hint(lake: Lake, series: Series, tracked: Iterable[Series] = ()) -> str:
+    """Return the question whether a series is meant that the lake has, such as `` (did you mean spot/BTCUSDT/1m?)``.
+
+    Args:
+        lake: The lake.
+        series: A series of which the lake has nothing.
+        tracked: More series that may be meant.
+    """
+    if series in tracked:
+        return ""
+    return did_you_mean(nearest_series(str(series), map(str, dict.fromkeys([*lake.series(), *tracked]))))
+
+
+def _lacking(lake: Lake, series: Series, missing: Sequence[Partition], alternative: str) -> str:
     """Return what is missing, and how to get it; a damaged file is named."""
     named = f"the lake in {lake.root} lacks {name_some(missing, _MAX_NAMED)} of {series}"
     now = to_ms(dt.datetime.now(dt.UTC).date())
@@ -366,12 +402,19 @@ def _lacking(lake: Lake, series: Series, missing: Sequence[Partition]) -> str:
     damage = f" ({reason})" if str(lake.path(series, missing[0])) in reason else ""
     following = next_partition_first_day(to_date(missing[-1].start), series.interval)
     return (
-        f"{named}{damage}; {_way_out(series, to_date(missing[0].start), following)}, "
-        "which names the reason if it refuses one, or pass allow_missing=True"
+        f"{named}{damage}; {way_out(series, to_date(missing[0].start), following)}, "
+        f"which names the reason if it refuses one{alternative}"
     )
 
 
-def _way_out(series: Series, first: dt.date | None, end: dt.date | None) -> str:
+def way_out(series: Series, first: dt.date | None, end: dt.date | None) -> str:
+    """Return what to do to get partitions that the lake does not hold.
+
+    Args:
+        series: The series.
+        first: The first day; None for that of the first candle.
+        end: The day after the last one; None for all that there are.
+    """
     if series.interval not in INTERVALS:
         return (
             f"Binance has no {series.interval}: materialize the asset in Dagster, or give a finer series and "

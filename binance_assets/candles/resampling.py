@@ -13,6 +13,7 @@ from binance_assets.model.markets import AMOUNT_DECIMALS, Market
 
 Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
 
+_WHOLE: Final = pl.Decimal(38, 0)
 _EXACT: Final = pl.Decimal(38, AMOUNT_DECIMALS)
 
 
@@ -30,12 +31,25 @@ def resample(market: Market, candles: Table, interval: Interval) -> Table:
 
     Returns:
         A table with the columns of ``columns(market)``, sorted; candles open on the grid of ``interval``. Volumes are
-        added as decimals, so they are as exact as Float64 can hold.
+        sums of decimals, and the Float64 nearest to them, as far as the finer ones are exact: below 2**26 (67 million)
+        a Float64 has one value for each number with eight decimals.
 
     Raises:
         polars.exceptions.PolarsError: The candles are not sorted, or a volume is not finite; for a lazy table, when it
             is collected.
     """
+    return _resample(market, candles, interval, [_sum(pl.col(name)) for name in market.value_columns])
+
+
+def resample_as_before(market: Market, candles: Table, interval: Interval) -> Table:
+    """Return what :func:`resample` returned until version 0.2.0: amounts from 2e7 on may be off in their last bit.
+
+    What was stored so is right but for that bit, and keeps its hash. Nothing is derived in this way anymore.
+    """
+    return _resample(market, candles, interval, [pl.col(market.value_columns).cast(_EXACT).sum().cast(pl.Float64)])
+
+
+def _resample(market: Market, candles: Table, interval: Interval, sums: list[pl.Expr]) -> Table:
     return (
         candles.group_by_dynamic("open_time", every=f"{interval.step}ms")
         .agg(
@@ -45,11 +59,22 @@ def resample(market: Market, candles: Table, interval: Interval) -> Table:
             _from_traded("close", pl.Expr.last),
             pl.col("close_time").last(),
             pl.col("trades").sum(),
-            # Added as floats, one hour of BTCUSDT's quote volume already differs from Binance's in the 8th decimal.
-            pl.col(market.value_columns).cast(_EXACT).sum().cast(pl.Float64),
+            *sums,
         )
         .select(list(columns(market)))
     )
+
+
+def _sum(amounts: pl.Expr) -> pl.Expr:
+    """Return the sum of amounts with at most eight decimals.
+
+    Added as floats, one hour of BTCUSDT's quote volume already differs from Binance's in the 8th decimal. To cast an
+    amount to a decimal, Polars multiplies it by 1e8, which rounds from 2e7 on. A whole number, and a fraction below 1,
+    are cast exactly.
+    """
+    whole = amounts.floor()
+    total = whole.cast(_WHOLE).sum().cast(_EXACT) + (amounts - whole).cast(_EXACT).sum()
+    return total.cast(pl.Float64)
 
 
 def _from_traded(price: str, pick: Callable[[pl.Expr], pl.Expr]) -> pl.Expr:

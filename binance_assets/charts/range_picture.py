@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from binance_assets.charts.content import DOWN, LOOKS, UP, ChartContent, decimals
 from binance_assets.charts.figures import save_png
-from binance_assets.model.timestamps import DAY
+from binance_assets.model.timestamps import DAY, SECOND
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +102,7 @@ def _draw_spans(axes: tuple[Axes, ...], content: ChartContent) -> None:
 
 
 def _label(axes: tuple[Axes, Axes, Axes], content: ChartContent) -> None:
-    from matplotlib.dates import UTC, AutoDateLocator, ConciseDateFormatter
+    from matplotlib.dates import UTC, AutoDateLocator
     from matplotlib.ticker import FuncFormatter, StrMethodFormatter
 
     prices, volumes, marks = axes
@@ -117,9 +119,43 @@ def _label(axes: tuple[Axes, Axes, Axes], content: ChartContent) -> None:
     marks.set_ylim(0, 1)
     marks.set_yticks([])
     locator = AutoDateLocator(tz=UTC)  # type: ignore[no-untyped-call]
-    marks.xaxis.set_major_locator(locator)
-    marks.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
+    start, end = (dt.datetime.fromtimestamp(time / SECOND, dt.UTC) for time in (content.start, content.end))
+    positions = locator.tick_values(start, end)  # type: ignore[no-untyped-call]
+    times = [dt.datetime.fromtimestamp(round(position * DAY / SECOND), dt.UTC) for position in positions]
+    labels = time_labels([time for time in times if start <= time <= end], end)
+    marks.set_xticks([time.timestamp() * SECOND / DAY for time in labels], list(labels.values()))
     marks.set_xlabel("UTC", fontsize=9, color=_TEXT)
+
+
+def time_labels(ticks: Sequence[dt.datetime], end: dt.datetime) -> dict[dt.datetime, str]:
+    """Return the labels of the time axis: what changes from tick to tick, and below it what it belongs to.
+
+    The first tick names the day, month, or year that it belongs to, and so does each one with which the next begins.
+    No label stands where the axis ends if that is a day: it would name one that the range does not have.
+
+    Args:
+        ticks: The times, UTC, ascending.
+        end: The end of the range, excluded.
+    """
+    is_daily = all(tick == tick.replace(hour=0, minute=0, second=0, microsecond=0) for tick in ticks)
+    is_monthly = is_daily and all(tick.day == 1 for tick in ticks)
+    is_yearly = is_monthly and all(tick.month == 1 for tick in ticks)
+    if is_yearly:
+        names, groups = "%Y", ""
+    elif is_monthly:
+        names, groups = "%b", "%Y"
+    elif is_daily:
+        names, groups = "%d", "%b %Y"
+    else:
+        names, groups = "%H:%M", "%Y-%m-%d"
+    labels, last = dict[dt.datetime, str](), ""
+    for tick in ticks:
+        if is_daily and tick >= end:
+            continue
+        group = tick.strftime(groups)
+        labels[tick] = tick.strftime(names) + (f"\n{group}" if group != last else "")
+        last = group
+    return labels
 
 
 def _short(number: float) -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 import requests
 
+from binance_assets.cli.exit_codes import INTERRUPTED
 from binance_assets.cli.output import build_table, candles_per_second, print_table
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM
 from binance_assets.model.series import Series, parse_series
@@ -97,7 +98,8 @@ def run_demo(folder: Path, with_ui: bool) -> int:
         with_ui: Whether to serve the Dagster UI on the result afterwards, until interrupted.
 
     Returns:
-        The exit code: 0 if every day is in the demo's lake except the one that has to be refused, else 1.
+        The exit code: 0 if every day is in the demo's lake except the one that has to be refused, else 1; 130 if the UI
+        was interrupted.
 
     Raises:
         ConfigurationError: The sandbox does not start, or a download fails before it has an outcome.
@@ -118,16 +120,19 @@ def run_demo(folder: Path, with_ui: bool) -> int:
             subprocess.run([*_PROGRAM, *arguments.split()], cwd=home, env=environment, check=False)
         click.echo(_WHERE_NEXT)
         if with_ui:
-            _serve_ui(home, environment)
+            return _serve_ui(home, environment)
     refused = [day["day"] for outcome in outcomes.values() for day in outcome["refused"]]
     return 0 if refused == [to_date(_LOST).isoformat()] else 1
 
 
-def _serve_ui(home: Path, environment: Mapping[str, str]) -> None:
-    """Serve the user interface until it ends, or until this process is interrupted; then it ends as well."""
+def _serve_ui(home: Path, environment: Mapping[str, str]) -> int:
+    """Serve the user interface until it ends, or until this process is interrupted; return the exit code."""
     process = subprocess.Popen([*_PROGRAM, "ui"], cwd=home, env=environment)
     try:
-        process.wait()
+        return process.wait()
+    except KeyboardInterrupt:  # the normal end, after everything else is done
+        click.echo(f"\nThe Dagster UI ends. The demo stays in {FOLDER}/, which can be deleted.", err=True)
+        return INTERRUPTED
     finally:
         # It ends its own children, which takes some seconds. If it were killed, they would go on.
         end_processes([process], _UI_END_SECONDS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import click
 
@@ -22,20 +23,23 @@ from binance_assets.cli.options import (
     optional_symbols_argument,
     symbols_from_option,
 )
-from binance_assets.cli.symbols import requested_symbols, unknown_among
-from binance_assets.ingest.dates import BadRequest, check_dates
+from binance_assets.cli.symbols import requested_symbols
+from binance_assets.ingest.dates import check_dates
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
-from binance_assets.settings import Settings, Source, read_settings
+from binance_assets.processes import limit_arenas
+from binance_assets.settings import ConfigurationError, Settings, Source, read_settings
 from binance_assets.storage.universe import Universe, read_universe, sources_of
 from binance_assets.storage.universe_editor import track
 from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
     import datetime as dt
+
+    import dagster as dg
 
     from binance_assets.cli.json_output import Outcome
     from binance_assets.cli.progress import ProgressView
@@ -60,6 +64,11 @@ _NAMED_SERIES: Final = 3
     help="Where the candles come from.  [default: from the universe, else from BINANCE_ASSETS_SOURCE]",
 )
 @click.option("--refresh", is_flag=True, help="Fetch again what is already in the lake.")
+@click.option(
+    "--launch",
+    is_flag=True,
+    help="Put runs into the queue of Dagster, follow them, and report the same. Needs a running daemon.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be fetched and its request weight; write nothing.")
 @json_option
 def download_command(
@@ -71,13 +80,15 @@ def download_command(
     end: dt.date | None,
     source: Source | None,
     refresh: bool,
+    launch: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Fetch candles into the lake, as a Dagster run.
 
     SYMBOL is Binance's name, such as BTCUSDT. Partitions that are already in the lake are skipped. A series that is not
-    tracked yet is added to the universe. The Dagster UI shows the run.
+    tracked yet is added to the universe. The Dagster UI shows the run. With --launch, the workers of Dagster share the
+    series: each is a run of its own, unless its range is short.
     """
     from binance_assets.cli.progress import ProgressView
 
@@ -87,8 +98,9 @@ def download_command(
     universe = read_universe(settings.universe)
     for series in requested:
         if str(series) in universe.derived_names:
-            raise BadRequest(f"{series} is derived by {settings.universe}; remove it there to fetch it")
+            raise ConfigurationError(f"{series} is derived by {settings.universe}; remove it there to fetch it")
     sources = sources_of(requested, universe, settings, source)
+    limit_arenas()  # before the first thread
     with ProgressView() as view:
         with phase("loading Polars"):
             from binance_assets.ingest.request import DownloadRequest
@@ -98,7 +110,11 @@ def download_command(
         with phase("planning: what the lake has, and what the exchange offers"):
             plans, venue = _plan(request, settings, lake, universe, sources)
         if not dry_run:
-            result = _run(view, venue, settings, sources, lake, plans, refresh)
+            if launch:
+                make_fetch = partial(_fetching_by_queue, view, source, lake, refresh)
+            else:
+                make_fetch = partial(_fetching_here, view, settings, sources, lake, refresh)
+            result = _run(view, venue, settings, lake, plans, make_fetch, launch)
     if dry_run:
         from binance_assets.cli.output import print_plans
 
@@ -111,7 +127,7 @@ def _plan(
     request: DownloadRequest, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
 ) -> tuple[list[DownloadPlan], str | None]:
     """Return a plan for each series, and the venue of the candles to fetch; no venue if there is nothing to do."""
-    from binance_assets.exchange.errors import ExchangeError, UnknownSymbol
+    from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.request import plan_request
 
@@ -120,9 +136,6 @@ def _plan(
         common: Source = "archive" if set(sources.values()) == {"archive"} else "auto"
         plans = plan_request(request, lake, exchange, universe.series, common)
         return plans, exchange.venue if any(plan.pending for plan in plans) else None
-    except UnknownSymbol as error:
-        names = list(dict.fromkeys(series.symbol for series in request.series))
-        raise BadRequest(unknown_among(names, request.market, settings) or str(error)) from None
     except ExchangeError as error:
         raise CommandFailed(str(error)) from None
     finally:
@@ -146,44 +159,85 @@ class _Result(NamedTuple):
     failures: list[str]
 
 
+Fetch: TypeAlias = "Callable[[dg.DagsterInstance, Sequence[DownloadPlan]], list[str]]"
+"""Fetches what plans lack; returns one line for each step that failed."""
+
+
+def _fetching_here(
+    view: ProgressView, settings: Settings, sources: Mapping[Series, Source], lake: Lake, refresh: bool
+) -> Fetch:
+    """Return how runs in this process fetch."""
+    from binance_assets.definitions import definitions_for
+    from binance_assets.orchestration.backfill import fetch_missing
+    from binance_assets.orchestration.resources import Exchanges
+
+    def fetch(instance: dg.DagsterInstance, plans: Sequence[DownloadPlan]) -> list[str]:
+        with (
+            closing(Exchanges(series=sum(bool(plan.pending) for plan in plans))) as exchanges,
+            phase("preparing runs of Dagster"),
+        ):
+            definitions = definitions_for(settings, sources, view, exchanges)
+            gc.freeze()  # what is loaded now lasts until the end: to search it for garbage takes 5 % of a download
+            try:
+                return fetch_missing(instance, definitions, lake, plans, refresh, view)
+            finally:
+                gc.unfreeze()
+
+    return fetch
+
+
+def _fetching_by_queue(view: ProgressView, source: Source | None, lake: Lake, refresh: bool) -> Fetch:
+    """Return how runs in the queue of the instance fetch."""
+    from binance_assets.orchestration.queued_runs import launch_missing
+    from binance_assets.orchestration.user_interface import target_of
+
+    def fetch(instance: dg.DagsterInstance, plans: Sequence[DownloadPlan]) -> list[str]:
+        return launch_missing(instance, target_of(Path.cwd()), lake, plans, refresh, source, view)
+
+    return fetch
+
+
 def _run(
     view: ProgressView,
     venue: str | None,
     settings: Settings,
-    sources: Mapping[Series, Source],
     lake: Lake,
     plans: Sequence[DownloadPlan],
-    refresh: bool,
+    make_fetch: Callable[[], Fetch],
+    uses_queue: bool,
 ) -> _Result:
     """Fetch what is missing, in Dagster runs; return what became of it."""
     with phase("loading Dagster"):
         from binance_assets.cli.output import outcome_of
-        from binance_assets.definitions import definitions_for
-        from binance_assets.orchestration.backfill import fetch_missing
+        from binance_assets.ingest.request import present_verdicts
         from binance_assets.orchestration.instance import open_instance
-        from binance_assets.orchestration.resources import Exchanges
 
+        fetch = make_fetch()
         opened = open_instance(Path.cwd(), os.environ)
-    with opened as instance, closing(Exchanges(series=sum(bool(plan.pending) for plan in plans))) as exchanges:
+    with opened as instance:
         if venue is not None:
+            if uses_queue:
+                _check_queue(instance)
             lake.prepare(venue)
         requested = [plan.series for plan in plans]
         _track(view, settings, requested)
         view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
-        with phase("preparing runs of Dagster"):
-            definitions = definitions_for(settings, sources, view, exchanges)
-            gc.freeze()  # what is loaded now lasts until the end: to search it for garbage takes 5 % of a download
-            try:
-                failures = fetch_missing(instance, definitions, lake, plans, refresh, view)
-            finally:
-                gc.unfreeze()
+        failures = fetch(instance, plans)
     with phase("reading what the lake has now"):
-        outcomes = {}
-        for plan in plans:
-            refused = view.refused.get(plan.series, [])
-            present = list(lake.stored_among(plan.series, plan.requested).values())
-            outcomes[str(plan.series)] = outcome_of(plan, present, refused, view.metrics.get(plan.series))
+        present = present_verdicts(lake, plans)
+        outcomes = {
+            str(plan.series): outcome_of(
+                plan, present[plan.series], view.refused.get(plan.series, []), view.metrics.get(plan.series)
+            )
+            for plan in plans
+        }
     return _Result(outcomes, failures)
+
+
+def _check_queue(instance: dg.DagsterInstance) -> None:
+    from binance_assets.orchestration.queued_runs import check_queue
+
+    check_queue(instance)
 
 
 def _print_result(result: _Result, view: ProgressView, as_json: bool) -> bool:

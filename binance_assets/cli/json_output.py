@@ -123,7 +123,8 @@ class Status(TypedDict("_Span", {"from": str | None, "to": str | None})):  # `fr
     verdicts: dict[VerdictName, int]
     """How many of them have each verdict."""
     missing: int
-    """Partitions that the lake lacks and no run has refused, from the first stored one to the last that is over."""
+    """Partitions that the lake lacks and no run has refused, from the first stored one to the last that is over; also
+    those that a run has written and that the lake does not hold anymore."""
     refused: int
     """Partitions that were refused."""
     rows: int

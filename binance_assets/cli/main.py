@@ -22,6 +22,7 @@ from binance_assets.cli.examples import epilog
 from binance_assets.cli.exit_codes import BAD_INPUT, INCOMPLETE, INTERRUPTED, CommandFailed
 from binance_assets.cli.export import export_command
 from binance_assets.cli.init import init_command
+from binance_assets.cli.metrics import metrics_command
 from binance_assets.cli.migrate import migrate_command
 from binance_assets.cli.plot import plot_command
 from binance_assets.cli.sandbox import demo_command, sandbox_command
@@ -118,7 +119,16 @@ def _read_env_file() -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"error: {printable(message, MESSAGE)}", err=True)
+    _drop_unwritable_output()
     sys.exit(code)
+
+
+def _drop_unwritable_output() -> None:
+    """Drop what standard output does not accept: Python would fail again at its end, with an exit code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(
@@ -140,6 +150,7 @@ for command in (
     symbols_command,
     universe_group,
     status_command,
+    metrics_command,
     show_command,
     plot_command,
     verify_command,

@@ -25,7 +25,7 @@ def migrate_command() -> None:
     from binance_assets.storage.lake import Lake
 
     lake = Lake(read_settings(os.environ).lake)
-    if not lake.root.is_dir():
+    if not lake.exists:
         raise ConfigurationError(f"there is no lake {lake.root}; set BINANCE_ASSETS_LAKE to its folder")
     lake.migrate_state()
     series = lake.series()

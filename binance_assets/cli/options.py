@@ -12,8 +12,9 @@ from click.shell_completion import CompletionItem
 from binance_assets.model.dates import parse_date
 from binance_assets.model.intervals import INTERVALS, Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
-from binance_assets.model.partitions import FIRST_DAY, partition_first_day
+from binance_assets.model.partitions import FIRST_DAY, TOO_EARLY, partition_first_day
 from binance_assets.model.series import Series, parse_any_series
+from binance_assets.model.spelling import did_you_mean_interval, did_you_mean_market
 from binance_assets.model.symbol_names import spelled
 from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.storage.universe import read_universe
@@ -32,7 +33,7 @@ class MarketType(click.ParamType[Market]):
         try:
             return value if isinstance(value, Market) else parse_market(value.lower())
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error}{did_you_mean_market(str(value))}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the markets that begin with what was typed."""
@@ -49,7 +50,7 @@ class IntervalType(click.ParamType[Interval]):
         try:
             return value if isinstance(value, Interval) else parse_interval(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error}{did_you_mean_interval(str(value))}", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the intervals that begin with what was typed."""
@@ -197,7 +198,5 @@ def check_key(series: Series, day: dt.date) -> None:
         ConfigurationError: It is not.
     """
     if day < FIRST_DAY or day != partition_first_day(day, series.interval):
-        raise ConfigurationError(
-            f"{day} is not a partition of {series}; partitions begin on {FIRST_DAY}, and those of 3d, 1w, and 1M are "
-            "months, so give the first of a month"
-        )
+        reason = TOO_EARLY if day < FIRST_DAY else "its partitions are months, so give the first day of a month"
+        raise ConfigurationError(f"{day} is not a partition of {series}: {reason}")

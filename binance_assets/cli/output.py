@@ -7,6 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
     from binance_assets.cli.json_output import Difference, Outcome, Plan, Status
     from binance_assets.ingest.request import DownloadPlan
     from binance_assets.ingest.verify import Finding
+    from binance_assets.model.bucket_paths import LakePath
     from binance_assets.model.partitions import Partition
     from binance_assets.orchestration.automations import Automation
     from binance_assets.orchestration.metrics import RunMetrics
     from binance_assets.orchestration.status import LastRun
     from binance_assets.storage.coverage import Coverage
-    from binance_assets.storage.lake import StoredPartition
 
     Tail: TypeAlias = tuple[pl.DataFrame, pl.DataFrame]
 
@@ -89,10 +90,18 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
     counts = ("requested", "present", "missing", "requests", "weight", "files")
     table = build_table(["series"], ["first", "last", *counts])
     for plan in plans:
-        values = {**_plan_values(plan, sources[plan.series]), "days_missing": len(plan.missing)}
+        forecast = plan.forecast(sources[plan.series])
+        days = (len(plan.requested), len(plan.present), len(plan.missing))
         first, last = (plan.requested[0].key, plan.requested[-1].key) if plan.requested else ("-", "-")
-        table.add_row(str(plan.series), first, last, *(f"{value:,}" for value in values.values()))
+        table.add_row(str(plan.series), first, last, *(f"{count:,}" for count in (*days, *astuple(forecast))))
     print_table(table)
+    for plan in plans:
+        if plan.forecast(sources[plan.series]).is_bound:
+            click.echo(
+                f"{plan.series}: Binance's API does not serve {plan.series.symbol} here. Its candles come from the "
+                "archive, which is searched for its files: the requests above are the most that this can take",
+                err=True,
+            )
 
 
 def _plan_values(plan: DownloadPlan, source: Source) -> Plan:
@@ -110,7 +119,7 @@ def _plan_values(plan: DownloadPlan, source: Source) -> Plan:
 
 def outcome_of(
     plan: DownloadPlan,
-    present: Sequence[StoredPartition],
+    present: Counter[str],
     refused: Sequence[PartitionResult],
     metrics: RunMetrics | None,
 ) -> Outcome:
@@ -118,14 +127,14 @@ def outcome_of(
 
     Args:
         plan: What was requested of the series.
-        present: The requested partitions that are now in the lake.
+        present: How many of the requested partitions are in the lake now, by verdict.
         refused: The partitions that were not written: refused ones, and those that are worse than what is stored.
         metrics: Metrics of the run; None if nothing had to be fetched.
     """
     return {
         "days_asked": len(plan.requested),
-        "days_present": len(present),
-        "verdicts": other_verdicts(Counter(stored.verdict for stored in present)),
+        "days_present": present.total(),
+        "verdicts": other_verdicts(present),
         "refused": [
             {
                 "day": result.partition.key,
@@ -277,6 +286,22 @@ def print_statuses(statuses: Mapping[str, Status], as_json: bool) -> None:
         )
     if statuses:
         print_table(table)
+
+
+def print_absent_lake(lake: LakePath, lost: int) -> None:
+    """Print that there is no lake, and whether there was one.
+
+    Args:
+        lake: The place of the lake, which does not exist.
+        lost: How many partitions Dagster shows as materialized.
+    """
+    if not lost:
+        click.echo(f"there is no lake at {lake} yet; BINANCE_ASSETS_LAKE names another place", err=True)
+        return
+    known = f"Dagster knows {lost:,} partitions of these series, which count as missing"
+    click.echo(
+        f"the lake {lake} is absent: {known}. If it was moved, name its place with BINANCE_ASSETS_LAKE", err=True
+    )
 
 
 def _size(number: float) -> str:

@@ -80,6 +80,8 @@ def plot_command(
                 chart = chart_of(Lake(settings.lake), series, range_of(start, end), every, _explain)
             with phase("drawing"):
                 path = chart.save(output or chart.file_name, overwrite=overwrite)
+    except ConfigurationError as error:  # its message names the argument of the Python API
+        raise ConfigurationError(str(error).replace("every=", "--every ")) from None
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; no chart was written") from None
     if as_json:

@@ -69,9 +69,13 @@ class Display:
 
     Without a terminal, it prints a line if the process runs for a second; then at most every half a minute, also while
     nothing completes. Each of these lines begins with the time, UTC.
+
+    Args:
+        loading: What is loaded while the code of the block names nothing yet.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loading: str = "Polars") -> None:
+        self._loading = loading
         self._stream = _copy_of_stderr()
         self._console = Console(file=self._stream or sys.stderr)
         self._spinner = Spinner("dots")
@@ -150,7 +154,7 @@ class Display:
             rows = f", {self._rows:,} candles" if self._rows else ""
             done = f"{self._subject}: {self._done:,} of {self._total:,} done{rows}" if self._total else ""
             parts = [part for part in (done, in_words(activity())) if part]
-            self._console.out(with_time("; ".join(parts) or "loading"))
+            self._console.out(with_time("; ".join(parts) or f"loading {self._loading}"))
 
 
 class _Bars(Progress):

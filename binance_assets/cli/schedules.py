@@ -59,7 +59,7 @@ def _run(on: bool | None, names: tuple[str, ...], as_json: bool) -> None:
 
     settings = read_settings(os.environ)
     read_universe(settings.existing_universe())
-    with Display():
+    with Display("Dagster"):
         with phase("loading Dagster"):
             from binance_assets.orchestration.automations import list_automations, switch
             from binance_assets.orchestration.instance import open_instance

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from binance_assets.cli.json_output import AbsentDay, Status, StoredDay
     from binance_assets.cli.output import Tail
     from binance_assets.model.partitions import Partition
+    from binance_assets.storage.lake import Lake
     from binance_assets.storage.metadata import StoredPartition
 
 
@@ -49,15 +50,18 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     chosen = [series_named(name) for name in names]
     universe = read_universe(settings.existing_universe())
     chosen = chosen or [*universe.series, *(derived.series for derived in universe.derived)]
-    with Display():
+    with Display("Dagster"):
         statuses = _statuses(settings, chosen)
-    from binance_assets.cli.output import print_statuses
+    from binance_assets.cli.output import print_absent_lake, print_statuses
 
     print_statuses(statuses, as_json)
     if not chosen:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
-    elif not settings.lake.exists():  # it may have been moved
-        click.echo(f"there is no lake at {settings.lake} yet; BINANCE_ASSETS_LAKE names another place", err=True)
+        return
+    from binance_assets.storage.lake import Lake
+
+    if not Lake(settings.lake).exists:
+        print_absent_lake(settings.lake, sum(status["missing"] for status in statuses.values()))
 
 
 def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
@@ -75,9 +79,12 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
         with phase("asking Dagster which partitions were refused"):
             absent = absent_partitions(instance, lake, chosen) if instance else {}
             runs = last_runs(instance, chosen) if instance else {}
+        refused = {member: of_member.unwritten for member, of_member in absent.items()}
+        lost = {member: of_member.lost for member, of_member in absent.items()}
         with phase("reading the index of the lake"):
             for market, members in by_market(chosen).items():
-                for coverage in coverages_of(lake.file_index(market, members), members, today, absent):
+                index = lake.file_index(market, members)
+                for coverage in coverages_of(index, members, today, refused, lost=lost):
                     statuses[str(coverage.series)] = status_of(coverage, runs.get(coverage.series))
     return {str(member): statuses[str(member)] for member in chosen}
 
@@ -115,7 +122,7 @@ def show_command(name: str, day: dt.date, rows: int, as_json: bool) -> None:
         lake, partition = Lake(settings.lake), partition_for_key(day.isoformat(), series.interval)
         stored = lake.stored(series, partition)
         if stored is None:
-            value, ends = _refused(series, partition), None
+            value, ends = _refused(lake, series, partition), None
         else:
             value, ends = _shown(lake.root, series, partition, stored), _ends(lake.read(series, [partition]), rows)
     from binance_assets.cli.output import print_partition
@@ -160,7 +167,21 @@ def _shown(root: Path, series: Series, partition: Partition, stored: StoredParti
     }
 
 
-def _refused(series: Series, partition: Partition) -> AbsentDay:
+def _why_missing(lake: Lake, series: Series, partition: Partition) -> str:
+    """Return why a partition is not there that no run has refused, and how to get it."""
+    from binance_assets.api.reading import series_hint, way_out
+    from binance_assets.model.partitions import last_finished_end, next_partition_first_day
+    from binance_assets.model.timestamps import to_date, to_ms
+
+    day = to_date(partition.start)
+    if partition.start >= to_ms(last_finished_end(to_ms(dt.datetime.now(dt.UTC).date()), series.interval)):
+        return "it is not over yet"
+    hint = "" if lake.partitions(series) else series_hint(lake, series)
+    following = next_partition_first_day(day, series.interval)
+    return f"it is not in the lake, and no run has refused it{hint}; {way_out(series, day, following)}"
+
+
+def _refused(lake: Lake, series: Series, partition: Partition) -> AbsentDay:
     """Return what Dagster knows of a partition that is not in the lake."""
     with phase("loading Dagster"):
         from binance_assets.orchestration.gaps import Gap
@@ -169,7 +190,7 @@ def _refused(series: Series, partition: Partition) -> AbsentDay:
     with ExitStack() as stack:
         instance = existing_instance(stack)
         refusal = instance and last_refusal(instance, series, partition)
-    gap = refusal or Gap(partition.key, "missing", "", "it is not in the lake, and no run has refused it")
+    gap = refusal or Gap(partition.key, "missing", "", _why_missing(lake, series, partition))
     return {
         "series": str(series),
         "day": gap.key,

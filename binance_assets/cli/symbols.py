@@ -16,7 +16,7 @@ from binance_assets.cli.options import MarketType, json_option
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import printable
 from binance_assets.model.rules import MarketSymbol, SymbolRule, make_rule, parse_rule
-from binance_assets.model.symbol_names import spelled, unknown_message
+from binance_assets.model.symbol_names import spelled
 from binance_assets.settings import ConfigurationError, Settings, read_settings
 from binance_assets.waiting import phase
 
@@ -209,25 +209,16 @@ def check_known(symbols: Sequence[str], market: Market, settings: Settings) -> N
     """
     from binance_assets.exchange.errors import ExchangeError
     from binance_assets.exchange.session import Exchange
-    from binance_assets.ingest.market_symbols import unknown_symbols
+    from binance_assets.ingest.market_symbols import why_unknown
 
     exchange = Exchange(market, settings)
     try:
         with phase(f"asking {market.title} for the names of its symbols"):
-            unknown, known = unknown_symbols(exchange, symbols)
+            message = why_unknown(exchange, symbols)
     except ExchangeError as error:
         click.echo(f"the names were not checked, because {market.title} cannot be asked: {printable(error)}", err=True)
         return
     finally:
         exchange.close()
-    if unknown:
-        raise ConfigurationError(unknown_message(unknown, known, market))
-
-
-def unknown_among(symbols: Sequence[str], market: Market, settings: Settings) -> str | None:
-    """Return one line that names the symbols that a market never had; None if there are none, or if nobody knows."""
-    try:
-        check_known(symbols, market, settings)
-    except ConfigurationError as error:
-        return str(error)
-    return None
+    if message is not None:
+        raise ConfigurationError(message)

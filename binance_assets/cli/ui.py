@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -52,9 +53,9 @@ def ui_command(port: int | None, allowed_hosts: tuple[str, ...]) -> None:
     read_universe(settings.existing_universe())
     chosen = _choose_port(port)
     click.echo(with_time("loading Dagster"), err=True)
-    from binance_assets.orchestration.user_interface import serve_user_interface
+    from binance_assets.orchestration.user_interface import is_listening, serve_user_interface
 
-    threading.Thread(target=_announce, args=(chosen,), name="cli-ui", daemon=True).start()
+    threading.Thread(target=_announce, args=(chosen, is_listening), name="cli-ui", daemon=True).start()
     serve_user_interface(Path.cwd(), chosen, hosts)
 
 
@@ -86,19 +87,13 @@ def _why_not_free(port: int) -> str | None:
     return None
 
 
-def _announce(port: int) -> None:
+def _announce(port: int, is_listening: Callable[[int], bool]) -> None:
     """Print a line from time to time until the web server responds, and then its address."""
     began = last = time.monotonic()
     pause = _TERMINAL_SECONDS if sys.stderr.isatty() else _LOG_SECONDS
-    while not _listens(port):
+    while not is_listening(port):
         time.sleep(_POLL_SECONDS)
         if time.monotonic() - last >= pause:
             last = time.monotonic()
             click.echo(with_time(f"waiting for Dagster's web server, for {last - began:.0f} s"), err=True)
     click.echo(with_time(f"the Dagster UI is at http://{_LOOPBACK}:{port}; Ctrl-C ends it"), err=True)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(_POLL_SECONDS)
-        return probe.connect_ex((_LOOPBACK, port)) == 0

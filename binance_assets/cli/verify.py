@@ -168,7 +168,7 @@ def accept_command(name: str, days: tuple[dt.date, dt.date], reason: str) -> Non
 
     from binance_assets.cli.progress import Display
 
-    with Display():
+    with Display("Dagster"):
         outcomes = _accept(settings, universe, series, days, reason)
     if not outcomes:
         click.echo(f"{series}: all partitions of this range are in the lake; name a single one to fetch it again")

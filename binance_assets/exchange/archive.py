@@ -11,9 +11,13 @@ import io
 import re
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from copy import copy
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from binance_assets.exchange.archive_files import ArchiveFile, most_csv_bytes
 from binance_assets.exchange.circuit import Circuit
@@ -37,6 +41,13 @@ from binance_assets.model.series import Series
 from binance_assets.settings import Settings
 from binance_assets.waiting import request as request_in_flight
 
+# Three times as fast as zlib with a file of the archive, and the same interface. There is no wheel for some platforms.
+_inflate: Any
+try:
+    from isal import isal_zlib as _inflate
+except ImportError:
+    _inflate = zlib
+
 Result = TypeVar("Result")
 
 # Binance writes two spaces before the name; the asterisk is what sha256sum writes for a file read as binary.
@@ -50,6 +61,10 @@ _UTF8_NAME: Final = 0x800  # the flag of a member whose name is UTF-8
 # A month of 1m is two megabytes as a zip and four as a table. The files of a year fill the network; with four more, the
 # memory that each thread keeps for itself adds up to 60 MB.
 _MOST_WORKERS: Final = 12
+# Files that are requested before it is known whether they are needed, and the fewest for which they are. They arrive
+# together with the reference data, and keep the cores busy until the others do.
+_EARLY: Final = 4
+_FEWEST_FOR_EARLY: Final = 2 * _EARLY
 # Files that are unzipped and parsed at once. That takes a core each, and some 30 MB for a month of 1m.
 _MOST_READ: Final = 2
 
@@ -97,7 +112,7 @@ class Archive:
         connections = min(2 * self._most_workers, settings.max_workers)
         self._client = HttpClient(settings.archive_url, connections, settings.connect_timeout, settings.read_timeout)
         self._last_was_found = True
-        self._pool = WorkerPool(warmup=0, ahead_per_worker=1)
+        self._pool = WorkerPool(warmup=0, ahead_per_worker=1, early=min(_EARLY, self._most_workers))
         self._on_request = on_request
         self._retrier = retrier or Retrier()
         self.venue: str | None = None
@@ -109,11 +124,30 @@ class Archive:
         """Files that may be in flight at once; 1 before the first file."""
         return self._pool.workers
 
+    def start_early(
+        self, files: Sequence[ArchiveFile], read: Callable[[ArchiveFile, ArchiveContent], Result]
+    ) -> dict[ArchiveFile, Future[Result]]:
+        """Request the first of ``files``, if they are many, before it is known whether :meth:`stream` will be called.
+
+        A run does so once, so that at most a few requests are in vain.
+
+        Args:
+            files: What will probably be fetched, with checksums.
+            read: As for :meth:`stream`.
+
+        Returns:
+            What was started, for :meth:`stream`.
+        """
+        if len(files) < _FEWEST_FOR_EARLY:
+            return {}
+        return self._pool.start_early(files, lambda file: self._with_retries(lambda: self._read(file, read, True)))
+
     def stream(
         self,
         files: Sequence[ArchiveFile],
         read: Callable[[ArchiveFile, ArchiveContent], Result],
         with_checksums: bool = False,
+        started: Mapping[ArchiveFile, Future[Result]] = MappingProxyType({}),
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
         """Fetch ``files`` in parallel and yield each with what ``read`` returned for it, in their order.
 
@@ -124,6 +158,7 @@ class Archive:
             read: Reads the content of a file, in a worker; a ``ValueError`` means that the content is not valid.
             with_checksums: Whether to request the checksum of a file together with it. That saves a round trip, and
                 costs a request for each file that does not exist.
+            started: Files that are under way already, from :meth:`start_early`.
 
         Yields:
             A file, and its result or the error that took its place.
@@ -131,7 +166,7 @@ class Archive:
         Raises:
             Cancelled: The archive was closed.
         """
-        return self._map_concurrently(files, lambda file: self._read(file, read, with_checksums))
+        return self._map_concurrently(files, lambda file: self._read(file, read, with_checksums), started)
 
     def checksums(self, files: Sequence[ArchiveFile]) -> Iterator[tuple[ArchiveFile, str | ExchangeError]]:
         """Yield each of ``files`` with the SHA-256, in hex, that the archive names for it now, or an error.
@@ -153,12 +188,15 @@ class Archive:
         return self._map_concurrently(files, self._exists)
 
     def _map_concurrently(
-        self, files: Sequence[ArchiveFile], request: Callable[[ArchiveFile], Result]
+        self,
+        files: Sequence[ArchiveFile],
+        request: Callable[[ArchiveFile], Result],
+        started: Mapping[ArchiveFile, Future[Result]] = MappingProxyType({}),
     ) -> Iterator[tuple[ArchiveFile, Result | ExchangeError]]:
         def request_with_retries(file: ArchiveFile) -> Result:
             return self._with_retries(lambda: request(file))
 
-        return self._pool.stream(files, request_with_retries, lambda: self._most_workers)
+        return self._pool.stream(files, request_with_retries, lambda: self._most_workers, started)
 
     def _with_retries(self, attempt: Callable[[], Result]) -> Result:
         return self._circuit.call(lambda: self._retrier.call_with_retries(attempt, self._pool.stop))
@@ -304,14 +342,37 @@ def _content(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> byt
     """
     if member.compress_type not in _METHODS:
         raise _Refused(f"the zip cannot be read: its compression method {member.compress_type} is not deflate")
-    text = b""
-    if member.file_size <= most:
-        with zipped.open(member) as file:
-            text = file.read(most + 1)  # to the end, where the CRC is compared, or one byte too far
+    text = _unpacked(zipped, member, most + 1) if member.file_size <= most else b""  # or one byte too far
     if max(member.file_size, len(text)) > most:
         raise _Refused(f"the file in the zip is larger than the {most:,} bytes that its candles can take")
     if len(text) != member.file_size:
         raise _Refused(f"the zip cannot be read: it names {member.file_size:,} bytes and holds {len(text):,}")
+    return text
+
+
+def _unpacked(zipped: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
+    """Return the content of a member, of which no more than ``most`` bytes are unpacked.
+
+    ``zipfile`` finds the packed bytes, with all its checks; it would unpack them with zlib.
+
+    Raises:
+        EOFError: They end early.
+        zipfile.BadZipFile: The content does not have the CRC-32 of the zip.
+    """
+    as_stored: Any = copy(member)
+    as_stored.compress_type, as_stored.file_size, as_stored.CRC = zipfile.ZIP_STORED, member.compress_size, None
+    with zipped.open(as_stored) as file:
+        packed = file.read()
+    if len(packed) < member.compress_size:
+        raise EOFError("it ends early")
+    text: bytes = packed[:most]
+    if member.compress_type == zipfile.ZIP_DEFLATED:
+        inflater = _inflate.decompressobj(wbits=-zlib.MAX_WBITS)
+        text = inflater.decompress(packed, most)
+        if not inflater.eof and len(text) < most:
+            raise EOFError("it ends early")
+    if len(text) < most and _inflate.crc32(text) != member.CRC:
+        raise zipfile.BadZipFile(f"bad CRC-32 of {printable(ascii(member.filename))}")
     return text
 
 

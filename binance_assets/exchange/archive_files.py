@@ -10,9 +10,12 @@ next month. Intervals longer than a day have monthly files only.
 from __future__ import annotations
 
 import datetime as dt
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from binance_assets.model.markets import Market
@@ -114,12 +117,34 @@ def monthly_files(series: Series, partitions: Sequence[Partition], now: int) -> 
     """Return the monthly files of all ``partitions`` whose month should have a file by ``now``, ms UTC."""
     if not series.interval.is_multi_day and _MONTH // series.interval.step > _MOST_ROWS:
         return []
-    files = []
-    for first, members in groupby(partitions, key=lambda partition: to_date(partition.start).replace(day=1)):
-        start, end = to_ms(first), to_ms(next_month(first))
-        if end > to_ms(series.market.archived) and end + _YOUNGEST_MONTH_MS <= now:
-            files.append(ArchiveFile(series, start, end, tuple(members)))
+    files, archive_start, position = [], to_ms(series.market.archived), 0
+    while position < len(partitions):
+        start, end = _month_of(partitions[position].start)
+        following = bisect_left(partitions, end, lo=position, key=_START)
+        if end > archive_start and end + _YOUNGEST_MONTH_MS <= now:
+            files.append(ArchiveFile(series, start, end, tuple(partitions[position:following])))
+        position = following
     return files
+
+
+@lru_cache(maxsize=4_096)  # most series of a request begin together
+def _month_of(time: int) -> tuple[int, int]:
+    """Return the start and the end of the month of ``time``, all in ms UTC."""
+    first = to_date(time).replace(day=1)
+    return to_ms(first), to_ms(next_month(first))
+
+
+_START: Final = attrgetter("start")
+
+
+def partitions_outside(files: Sequence[ArchiveFile], partitions: Sequence[Partition]) -> list[Partition]:
+    """Return those of ``partitions`` that are in the day or month of none of ``files``; both are ascending."""
+    outside, position = list[Partition](), 0
+    for file in files:
+        first = bisect_left(partitions, file.start, lo=position, key=_START)
+        outside += partitions[position:first]
+        position = bisect_left(partitions, file.end, lo=first, key=_START)
+    return [*outside, *partitions[position:]]
 
 
 def cheaper_files(series: Series, partitions: Sequence[Partition], now: int) -> list[ArchiveFile]:
@@ -134,8 +159,7 @@ def cheaper_files(series: Series, partitions: Sequence[Partition], now: int) -> 
         now: The server's time, ms UTC.
     """
     months = [file for file in monthly_files(series, partitions, now) if _is_cheaper(file)]
-    covered = {partition for file in months for partition in file.partitions}
-    remaining = [partition for partition in partitions if partition not in covered]
+    remaining = partitions_outside(months, partitions)
     days = [file for file in daily_files(series, remaining, now, _YOUNGEST_DAY_MS) if _is_cheaper(file)]
     return sorted([*months, *days], key=lambda file: file.start)
 
@@ -144,8 +168,7 @@ def all_files(series: Series, partitions: Sequence[Partition], now: int) -> list
     """Return the fewest files that hold ``partitions``, as far as the archive may have them by ``now``, ms UTC."""
     multi_day = series.interval.is_multi_day
     months = [file for file in monthly_files(series, partitions, now) if multi_day or len(file.partitions) > 1]
-    covered = {partition for file in months for partition in file.partitions}
-    remaining = [partition for partition in partitions if partition not in covered]
+    remaining = partitions_outside(months, partitions)
     return sorted([*months, *daily_files(series, remaining, now)], key=lambda file: file.start)
 
 
@@ -173,8 +196,14 @@ def probes(files: Sequence[ArchiveFile]) -> list[ArchiveFile]:
 
 def _is_cheaper(file: ArchiveFile) -> bool:
     """Return whether REST needs more requests for the wanted partitions, counted in full pages of the cheapest size."""
-    rows = sum((partition.end - partition.start) // file.series.interval.step for partition in file.partitions)
-    return rows > REQUESTS_PER_FILE * _rows_per_page(file.series.market)
+    return _wanted_rows(file) > REQUESTS_PER_FILE * _rows_per_page(file.series.market)
+
+
+def _wanted_rows(file: ArchiveFile) -> int:
+    step, partitions = file.series.interval.step, file.partitions
+    if file.series.interval.is_multi_day:
+        return sum((partition.end - partition.start) // step for partition in partitions)
+    return len(partitions) * (DAY // step)
 
 
 def _rows_per_page(market: Market) -> int:

@@ -52,6 +52,7 @@ class WorkerPool:
         warmup: How many tasks run at once before the workers are sized.
         ahead_per_worker: How many results for each worker may be in flight or wait to be used.
         cap: The highest number of workers, those of the warm-up included.
+        early: How many tasks may start early, before the workers are sized; None for as many as the warm-up has.
 
     Attributes:
         workers: Requests that may be in flight at once, fixed after the warm-up; 1 until then.
@@ -59,13 +60,13 @@ class WorkerPool:
         stop: Set to end every wait; see :meth:`close`.
     """
 
-    def __init__(self, warmup: int, ahead_per_worker: int = 4, cap: int = 1_000) -> None:
+    def __init__(self, warmup: int, ahead_per_worker: int = 4, cap: int = 1_000, early: int | None = None) -> None:
         self.workers = 1
         self.sized = False
         self.stop = threading.Event()
         self._warmup_left = warmup
-        self._early_left = warmup
-        self._warmup_threads = max(1, min(warmup, cap))
+        self._early_left = warmup if early is None else early
+        self._warmup_threads = max(1, min(max(warmup, self._early_left), cap))
         self._ahead_per_worker = ahead_per_worker
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads = 0
@@ -75,8 +76,8 @@ class WorkerPool:
     def start_early(self, tasks: Sequence[Task], fetch: Callable[[Task], Result]) -> dict[Task, Future[Result]]:
         """Start the first tasks of a stream before it is known whether there will be one, as part of the warm-up.
 
-        All calls together start no more tasks than the warm-up has, and none after it. What is not used costs no more
-        than that.
+        All calls together start no more tasks than ``early``, and none after the warm-up. What is not used costs no
+        more than that.
 
         Args:
             tasks: The tasks, in the order of the stream.

@@ -20,8 +20,8 @@ from binance_assets.exports.target import File
 from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.wording import name_some
 from binance_assets.settings import ConfigurationError
+from binance_assets.storage.local_store import create_folder, sync_folder
 from binance_assets.storage.locks import LOCK_NAME, file_lock
-from binance_assets.storage.state import create_folder, sync_folder
 
 MANIFEST: Final = ".binance-assets-export.json"
 _STAGING: Final = ".binance-assets-export"

@@ -24,8 +24,8 @@ from binance_assets.model.timestamps import DAY, to_date, to_ms
 
 # Files may appear days late (the spot files of 2026-07-21 did on 07-27), so a younger last file proves no end.
 _SETTLED: Final = 14 * DAY
-# The longest time that a delivery contract is listed: two quarters, and a margin.
-_LONGEST_CONTRACT: Final = 400 * DAY
+LONGEST_CONTRACT: Final = 400 * DAY
+"""The longest time that a delivery contract is listed, ms: two quarters, and a margin."""
 # Daily files that are looked up after the last candle.
 _DAYS_AFTER: Final = 3
 
@@ -45,7 +45,7 @@ def archived_days(exchange: Exchange, series: Series, now: int, since: int = 0) 
         ExchangeError: A request failed, so that a file may have been overlooked.
     """
     delivery = delivery_time(series.symbol)
-    earliest = max(to_ms(series.market.archived), since, (delivery or 0) - _LONGEST_CONTRACT)
+    earliest = max(to_ms(series.market.archived), since, (delivery or 0) - LONGEST_CONTRACT)
     end = min(now, delivery + DAY) if delivery is not None else now
     days = partitions_between(to_date(earliest).replace(day=1), to_date(end), DAILY)
     months = monthly_files(daily_series(series), days, now)

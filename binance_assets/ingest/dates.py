@@ -5,13 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable
 
-from binance_assets.model.partitions import FIRST_DAY
+from binance_assets.model.partitions import FIRST_DAY, TOO_EARLY
 from binance_assets.model.series import Series
 from binance_assets.settings import ConfigurationError
-
-
-class BadRequest(ConfigurationError):
-    """The requested dates are not valid; the message is one line that says how to fix them."""
 
 
 def check_dates(series: Iterable[Series], start: dt.date | None, end: dt.date | None) -> None:
@@ -23,13 +19,15 @@ def check_dates(series: Iterable[Series], start: dt.date | None, end: dt.date | 
         end: Day after the last one, UTC; None for the end of the last finished partition.
 
     Raises:
-        BadRequest: The message says which date is wrong, and why.
+        ConfigurationError: The message says which date is wrong, and why.
     """
     multi_day = next((member.interval for member in series if member.interval.is_multi_day), None)
     for option, day in (("--start", start), ("--end", end)):
         if day and multi_day and day.day != 1:
-            raise BadRequest(f"{option} {day}: {multi_day} has monthly partitions, so give the first day of a month")
+            raise ConfigurationError(
+                f"{option} {day}: {multi_day} has monthly partitions, so give the first day of a month"
+            )
     if start and start < FIRST_DAY:
-        raise BadRequest(f"--start {start}: partitions begin on {FIRST_DAY}")
+        raise ConfigurationError(f"--start {start}: {TOO_EARLY}, or leave it out to begin with the first candle")
     if start and end and end <= start:
-        raise BadRequest(f"--end {end} is not after --start {start}; the end is excluded")
+        raise ConfigurationError(f"--end {end} is not after --start {start}; the end is excluded")

@@ -20,7 +20,7 @@ from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import start_early
 from binance_assets.ingest.options import DEFAULT_OPTIONS, DownloadOptions
 from binance_assets.ingest.reference import load_reference
-from binance_assets.ingest.sources import SourceTask, fetch_finished, unavailable
+from binance_assets.ingest.sources import SourceTask, fetch_finished, start_files_early, unavailable
 from binance_assets.model.partitions import Partition, closes_at
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
@@ -41,7 +41,7 @@ def download(
 ) -> Iterator[PartitionResult]:
     """Fetch and validate ``partitions``, and yield a result for each, exactly once.
 
-    By REST, the first pages of a long range are requested together with its reference data.
+    The first pages or files of a long range are requested together with its reference data.
 
     A partition that cannot be fetched is refused with the reason; it raises nothing, and the others go on. Memory is
     bounded by the pages fetched ahead and one block of about 45,000 candles, however long the range is. Within each
@@ -65,14 +65,16 @@ def download(
     try:
         now = server_time(exchange, options.source)
         finished = [partition for partition in partitions if closes_at(partition, series.interval) <= now]
+        first = next(_chunks(series, finished), ())
         if options.source == "rest":
-            start_early(exchange, series, next(_chunks(series, finished), ()))
+            start_early(exchange, series, first)
+        started = start_files_early(exchange, series, first, options.source, now)
         reference = load_reference(exchange, series, finished, now, options)
     except ExchangeError as error:
         yield from (unavailable(series, partition, error) for partition in partitions)
         return
     for chunk in _chunks(series, finished):
-        for result in fetch_finished(SourceTask(exchange, series, reference), chunk, options.source):
+        for result in fetch_finished(SourceTask(exchange, series, reference, started), chunk, options.source):
             # What was validated from candles that had arrived is kept; anything else may be cut short.
             if exchange.closed and result.verdict != "complete":
                 raise Cancelled

@@ -19,7 +19,7 @@ from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import TRADED_ON, Market
 from binance_assets.model.rules import MarketSymbol, SymbolRule, matches_name, select
 from binance_assets.model.series import Series, is_trackable
-from binance_assets.model.symbol_names import contract_by_name, quote_by_name
+from binance_assets.model.symbol_names import contract_by_name, quote_by_name, unknown_message
 from binance_assets.model.timestamps import to_date
 from binance_assets.settings import ConfigurationError
 
@@ -314,3 +314,16 @@ def unknown_symbols(exchange: Exchange, symbols: Sequence[str]) -> tuple[list[st
     if not known.issuperset(symbols) and exchange.archive_matches_api:
         known.update(exchange.listing.symbols())
     return [symbol for symbol in symbols if symbol not in known], known
+
+
+def why_unknown(exchange: Exchange, symbols: Sequence[str]) -> str | None:
+    """Return one line that names those of ``symbols`` that the market never had, with the nearest names.
+
+    None if it had them all.
+
+    Raises:
+        ExchangeError: A request failed.
+        Cancelled: The exchange was closed.
+    """
+    unknown, known = unknown_symbols(exchange, symbols)
+    return unknown_message(unknown, known, exchange.market) if unknown else None

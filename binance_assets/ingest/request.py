@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Final
 
 import polars as pl
 
-from binance_assets.exchange.archive_files import REQUESTS_PER_FILE, all_files, cheaper_files
+from binance_assets.exchange.archive_files import (
+    REQUESTS_PER_FILE,
+    all_files,
+    cheaper_files,
+    monthly_files,
+    partitions_outside,
+)
 from binance_assets.exchange.errors import ExchangeError, UnknownSymbol, refuses_location
 from binance_assets.exchange.session import Exchange
-from binance_assets.ingest.archived_span import archived_first_open, is_archived
+from binance_assets.exchange.symbols import delivery_time
+from binance_assets.ingest.archived_span import LONGEST_CONTRACT, archived_first_open, is_archived
 from binance_assets.ingest.blocks import plan_rest_pages
-from binance_assets.ingest.dates import BadRequest
+from binance_assets.ingest.daily import daily_series
 from binance_assets.ingest.download import SAFETY_MS
-from binance_assets.model.intervals import Interval
+from binance_assets.ingest.market_symbols import why_unknown
+from binance_assets.model.intervals import DAILY, Interval
 from binance_assets.model.markets import Market
 from binance_assets.model.partitions import (
     FIRST_DAY,
@@ -27,10 +37,15 @@ from binance_assets.model.partitions import (
     partitions_between,
 )
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import to_date, to_ms
-from binance_assets.settings import Source
+from binance_assets.model.timestamps import DAY, to_date, to_ms
+from binance_assets.settings import ConfigurationError, Source
 from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake
+
+# How often the archive is searched for the first and the last day of a symbol, and how many files of single days are
+# looked up each time because their month has no file yet.
+_LOOKS: Final = 2
+_DAYS_WITHOUT_MONTH: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +56,43 @@ class Forecast:
         requests: Number of requests, to the API and to the archive.
         weight: Request weight.
         files: Number of files of the archive.
+        is_bound: Whether these are the most that there can be, because the archive is searched for what it has.
     """
 
     requests: int
     weight: int
     files: int
+    is_bound: bool = False
 
 
 def forecast(series: Series, partitions: Sequence[Partition], source: Source, now: int) -> Forecast:
     """Return what fetching ``partitions`` (ascending) from ``source`` costs at ``now``, ms UTC."""
     choose_files = {"rest": lambda *_: [], "auto": cheaper_files, "archive": all_files}[source]
     files = choose_files(series, partitions, now)
-    covered = {partition for file in files for partition in file.partitions}
-    by_rest = [] if source == "archive" else [partition for partition in partitions if partition not in covered]
+    by_rest = [] if source == "archive" else partitions_outside(files, partitions)
     pages = plan_rest_pages(series, by_rest)
     return Forecast(REQUESTS_PER_FILE * len(files) + len(pages), sum(page.weight for page in pages), len(files))
+
+
+def forecast_from_archive_only(series: Series, partitions: Sequence[Partition], now: int) -> Forecast:
+    """Return what fetching ``partitions`` (ascending) costs at most at ``now`` if the API has no candles of the symbol.
+
+    The archive is asked for all files of the range, those of the ``1d`` candles included, and, before and after the
+    range, whether it has more: that shows when the symbol began and ended. Files that do not exist take one request.
+    """
+    if not partitions:
+        return Forecast(0, 0, 0, is_bound=True)
+    files = len(all_files(series, partitions, now))
+    days = partitions_between(to_date(partitions[0].start), to_date(partitions[-1].end), DAILY)
+    proofs = len(all_files(daily_series(series), days, now))
+    delivery = delivery_time(series.symbol)
+    earliest, latest = to_ms(series.market.archived), now
+    if delivery is not None:
+        earliest, latest = max(earliest, delivery - LONGEST_CONTRACT), min(now, delivery + DAY)
+    ever = partitions_between(to_date(earliest).replace(day=1), to_date(latest), DAILY)
+    months = len(monthly_files(daily_series(series), ever, now))
+    looks = _LOOKS * (months + _DAYS_WITHOUT_MONTH)
+    return Forecast(REQUESTS_PER_FILE * (files + proofs) + looks, 0, files, is_bound=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +128,7 @@ class DownloadPlan:
         missing: Those that must be fetched.
         doubted: Those that are present, but that nothing proved; they are validated again without a request for
             candles.
+        is_archived_only: Whether the API has refused to serve the symbol, so that only the archive has its candles.
     """
 
     series: Series
@@ -98,15 +136,19 @@ class DownloadPlan:
     present: tuple[Partition, ...]
     missing: tuple[Partition, ...]
     doubted: tuple[Partition, ...] = ()
+    is_archived_only: bool = False
 
     @property
     def pending(self) -> tuple[Partition, ...]:
         """The partitions that a run has to look at, ascending: missing ones and those in doubt."""
-        return tuple(sorted({*self.missing, *self.doubted}))
+        return tuple(sorted({*self.missing, *self.doubted})) if self.doubted else self.missing
 
     def forecast(self, source: Source) -> Forecast:
         """Return what fetching the missing partitions from ``source`` costs now, by this host's clock."""
-        return forecast(self.series, self.missing, source, int(time.time() * 1_000))
+        now = int(time.time() * 1_000)
+        if self.is_archived_only and source != "rest":
+            return forecast_from_archive_only(self.series, self.missing, now)
+        return forecast(self.series, self.missing, source, now)
 
 
 def plan_request(
@@ -126,31 +168,89 @@ def plan_request(
         source: Where candles come from; with ``archive`` no request checks whether a symbol exists.
 
     Raises:
-        BadRequest: A date is today or later by the server's clock, or there is nothing to fetch between the dates.
-        ExchangeError: The exchange cannot be reached, or it has no such symbol.
+        ConfigurationError: The market never had one of the symbols; a date is today or later by the server's clock; or
+            there is nothing to fetch between the dates.
+        ExchangeError: The exchange cannot be reached.
         LakeError: The lake holds candles of another venue.
     """
+    try:
+        return _plan_known(request, lake, exchange, known, source)
+    except UnknownSymbol as error:
+        symbols = list(dict.fromkeys(series.symbol for series in request.series))
+        raise ConfigurationError(_why_unknown(exchange, symbols) or str(error)) from None
+
+
+def _why_unknown(exchange: Exchange, symbols: Sequence[str]) -> str | None:
+    """Return one line that names unknown symbols; None if nobody knows."""
+    try:
+        return why_unknown(exchange, symbols)
+    except ExchangeError:
+        return None
+
+
+def _plan_known(
+    request: DownloadRequest, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
+) -> list[DownloadPlan]:
+    """Return the plans of :func:`plan_request`.
+
+    Raises:
+        UnknownSymbol: The exchange has no such symbol.
+        ConfigurationError, ExchangeError, LakeError: As for :func:`plan_request`.
+    """
     first_opens: dict[Series, int | None] = {}
+    archived_only: set[Series] = set()  # threads add to it
     if request.start is None:
         cached = lake.first_opens()
         first_opens = {series: cached.get(str(series)) for series in request.series}
         unseen = [series for series, first in first_opens.items() if first is None]
-        first_opens |= exchange.map_concurrently(unseen, lambda series: _first_open(exchange, series, source))
+        first_opens |= exchange.map_concurrently(
+            unseen, lambda series: _first_open(exchange, series, source, archived_only)
+        )
     index = lake.file_index(request.market, request.series, request.start, request.end)
-    held = _Held(stored_in(index))
+    held = _Held(index)
     plans = [_plan_series(request, series, held, exchange, first_opens, source) for series in request.series]
     if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue, exchange.hosts)
     exists = {*known, *first_opens}
-    unknown = [plan.series for plan in plans if not plan.present and plan.series not in exists]
-    if source == "archive":
-        return plans
-    for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source)):
+    is_checked = source != "archive"
+    unknown = [plan.series for plan in plans if is_checked and not plan.present and plan.series not in exists]
+    for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source, archived_only)):
         pass
-    return plans
+    return [replace(plan, is_archived_only=plan.series in archived_only) for plan in plans]
 
 
-def _first_open(exchange: Exchange, series: Series, source: Source) -> int | None:
+def present_verdicts(lake: Lake, plans: Sequence[DownloadPlan]) -> dict[Series, Counter[str]]:
+    """Return how many of the requested partitions of each plan the lake has now, by verdict.
+
+    The file index remembers what is read here: it is what the next request asks for. After a download of a whole
+    market, that would take a minute to read.
+
+    Args:
+        lake: The lake.
+        plans: Plans over series of one market; at least one.
+
+    Raises:
+        LakeError: A file may not be read, or was written by a later version.
+    """
+    found = {plan.series: Counter[str]() for plan in plans}
+    spans = {str(plan.series): (plan.series, plan.requested[0], plan.requested[-1]) for plan in plans if plan.requested}
+    if not spans:
+        return found
+    requested = pl.DataFrame(
+        [(name, to_date(first.start), to_date(last.start)) for name, (_, first, last) in spans.items()],
+        schema={"series": pl.String, "first": pl.Date, "last": pl.Date},
+        orient="row",
+    )
+    series = [member for member, _, _ in spans.values()]
+    start, end = min(requested["first"].to_list()), max(requested["last"].to_list())
+    for stored in _spread(lake.file_index(series[0].market, series, start, end)):
+        among = stored.join(requested, on="series").filter(pl.col("day").is_between("first", "last"))
+        for name, verdict, count in among.group_by("series", "verdict").len().iter_rows():
+            found[spans[name][0]][verdict] = count
+    return found
+
+
+def _first_open(exchange: Exchange, series: Series, source: Source, archived_only: set[Series]) -> int | None:
     """Return when the first candle of ``series`` opens, ms UTC; from the archive if the API does not know it.
 
     Raises:
@@ -164,6 +264,7 @@ def _first_open(exchange: Exchange, series: Series, source: Source) -> int | Non
         first = _archived_first_open(exchange, series, _now(exchange, source))
         if first is None:
             raise
+        archived_only.add(series)
         return first
 
 
@@ -175,8 +276,8 @@ def _archived_first_open(exchange: Exchange, series: Series, now: int) -> int | 
     return first
 
 
-def _check_exists(exchange: Exchange, series: Series, source: Source) -> None:
-    """Check that the API or, if ``source`` allows it, the archive knows the symbol.
+def _check_exists(exchange: Exchange, series: Series, source: Source, archived_only: set[Series]) -> None:
+    """Check that the API or, if ``source`` allows it, the archive knows the symbol; add it to the latter's.
 
     Raises:
         ExchangeError: The exchange has no such symbol, or a request failed.
@@ -188,6 +289,7 @@ def _check_exists(exchange: Exchange, series: Series, source: Source) -> None:
             raise
         if not is_archived(exchange, series, _now(exchange, source)):
             raise
+        archived_only.add(series)
 
 
 def _archive_may_know(error: ExchangeError, exchange: Exchange, source: Source) -> bool:
@@ -214,32 +316,53 @@ class _Held:
     """What the lake holds of some series.
 
     Args:
-        stored: The stored partitions, as :func:`stored_in` returns them.
+        index: Their file index.
     """
 
-    def __init__(self, stored: pl.DataFrame) -> None:
-        self._starts = _starts_by_series(stored)
-        self._doubted = _starts_by_series(stored.filter("is_in_doubt"))
+    def __init__(self, index: pl.DataFrame) -> None:
+        self._starts, self._doubted = dict[str, pl.Series](), dict[str, pl.Series]()
+        for stored in _spread(index):
+            self._starts |= _starts_by_series(stored)
+            self._doubted |= _starts_by_series(stored.filter("is_in_doubt"))
 
-    def among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
-        """Return those of ``partitions`` that the lake holds."""
-        starts = self._starts.get(str(series), frozenset())
-        return tuple(partition for partition in partitions if partition.start in starts)
-
-    def missing_among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
-        """Return those of ``partitions`` that the lake does not hold."""
-        starts = self._starts.get(str(series), frozenset())
-        return tuple(partition for partition in partitions if partition.start not in starts)
+    def split(
+        self, series: Series, partitions: tuple[Partition, ...]
+    ) -> tuple[tuple[Partition, ...], tuple[Partition, ...]]:
+        """Return those of ``partitions`` that the lake holds, and the others."""
+        present = _among(partitions, self._starts.get(str(series)))
+        if len(present) in (0, len(partitions)):
+            return (partitions, ()) if present else ((), partitions)
+        held = frozenset(present)
+        return present, tuple(partition for partition in partitions if partition not in held)
 
     def doubted_among(self, series: Series, partitions: Iterable[Partition]) -> tuple[Partition, ...]:
         """Return those of ``partitions`` that the lake holds, but that nothing proved."""
-        starts = self._doubted.get(str(series))
-        return tuple(partition for partition in partitions if partition.start in starts) if starts else ()
+        return _among(partitions, self._doubted.get(str(series)))
 
 
-def _starts_by_series(stored: pl.DataFrame) -> dict[str, frozenset[int]]:
+def _spread(index: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield the stored partitions of an index, those of some series at a time.
+
+    A table with a row for each day of 2,000 series would take most of the memory of the process.
+    """
+    names = index["series"].unique()
+    for first in range(0, len(names), _SERIES_SPREAD):
+        yield stored_in(index.filter(pl.col("series").is_in(names[first : first + _SERIES_SPREAD].implode())))
+
+
+_SERIES_SPREAD: Final = 100
+
+
+def _among(partitions: Iterable[Partition], starts: pl.Series | None) -> tuple[Partition, ...]:
+    if starts is None:
+        return ()
+    known = frozenset(starts)  # not kept: those of 2,000 series over years would take half a gigabyte
+    return tuple(partition for partition in partitions if partition.start in known)
+
+
+def _starts_by_series(stored: pl.DataFrame) -> dict[str, pl.Series]:
     starts = stored.group_by("series").agg(pl.col("day").dt.epoch("ms"))
-    return {name: frozenset(of_series) for name, of_series in starts.iter_rows()}
+    return dict(zip(starts["series"], starts["day"], strict=True))
 
 
 @lru_cache(maxsize=64)  # most series of a request begin or end together
@@ -260,9 +383,9 @@ def _plan_series(
     requested = _requested(start, end, series.interval) if start else ()
     if not requested and (request.start or request.end):
         begins = f"begins on {start}" if start else "has no candles"
-        raise BadRequest(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
-    present = held.among(series, requested)
-    missing = requested if request.refresh else held.missing_among(series, requested)
+        raise ConfigurationError(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
+    present, absent = held.split(series, requested)
+    missing = requested if request.refresh else absent
     doubted = () if request.refresh else held.doubted_among(series, requested)
     return DownloadPlan(series, requested, present, missing, doubted)
 
@@ -273,9 +396,9 @@ def _end(request: DownloadRequest, interval: Interval, exchange: Exchange, sourc
     now = _now(exchange, source)
     today = to_date(now)
     if request.end and request.end > today:
-        raise BadRequest(f"--end {request.end} is later than today ({today}, UTC); the end is excluded")
+        raise ConfigurationError(f"--end {request.end} is later than today ({today}, UTC); the end is excluded")
     if request.start and request.start >= today:
-        raise BadRequest(f"--start {request.start} is not before today ({today}, UTC)")
+        raise ConfigurationError(f"--start {request.start} is not before today ({today}, UTC)")
     return request.end or last_finished_end(now - SAFETY_MS, interval)
 
 

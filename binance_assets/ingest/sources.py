@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from typing import Final
@@ -28,6 +29,9 @@ from binance_assets.model.series import Series
 from binance_assets.model.timestamps import DAY, to_ms
 from binance_assets.settings import Source
 
+FutureTable = Future[tuple[Provenance, pl.DataFrame]]
+"""A file of the archive that is under way: where its candles come from, and the candles."""
+
 # How long the file of a partition may take to appear: those of 2026-07-21 took six days, monthly ones seven.
 _LATEST_FILE_MS: Final = 10 * DAY
 
@@ -40,11 +44,13 @@ class SourceTask:
         exchange: The market.
         series: The series.
         reference: What its partitions are validated against.
+        started: Files of the archive that are under way already, from :func:`start_files_early`.
     """
 
     exchange: Exchange
     series: Series
     reference: ReferenceData
+    started: Mapping[ArchiveFile, FutureTable] = field(default_factory=dict)
 
     def validate(
         self, candles: pl.DataFrame, partitions: Sequence[Partition], provenance: Provenance = REST
@@ -290,7 +296,8 @@ def _archive_results(task: SourceTask, files: Sequence[ArchiveFile]) -> Iterator
     held: list[tuple[ArchiveFile, Provenance, pl.DataFrame]] = []
     began = 0.0
     archive = task.exchange.archive
-    for file, outcome in archive.stream(files, partial(_read_file, task), with_checksums=True):
+    read = partial(_read_file, task.exchange)
+    for file, outcome in archive.stream(files, read, with_checksums=True, started=task.started):
         if isinstance(outcome, ExchangeError):
             provenance = Provenance("archive", file.name)
             for partition in file.partitions:
@@ -319,9 +326,9 @@ def _absent_results(
             yield PartitionResult(partition, "unreachable", empty_candles(task.series.market), (), reason)
 
 
-def _read_file(task: SourceTask, file: ArchiveFile, content: ArchiveContent) -> tuple[Provenance, pl.DataFrame]:
+def _read_file(exchange: Exchange, file: ArchiveFile, content: ArchiveContent) -> tuple[Provenance, pl.DataFrame]:
     provenance = Provenance("archive", file.name, content.sha256, content.modified)
-    return provenance, read_file(task.exchange, file, content)
+    return provenance, read_file(exchange, file, content)
 
 
 def _validate_files(
@@ -369,6 +376,31 @@ SOURCE_CHAINS: Final[dict[Source, tuple[ChainLink, ...]]] = {
 
 _ARCHIVE_ONLY: Final = SOURCE_CHAINS["archive"][:2]
 """The steps for a symbol that the API does not know."""
+
+
+_FIRST_FILES: Final = {"archive": all_files, "auto": cheaper_files}
+"""How the first step of a chain chooses files, for the sources that begin with the archive."""
+
+
+def start_files_early(
+    exchange: Exchange, series: Series, partitions: Sequence[Partition], source: Source, now: int
+) -> dict[ArchiveFile, FutureTable]:
+    """Request the first files that :func:`fetch_finished` will fetch, while the reference data is loaded.
+
+    Args:
+        exchange: The market.
+        series: The series.
+        partitions: Those that will be fetched, ascending.
+        source: Where they come from; from REST, nothing is started here.
+        now: The server's time, ms UTC.
+
+    Returns:
+        The files that are under way, for :attr:`SourceTask.started`; none if the range is short.
+    """
+    choose = _FIRST_FILES.get(source)
+    if choose is None or not exchange.archive_matches_api:
+        return {}
+    return exchange.archive.start_early(choose(series, partitions, now), partial(_read_file, exchange))
 
 
 def unavailable(series: Series, partition: Partition, error: ExchangeError) -> PartitionResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import datetime as dt
 import re
 from typing import Final
@@ -20,7 +21,7 @@ def parse_date(text: str, today: dt.date) -> dt.date:
         today: The day that is ``today``, UTC.
 
     Raises:
-        ValueError: It is none of these, or there is no such day; the message says how to write a date.
+        ValueError: It is none of these, and the message says how to write a date; or there is no such day.
     """
     days_ago = {"today": 0, "yesterday": 1}.get(text.lower())
     if days_ago is not None:
@@ -30,5 +31,13 @@ def parse_date(text: str, today: dt.date) -> dt.date:
         try:
             return dt.date(int(year), int(month), int(day))
         except ValueError:
-            pass
+            raise ValueError(f"{text!r} is not a date: {_why_no_day(int(year), int(month))}") from None
     raise ValueError(f"{text!r} is not a date; {HOW_TO_WRITE}")
+
+
+def _why_no_day(year: int, month: int) -> str:
+    if year < dt.MINYEAR:
+        return "there is no year 0"
+    if not 1 <= month <= 12:
+        return f"there is no month {month:02}"
+    return f"there is no such day, {year:04}-{month:02} has {calendar.monthrange(year, month)[1]} days"

@@ -42,6 +42,8 @@ def printable(text: object, limit: int = _MOST_SHOWN) -> str:
     except Exception:  # an object of a library that cannot name itself
         whole = type(text).__name__
     whole = _USER.sub("...@", whole)  # before it is cut, so that no part of a password is left
+    if len(whole) <= limit and whole.isascii() and whole.isprintable() and "  " not in whole:
+        return whole.strip(" ")  # nothing to leave out, as in most texts, of which a download shows five for each day
     start = whole[: 4 * limit]  # long enough for the limit, unless most of it is not shown
     shown = "".join(" " if unicodedata.category(character) in _NOT_SHOWN else character for character in start)
     line = " ".join(shown.split())

@@ -17,6 +17,9 @@ from binance_assets.model.timestamps import DAY, to_date, to_ms
 FIRST_DAY: Final = dt.date(2017, 7, 1)
 """The first partition of every series: Binance opened on 2017-07-14."""
 
+TOO_EARLY: Final = f"Binance opened in July 2017, so give {FIRST_DAY} or a later day"
+"""What an error says about an earlier day."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Partition:

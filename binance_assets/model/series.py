@@ -8,6 +8,7 @@ from typing import Final
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
+from binance_assets.model.spelling import did_you_mean_series
 from binance_assets.model.symbol_names import is_symbol
 
 _LONGEST_TAG: Final = 63
@@ -88,24 +89,46 @@ def parse_series(text: str) -> Series:
     """Return the fetched series that ``text`` names, such as ``spot/BTCUSDT/1m``.
 
     Raises:
-        ValueError: There is no such series; the message says why.
+        ValueError: There is no such series; the message says why, and how the series is spelled that is probably meant.
     """
-    parts = text.split("/")
-    if len(parts) != 3:
-        raise ValueError(f"{text!r} is not a series; write market/SYMBOL/interval, such as spot/BTCUSDT/1m")
-    return Series(parse_market(parts[0]), parts[1], parse_interval(parts[2]))
+    try:
+        return _parse(text)
+    except ValueError as error:
+        raise ValueError(f"{error}{did_you_mean_series(text, _is_series)}") from None
 
 
 def parse_any_series(text: str) -> Series:
     """Return the series that ``text`` names, fetched or derived, such as ``spot/BTCUSDT/45m``.
 
     Raises:
-        ValueError: There is no such series; the message says why.
+        ValueError: As for :func:`parse_series`.
     """
     try:
-        return parse_series(text)
+        return _parse_any(text)
+    except ValueError as error:
+        raise ValueError(f"{error}{did_you_mean_series(text, _is_series)}") from None
+
+
+def _parse(text: str) -> Series:
+    parts = text.split("/")
+    if len(parts) != 3:
+        raise ValueError(f"{text!r} is not a series; write market/SYMBOL/interval, such as spot/BTCUSDT/1m")
+    return Series(parse_market(parts[0]), parts[1], parse_interval(parts[2]))
+
+
+def _parse_any(text: str) -> Series:
+    try:
+        return _parse(text)
     except ValueError:
         if text.count("/") != 2:
             raise
         market, symbol, interval = text.split("/")
         return derived_series(parse_market(market), symbol, parse_derived_interval(interval))
+
+
+def _is_series(text: str) -> bool:
+    try:
+        _parse_any(text)
+    except ValueError:
+        return False
+    return True

@@ -5,12 +5,12 @@ exchangeInfo knows quote and contract of a listed symbol. Of a symbol that it no
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
 from binance_assets.model.markets import COINM, SPOT, Market
+from binance_assets.model.spelling import did_you_mean, nearest
 from binance_assets.model.wording import name_some
 
 PERPETUAL: Final = "PERPETUAL"
@@ -119,9 +119,6 @@ def unknown_message(unknown: Iterable[str], known: Collection[str], market: Mark
         known: All symbols of the market.
         market: The market.
     """
-    hints = []
-    for symbol in unknown:
-        nearest = difflib.get_close_matches(symbol, known, n=3, cutoff=0.7)
-        hints.append(symbol + (f" (did you mean {' or '.join(nearest)}?)" if nearest else ""))
+    hints = [symbol + did_you_mean(nearest(symbol, known)) for symbol in unknown]
     there_is = "there is no symbol" if len(hints) == 1 else "there are no symbols"
     return f"{there_is} {name_some(hints, _NAMED)} on {market.title}; binance-assets symbols {market} lists what it has"

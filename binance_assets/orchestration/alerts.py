@@ -27,6 +27,7 @@ from binance_assets.model.wording import name_some
 from binance_assets.orchestration import checks, freshness
 from binance_assets.orchestration.coverage import coverage_key
 from binance_assets.orchestration.dagster_internals import check_evaluations_after, newest_check_evaluation
+from binance_assets.orchestration.event_cursor import last_settled_event
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import tagged_range
 from binance_assets.orchestration.webhook import Undelivered, post
@@ -200,12 +201,20 @@ def _move(cursor: _Cursor, event: _Event) -> None:
         cursor.failed.pop(event.check, None)
 
 
+def _end_of_events(instance: dg.DagsterInstance, cursor: _Cursor) -> int | None:
+    """Return before which event to read, so that the cursor passes no event that appears later; None to read all."""
+    settled = last_settled_event(instance, cursor.after)
+    return None if settled is None else settled + 1
+
+
 def _newest_failure(instance: dg.DagsterInstance) -> int:
     return max((record.storage_id for record in instance.fetch_run_status_changes(_RUN_FAILURE, 1).records), default=0)
 
 
 def _run_events(instance: dg.DagsterInstance, cursor: _Cursor) -> Iterator[_Event]:
-    records_filter = dg.RunStatusChangeRecordsFilter(_RUN_FAILURE, after_storage_id=cursor.after)
+    records_filter = dg.RunStatusChangeRecordsFilter(
+        _RUN_FAILURE, after_storage_id=cursor.after, before_storage_id=_end_of_events(instance, cursor)
+    )
     for record in instance.fetch_run_status_changes(records_filter, _MAX_EVENTS, ascending=True).records:
         run = instance.get_run_by_id(record.run_id)  # None if the run was deleted
         is_final = run is not None and run.tags.get(_WILL_RETRY_TAG) != "true"
@@ -246,7 +255,8 @@ def _reason_of_step(instance: dg.DagsterInstance, run_id: str) -> str:
 
 def _check_events(instance: dg.DagsterInstance, cursor: _Cursor, watched: Set[str]) -> Iterator[_Event]:
     """Yield the evaluations after the cursor; each is compared with the cursor as it is then."""
-    for storage_id, run_id, evaluation in check_evaluations_after(instance, cursor.after, _MAX_EVENTS):
+    before = _end_of_events(instance, cursor)
+    for storage_id, run_id, evaluation in check_evaluations_after(instance, cursor.after, _MAX_EVENTS, before):
         asset, check = evaluation.asset_key.to_user_string(), evaluation.check_name
         if asset not in watched or check not in (checks.CHECK_NAME, freshness.CHECK_NAME):
             yield _Event(storage_id, None)

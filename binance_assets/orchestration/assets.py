@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import dagster as dg
 from pydantic import Field
@@ -32,6 +32,7 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, ascii_symbol
+from binance_assets.orchestration.backfill_policies import SINGLE_RUN
 from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.orchestration.checks import format_refused, gap_free_spec
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
@@ -59,6 +60,15 @@ class CandlesConfig(dg.Config):
     only_missing: bool = Field(
         default=False, description="Skip partitions that are in the lake; otherwise they are fetched again"
     )
+    source: str | None = Field(
+        default=None,
+        pattern="^(rest|archive|auto)$",
+        description="Where the candles come from: rest, archive, or auto; by default as the universe names it",
+    )
+
+    def source_or(self, default: Source) -> Source:
+        """Return the source of the step, or ``default`` if the configuration names none."""
+        return cast("Source", self.source) if self.source else default
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +80,14 @@ class FetchedSeries:
         source: Where its candles come from.
         last: The last day of a delisted symbol, UTC; None if it has not ended.
         owners: Who owns the asset, as Dagster writes owners.
+        backfill: Into how many runs Dagster divides a backfill.
     """
 
     series: Series
     source: Source
     last: dt.date | None = None
     owners: tuple[str, ...] = ()
+    backfill: dg.BackfillPolicy = SINGLE_RUN
 
 
 FetchedByKey = Mapping[dg.AssetKey, FetchedSeries]
@@ -140,6 +152,7 @@ def candles_asset(
         config=_CONFIG,
         last=member.last,
         owners=member.owners,
+        backfill=member.backfill,
     )
 
 
@@ -156,6 +169,7 @@ def series_asset(
     base: Series | None = None,
     last: dt.date | None = None,
     owners: Sequence[str] = (),
+    backfill: dg.BackfillPolicy = SINGLE_RUN,
 ) -> dg.AssetsDefinition:
     """Return an asset that holds a series, with what fetched and derived assets have in common.
 
@@ -174,6 +188,7 @@ def series_asset(
         base: The series that the asset is derived from, if any.
         last: The last day of a delisted symbol, UTC; None if it has not ended.
         owners: Who owns the asset, as Dagster writes owners.
+        backfill: Into how many runs Dagster divides a backfill.
     """
     key, parents = asset_key(series), [] if base is None else [asset_key(base)]
     check = gap_free_spec(key)
@@ -207,7 +222,7 @@ def series_asset(
             **({"last day": last.isoformat()} if last is not None else {}),
             **metadata,
             "dagster/column_schema": _column_schema(series.market),
-            "dagster/uri": f"file://{lake.folder(series).absolute()}",  # as it can be pasted, not percent-encoded
+            "dagster/uri": lake.uri(series),
             "dagster/code_references": _CODE,
         },
     )
@@ -217,7 +232,7 @@ def series_asset(
         node_def=op,
         specs=[spec],
         check_specs_by_output_name={check_output: check},
-        backfill_policy=dg.BackfillPolicy.single_run(),
+        backfill_policy=backfill,
     )
 
 
@@ -350,13 +365,14 @@ def _task(
     context: dg.AssetExecutionContext,
     member: FetchedSeries,
     partitions: tuple[Partition, ...],
-    config: Mapping[str, Any],
+    values: Mapping[str, Any],
 ) -> FetchTask:
     """Return what a step has to do; a retry leaves out what was materialized before it."""
+    config = CandlesConfig(**values)
     before = materialized_before(context.instance, context.run, context.retry_number)
     done = before.get(asset_key(member.series), frozenset())
     left = tuple(partition for partition in partitions if partition.key not in done)
-    return FetchTask(member.series, member.source, left, CandlesConfig(**config).only_missing)
+    return FetchTask(member.series, config.source_or(member.source), left, config.only_missing)
 
 
 def _log_outcome(context: dg.AssetExecutionContext, series: Series, tally: Tally, metrics: RunMetrics) -> None:

@@ -21,6 +21,7 @@ from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.partitions import partition_kind
 from binance_assets.orchestration.progress import RunController
 from binance_assets.orchestration.runs import Execution, RangeRun, report_present
+from binance_assets.settings import Source
 from binance_assets.storage.lake import Lake
 
 # Dagster plans all partitions of a run before the first is fetched, which takes half a millisecond for each. This
@@ -53,10 +54,7 @@ def fetch_missing(
         KeyboardInterrupt: Interrupted; the run under way is recorded as canceled.
     """
     failures = []
-    fail_runs_of_dead_processes(instance)
-    for plan in plans:
-        report_present(instance, lake, plan.series, plan.present)
-    refresh_checks(instance, lake, [plan.series for plan in plans])
+    report_known(instance, lake, plans)
     for run in runs_for(plans, only_missing=not refresh):
         execution = Execution(instance, definitions, run)
         _wait(execution, controller)
@@ -65,6 +63,14 @@ def fetch_missing(
             # Dagster shows each partition that the run did not materialize as failed, also those that are present.
             refresh_checks(instance, lake, run.series)
     return failures
+
+
+def report_known(instance: dg.DagsterInstance, lake: Lake, plans: Sequence[DownloadPlan]) -> None:
+    """Report to Dagster what is true before a download: which runs are dead, what the lake holds, and what it lacks."""
+    fail_runs_of_dead_processes(instance)
+    for plan in plans:
+        report_present(instance, lake, plan.series, plan.present)
+    refresh_checks(instance, lake, [plan.series for plan in plans])
 
 
 def _wait(execution: Execution, controller: RunController) -> None:
@@ -79,18 +85,26 @@ def _wait(execution: Execution, controller: RunController) -> None:
         raise
 
 
-def runs_for(plans: Sequence[DownloadPlan], only_missing: bool) -> Iterator[RangeRun]:
+def runs_for(
+    plans: Sequence[DownloadPlan], only_missing: bool, most: int = _MAX_PARTITIONS, source: Source | None = None
+) -> Iterator[RangeRun]:
     """Yield the runs that fetch what is missing: together the series of a partition kind that lack the same range.
 
     A run covers the range from the first missing partition to the last, or the first and last in doubt;
     ``only_missing`` skips those in between that are present and proved. Many series with a long range are several runs.
+
+    Args:
+        plans: What each series lacks.
+        only_missing: Whether to skip partitions that are in the lake.
+        most: The most partitions of a run over several series, counted over all of them.
+        source: Where the candles come from; None for what the code location names for each series.
     """
     incomplete = sorted((plan for plan in plans if plan.pending), key=_kind_and_range)
     for (kind, _, _), group in groupby(incomplete, key=_kind_and_range):
         members = list(group)
         first, last = members[0].pending[0], members[0].pending[-1]
         partitions = len(partitions_between(to_date(first.start), to_date(last.end), members[0].series.interval))
-        at_once = max(1, _MAX_PARTITIONS // partitions)
+        at_once = max(1, most // partitions)
         for start in range(0, len(members), at_once):
             yield RangeRun(
                 job=job_name(members[0].series.market, kind),
@@ -98,6 +112,7 @@ def runs_for(plans: Sequence[DownloadPlan], only_missing: bool) -> Iterator[Rang
                 first=first,
                 last=last,
                 only_missing=only_missing,
+                source=source,
             )
 
 

@@ -95,7 +95,7 @@ def _page(market: Market, entries: Sequence[Coverage], table: pl.DataFrame, path
     return {
         "table": dg.MetadataValue.md(coverage_markdown(coverage_table(named)) + note),
         "days by month": dg.MetadataValue.md(_picture(market, entries)),
-        "path": dg.MetadataValue.path(path.absolute()),
+        "path": dg.MetadataValue.path(str(path.absolute())),
         "dagster/row_count": dg.MetadataValue.int(table.height),
         "partitions": dg.MetadataValue.int(int(table["partitions"].sum())),
         "refused": dg.MetadataValue.int(int(table["refused"].sum())),

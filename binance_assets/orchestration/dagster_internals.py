@@ -14,14 +14,17 @@ from __future__ import annotations
 import datetime as dt
 import json
 import subprocess
+import sys
+import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, BinaryIO, Final, Literal, TypeVar, cast
 
 import click
 import dagster as dg
@@ -30,6 +33,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationPlanned
 from dagster._core.definitions.partitions.partitioned_schedule import UnresolvedPartitionedAssetScheduleDefinition
+from dagster._core.definitions.selector import JobSubsetSelector
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.events import (
@@ -226,7 +230,7 @@ def check_evaluations(
 
 
 def check_evaluations_after(
-    instance: dg.DagsterInstance, after: int, limit: int
+    instance: dg.DagsterInstance, after: int, limit: int, before: int | None = None
 ) -> Iterator[tuple[int, str, dg.AssetCheckEvaluation]]:
     """Yield the evaluations of all asset checks since an event: storage id, run id, and evaluation, oldest first.
 
@@ -237,8 +241,10 @@ def check_evaluations_after(
         instance: The instance.
         after: Storage id of the last event that was read.
         limit: Number of evaluations to read.
+        before: Storage id of the first event that is not read; None to read all.
     """
-    records_filter = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=after)
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    records_filter = dg.EventRecordsFilter(kind, after_cursor=after, before_cursor=before)
     for record in _check_events(instance, records_filter, limit, ascending=True):
         data: Any = record.event_log_entry.get_dagster_event().event_specific_data
         yield record.storage_id, record.run_id, data
@@ -307,6 +313,40 @@ _ASSETS_PER_QUERY: Final = 500
 def _rows(storage: SqlEventLogStorage, query: db.TextClause, **values: object) -> Sequence[Any]:
     with storage.index_connection() as connection:
         return connection.execute(query, values).fetchall()
+
+
+def rows_of_postgres(instance: dg.DagsterInstance, query: db.TextClause, **values: object) -> Sequence[Any] | None:
+    """Return the rows of a query to an event log on Postgres; None if the event log is elsewhere.
+
+    The public interface of an instance does not show the transactions of its database.
+    """
+    storage = instance.event_log_storage
+    if not isinstance(storage, SqlEventLogStorage):
+        return None
+    with storage.index_connection() as connection:
+        is_postgres = connection.dialect.name == "postgresql"
+        return connection.execute(query, values).fetchall() if is_postgres else None
+
+
+def newest_materializations(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> dict[dg.AssetKey, int]:
+    """Return the storage id of the newest materialization of each asset, 0 of one that has none, all read at once.
+
+    On Postgres, it is read from the events. The record of an asset, which the public names return, has the event that
+    was recorded last there: of two processes that write to the same asset, that may be the older event.
+    """
+    by_text = {asset.to_string(): asset for asset in assets}
+    rows = rows_of_postgres(instance, _NEWEST_MATERIALIZATIONS, assets=list(by_text)) if assets else []
+    if rows is not None:
+        return {by_text[text]: newest or 0 for text, newest in rows}
+    entries = [record.asset_entry for record in instance.get_asset_records(list(assets))]
+    return {entry.asset_key: entry.last_materialization_storage_id or 0 for entry in entries}
+
+
+_NEWEST_MATERIALIZATIONS: Final = db.text(
+    "SELECT asset_key, (SELECT id FROM event_logs WHERE event_logs.asset_key = asset_keys.asset_key "
+    "AND dagster_event_type = 'ASSET_MATERIALIZATION' ORDER BY id DESC LIMIT 1) "
+    "FROM asset_keys WHERE asset_key IN :assets"
+).bindparams(db.bindparam("assets", expanding=True))
 
 
 def unmaterialized_attempts(
@@ -393,6 +433,27 @@ def latest_materialization_ids(
     return instance.event_log_storage.get_latest_storage_id_by_partition(asset, kind, set(partitions))
 
 
+def recorded_paths(instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Sequence[str]) -> dict[str, str]:
+    """Return the metadata ``path`` of the latest materialization of each partition, where it has one.
+
+    Args:
+        instance: The instance.
+        asset: The asset.
+        partitions: The partitions, at least one.
+    """
+    ids = list(latest_materialization_ids(instance, asset, partitions).values())
+    paths: dict[str, str] = {}
+    for start in range(0, len(ids), _ASSETS_PER_QUERY):
+        some = ids[start : start + _ASSETS_PER_QUERY]
+        found = instance.fetch_materializations(dg.AssetRecordsFilter(asset, storage_ids=some), limit=len(some))
+        for record in found.records:
+            materialization, key = record.asset_materialization, record.partition_key
+            path = materialization.metadata.get("path") if materialization is not None else None
+            if key is not None and isinstance(path, dg.PathMetadataValue) and path.path:
+                paths[key] = path.path
+    return paths
+
+
 def find_target_of_check(context: dg.AssetExecutionContext) -> None:
     """Find the latest materialization of a step's asset, which the result of its check names, after the step wrote it.
 
@@ -427,47 +488,126 @@ def as_not_blocking(
     return dg.Output(None, name), copy(evaluation, blocking=False)
 
 
-def run_dagster_dev(arguments: Sequence[str], webserver: Sequence[str]) -> None:
+def run_dagster_dev(arguments: Sequence[str], webserver: Sequence[str], is_up: Callable[[], bool]) -> None:
     """Run ``dagster dev`` in this process until interrupted, with another program as its web server.
 
-    ``dagster dev`` has no option for the web server. It starts ``python -m dagster_webserver`` first of its children,
-    with the function that is replaced here.
+    ``dagster dev`` has no option for the web server. It loads the code location, and then starts
+    ``python -m dagster_webserver`` first of its children, with the function that is replaced here.
+
+    Two things happen in another order than in Dagster, which makes the user interface of 2,000 series available seconds
+    sooner. The web server starts while the code location loads, because its imports take as long. And the daemon
+    starts once the web server responds: both ask the code server for all definitions, which it would describe for
+    both at the same time, although the second answer takes half as long after the first.
 
     Its children end with it, also if it is interrupted before it watches them, or again while it ends them: Dagster
     then leaves a web server that keeps its port, and a daemon that goes on launching runs. Runs in progress continue.
 
     Args:
         arguments: The arguments of ``dagster dev``.
-        webserver: The command that receives the arguments of ``dagster-webserver``.
+        webserver: The command that reads the arguments of ``dagster-webserver``, see :func:`read_arguments`.
+        is_up: Returns whether the web server responds.
 
     Raises:
         RuntimeError: Dagster starts its web server in another way, so that it cannot be replaced.
     """
     from dagster._cli import dev
 
-    children: list[subprocess.Popen[bytes]] = []
+    children = _Children(webserver, is_up)
+    try:
+        with (
+            _replaced(dev, "ProxyServerManager", children.before_loading),
+            _replaced(dev, "get_ipc_shutdown_pipe", children.with_early_pipe),
+            _replaced(dev, "open_ipc_subprocess", children.starting),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", dg.SupersessionWarning)
+            dev.dev_command.main([*arguments], prog_name="dagster dev", standalone_mode=False)
+    finally:
+        end_processes(children.started)
 
-    def starting(start: Callable[..., Any]) -> Callable[..., object]:
-        replaced = False
+
+class _Children:
+    """The processes that ``dagster dev`` starts, and the functions with which it starts them.
+
+    Args:
+        webserver: The command of the web server.
+        is_up: Returns whether the web server responds.
+    """
+
+    def __init__(self, webserver: Sequence[str], is_up: Callable[[], bool]) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+        self._webserver = webserver
+        self._is_up = is_up
+        self._pipe: tuple[int, int] | None = None  # of the web server, until Dagster asks for it
+        self._has_arguments = False
+
+    def before_loading(self, load: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that starts the web server and then loads the code location."""
+
+        def start_and_load(*values: object, **options: object) -> object:
+            from dagster_shared.ipc import get_ipc_shutdown_pipe, open_ipc_subprocess
+
+            self._pipe = get_ipc_shutdown_pipe()
+            self._start_webserver(open_ipc_subprocess, pass_fds=[self._pipe[0]])
+            return load(*values, **options)
+
+        return start_and_load
+
+    def with_early_pipe(self, make: Callable[[], tuple[int, int]]) -> Callable[[], tuple[int, int]]:
+        """Return a function that returns the pipe of the web server, if that runs already, and then new ones."""
+
+        def take_or_make() -> tuple[int, int]:
+            pipe, self._pipe = self._pipe, None
+            return pipe or make()
+
+        return take_or_make
+
+    def starting(self, start: Callable[..., Any]) -> Callable[..., object]:
+        """Return a function that starts a child; the web server gets its arguments instead."""
 
         def start_child(parts: Sequence[str], **options: object) -> object:
-            nonlocal replaced
             if list(parts[1:3]) == ["-m", "dagster_webserver"]:
-                replaced, parts = True, [*webserver, *parts[3:]]
-            if not replaced:
+                if not self.started:
+                    self._start_webserver(start, **options)
+                self._has_arguments = True
+                return _pass_arguments(self.started[0], parts[3:])
+            if not self._has_arguments:
                 raise RuntimeError(f"Dagster {dg.__version__} starts its web server in a way that is not known here")
+            self._await_webserver()
             child: subprocess.Popen[bytes] = start(parts, **options)
-            children.append(child)
+            self.started.append(child)
             return child
 
         return start_child
 
-    try:
-        with _replaced(dev, "open_ipc_subprocess", starting), warnings.catch_warnings():
-            warnings.simplefilter("ignore", dg.SupersessionWarning)
-            dev.dev_command.main([*arguments], prog_name="dagster dev", standalone_mode=False)
-    finally:
-        end_processes(children)
+    def _start_webserver(self, start: Callable[..., Any], **options: object) -> None:
+        self.started.append(start([*self._webserver], stdin=subprocess.PIPE, **options))
+
+    def _await_webserver(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self._is_up() and self.started[0].poll() is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+_PATIENCE_SECONDS: Final = 30  # a web server that does not respond must not keep the daemon from its work
+_POLL_SECONDS: Final = 0.1
+
+
+def _pass_arguments(process: subprocess.Popen[bytes], arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    with suppress(BrokenPipeError), cast("BinaryIO", process.stdin) as file:  # `dagster dev` notices that it has ended
+        file.write(json.dumps(list(arguments)).encode() + b"\n")
+    return process
+
+
+def read_arguments() -> list[str]:
+    """Return the arguments that :func:`run_dagster_dev` passes to a web server; wait for them.
+
+    Raises:
+        SystemExit: The process that started this one has ended without them.
+    """
+    if not (line := sys.stdin.buffer.readline()):
+        sys.exit(0)
+    return [str(argument) for argument in json.loads(line)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,28 +659,166 @@ def loaded_automations(instance: dg.DagsterInstance, target: Sequence[str]) -> I
     from dagster._cli.workspace.cli_target import (
         get_code_location_from_workspace,
         get_remote_repository_from_code_location,
-        get_workspace_from_cli_opts,
     )
+
+    with _loaded_workspace(instance, target) as workspace:
+        location = get_code_location_from_workspace(workspace, None)
+        repository = get_remote_repository_from_code_location(location, None)
+        schedules = [
+            RemoteAutomation(entry.name, "schedule", entry.description or "", entry)
+            for entry in repository.get_schedules()
+        ]
+        sensors = [
+            RemoteAutomation(entry.name, "sensor", entry.description or "", entry) for entry in repository.get_sensors()
+        ]
+        yield sorted(schedules + sensors, key=lambda entry: entry.name)
+
+
+@contextmanager
+def _loaded_workspace(instance: dg.DagsterInstance, target: Sequence[str]) -> Iterator[Any]:
+    """Load code locations in code servers, or connect to those that run already, and yield Dagster's view of them."""
+    from dagster._cli.workspace.cli_target import get_workspace_from_cli_opts
     from dagster_shared.cli import WorkspaceOpts
 
     option, name = target
     chosen = WorkspaceOpts(workspace=[name]) if option == "-w" else WorkspaceOpts(module_name=[name])
     try:
         with get_workspace_from_cli_opts(instance, dg.__version__, chosen, log_level="WARNING") as workspace:
-            location = get_code_location_from_workspace(workspace, None)
-            repository = get_remote_repository_from_code_location(location, None)
-            schedules = [
-                RemoteAutomation(entry.name, "schedule", entry.description or "", entry)
-                for entry in repository.get_schedules()
-            ]
-            sensors = [
-                RemoteAutomation(entry.name, "sensor", entry.description or "", entry)
-                for entry in repository.get_sensors()
-            ]
-            yield sorted(schedules + sensors, key=lambda entry: entry.name)
+            yield workspace
     except click.UsageError as error:
         first_line = error.message.strip().splitlines()[0]
         raise ConfigurationError(f"the code location cannot be used: {first_line}") from None
+
+
+class LaunchTarget:
+    """A code location whose runs can be put into the queue of the instance.
+
+    Dagster's command line launches jobs, but neither a selection of their assets nor a range of partitions. No public
+    name creates a run of a job that another process executes.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, workspace: Any, location: Any, repository: Any) -> None:
+        self._instance, self._workspace = instance, workspace
+        self._location, self._repository = location, repository
+
+    def submit(
+        self,
+        run_id: str,
+        job: str,
+        assets: Sequence[dg.AssetKey],
+        run_config: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> None:
+        """Create a run over assets of a job, as a sensor does, and submit it to the run coordinator.
+
+        Raises:
+            ConfigurationError: The code location refuses the run, such as because its version has other settings.
+        """
+        selector = JobSubsetSelector(self._location.name, self._repository.name, job, None, list(assets))
+        try:
+            remote_job = self._location.get_job(selector)
+            plan = self._location.get_execution_plan(remote_job, run_config, None, None, self._instance)
+        except dg.DagsterError as error:
+            raise ConfigurationError(f"the code location refuses a run of {job}: {_first_line(error)}") from None
+        self._instance.create_run(
+            job_name=job,
+            run_id=run_id,
+            run_config=run_config,
+            status=dg.DagsterRunStatus.NOT_STARTED,
+            tags=tags,
+            root_run_id=None,
+            parent_run_id=None,
+            step_keys_to_execute=None,
+            execution_plan_snapshot=plan.execution_plan_snapshot,
+            job_snapshot=remote_job.job_snapshot,
+            parent_job_snapshot=remote_job.parent_job_snapshot,
+            asset_selection=frozenset(assets),
+            asset_check_selection=None,
+            resolved_op_selection=None,
+            op_selection=None,
+            remote_job_origin=remote_job.get_remote_origin(),
+            job_code_origin=remote_job.get_python_origin(),
+            asset_graph=self._repository.asset_graph,
+        )
+        self._instance.submit_run(run_id, self._workspace)
+
+
+def _first_line(error: Exception) -> str:
+    """Return why a code server refuses something: the first line of the innermost error that it reports."""
+    reported = getattr(error, "user_code_process_error_infos", None)
+    text = reported[-1].message if reported else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def launch_target(
+    instance: dg.DagsterInstance, target: Sequence[str], assets: Mapping[dg.AssetKey, str]
+) -> Iterator[LaunchTarget]:
+    """Load the workspace, and yield the code location that has all assets in their jobs.
+
+    Args:
+        instance: The instance.
+        target: What to load, as in :func:`loaded_automations`.
+        assets: The name of the job of each asset.
+
+    Raises:
+        ConfigurationError: No code location loads that has them.
+    """
+    with _loaded_workspace(instance, target) as workspace:
+        reason = "it has no code location"
+        for location in workspace.code_locations:
+            for repository in location.get_repositories().values():
+                absent = [key for key, job in assets.items() if not _has(repository, key, job)]
+                if not absent:
+                    yield LaunchTarget(instance, workspace, location, repository)
+                    return
+                reason = (
+                    f"the code location {location.name} does not have {absent[0].to_user_string()}; "
+                    "reload it, or restart its code server, so that it reads the universe again"
+                )
+        for error in workspace.code_location_errors():
+            reason = (error.message.strip().splitlines() or [reason])[0]
+        raise ConfigurationError(f"{target[1]} cannot be used: {reason}")
+
+
+def _has(repository: Any, key: dg.AssetKey, job: str) -> bool:
+    node = repository.get_asset_node_snap(key)
+    return node is not None and job in node.job_names and repository.has_job(job)
+
+
+QUEUE_DAEMON: Final = "QUEUED_RUN_COORDINATOR"
+"""The part of Dagster's daemon that takes runs from the queue."""
+
+
+def seconds_since_daemon(instance: dg.DagsterInstance) -> float | None:
+    """Return how long ago the daemon last reported that it takes runs from the queue; None if it never did.
+
+    Heartbeats have no public name. The clocks of the daemon and of this process may be those of two hosts.
+    """
+    heartbeat = instance.get_daemon_heartbeats().get(QUEUE_DAEMON)
+    return None if heartbeat is None else max(0.0, time.time() - heartbeat.timestamp)
+
+
+_REPORTED: Final = db.text(
+    "SELECT count(*) FROM event_logs WHERE run_id IN :runs AND partition IS NOT NULL "
+    "AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_OBSERVATION')"
+).bindparams(db.bindparam("runs", expanding=True))
+
+
+def partitions_reported(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> int:
+    """Return how many partitions some runs have materialized or refused so far; 0 in a storage without SQL.
+
+    The public interface of an instance reads whole events.
+    """
+    storage = instance.event_log_storage
+    if not run_ids or not isinstance(storage, SqlEventLogStorage):
+        return 0
+    return int(_rows(storage, _REPORTED, runs=list(run_ids))[0][0])
+
+
+def prepare_webserver() -> None:
+    """Import what :func:`run_webserver` needs."""
+    import dagster_webserver.cli  # noqa: F401
 
 
 def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) -> None:
@@ -560,6 +838,68 @@ def run_webserver(arguments: Sequence[str], wrap: Callable[[ASGIApp], ASGIApp]) 
 
     with _replaced(cli, "create_app_from_workspace_process_context", creating):
         cli.dagster_webserver.main([*arguments], prog_name="dagster-webserver", auto_envvar_prefix="DAGSTER_WEBSERVER")
+
+
+class EndOfRun:
+    """Decides that a run which a user ends is recorded as canceled, whenever its steps notice it.
+
+    Dagster records a failure of a run that is canceled already, and so of every step that ends late. No public name
+    keeps it from that. Whoever ends the run asks for its end first, and closes it at last.
+
+    Args:
+        instance: The instance that records the run.
+        run_id: The run, which is executed in this process.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        self._instance = instance
+        self._run_id = run_id
+        self._lock = threading.RLock()
+        self._is_asked_for = False
+        self._closed_by: int | None = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch the events of the run for the length of the block, in which it is executed."""
+        handle = self._instance.handle_new_event
+
+        def watch(event: EventLogEntry, **options: Any) -> None:
+            if event.run_id != self._run_id or self._closed_by == threading.get_ident():
+                handle(event, **options)
+                return
+            with self._lock:
+                if self._closed_by is not None:
+                    return
+                run = self._instance.get_run_by_id(self._run_id) if self._is_asked_for and _is_failure(event) else None
+                if run is None:
+                    handle(event, **options)
+                else:
+                    self._instance.report_run_canceled(run, message=str(event.get_dagster_event().message))
+
+        vars(self._instance)["handle_new_event"] = watch
+        try:
+            yield
+        finally:
+            vars(self._instance).pop("handle_new_event", None)
+
+    def ask(self) -> None:
+        """From now on, a failure of the run is recorded as its cancellation."""
+        self._is_asked_for = True
+
+    def close(self, seconds: float) -> None:
+        """From now on, nothing is recorded of the run, except by this thread.
+
+        Args:
+            seconds: How long to wait for an event that is being recorded.
+        """
+        has_lock = self._lock.acquire(timeout=seconds)
+        self._closed_by = threading.get_ident()
+        if has_lock:
+            self._lock.release()
+
+
+def _is_failure(event: EventLogEntry) -> bool:
+    return event.is_dagster_event and event.get_dagster_event().is_run_failure
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from binance_assets.ingest.derive import derive_partitions
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.orchestration.assets import Inputs, series_asset
+from binance_assets.orchestration.backfill_policies import SINGLE_RUN
 from binance_assets.orchestration.checks import format_refused
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
 from binance_assets.orchestration.day_page import day_page
@@ -30,13 +31,16 @@ from binance_assets.storage.universe import Derived
 from binance_assets.storage.writer import write_results
 
 
-def derived_asset(derived: Derived, lake: Lake, last: dt.date | None = None) -> dg.AssetsDefinition:
+def derived_asset(
+    derived: Derived, lake: Lake, last: dt.date | None = None, backfill: dg.BackfillPolicy = SINGLE_RUN
+) -> dg.AssetsDefinition:
     """Return the asset of a derived series.
 
     Args:
         derived: The series and its base series.
         lake: The lake; only its location is used here, for the asset's page.
         last: The last day of a delisted symbol, UTC; None if it has not ended.
+        backfill: Into how many runs Dagster divides a backfill; with the policy of the base, both are in one run.
     """
     series = derived.series
 
@@ -56,6 +60,7 @@ def derived_asset(derived: Derived, lake: Lake, last: dt.date | None = None) -> 
         base=derived.base,
         last=last,
         owners=derived.owners,
+        backfill=backfill,
     )
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Any, Final, cast
 
 import dagster as dg
 
+from binance_assets.candles.columns import empty_candles
 from binance_assets.model.outside import MESSAGE, printable
-from binance_assets.model.partitions import Partition
-from binance_assets.model.results import PartitionResult, format_spans
+from binance_assets.model.partitions import Partition, partition_for_key
+from binance_assets.model.results import PartitionResult, Verdict, format_spans
 from binance_assets.model.series import Series
-from binance_assets.model.timestamps import SECOND
+from binance_assets.model.timestamps import SECOND, from_iso, to_iso
 from binance_assets.orchestration.dagster_internals import (
     log_materializations,
     log_observations,
@@ -28,6 +29,9 @@ from binance_assets.storage.lake import StoredPartition
 # The most events in one batch. With the second that partitions wait for their file, it bounds what a killed process
 # has written and not reported.
 _MAX_BATCH: Final = 100
+# The missing spans of a refused partition, for programs; of a day of 1s, there may be thousands.
+_SPANS: Final = "missing_spans"
+_MAX_SPANS: Final = 1_000
 
 
 def materialization(series: Series, partition: Partition, stored: StoredPartition) -> dg.AssetMaterialization:
@@ -40,7 +44,7 @@ def materialization(series: Series, partition: Partition, stored: StoredPartitio
     """
     metadata: dict[str, dg.MetadataValue] = {
         "dagster/partition_row_count": dg.MetadataValue.int(stored.rows),
-        "path": dg.MetadataValue.path(stored.path.absolute()),
+        "path": dg.MetadataValue.path(str(stored.path.absolute())),
         "bytes": dg.MetadataValue.int(stored.size),
         "verdict": dg.MetadataValue.text(printable(stored.verdict)),
         "source": dg.MetadataValue.text(printable(stored.source)),
@@ -97,8 +101,25 @@ def refusal(asset: dg.AssetKey, result: PartitionResult) -> dg.AssetObservation:
     }
     if result.missing:
         metadata["missing"] = dg.MetadataValue.text(format_spans(result.missing))
+        spans = [[to_iso(start), to_iso(end)] for start, end in result.missing[:_MAX_SPANS]]
+        metadata[_SPANS] = dg.MetadataValue.json(spans)
     text = printable(f"refused, {result.verdict}: {result.reason}", MESSAGE)
     return dg.AssetObservation(asset, partition=result.partition.key, description=text, metadata=metadata)
+
+
+def refused_result(series: Series, refused: dg.AssetObservation) -> PartitionResult | None:
+    """Return the result of which :func:`refusal` made an event, without candles; None if the event is another one."""
+    verdict = refused.metadata.get("verdict")
+    if verdict is None or refused.partition is None:
+        return None
+    spans: Any = refused.metadata[_SPANS].value if _SPANS in refused.metadata else ()
+    return PartitionResult(
+        partition_for_key(refused.partition, series.interval),
+        cast("Verdict", verdict.value),
+        empty_candles(series.market),
+        tuple((from_iso(start), from_iso(end)) for start, end in spans),
+        str(refused.metadata["reason"].value),
+    )
 
 
 def refusals(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import dagster as dg
@@ -22,7 +23,7 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series, by_market
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import materialized_ranges, report_failed_run
+from binance_assets.orchestration.dagster_internals import materialized_ranges, recorded_paths, report_failed_run
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.gaps import unsettled_partitions
 from binance_assets.orchestration.interrupted import tags_of_this_process
@@ -38,6 +39,7 @@ JOB: Final = "lost_partitions"
 # A lake that is not mounted lacks millions of partitions. To record them would take hours, and as long to take it back.
 MOST_RECORDED: Final = 20_000
 _MAX_NAMED: Final = 5
+_IN_LAKE: Final = ("market", "symbol", "interval")  # the folders between a lake and its files
 # A day of a series is a row while it is looked for: nine years of two thousand series at once took 1.4 GB.
 _SERIES_AT_ONCE: Final = 50
 _log = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ _log = logging.getLogger(__name__)
 def find_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, list[Partition]]:
     """Return the partitions of each series that Dagster shows as materialized and the lake does not hold, ascending.
 
-    Partitions that are gaps already, or that a run is about to write, are left out.
+    Partitions that are gaps already, or that a run is about to write, are left out. So are those that were last written
+    to another lake, which is still there: two lakes may share an instance, and neither has lost what the other holds.
 
     Args:
         instance: The instance.
@@ -73,7 +76,40 @@ def find_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Serie
                 gone = lake.missing(member, [part for part in candidates if part.key not in unsettled[member]])
                 if gone:
                     losses[member] = list(gone)
-    return losses
+    if sum(map(len, losses.values())) > MOST_RECORDED:  # nobody records them
+        return losses
+    lakes = _Lakes(lake)
+    ours = {member: lakes.of_this(instance, member, gone) for member, gone in losses.items()}
+    return {member: gone for member, gone in ours.items() if gone}
+
+
+class _Lakes:
+    """Knows which recorded paths are those of another lake, which exists.
+
+    A lake that was moved does not exist at its earlier place. What did not move with it is lost.
+
+    Args:
+        lake: The lake of now.
+    """
+
+    def __init__(self, lake: Lake) -> None:
+        self._root = Path(lake.root).absolute()
+        self._is_another: dict[Path, bool] = {}
+
+    def of_this(self, instance: dg.DagsterInstance, series: Series, gone: Sequence[Partition]) -> list[Partition]:
+        """Return the partitions that were not last written to another lake."""
+        places = recorded_paths(instance, asset_key(series), [partition.key for partition in gone])
+        return [part for part in gone if part.key not in places or not self._is_in_another(Path(places[part.key]))]
+
+    def _is_in_another(self, file: Path) -> bool:
+        depth = len(_IN_LAKE)
+        if len(file.parents) <= depth:
+            return False
+        root = file.parents[depth]
+        if root not in self._is_another:
+            is_lake = root != self._root and root.is_dir()
+            self._is_another[root] = is_lake and not (self._root.is_dir() and root.samefile(self._root))
+        return self._is_another[root]
 
 
 def _missing(
@@ -148,7 +184,9 @@ def _reasons(lake: Lake, series: Series, partitions: Sequence[Partition]) -> dic
         path = folder / f"{span_name(partition.key, series.interval)}.parquet"
         line = next((line for line in damaged if line.startswith(f"{path} ")), None)
         reasons[partition.key] = line or (
-            f"{path} no longer has it" if path.exists() else f"{path} was deleted or moved, or its disk is not there"
+            f"{path} no longer has it"
+            if lake.has_file(series, partition)
+            else f"{path} was deleted or moved, or its disk is not there"
         )
     return reasons
 

@@ -6,7 +6,9 @@ here: progress during the step (``progress``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -55,3 +57,18 @@ class RunMetrics:
         if self.rtt_ms is not None:
             values["rtt_ms"] = dg.MetadataValue.float(self.rtt_ms)
         return values
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> RunMetrics:
+        """Return the numbers that :meth:`metadata` returned; 0 for those that an earlier version did not record."""
+        values = {name: entry.value for name, entry in metadata.items()}
+        return cls(
+            requests=int(values.get("requests", 0)),
+            weight=int(values.get("weight", 0)),
+            workers=int(values.get("workers", 0)),
+            warmup=int(values.get("warmup_pages", 0)),
+            rtt_ms=float(values["rtt_ms"]) if "rtt_ms" in values else None,
+            rows=int(values.get("rows", 0)),
+            seconds=float(values.get("seconds", 0)),
+            waited=float(values.get("waited", 0)),
+        )

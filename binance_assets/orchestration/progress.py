@@ -30,6 +30,16 @@ class ProgressListener(Protocol):
         """Receive the end of a series."""
 
 
+class Follower(ProgressListener, Protocol):
+    """A listener that follows runs in other processes: it receives from time to time what they have recorded."""
+
+    def advance(self, count: int) -> None:
+        """Receive how many more partitions are done."""
+
+    def note(self, text: str) -> None:
+        """Receive a line for the user."""
+
+
 class RunController(ProgressListener, Protocol):
     """A listener that can end the run."""
 

@@ -22,6 +22,7 @@ from binance_assets.exchange.retry import Retrier
 from binance_assets.exchange.session import Exchange
 from binance_assets.model.markets import Market
 from binance_assets.orchestration.prefetch import Prefetcher, TailPrefetcher
+from binance_assets.processes import limit_arenas
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake
 
@@ -92,6 +93,7 @@ class BinanceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
 
         def create(series: int) -> Exchange:
+            limit_arenas()
             return Exchange(market, self.settings, series, self._retrier())
 
         return (self.shared or self._own).get(market, series_in_run, create)

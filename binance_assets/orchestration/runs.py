@@ -17,16 +17,20 @@ import dagster as dg
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.orchestration.conclusion import REFUSED
+from binance_assets.orchestration.dagster_internals import EndOfRun
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.interrupted import proof_of_life, tags_of_this_process
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import range_tags
+from binance_assets.settings import Source
 from binance_assets.storage.lake import Lake
 from binance_assets.waiting import phase
 
 _POLL_SECONDS: Final = 0.1
 # How long to wait for an interrupted run. The process has to exit within two seconds, whatever hangs.
 _GRACE_SECONDS: Final = 1.2
+# An event takes milliseconds to be recorded, if the database responds.
+_RECORDING_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class RangeRun:
         first: First partition.
         last: Last partition, included.
         only_missing: Whether to skip partitions that are in the lake.
+        source: Where the candles come from; None for what the code location names for each series.
     """
 
     job: str
@@ -46,6 +51,7 @@ class RangeRun:
     first: Partition
     last: Partition
     only_missing: bool
+    source: Source | None = None
 
     def __str__(self) -> str:
         many = "1 series" if len(self.series) == 1 else f"{len(self.series):,} series"
@@ -54,10 +60,13 @@ class RangeRun:
     @property
     def config(self) -> dict[str, Any]:
         """The run configuration; Dagster's own console log stays silent."""
-        return {
-            "ops": {op_name(member): {"config": {"only_missing": self.only_missing}} for member in self.series},
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-        }
+        return {**self.steps_config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+    @property
+    def steps_config(self) -> dict[str, Any]:
+        """The run configuration of the steps alone."""
+        config = {"only_missing": self.only_missing} | ({"source": self.source} if self.source else {})
+        return {"ops": {op_name(member): {"config": config} for member in self.series}}
 
     @property
     def tags(self) -> dict[str, str]:
@@ -79,6 +88,7 @@ class Execution:
         self._instance = instance
         self._job = definitions.resolve_job_def(run.job)
         self._run = run
+        self._end = EndOfRun(instance, self.run_id)
         self._error: BaseException | None = None
         self._failures: list[str] = []
         # Until Python 3.13, a `Thread.join` that an interrupt ends takes the thread for dead: nobody could wait for it.
@@ -107,7 +117,8 @@ class Execution:
         return self._failures
 
     def report_canceling(self) -> None:
-        """Report to Dagster that the run is being canceled."""
+        """Report to Dagster that the run is being canceled; from now on it cannot fail anymore."""
+        self._end.ask()
         run = self._instance.get_run_by_id(self.run_id)
         if run is not None and not run.is_finished:
             self._instance.report_run_canceling(run, message="Interrupted on the command line.")
@@ -115,16 +126,21 @@ class Execution:
     def report_canceled(self) -> None:
         """Wait a moment for the run to end, then report it as canceled even if it has not ended.
 
-        If a step fails meanwhile, Dagster reports the run as canceled; once it is canceled, it would report a failure.
+        What its steps report later is not recorded.
         """
         self._ended.wait(_GRACE_SECONDS)
+        self._end.close(_RECORDING_SECONDS)
         run = self._instance.get_run_by_id(self.run_id)
         if run is not None and not run.is_finished:
             self._instance.report_run_canceled(run)
 
     def _execute(self) -> None:
         try:
-            with proof_of_life(self._instance, self.run_id), phase(f"a run of Dagster: {self._run}"):
+            with (
+                proof_of_life(self._instance, self.run_id),
+                self._end.watched(),
+                phase(f"a run of Dagster: {self._run}"),
+            ):
                 result = self._job.execute_in_process(
                     run_config=self._run.config,
                     instance=self._instance,
@@ -133,7 +149,7 @@ class Execution:
                     raise_on_error=False,
                     tags=self._run.tags,
                 )
-            messages = (_failure_message(event) for event in result.all_events)
+            messages = (failure_message(event) for event in result.all_events)
             self._failures = [message for message in messages if message is not None]
         except BaseException as error:
             self._error = error
@@ -141,21 +157,23 @@ class Execution:
             self._ended.set()
 
 
-def _failure_message(event: dg.DagsterEvent) -> str | None:
+def failure_message(event: dg.DagsterEvent) -> str | None:
     """Return why a step or the run failed, in one line.
 
     None for every other event, and if the step refused partitions, which the caller names itself.
     """
-    if event.event_type == dg.DagsterEventType.RUN_FAILURE and event.job_failure_data.first_step_failure_event is None:
-        return str(event.message)
+    if event.event_type == dg.DagsterEventType.RUN_FAILURE:
+        data = event.event_specific_data  # none if the process of the run has not reported it itself
+        of_step = getattr(data, "first_step_failure_event", None)
+        return str(event.message) if of_step is None else None
     if not event.is_step_failure:
         return None
-    data = event.step_failure_data
-    if data.user_failure_data is not None and REFUSED in (data.user_failure_data.metadata or {}):
+    failure = event.step_failure_data
+    if failure.user_failure_data is not None and REFUSED in (failure.user_failure_data.metadata or {}):
         return None
-    if data.user_failure_data is not None and data.user_failure_data.description:
-        return str(data.user_failure_data.description)
-    error = data.error
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
     if error is None:
         return None
     cause = error.cause or error

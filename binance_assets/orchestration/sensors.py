@@ -26,7 +26,8 @@ from binance_assets.model.series import Series, by_market
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.orchestration.alerts import alert_sensors
 from binance_assets.orchestration.coverage import coverage_key
-from binance_assets.orchestration.dagster_internals import AssetJob
+from binance_assets.orchestration.dagster_internals import AssetJob, newest_materializations
+from binance_assets.orchestration.event_cursor import last_settled_event
 from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.keys import asset_key
@@ -67,13 +68,14 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
         seen: dict[str, int] = json.loads(context.cursor) if context.cursor else {}
         requests = []
         deadline = time.monotonic() + _TICK_SECONDS
-        newest = _newest_events(context.instance, list(by_base))
+        newest = newest_materializations(context.instance, [asset_key(base) for base in by_base])
+        settled = last_settled_event(context.instance, min((seen.get(str(base), 0) for base in by_base), default=0))
         for base, targets in by_base.items():
-            if newest.get(base, 0) <= seen.get(str(base), 0):
+            if newest.get(asset_key(base), 0) <= seen.get(str(base), 0):
                 continue
             if time.monotonic() > deadline:
                 break  # the next tick has nothing to read for the first series, so it gets further
-            keys, last = new_partitions(context.instance, asset_key(base), seen.get(str(base), 0))
+            keys, last = _partitions_between(context.instance, asset_key(base), seen.get(str(base), 0), settled)
             seen[str(base)] = last
             for first_key, last_key in partition_ranges(keys):
                 requests.append(
@@ -92,13 +94,6 @@ def derived_candles_sensor(derived: Sequence[Derived]) -> dg.SensorDefinition:
     return derived_candles
 
 
-def _newest_events(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Series, int]:
-    """Return the storage id of the newest materialization of each series that has one, all read at once."""
-    by_key = {asset_key(member): member for member in series}
-    entries = [record.asset_entry for record in instance.get_asset_records(list(by_key))]
-    return {by_key[entry.asset_key]: entry.last_materialization_storage_id or 0 for entry in entries}
-
-
 def new_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, after: int) -> tuple[list[str], int]:
     """Return the partitions of an asset that were materialized after an event, and the storage id of the last event.
 
@@ -108,11 +103,21 @@ def new_partitions(instance: dg.DagsterInstance, key: dg.AssetKey, after: int) -
         after: Storage id of the last event that was read; 0 before the first.
 
     Returns:
-        Partition keys in the order of their events, and the value of ``after`` for the next call.
+        Partition keys in the order of their events, and the value of ``after`` for the next call. On Postgres, an event
+        is returned only once no older one can appear anymore, so that the cursor passes none.
     """
+    return _partitions_between(instance, key, after, last_settled_event(instance, after))
+
+
+def _partitions_between(
+    instance: dg.DagsterInstance, key: dg.AssetKey, after: int, settled: int | None
+) -> tuple[list[str], int]:
+    """Return what :func:`new_partitions` does, given the storage id of the last event to read; None to read all."""
     keys: list[str] = []
     while len(keys) < _MAX_EVENTS:
-        records_filter = dg.AssetRecordsFilter(key, after_storage_id=after)
+        records_filter = dg.AssetRecordsFilter(
+            key, after_storage_id=after, before_storage_id=None if settled is None else settled + 1
+        )
         result = instance.fetch_materializations(records_filter, limit=_EVENTS_PER_READ, ascending=True)
         for record in result.records:
             after = record.storage_id

@@ -38,17 +38,28 @@ class LastRun:
     ended: dt.datetime | None
 
 
-def absent_partitions(
-    instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]
-) -> dict[Series, frozenset[str]]:
-    """Return the keys of the partitions of each series that were asked for and are not in the lake, or not anymore.
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The partitions of a series that were asked for and are not in the lake.
+
+    Attributes:
+        unwritten: The keys of those that their last run did not write: it refused them, or it failed.
+        lost: The keys of those that a run has written, and that the lake does not hold anymore.
+    """
+
+    unwritten: frozenset[str]
+    lost: frozenset[str]
+
+
+def absent_partitions(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, Absent]:
+    """Return the partitions of each series that were asked for and are not in the lake.
 
     Raises:
         LakeError: A file of a series may not be read.
     """
     gaps, losses = find_all_gaps(instance, lake, series), find_losses(instance, lake, series)
     return {
-        member: frozenset([*gaps[member].absent, *(partition.key for partition in losses.get(member, ()))])
+        member: Absent(frozenset(gaps[member].absent), frozenset(part.key for part in losses.get(member, ())))
         for member in series
     }
 

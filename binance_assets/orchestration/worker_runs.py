@@ -22,7 +22,7 @@ TASK_TAG: Final = "dagster-celery/task_id"
 """The tag of a run with the task that may execute it; dagster-celery has the same."""
 
 WORKER_TAG: Final = "binance_assets/worker"
-"""The tag of a run with the worker that executes it, for people: its name, a part that is new at each start, its host."""
+"""The tag of a run with the worker that executes it, for people: a name that is new at each start, and the host."""
 
 _POLL_SECONDS: Final = 1.0
 # A run that reports its end itself needs a moment to return after it.

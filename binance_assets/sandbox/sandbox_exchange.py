@@ -21,6 +21,7 @@ from binance_assets.sandbox.synthetic import BlockCache, SyntheticCandles
 
 _MAX_LOGGED_REQUESTS: Final = 200_000
 _NO_LIMIT: Final = 1 << 60
+_BLOCKS: Final = BlockCache()  # all sandboxes of a process serve the same synthetic candles
 
 
 def _binance_limits() -> Mapping[str, int]:
@@ -87,7 +88,6 @@ class SandboxExchange:
         self.requests: list[ServedRequest] = []
         self.count_by_status: Counter[int] = Counter()
         self.weight_by_group: Counter[str] = Counter()
-        self._blocks = BlockCache()
         self._lock = threading.Lock()
         self._listings = synthetic_listings()
         self._candles: dict[tuple[str, str], Candles] = {}
@@ -150,7 +150,7 @@ class SandboxExchange:
         key = (market, symbol)
         if key not in self._candles:
             listing = self._listings[key]
-            candles = SyntheticCandles(listing, self._blocks)
+            candles = SyntheticCandles(listing, _BLOCKS)
             self._candles[key] = candles if listing.suspended is None else SuspendedCandles(candles, listing.suspended)
         return self._candles[key]
 

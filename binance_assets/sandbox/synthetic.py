@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import io
 import random
+import threading
 import zlib
 from array import array
 from collections import OrderedDict
@@ -253,7 +254,7 @@ def _decimal(integers: pl.Series, decimals: int, places: int) -> pl.Series:
 
 
 class BlockCache:
-    """An LRU cache of rendered blocks of rows.
+    """An LRU cache of rendered blocks of rows, for any threads.
 
     Args:
         max_bytes: Maximum size of all blocks.
@@ -264,20 +265,23 @@ class BlockCache:
         self._max_bytes = max_bytes
         self._cached_bytes = 0
         self._blocks: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: tuple[str, str, int]) -> bytes | None:
         """Return the block with ``key``, or None if it is not in the cache."""
-        block = self._blocks.get(key)
-        if block is not None:
-            self._blocks.move_to_end(key)
+        with self._lock:
+            block = self._blocks.get(key)
+            if block is not None:
+                self._blocks.move_to_end(key)
         return block
 
     def put(self, key: tuple[str, str, int], block: bytes) -> None:
-        """Add ``block``."""
-        self._blocks[key] = block
-        self._cached_bytes += len(block)
-        while self._cached_bytes > self._max_bytes:
-            self._cached_bytes -= len(self._blocks.popitem(last=False)[1])
+        """Add ``block``; another thread may have added the same."""
+        with self._lock:
+            self._cached_bytes += len(block) - len(self._blocks.pop(key, b""))
+            self._blocks[key] = block
+            while self._cached_bytes > self._max_bytes:
+                self._cached_bytes -= len(self._blocks.popitem(last=False)[1])
 
 
 class SyntheticCandles:

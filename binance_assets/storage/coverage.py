@@ -74,6 +74,7 @@ def coverages_of(
     until: dt.date,
     refused: Mapping[Series, Set[str]],
     ended: Mapping[Series, dt.date] | None = None,
+    lost: Mapping[Series, Set[str]] | None = None,
 ) -> list[Coverage]:
     """Return the coverage of each of ``series``, in the given order.
 
@@ -84,11 +85,12 @@ def coverages_of(
         refused: For each series the keys of the partitions that their last run did not write: refused ones, and those
             whose run failed.
         ended: The last day of each series whose symbol is delisted; no later partition is expected of it.
+        lost: For each series the keys of partitions that were stored once and are not anymore; they count as missing.
     """
     stored = stored_in(index)
     days = stored.select("series", "day")
     absent = _absent(refused, days)
-    expected = _expected(series, days, until, ended or {})
+    expected = pl.concat([_expected(series, days, until, ended or {}), _absent(lost or {}, days)]).unique()
     missing = expected.join(days, on=["series", "day"], how="anti").join(absent, on=["series", "day"], how="anti")
     verdicts: dict[str, Counter[str]] = {}
     for name, verdict, count in stored.group_by("series", "verdict").len().iter_rows():
@@ -129,9 +131,9 @@ def _by_series(table: pl.DataFrame) -> dict[str, tuple[Any, ...]]:
     return {name: tuple(values) for name, *values in table.iter_rows()}
 
 
-def _absent(refused: Mapping[Series, Set[str]], days: pl.DataFrame) -> pl.DataFrame:
-    """Return the refused partitions that are not stored, also those before the first stored one."""
-    rows = [(str(series), dt.date.fromisoformat(key)) for series, keys in refused.items() for key in keys]
+def _absent(keys: Mapping[Series, Set[str]], days: pl.DataFrame) -> pl.DataFrame:
+    """Return the given partitions that are not stored, also those before the first stored one."""
+    rows = [(str(series), dt.date.fromisoformat(key)) for series, of_series in keys.items() for key in of_series]
     return pl.DataFrame(rows, schema=days.schema, orient="row").join(days, on=["series", "day"], how="anti")
 
 

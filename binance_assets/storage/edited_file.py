@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from binance_assets.storage.local_store import sync_folder
 from binance_assets.storage.locks import file_lock
-from binance_assets.storage.state import sync_folder
 
 
 @contextmanager

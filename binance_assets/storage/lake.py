@@ -11,26 +11,28 @@ from __future__ import annotations
 
 import datetime as dt
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import Partition, next_partition_first_day, partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_any_series
 from binance_assets.model.timestamps import to_date, to_ms
-from binance_assets.settings import ConfigurationError
+from binance_assets.settings import ConfigurationError, named_lake
 from binance_assets.storage.file_index import empty_index, is_worth_remembering, merged_index, refreshed_index
 from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entries_of
-from binance_assets.storage.parquet_files import read_if_intact, to_parquet
+from binance_assets.storage.parquet_files import intact_table, to_parquet
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
 from binance_assets.storage.spans import by_span, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState, Marker
+from binance_assets.storage.store import Content, StoreError
 
 __all__ = ["Lake", "LakeError", "PartitionContent", "StoredPartition"]
 
@@ -50,15 +52,20 @@ def check_accepted(series: Series, result: PartitionResult) -> None:
 
 
 class Lake:
-    """The folder that holds the candles. Nothing is created before the first write.
+    """The folder, or the place in a bucket, that holds the candles. Nothing is created before the first write.
 
     Args:
-        root: The folder.
+        root: The folder, or the place in a bucket; as text, ``s3://bucket/prefix`` is a place in a bucket.
+        environment: The variables ``AWS_*`` that say how to reach the bucket; None for those of the process.
+
+    Raises:
+        ConfigurationError: The text is neither.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._state = LakeState(root)
+    def __init__(self, root: LakePath | str, environment: Mapping[str, str] | None = None) -> None:
+        self.root = named_lake(root) if isinstance(root, str) else root
+        self._state = LakeState(self.root, environment)
+        self._store = self._state.store
         self._prepared: tuple[tuple[str, dict[str, str]], object] | None = None
 
     # What is stored -----------------------------------------------------------------------------------------------
@@ -157,10 +164,16 @@ class Lake:
             return [f"{file.path} {file.reason}" for file in self._folder(series).damaged()]
 
     def series(self) -> list[Series]:
-        """Return the series that have a folder, by name; folders that are not those of a series are left out."""
+        """Return the series that have a folder, by name; folders that are not those of a series are left out.
+
+        Raises:
+            LakeError: The bucket cannot be read.
+        """
         found = []
-        for path in self.root.glob("market=*/symbol=*/interval=*"):
-            names = (part.split("=", 1)[1] for part in path.parts[-3:])
+        with self._reading():
+            folders = list(self._store.series_folders())
+        for folder in folders:
+            names = (part.split("=", 1)[1] for part in folder.relative_to(self.root).parts)
             try:
                 found.append(parse_any_series("/".join(names)))
             except ValueError:
@@ -211,15 +224,40 @@ class Lake:
                 pass  # a span at a time is in memory
         return table
 
-    def path(self, series: Series, partition: Partition) -> Path:
+    @property
+    def exists(self) -> bool:
+        """Whether there is a lake, or something else in its place.
+
+        Raises:
+            LakeError: The bucket cannot be read.
+        """
+        with self._reading():
+            return self._store.exists()
+
+    def has_file(self, series: Series, partition: Partition) -> bool:
+        """Return whether the file that would hold a partition is there, whatever it holds.
+
+        Raises:
+            LakeError: The bucket cannot be read.
+        """
+        with self._reading():
+            return self._store.view(self.folder(series)).identity(self.path(series, partition).name) is not None
+
+    def uri(self, series: Series) -> str:
+        """Return the folder of a series as a URI that can be pasted; nothing is percent-encoded."""
+        folder = self.folder(series)
+        return f"file://{folder.absolute()}" if isinstance(folder, Path) else str(folder)
+
+    def path(self, series: Series, partition: Partition) -> LakePath:
         """Return the path of the file that holds a partition once it is written."""
         return self._folder(series).span_path(span_name(partition.key, series.interval))
 
-    def folder(self, series: Series) -> Path:
+    def folder(self, series: Series) -> LakePath:
         """Return the folder of a series' files, whether it exists or not."""
-        return (
-            self.root / f"market={series.market.name}" / f"symbol={series.symbol}" / f"interval={series.interval.name}"
-        )
+        return self._market_folder(series.market) / f"symbol={series.symbol}" / f"interval={series.interval.name}"
+
+    def _market_folder(self, market: Market) -> LakePath:
+        return self.root / f"market={market.name}"
 
     # Writing ------------------------------------------------------------------------------------------------------
 
@@ -280,16 +318,20 @@ class Lake:
         if not venue:
             raise ValueError("a lake cannot be prepared for candles of an unknown venue")
         wanted = venue, dict(hosts or {})
-        if (stamp := self._state.stamp()) is not None and self._prepared == (wanted, stamp):
+        if (stamp := self._stamp()) is not None and self._prepared == (wanted, stamp):
             return  # by an earlier call, for example for another series of the run
         self.check_venue(venue, hosts)
         with self._writing():
-            self._state.create_lake()
-            self._state.create()
-            self._state.check_writable()  # fails here, before anything is fetched
+            self._store.create_lake()
+            self._store.create_state()
+            self._store.check_writable()  # fails here, before anything is fetched
             marker = self._state.write_marker(venue, LAYOUT, hosts)
         self._check_marker(marker, venue, hosts)  # another process may have written it in the meantime
-        self._prepared = wanted, self._state.stamp()
+        self._prepared = wanted, self._stamp()
+
+    def _stamp(self) -> object:
+        with self._reading():
+            return self._store.stamp()
 
     def write(self, series: Series, result: PartitionResult) -> StoredPartition:
         """Write one accepted partition, as :meth:`write_all` does.
@@ -353,7 +395,7 @@ class Lake:
         """
         venue = self.venue
         with self._writing():
-            self._state.create()
+            self._store.create_state()
             if venue is not None:
                 self._state.write_marker(venue, LAYOUT)
 
@@ -369,7 +411,7 @@ class Lake:
 
     # Files of the lake that hold no candles -----------------------------------------------------------------------
 
-    def write_coverage(self, market: Market, table: pl.DataFrame) -> Path:
+    def write_coverage(self, market: Market, table: pl.DataFrame) -> LakePath:
         """Write a market's coverage beside the lake; return the path of the file.
 
         Raises:
@@ -378,7 +420,7 @@ class Lake:
         target, content = self._state.coverage_path(market), io.BytesIO()
         table.write_parquet(content, compression="zstd")
         with self._writing():
-            self._state.replace(target, content.getvalue())
+            self._store.overwrite(target, content.getvalue())
         return target
 
     def file_index(
@@ -404,16 +446,21 @@ class Lake:
         Raises:
             LakeError: A file exists but may not be read, or was written by a later version.
         """
-        folders = [(member, self._folder(member)) for member in series]
         first, last = (start or dt.date.min).isoformat(), (end or dt.date.max).isoformat()
         remembered = self._remembered_files(market) if known is None else known
         with self._reading():
-            index = refreshed_index(folders, remembered, first, last)
+            index = refreshed_index(self._folders(market, series), remembered, first, last)
         if known is None and is_worth_remembering(remembered, index):
             covered = pl.col("series").is_in([str(member) for member in series]) & (start is None and end is None)
             with suppress(LakeError):  # only a cache
-                self._remember_files(market, merged_index(remembered, index, covered))
+                self._remember_files(market, lambda earlier: merged_index(earlier, index, covered))
         return index
+
+    def _folders(self, market: Market, series: Sequence[Series]) -> list[tuple[Series, SpanFolder]]:
+        """Return the folders of a market's series, many of which a bucket lists at once."""
+        paths = {member: self.folder(member) for member in series}
+        views = self._store.views(list(paths.values()), self._market_folder(market))
+        return [(member, SpanFolder(path, member, self._state, views[path])) for member, path in paths.items()]
 
     def remember_files(self, market: Market, index: pl.DataFrame) -> None:
         """Remember what the files of a market hold, given the index of all of them, for the next :meth:`file_index`.
@@ -422,26 +469,43 @@ class Lake:
             LakeError: The file cannot be written.
         """
         if not index.equals(self._remembered_files(market)):
-            self._remember_files(market, index)
+            self._remember_files(market, lambda earlier: index)
 
-    def _remember_files(self, market: Market, index: pl.DataFrame) -> None:
+    def _remember_files(self, market: Market, change: Callable[[pl.DataFrame], pl.DataFrame]) -> None:
+        path = self._state.file_index_path(market)
+
+        def attempt() -> None:
+            content = self._read_index(path)
+            self._store.replace(path, to_parquet(change(_index_of(content)), {}), content and content.version)
+
         with self._writing():
-            self._state.replace(self._state.file_index_path(market), to_parquet(index, {}))
+            self._store.exclusively(self._store.state_folder, attempt)
 
     def _remembered_files(self, market: Market) -> pl.DataFrame:
-        with suppress(OSError):
-            remembered = read_if_intact(self._state.file_index_path(market))
-            if remembered is not None and remembered.schema == empty_index().schema:
-                return remembered
-        return empty_index()  # only a cache: all footers are read
+        with self._reading():
+            return _index_of(self._read_index(self._state.file_index_path(market)))
+
+    def _read_index(self, path: LakePath) -> Content | None:
+        with suppress(OSError):  # only a cache: all footers are read
+            return self._store.read(path)
+        return None
 
     def first_opens(self) -> dict[str, int]:
-        """Return the cached open times of first candles, ms UTC, by name of the series."""
-        return self._state.first_opens()
+        """Return the cached open times of first candles, ms UTC, by name of the series.
+
+        Raises:
+            LakeError: The bucket cannot be read.
+        """
+        with self._reading():
+            return self._state.first_opens()
 
     def first_open(self, series: Series) -> int | None:
-        """Return the cached open time of the first candle of ``series``, ms UTC; None if it is not cached."""
-        return self._state.first_opens().get(str(series))
+        """Return the cached open time of the first candle of ``series``, ms UTC; None if it is not cached.
+
+        Raises:
+            LakeError: The bucket cannot be read.
+        """
+        return self.first_opens().get(str(series))
 
     def remember_first_open(self, series: Series, first: int) -> None:
         """Cache the open time of the first candle of ``series``, ms UTC.
@@ -472,12 +536,14 @@ class Lake:
         Raises:
             LakeError: It cannot be read, a later version wrote it, or the lake is not a folder.
         """
-        if not self.root.exists():
-            return None
-        if not self.root.is_dir():
+        if not self._store.is_usable():
             raise LakeError(f"the lake {self.root} is not a folder; set BINANCE_ASSETS_LAKE to one")
+        if isinstance(self.root, Path) and not self.root.exists():
+            return None
         try:
             marker = self._state.marker()
+        except StoreError as error:
+            raise LakeError(f"the lake {self.root} cannot be read: {error}") from None
         except (OSError, ValueError) as error:
             raise LakeError(
                 f"{self._state.marker_path} cannot be read ({printable(error)}); restore it or set "
@@ -491,7 +557,7 @@ class Lake:
         return marker
 
     def _venue_of_files(self) -> str | None:
-        if not self.root.is_dir():
+        if not self._store.is_usable():
             return None
         with self._reading():
             return next((venue for series in self.series() if (venue := self._folder(series).venue())), None)
@@ -500,7 +566,7 @@ class Lake:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, pl.exceptions.PolarsError) as error:
+        except (OSError, StoreError, pl.exceptions.PolarsError) as error:
             raise LakeError(f"the lake {self.root} cannot be written: {error}") from error
         except LaterLayout as error:
             raise LakeError(str(error)) from None
@@ -509,7 +575,13 @@ class Lake:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, StoreError) as error:
             raise LakeError(f"the lake {self.root} cannot be read: {error}") from error
         except LaterLayout as error:
             raise LakeError(str(error)) from None
+
+
+def _index_of(content: Content | None) -> pl.DataFrame:
+    """Return a remembered index; an empty one if it is damaged or of another version."""
+    remembered = None if content is None else intact_table(content.data)
+    return remembered if remembered is not None and remembered.schema == empty_index().schema else empty_index()

@@ -40,13 +40,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any, Final, cast
 
 import polars as pl
 
 from binance_assets import __version__
 from binance_assets.candles.content_hash import content_hash, content_hashes
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.intervals import Interval
 from binance_assets.model.outside import printable, whole_number
 from binance_assets.model.partitions import (
@@ -200,7 +200,7 @@ class StoredPartition(PartitionEntry):
             the file.
     """
 
-    path: Path
+    path: LakePath
     size: int
     declined: PartitionEntry | None = None
 
@@ -312,7 +312,7 @@ def _entry_of(result: PartitionResult, digest: str, edges: tuple[int | None, int
     )
 
 
-def locate(path: Path, size: int, entries: Entries) -> dict[Partition, StoredPartition]:
+def locate(path: LakePath, size: int, entries: Entries) -> dict[Partition, StoredPartition]:
     """Return the stored partitions of the file ``path`` of ``size`` bytes."""
     stored, names = {}, [attribute.name for attribute in fields(PartitionEntry)]
     shares = shares_of(size, [entry.rows for entry in entries.values()])

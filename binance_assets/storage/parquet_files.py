@@ -15,7 +15,17 @@ from binance_assets.storage.checksums import PLACEHOLDERS, fill_in, footer_is_in
 from binance_assets.storage.parquet_reads import Read, read
 from binance_assets.storage.rehearsal import Unreadable, rehearse
 
-__all__ = ["Unreadable", "file_metadata", "read_all", "read_blocks", "read_footer", "read_if_intact", "to_parquet"]
+__all__ = [
+    "FIRST_READ",
+    "Unreadable",
+    "file_metadata",
+    "footer_length",
+    "intact_table",
+    "read_all",
+    "read_blocks",
+    "read_footer",
+    "to_parquet",
+]
 
 # Ten days of 1m: a reader of one day of a month decodes a third of the file, and compression hardly suffers. Files of
 # 1h and coarser are one group. Measured with a month of 1m: 2.8 ms for a day; 5.6 ms with one group for all.
@@ -24,7 +34,8 @@ _ROW_GROUP: Final = 14_400
 # The end of a Parquet file: the length of the footer and the magic bytes. No footer of ours comes near the bound.
 _TAIL: Final = 8
 _MAGIC: Final = b"PAR1"
-_FIRST_READ: Final = 65_536
+FIRST_READ: Final = 65_536
+"""How many bytes of the end of a file are read first."""
 _MAX_FOOTER: Final = 16_000_000
 
 
@@ -49,6 +60,12 @@ def to_parquet(table: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
+def footer_length(end: bytes, size: int) -> int:
+    """Return the number of bytes from the footer to the end of a file, given its last bytes; 0 if it is not Parquet."""
+    length = _footer_length(end)
+    return 0 if end[-len(_MAGIC) :] != _MAGIC or length > min(size, _MAX_FOOTER) else length
+
+
 def read_footer(path: Path) -> tuple[bytes, int]:
     """Return the bytes from the footer to the end of a Parquet file, and the size of the file in bytes.
 
@@ -59,15 +76,13 @@ def read_footer(path: Path) -> tuple[bytes, int]:
     """
     with open(path, "rb", buffering=0) as file:
         size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - _FIRST_READ))
+        file.seek(max(0, size - FIRST_READ))
         end = file.read()
-        length = _footer_length(end)
-        if end[-len(_MAGIC) :] != _MAGIC or length > min(size, _MAX_FOOTER):
-            return b"", size
+        length = footer_length(end, size)
         if length > len(end):
             file.seek(size - length)
             end = file.read()
-        return end[-length:], size
+        return end[-length:] if length else b"", size
 
 
 def _footer_length(end: bytes | memoryview) -> int:
@@ -101,14 +116,10 @@ def read_all(content: bytes, footer: bytes) -> pl.DataFrame:
     return table
 
 
-def read_if_intact(path: Path) -> pl.DataFrame | None:
-    """Return all rows of a file that :func:`to_parquet` wrote; None if it is not exactly that file.
-
-    Raises:
-        OSError: The file does not exist or may not be read.
-    """
-    footer, _ = read_footer(path)
-    content = path.read_bytes()
+def intact_table(content: bytes) -> pl.DataFrame | None:
+    """Return all rows of a file that :func:`to_parquet` wrote; None if its bytes are not exactly those."""
+    length = footer_length(content[-FIRST_READ:], len(content))
+    footer = content[-length:] if length else b""
     if not is_intact(content, footer):
         return None
     with suppress(Unreadable):

@@ -1,30 +1,28 @@
 """The folder of one series: reading its files, and replacing partitions in them.
 
-What a file holds is replaced as a whole: read, modify, replace, under the lock of the series. The lock file is empty
-and lies in the folder itself, so that all processes that reach the folder, by whichever path, use the same lock. Polars
-and DuckDB do not mind an empty file.
-
-An object store has no locks. There, :meth:`SpanFolder.replace` is a loop instead: read the object and its version,
-merge, put the result if the version is unchanged. Nothing outside this module knows which of the two happens.
+What a file holds is replaced as a whole: read, modify, replace. In a folder, that happens under the lock of the
+series. The lock file is empty and lies in the folder itself, so that all processes that reach the folder, by whichever
+path, use the same lock. Polars and DuckDB do not mind an empty file. A bucket has no locks: there, it is a loop that
+reads the object and its version, merges, and puts the result if the version is unchanged. Only the store
+(:mod:`binance_assets.storage.store`) knows which of the two happens.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, groupby
-from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import polars as pl
 
 from binance_assets.candles.columns import TIME, columns, empty_candles
 from binance_assets.candles.content_hash import content_hash, content_hashes
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.intervals import Interval
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import Partition, merge_ranges
@@ -32,7 +30,6 @@ from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
 from binance_assets.model.wording import name_some
 from binance_assets.storage.checksums import footer_is_intact
-from binance_assets.storage.locks import LOCK_NAME, file_lock, taken_over
 from binance_assets.storage.metadata import (
     LAYOUT,
     Entries,
@@ -51,11 +48,11 @@ from binance_assets.storage.parquet_files import (
     file_metadata,
     read_all,
     read_blocks,
-    read_footer,
     to_parquet,
 )
 from binance_assets.storage.spans import KEY, by_span, is_span_name, partitions_of_file, span_name
-from binance_assets.storage.state import LakeState, create_folder, sync_folder
+from binance_assets.storage.state import LakeState
+from binance_assets.storage.store import FolderView, Identity, OpenedFile
 
 # Files may be deleted or replaced between the listing and the reading of a folder. The next listing has what succeeds
 # them.
@@ -64,7 +61,6 @@ _MAX_LISTINGS: Final = 10
 _MAX_NAMED: Final = 5
 
 _ENDING: Final = ".parquet"
-_OLD_LOCK_NAME: Final = ".lock"
 
 _log = logging.getLogger(__name__)
 
@@ -84,14 +80,19 @@ class SpanFile:
         layout: The layout it was written in.
         venue: The venue of its candles; None if the file does not say.
         stored: Its partitions, ascending, without those that another file has in a later layout.
-        footer: The end of the file, which says all this.
+        opened: The end of the file, which says all this.
     """
 
-    path: Path
+    path: LakePath
     layout: int
     venue: str | None
     stored: dict[Partition, StoredPartition]
-    footer: bytes
+    opened: OpenedFile
+
+    @property
+    def footer(self) -> bytes:
+        """The end of the file."""
+        return self.opened.footer
 
     @property
     def is_outdated(self) -> bool:
@@ -108,10 +109,12 @@ class DamagedFile:
     Attributes:
         path: The file.
         reason: What is wrong with it, as the end of a line that begins with its path.
+        opened: Its end.
     """
 
-    path: Path
+    path: LakePath
     reason: str
+    opened: OpenedFile
 
 
 class PartitionContent(NamedTuple):
@@ -134,15 +137,18 @@ class SpanFolder:
     Args:
         path: The folder, whether it exists or not.
         series: The series.
-        state: The files beside the lake, for temporary files and copies of damaged ones.
+        state: The files beside the lake, for copies of damaged ones, and the store of both.
+        view: What the folder holds, if it was listed already.
     """
 
-    def __init__(self, path: Path, series: Series, state: LakeState) -> None:
+    def __init__(self, path: LakePath, series: Series, state: LakeState, view: FolderView | None = None) -> None:
         self.path = path
         self._series = series
         self._state = state
+        self._store = state.store
+        self._view = view or self._store.view(path)
 
-    def span_path(self, name: str) -> Path:
+    def span_path(self, name: str) -> LakePath:
         """Return the path of the file of the span ``name``, whether it exists or not."""
         return self.path / f"{name}{_ENDING}"
 
@@ -150,26 +156,34 @@ class SpanFolder:
         """Return the names of the spans that have files, of either layout, ascending."""
         return sorted({span_name(stem, self._series.interval) for stem in self._stems()})
 
-    def paths(self, first: str, last: str) -> list[Path]:
-        """Return the files of the spans from that of the key ``first`` to that of the key ``last``.
+    def identified(self, first: str, last: str) -> Iterator[tuple[LakePath, Identity]]:
+        """Yield the files of the spans from that of the key ``first`` to that of the key ``last``, unread.
 
         Those of spans come first, then those of layout 1, each ascending.
+
+        Raises:
+            FileNotFoundError: A file was removed after it was listed.
         """
         interval = self._series.interval
         begin, end = span_name(first, interval), span_name(last, interval)
-        return self._sorted_paths(stem for stem in self._stems() if begin <= span_name(stem, interval) <= end)
+        for path in self._sorted_paths(stem for stem in self._stems() if begin <= span_name(stem, interval) <= end):
+            identity = self._view.identity(path.name)
+            if identity is None:
+                raise FileNotFoundError(f"{path} was removed")
+            yield path, identity
 
-    def summary(self, path: Path) -> tuple[FileSummary | None, int]:
-        """Return what a file of :meth:`paths` says of its partitions, None if it cannot be read, and its size.
+    def summaries(self, paths: Sequence[LakePath]) -> Iterator[tuple[FileSummary | None, int]]:
+        """Yield what files of :meth:`identified` hold, None for what cannot be read, and their sizes.
 
         Raises:
-            OSError: It may not be read, or does not exist anymore.
+            OSError: A file may not be read, or does not exist anymore.
             LaterLayout: A later version wrote it.
         """
-        footer, size = read_footer(path)
-        with suppress(ValueError):
-            return self._decode(path, footer, summarize), size
-        return None, size
+        for path, opened in zip(paths, self._store.open_all(paths), strict=True):
+            summary = None
+            with suppress(ValueError):
+                summary = self._decode(path, opened.footer, summarize)
+            yield summary, opened.size
 
     def stored(self, names: Sequence[str] | None = None) -> dict[Partition, StoredPartition]:
         """Return the accepted partitions of the spans ``names``, or of all, ascending; read only footers.
@@ -187,13 +201,17 @@ class SpanFolder:
     def stored_among(self, partitions: Sequence[Partition]) -> dict[Partition, StoredPartition]:
         """Return those of ``partitions`` (ascending) that are accepted, ascending; read only footers.
 
-        The names of their files follow from the partitions, so no other file is opened and the folder is not listed.
+        The names of their files follow from the partitions, so no other file is opened. A local folder is not listed.
 
         Raises:
             OSError, LaterLayout: As for :meth:`stored`.
         """
         found: dict[Partition, StoredPartition] = {}
-        for name, members in by_span(partitions, self._series.interval).items():
+        spans = by_span(partitions, self._series.interval)
+        if self._view.is_snapshot:  # all files are known by one listing, so their ends can be read at the same time
+            stored = self.stored(list(spans))
+            return {partition: stored[partition] for partition in partitions if partition in stored}
+        for name, members in spans.items():
             stored = _stored_in(self.stable(partial(self._open_named, name, members)))
             found |= {key: stored[key] for key in members if key in stored and stored[key].is_accepted}
         return found
@@ -235,7 +253,7 @@ class SpanFolder:
         paths = self._paths_of(partitions)
         # The files of a span may alternate: one of layout 2 can lack days that are in files of layout 1.
         frames = [
-            pl.scan_parquet(path, hive_partitioning=False, glob=False).filter(_opens_in(list(members)))
+            self._store.scan(path).filter(_opens_in(list(members)))
             for path, members in groupby(partitions, key=lambda partition: paths[partition])
         ]
         return pl.concat(frames) if frames else empty_candles(self._series.market).lazy()
@@ -261,28 +279,31 @@ class SpanFolder:
             OSError, polars.exceptions.PolarsError: The file cannot be written; what was there is unchanged.
             LaterLayout: A later version wrote a file.
         """
+        return self._store.exclusively(self.path, lambda: self._replace(name, additions, venue))
+
+    def _replace(
+        self, name: str, additions: Mapping[Partition, PartitionData], venue: str | None
+    ) -> dict[Partition, StoredPartition]:
         target = self.span_path(name)
-        create_folder(self.path)
-        with file_lock(self.path / LOCK_NAME, self._state.lock_note(self.path)):
-            files, kept, replaced = self.stable(lambda: self._open_and_keep(name, additions))
-            located = _stored_in(files)
-            declined = {partition: entry for partition, (entry, _) in additions.items() if partition in kept}
-            now = to_iso(time.time_ns() // 1_000_000)
-            added = {
-                partition: (entry.replacing(replaced[partition], now) if partition in replaced else entry, candles)
-                for partition, (entry, candles) in additions.items()
-                if partition not in declined
-            }
-            if not added and (additions or not kept):
-                # Only worse partitions, or a migration of files without readable candles: everything stays as it is.
-                return {partition: replace(located[partition], declined=entry) for partition, entry in declined.items()}
-            parts = dict(sorted({**kept, **added}.items()))
-            entries = {partition: entry for partition, (entry, _) in parts.items()}
-            frames = [frame for _, frame in parts.values()]
-            content = self._content(entries, frames, venue)
-            self._state.replace(target, content)
-            self._remove_layout_1(files, target, parts)
-            self._remove_old_lock()
+        self._view = self._store.view(self.path)
+        files, kept, replaced = self.stable(lambda: self._open_and_keep(name, additions))
+        located = _stored_in(files)
+        declined = {partition: entry for partition, (entry, _) in additions.items() if partition in kept}
+        now = to_iso(time.time_ns() // 1_000_000)
+        added = {
+            partition: (entry.replacing(replaced[partition], now) if partition in replaced else entry, candles)
+            for partition, (entry, candles) in additions.items()
+            if partition not in declined
+        }
+        if not added and (additions or not kept):
+            # Only worse partitions, or a migration of files without readable candles: everything stays as it is.
+            return {partition: replace(located[partition], declined=entry) for partition, entry in declined.items()}
+        parts = dict(sorted({**kept, **added}.items()))
+        entries = {partition: entry for partition, (entry, _) in parts.items()}
+        content = self._content(entries, [frame for _, frame in parts.values()], venue)
+        before = next((file.opened.version for file in files if file.path == target), None)
+        self._store.replace(target, content, before)
+        self._remove_layout_1(files, target, parts)
         stored = locate(target, len(content), entries)
         return {partition: replace(stored[partition], declined=declined.get(partition)) for partition in additions}
 
@@ -299,17 +320,13 @@ class SpanFolder:
 
     def _stems(self) -> Iterator[str]:
         """Yield the names, without their ending, of the files of spans and of layout 1; others are not of the lake."""
-        try:
-            names = os.listdir(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for name in names:
+        for name in self._view.names():
             stem = name.removesuffix(_ENDING)
             is_file = stem != name and stem.isascii()
             if is_file and (is_span_name(stem, self._series.interval) or KEY.fullmatch(stem)):
                 yield stem
 
-    def _paths(self, names: Sequence[str] | None) -> list[Path]:
+    def _paths(self, names: Sequence[str] | None) -> list[LakePath]:
         """Return the files of the spans ``names``, or of all: first those of spans, then those of layout 1."""
         wanted = None if names is None else set(names)
         interval = self._series.interval
@@ -317,27 +334,34 @@ class SpanFolder:
             stem for stem in self._stems() if wanted is None or span_name(stem, interval) in wanted
         )
 
-    def _sorted_paths(self, stems: Iterable[str]) -> list[Path]:
+    def _sorted_paths(self, stems: Iterable[str]) -> list[LakePath]:
         # A span's name is never longer than a key.
         return [self.path / f"{stem}{_ENDING}" for stem in sorted(stems, key=lambda stem: (len(stem), stem))]
 
-    def _open_named(self, name: str, partitions: Sequence[Partition]) -> list[SpanFile | DamagedFile]:
+    def _open_named(
+        self, name: str, partitions: Sequence[Partition], whole: bool = False
+    ) -> list[SpanFile | DamagedFile]:
         """Return the files that hold ``partitions`` of the span ``name``, found by their names.
+
+        Args:
+            name: The span.
+            partitions: The partitions.
+            whole: Whether their candles are needed as well.
 
         Raises:
             FileNotFoundError: Another process changed the span in the meantime.
             OSError, LaterLayout: As for :meth:`stored`.
         """
         path = self.span_path(name)
-        before = _version_of(path)
-        files = self._open_all([path] if before else [])
+        before = self._view.identity(path.name)
+        files = self._open_all([path] if before else [], whole)
         held = _stored_in(files)
         own = [self.span_path(partition.key) for partition in partitions if partition not in held]
-        layout_1 = [candidate for candidate in own if candidate != path and candidate.exists()]
+        layout_1 = [candidate for candidate in own if candidate != path and self._view.identity(candidate.name)]
         # A migration writes the file of the span, and then deletes those of layout 1.
-        if own and _version_of(path) != before:
+        if own and self._view.identity(path.name) != before:
             raise FileNotFoundError(f"{path} was replaced")
-        return self._open_all([*([path] if before else []), *layout_1]) if layout_1 else files
+        return self._open_all([*([path] if before else []), *layout_1], whole) if layout_1 else files
 
     def _span_files(self, names: Sequence[str] | None) -> list[SpanFile | DamagedFile]:
         return self.stable(lambda: self._open_all(self._paths(names)))
@@ -347,27 +371,27 @@ class SpanFolder:
         for _ in range(_MAX_LISTINGS):
             with suppress(FileNotFoundError):
                 return read()
+            self._view = self._store.view(self.path)
         raise OSError(f"the files in {self.path} change too fast to be read")
 
-    def _open_all(self, paths: Sequence[Path]) -> list[SpanFile | DamagedFile]:
+    def _open_all(self, paths: Sequence[LakePath], whole: bool = False) -> list[SpanFile | DamagedFile]:
         """Return the files ``paths``; a partition that two files hold counts for the first of them only."""
         known: set[Partition] = set()
         files: list[SpanFile | DamagedFile] = []
-        for path in paths:
-            footer, size = read_footer(path)
+        for path, opened in zip(paths, self._store.open_all(paths, whole), strict=True):
             try:
-                metadata = self._decode(path, footer, decode)
+                metadata = self._decode(path, opened.footer, decode)
             except ValueError as error:
-                files.append(DamagedFile(path, str(error)))
+                files.append(DamagedFile(path, str(error), opened))
                 continue
-            stored = locate(path, size, metadata.entries)
+            stored = locate(path, opened.size, metadata.entries)
             unknown = {partition: entry for partition, entry in stored.items() if partition not in known}
-            files.append(SpanFile(path, metadata.layout, metadata.venue, unknown, footer))
+            files.append(SpanFile(path, metadata.layout, metadata.venue, unknown, opened))
             known |= unknown.keys()
         return files
 
     def _decode(
-        self, path: Path, footer: bytes, decoded_by: Callable[[Mapping[str, str], str, Interval], Metadata]
+        self, path: LakePath, footer: bytes, decoded_by: Callable[[Mapping[str, str], str, Interval], Metadata]
     ) -> Metadata:
         """Return the metadata of a file, given its footer and the function that decodes it.
 
@@ -391,7 +415,7 @@ class SpanFolder:
     def _read_span(self, name: str, partitions: Sequence[Partition]) -> list[PartitionContent]:
         contents: dict[Partition, PartitionContent] = {}
         damaged: dict[Partition, str] = {}
-        for file in self._open_named(name, partitions):
+        for file in self._open_named(name, partitions, whole=True):
             if isinstance(file, DamagedFile):
                 may_hold = partitions_of_file(file.path.stem, self._series.interval)
                 damaged |= dict.fromkeys(may_hold, f"{file.path} {file.reason}")
@@ -405,7 +429,7 @@ class SpanFolder:
             contents.setdefault(partition, absent)
         return [contents[partition] for partition in partitions]
 
-    def _paths_of(self, partitions: Sequence[Partition]) -> dict[Partition, Path]:
+    def _paths_of(self, partitions: Sequence[Partition]) -> dict[Partition, LakePath]:
         """Return the file of each partition.
 
         Raises:
@@ -421,7 +445,7 @@ class SpanFolder:
         self, name: str, additions: Mapping[Partition, PartitionData]
     ) -> tuple[list[SpanFile | DamagedFile], dict[Partition, PartitionData], Entries]:
         """Return the files of a span, the partitions that stay, and those that additions replace."""
-        files = self._open_all(self._paths([name]))
+        files = self._open_all(self._paths([name]), whole=True)
         stored = self._with_hashes(files, additions.keys())
         better = {partition for partition, entry in stored.items() if not additions[partition][0].may_replace(entry)}
         kept = self._kept(files, additions.keys() - better)
@@ -474,7 +498,7 @@ class SpanFolder:
         """
         if not stored:
             return {}
-        content = file.path.read_bytes()
+        content = self._store.read(file.path).data if file.opened.content is None else file.opened.content
         if not content.endswith(file.footer):
             raise FileNotFoundError(f"{file.path} was replaced")
         expected, reason = columns(self._series.market), None
@@ -497,7 +521,7 @@ class SpanFolder:
         unread = f"it cannot be read: {reason}"
         return {partition: unread if isinstance(frame, str) else frame for partition, frame in found.items()}
 
-    def _keep_damaged(self, path: Path, reason: str) -> None:
+    def _keep_damaged(self, path: LakePath, reason: str) -> None:
         copy = self._state.keep_damaged(path)
         _log.warning("%s %s; a copy is kept as %s", path, reason, copy)
 
@@ -509,25 +533,15 @@ class SpanFolder:
         return to_parquet(candles, encode(self._series, venue, entries))
 
     def _remove_layout_1(
-        self, files: Sequence[SpanFile | DamagedFile], target: Path, parts: Mapping[Partition, PartitionData]
+        self, files: Sequence[SpanFile | DamagedFile], target: LakePath, parts: Mapping[Partition, PartitionData]
     ) -> None:
         """Delete the files of layout 1 whose partition the file ``target`` holds."""
         keys = {partition.key for partition in parts}
-        replaced = [path for path in self._paths(None) if path != target and path.stem in keys]
-        for path in replaced:
-            for file in files:
-                if isinstance(file, DamagedFile) and file.path == path:
-                    self._keep_damaged(path, file.reason)
-            path.unlink()
-        if replaced:
-            sync_folder(self.path)
-
-    def _remove_old_lock(self) -> None:
-        """Delete the lock file of development versions of 0.2.0, unless a process holds it."""
-        old = self.path / _OLD_LOCK_NAME
-        with taken_over(old) as is_free:
-            if is_free:
-                old.unlink(missing_ok=True)
+        replaced = [file for file in files if file.path != target and file.path.stem in keys]
+        for file in replaced:
+            if isinstance(file, DamagedFile):
+                self._keep_damaged(file.path, file.reason)
+        self._store.remove([file.path for file in replaced])
 
 
 def _checked(candles: pl.DataFrame, entry: PartitionEntry, digest: str) -> pl.DataFrame | str:
@@ -583,15 +597,6 @@ def _found_by_time(
 
 def _stored_in(files: Sequence[SpanFile | DamagedFile]) -> dict[Partition, StoredPartition]:
     return {key: entry for file in files if isinstance(file, SpanFile) for key, entry in file.stored.items()}
-
-
-def _version_of(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when another file takes the place of ``path``; None if there is no file."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _with_hash(entry: PartitionEntry, candles: pl.DataFrame) -> PartitionEntry:

@@ -20,6 +20,7 @@ import datetime as dt
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -34,6 +35,7 @@ from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.rules import SymbolRule, make_rule
 from binance_assets.model.series import Series, derived_series
 from binance_assets.settings import Settings, Source
+from binance_assets.storage.plain_yaml import UnusualYaml, plain_document
 from binance_assets.storage.universe_lock import LockedRule, is_current, lock_path, locked_for, read_lock
 from binance_assets.storage.universe_lock import UniverseError as UniverseError
 
@@ -243,7 +245,20 @@ def read_universe(path: Path, lock: Path | None = None) -> Universe:
     Raises:
         UniverseError: A file cannot be read, or the universe contradicts itself.
     """
-    return universe_of(path, raw_entries(path, load_document(path)), lock)
+    return universe_of(path, _plain_entries(path), lock)
+
+
+def _plain_entries(path: Path) -> Sequence[Any]:
+    """Return the entries of the file without its comments, not yet validated.
+
+    Raises:
+        UniverseError: As :func:`load_document`, which reads what is unusual and finds what is wrong.
+    """
+    with suppress(OSError, UnicodeDecodeError, UnusualYaml):
+        document = plain_document(_read_text(path), _MOST_NODES)
+        if isinstance(document, dict) and document.keys() == {"series"} and isinstance(document["series"], list):
+            return document["series"]
+    return raw_entries(path, load_document(path))
 
 
 def universe_of(path: Path, raw: Iterable[Any], lock: Path | None = None) -> Universe:

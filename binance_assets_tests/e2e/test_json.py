@@ -103,6 +103,28 @@ def test_show_of_a_refused_and_of_an_unknown_partition(printed: Printed) -> None
     assert "their trades are missing" in refused["reason"]
     unknown = parse("show", printed("show", NAME, "2022", code=1))
     assert (unknown["day"], unknown["verdict"]) == ("2022-01-01", "missing")
+    assert unknown["reason"].endswith(
+        "run binance-assets download BTCUSDT --market spot --interval 1h --start 2022-01-01 --end 2022-01-02"
+    )
+    misspelled = parse("show", printed("show", "spot/BTCUSTD/1h", "2022", code=1))
+    assert f"(did you mean {NAME}?)" in misspelled["reason"]
+    today = parse("show", printed("show", NAME, "today", code=1))
+    assert today["reason"] == "it is not over yet"
+
+
+def test_a_lake_that_was_moved_is_absent_and_its_days_are_missing_not_refused(
+    downloaded: Downloaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, environment, _ = downloaded
+    monkeypatch.chdir(folder)
+    away = (folder / "lake").rename(folder / "moved")
+    try:
+        result = CliRunner().invoke(cli, ["status", NAME, "--json"], env=environment)
+    finally:
+        away.rename(folder / "lake")
+    status = parse("status", result.stdout)[NAME]
+    assert (status["partitions"], status["missing"], status["refused"]) == (0, 2, 1)
+    assert "is absent: Dagster knows 2 partitions of these series, which count as missing" in result.stderr
 
 
 def test_plot_names_why_a_day_was_refused(printed: Printed) -> None:

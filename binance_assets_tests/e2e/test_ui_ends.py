@@ -17,14 +17,11 @@ from binance_assets_tests.support.polling import until
 
 # What `demo --ui` does at its end, in a process that handles signals as the command line does.
 _DEMO_UI = """
-import os, signal
+import os, signal, sys
 from pathlib import Path
 from binance_assets.cli import demo, main
 signal.signal(signal.SIGTERM, main._interrupt)
-try:
-    demo._serve_ui(Path.cwd(), dict(os.environ))
-except KeyboardInterrupt:
-    pass
+sys.exit(demo._serve_ui(Path.cwd(), dict(os.environ)))
 """
 
 
@@ -50,6 +47,10 @@ def test_sigterm_ends_the_demos_user_interface_with_all_its_children(sandbox: Sa
         process.wait(60)
         _, running = psutil.wait_procs(started.values(), timeout=60)
         assert [_command(child) for child in running] == []
+        printed = (tmp_path / "log").read_text()
+        assert process.returncode == 130
+        assert "The Dagster UI ends. The demo stays in demo/, which can be deleted.\n" in printed
+        assert "error" not in printed.lower()
     finally:
         for child in started.values():
             if child.is_running():

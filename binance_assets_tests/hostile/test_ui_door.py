@@ -19,12 +19,14 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Scope
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
 from binance_assets.definitions import build_defs
+from binance_assets.model.exposition import CONTENT_TYPE
 from binance_assets.model.series import parse_series
 from binance_assets.orchestration.guard import Guard, refusal
 from binance_assets.orchestration.keys import asset_key
@@ -178,10 +180,18 @@ def test_a_report_of_a_materialization_cannot_be_forged(door: Door) -> None:
 
 def test_a_refused_host_is_not_shown_anything_either(door: Door) -> None:
     """A page whose name is rebound to this machine could read the response."""
-    for path in ("/", "/server_info", "/graphql", "/logs/x"):
+    for path in ("/", "/server_info", "/graphql", "/logs/x", "/metrics"):
         response = requests.get(f"{door.url}{path}", headers={"Host": f"{EVIL}:{door.port}"}, timeout=30)
         assert response.status_code == 403
         assert "dagster" not in response.text
+
+
+def test_a_monitor_on_this_machine_gets_the_metrics(door: Door) -> None:
+    response = requests.get(f"{door.url}/metrics", timeout=30)
+    assert (response.status_code, response.headers["Content-Type"]) == (200, CONTENT_TYPE)
+    families = {family.name: family for family in text_string_to_metric_families(response.text)}
+    up = {sample.labels["source"]: sample.value for sample in families["binance_assets_source_up"].samples}
+    assert up == {"dagster": 1, "lake": 1, "ledger": 1}
 
 
 def test_two_hosts_or_none_are_refused(door: Door) -> None:

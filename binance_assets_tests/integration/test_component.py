@@ -101,7 +101,7 @@ def root_cause(documents: list[str]) -> BaseException:
         ("{market: spot, symbols: [BTCUSDT], intervals: [5m], derive: [12m]}", "entry 1 of series, derive: 12m cannot"),
         (
             "{market: spot, symbols: {quote: USDT}, intervals: [1m]}",
-            "entry 1 of series has a rule for symbols; put the entries into universe.yaml",
+            "entry 1 of series in defs.yaml has a rule for symbols, which only the universe file can have; move the",
         ),
         ("{market: spot, symbols: [BTCUSDT, BTCUSDT], intervals: [5m]}", "spot/BTCUSDT/5m is listed twice"),
     ],

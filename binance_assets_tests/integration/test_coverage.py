@@ -22,8 +22,9 @@ from binance_assets.definitions import build_defs
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.options import DownloadOptions
 from binance_assets.ingest.override import override
+from binance_assets.ingest.request import DownloadPlan, present_verdicts
 from binance_assets.model.intervals import parse_derived_interval
-from binance_assets.model.partitions import partition_for_key
+from binance_assets.model.partitions import partition_for_key, partitions_between
 from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.coverage import coverage_key
@@ -402,6 +403,23 @@ def test_whoever_reads_many_files_remembers_them_for_the_next_process(lake: Lake
         assert opened == ["2021-01.parquet"]
     lake.folder(MINUTES).joinpath("2021-05.parquet").unlink()
     assert Lake(lake.root).file_index(MINUTES.market, [MINUTES]).height == len(months) - 1
+
+
+def test_what_a_download_reads_at_its_end_is_not_read_again_for_the_next_one(lake: Lake) -> None:
+    months = [f"{year}-{month:02}-01" for year in (2021, 2022, 2023) for month in range(1, 13)]
+    write(lake.root, MINUTES, [Spec(key, 1) for key in months])
+    asked = tuple(partitions_between(dt.date(2021, 2, 1), dt.date(2023, 12, 1), MINUTES.interval))
+    plans = [DownloadPlan(MINUTES, asked, (), asked), DownloadPlan(parse_series("spot/ETHUSDT/1m"), asked, (), asked)]
+    with files_read_in(lake) as opened:
+        present = present_verdicts(lake, plans)
+        assert len(opened) == 34  # of those that were asked for
+        opened.clear()
+        assert present_verdicts(Lake(lake.root), plans) == present
+        assert opened == []
+    assert {plan.series: count.total() for plan, count in zip(plans, present.values(), strict=True)} == {
+        MINUTES: 34,
+        plans[1].series: 0,
+    }
 
 
 def test_a_refresh_reads_only_the_files_that_changed_and_sees_every_change(lake: Lake, tmp_path: Path) -> None:

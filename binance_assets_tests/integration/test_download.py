@@ -19,12 +19,13 @@ from binance_assets.exchange.errors import Cancelled
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.blocks import plan_rest_pages
 from binance_assets.ingest.download import download
+from binance_assets.ingest.options import DownloadOptions
 from binance_assets.model.markets import COINM, MARKETS
 from binance_assets.model.partitions import Partition, next_partition_first_day, partition_for_key, partitions_between
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, ServedRequest, running_sandbox
-from binance_assets.settings import Settings
+from binance_assets.settings import Settings, Source
 from binance_assets_tests.support.environment import Fetch, Open
 from binance_assets_tests.support.exchange import (
     ALL_SOURCES,
@@ -304,6 +305,33 @@ def test_only_of_a_long_range_the_first_pages_are_requested_together_with_the_co
         assert {result.verdict for result in results} == {"unreachable"}
         assert "/time" in server.paths[0]
         assert (together, server.counts("/klines")) == ([early], 1 + early)
+
+
+@pytest.mark.parametrize(
+    ("source", "end", "early"),
+    [("archive", "2025-01-01", 4), ("auto", "2025-01-01", 4), ("archive", "2024-05-01", 0), ("rest", "2024-05-01", 0)],
+)
+def test_only_of_a_long_range_the_first_files_are_requested_together_with_the_control_totals(
+    settings: Settings, source: Source, end: str, early: int
+) -> None:
+    def respond(path: str) -> Pieces:
+        requested.release()
+        return answer(b"", status="404 Not Found")
+
+    def page(path: str) -> Pieces:
+        if "interval=1d" in path and not together:
+            together.append(sum(requested.acquire(timeout=10) for _ in range(early)))
+            assert early or not requested.acquire(timeout=0.1)
+        return answer(b'{"code": -1121, "msg": "Invalid symbol."}', status="400 Bad Request")
+
+    series, requested, together = parse_series("spot/BTCUSDT/1m"), threading.Semaphore(0), list[int]()
+    with hostile_server(respond) as archive, hostile_server(market_script(page)) as server:
+        urls = {"spot_url": server.url, "archive_url": archive.url, "max_workers": 4}
+        exchange = Exchange(series.market, Settings.model_validate(settings.model_dump() | urls))
+        partitions = partitions_between(dt.date(2024, 1, 1), dt.date.fromisoformat(end), series.interval)
+        next(download(exchange, series, partitions, DownloadOptions(source)), None)
+        exchange.close()
+        assert together == [early]
 
 
 @pytest.fixture

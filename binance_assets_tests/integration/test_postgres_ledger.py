@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import BannedForLong, Cancelled
+from binance_assets.exchange.rate_limit import engines
 from binance_assets.exchange.rate_limit.budget import Budget
 from binance_assets.exchange.rate_limit.ledger import (
     Ledger,
@@ -65,6 +66,7 @@ from pydantic import SecretStr
 from binance_assets.boot import boot_clock
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned
+from binance_assets.exchange.rate_limit import engines
 from binance_assets.exchange.rate_limit.budget import Budget
 from binance_assets.exchange.rate_limit.ledger import Ledger, RateLimitGroup
 
@@ -177,6 +179,26 @@ def test_closing_ends_the_wait_for_a_server_that_is_away(postgres: PostgresServe
     finally:
         postgres.start()
     assert ended
+
+
+def test_closing_ends_the_wait_for_a_lock_that_another_host_holds(
+    postgres: PostgresServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_LOCK_SECONDS", 600)  # otherwise the server ends the wait after ten seconds
+    ledger, other = Ledger(SecretStr(url)), Ledger(SecretStr(url))
+    ended = threading.Event()
+
+    def use() -> None:
+        with pytest.raises(Cancelled), ledger.transaction(GROUP):
+            pass
+        ended.set()
+
+    with closing(other), other.transaction(GROUP):
+        threading.Thread(target=use, daemon=True).start()
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"
+        until(60, lambda: postgres.execute(waiting) == [(1,)])
+        ledger.close()
+        assert ended.wait(60)
 
 
 def test_closing_an_exchange_waits_for_no_server_that_is_away(

@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 import binance_assets as ba
-from binance_assets.ingest.dates import BadRequest
 from binance_assets.model.timestamps import DAY, MINUTE, from_iso
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import ConfigurationError, Settings
@@ -108,10 +107,10 @@ def test_an_error_of_the_callback_ends_the_download_and_what_arrived_is_written(
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((BTC, "2024-03-01", "2024-02"), BadRequest, "end 2024-02-01 is not after start 2024-03-01"),
-        (("spot/BTCUSDT/1w", "2024-03-02"), BadRequest, "start 2024-03-02: 1w has monthly partitions"),
+        ((BTC, "2024-03-01", "2024-02"), ConfigurationError, "end 2024-02-01 is not after start 2024-03-01"),
+        (("spot/BTCUSDT/1w", "2024-03-02"), ConfigurationError, "start 2024-03-02: 1w has monthly partitions"),
         (("spot/BTCUSDT/45m", START, END), ConfigurationError, "spot/BTCUSDT/45m is derived and cannot be fetched"),
-        (("spot/NOSUCH/1m", START, END), ba.ExchangeError, "NOSUCH"),
+        (("spot/BTCUSTD/1m", START, END), ConfigurationError, "no symbol BTCUSTD (did you mean BTCUSDT"),
         ((BTC, dt.datetime(2024, 3, 1, 12)), ConfigurationError, "start 2024-03-01 12:00 is not a midnight"),
     ],
 )

@@ -24,6 +24,13 @@ from binance_assets_tests.support.polling import until
 BTC = parse_series("spot/BTCUSDT/1h")
 
 
+def test_the_tags_of_a_run_are_hidden_from_the_lists_of_the_user_interface() -> None:
+    day = partition_for_key("2024-03-01", BTC.interval)
+    tags = RangeRun("spot_daily", (BTC,), day, day, only_missing=False).tags
+    assert [name for name in tags if not name.startswith(("dagster/", ".dagster/"))] == []
+    assert any(name.startswith(".dagster/binance_assets_") for name in tags)
+
+
 class Failing:
     """A listener in whose first step the user presses Ctrl-C, and which then fails the step a moment later."""
 
@@ -59,6 +66,30 @@ def test_a_run_whose_step_fails_while_it_is_canceled_is_canceled(
     assert run is not None
     assert run.status == dg.DagsterRunStatus.CANCELED
     until(10, lambda: not any(thread.name == "dagster-run" for thread in threading.enumerate()))
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_run_whose_step_fails_after_it_was_canceled_stays_canceled(
+    settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    """Dagster itself records a failure then, also where the interrupt came before it knew the run."""
+    listener, day = Failing(), partition_for_key("2024-03-01", BTC.interval)
+    definitions = build_defs(settings, universe_of(BTC), listener)
+    execution = Execution(instance, definitions, RangeRun("spot_daily", (BTC,), day, day, only_missing=False))
+    with pytest.raises(KeyboardInterrupt):
+        execution.wait()
+    with monkeypatch.context() as patch:
+        if not is_known:
+            patch.setattr(type(instance), "get_run_by_id", lambda *_: None)
+        execution.report_canceling()
+    if is_known:
+        execution.report_canceled()  # its grace passes: the step waits for what follows
+    listener.canceling.set()
+    until(20, lambda: not any(thread.name == "dagster-run" for thread in threading.enumerate()))
+    run = instance.get_run_by_id(execution.run_id)
+    assert run is not None
+    assert run.status == dg.DagsterRunStatus.CANCELED
+    assert "handle_new_event" not in vars(instance)
 
 
 def test_a_step_waits_for_a_slot_in_the_pool_of_its_market(settings: Settings, tmp_path: Path) -> None:

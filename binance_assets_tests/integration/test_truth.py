@@ -234,7 +234,8 @@ def test_files_that_disappear_without_a_run_are_named_until_they_are_back(
     shutil.copy(file, kept)
     tick(definitions, instance, None)
     lose_file(file, tmp_path / "aside")
-    assert absent_partitions(instance, lake, [BTC])[BTC] == set(march(1, 2, 3))  # what the command `status` shows
+    absent = absent_partitions(instance, lake, [BTC])[BTC]  # what the command `status` shows
+    assert (absent.unwritten, absent.lost) == (frozenset(march(2)), frozenset(march(1, 3)))
     data = tick(definitions, instance, None)
     assert [request.asset_selection for request in data.run_requests or []] == [[dg.AssetKey(["spot", "coverage"])]]
     assert reason in str(evaluation(instance, BTC).description)
@@ -279,7 +280,7 @@ def test_a_partition_that_a_later_run_skipped_because_it_was_present_can_be_lost
     file = lake.folder(BTC) / "2024.parquet"
     content = file.read_bytes()
     file.unlink()
-    assert absent_partitions(instance, lake, [BTC])[BTC] == set(march(1))
+    assert absent_partitions(instance, lake, [BTC])[BTC].lost == set(march(1))
     assert list(losses.record_losses(instance, lake, [BTC])) == [BTC]
     refresh_check(instance, lake, BTC)
     assert (named(evaluation(instance, BTC)), statuses(instance, asset_key(BTC))) == (
@@ -290,6 +291,24 @@ def test_a_partition_that_a_later_run_skipped_because_it_was_present_can_be_lost
     file.write_bytes(content)
     refresh_check(instance, lake, BTC)
     assert statuses(instance, asset_key(BTC)) == {"2024-03-01": "MATERIALIZED"}
+
+
+def test_a_second_lake_has_not_lost_what_the_first_one_holds(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, tmp_path: Path
+) -> None:
+    fetch(definitions, instance, [BTC], march(1, 2))
+    second = Lake(tmp_path / "second")
+    second.prepare("sandbox")
+    assert losses.find_losses(instance, second, [BTC]) == {}
+    assert losses.record_losses(instance, second, [BTC]) == {}
+    link = tmp_path / "link"
+    link.symlink_to(lake.root)  # another name of the first lake, which has lost a file
+    (lake.folder(BTC) / "2024.parquet").unlink()
+    for name in (lake.root, link):
+        assert [part.key for part in losses.find_losses(instance, Lake(name), [BTC])[BTC]] == march(1, 2)
+    # A lake that was moved is no second one: what did not come along is lost.
+    moved = Lake(lake.root.rename(tmp_path / "moved"))
+    assert [part.key for part in losses.find_losses(instance, moved, [BTC])[BTC]] == march(1, 2)
 
 
 def test_a_partition_that_is_written_while_its_loss_is_recorded_is_not_left_failed(

@@ -41,6 +41,7 @@ class DagsterDev:
     Attributes:
         url: The address of the web server.
         folder: The folder: working folder and Dagster's home.
+        environment: Its environment variables.
 
     Args:
         sandbox: The exchange.
@@ -53,7 +54,7 @@ class DagsterDev:
         self, sandbox: Sandbox, folder: Path, more_locations: str = "", environment: Mapping[str, str] | None = None
     ) -> None:
         self.folder = folder
-        self._environment = cli_environment(sandbox, folder) | {"DAGSTER_HOME": str(folder)} | dict(environment or {})
+        self.environment = cli_environment(sandbox, folder) | {"DAGSTER_HOME": str(folder)} | dict(environment or {})
         (folder / "workspace.yaml").write_text(WORKSPACE + more_locations)
         self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}"
@@ -64,7 +65,7 @@ class DagsterDev:
         command = ["-m", "binance_assets", "ui", "--port", str(self._port)]
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, *command], cwd=self.folder, env=self._environment,
+                [sys.executable, *command], cwd=self.folder, env=self.environment,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self._started.append(process)

@@ -21,7 +21,10 @@ from typing import Any
 # What a command of the project imports and what takes most of the time. Not Polars, and not what imports it: Polars
 # starts threads, and a fork has none of them.
 # Pandera imports Hypothesis where it is installed.
-_PACKAGES = ("dagster", "sqlalchemy", "alembic.context", "hypothesis", "requests", "rich.progress", "ruamel.yaml")
+_PACKAGES = (
+    "dagster", "sqlalchemy", "alembic.context", "hypothesis", "requests", "rich.progress", "ruamel.yaml", "dotenv.main",
+    "platformdirs", "psutil", "upath.core", "fsspec.implementations.local", "upath.implementations.local",
+)  # fmt: skip
 
 
 def _import_packages() -> None:

@@ -51,6 +51,12 @@ def instance_in(folder: Path, dagsters_own: bool = False) -> dg.DagsterInstance:
     )
 
 
+def postgres_instance(folder: Path, url: str) -> dg.DagsterInstance:
+    """Return an instance whose runs and events are in a database of a Postgres server; ``folder`` has the rest."""
+    storage = {"postgres": {"postgres_url": url}}
+    return dg.DagsterInstance.local_temp(str(folder), {"compute_logs": NO_COMPUTE_LOGS, "storage": storage})
+
+
 @cache
 def _empty_instance() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory()

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -51,21 +51,21 @@ class PostgresServer:
         """Return the URL of a database, in the form of the settings."""
         return f"postgresql+psycopg2://postgres:secret-word@127.0.0.1:{self._port}/{database}"
 
-    def new_database(self) -> str:
-        """Create an empty database, and return its URL."""
+    def new_database(self, original: str | None = None) -> str:
+        """Create a database, empty or a copy of that of another URL to which nobody is connected; return its URL."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {original.rpartition('/')[2]}" if original else ""))
         return self.url(name)
 
-    def execute(self, statement: str, url: str | None = None) -> list[Any]:
-        """Execute a statement outside of a transaction, and return its rows."""
+    def execute(self, statement: str, url: str | None = None, values: Sequence[object] | None = None) -> list[Any]:
+        """Execute a statement outside of a transaction, with values for its ``%s``, and return its rows."""
         import psycopg2
 
         connection = psycopg2.connect((url or self.url()).replace("+psycopg2", ""))
         try:
             connection.autocommit = True
             cursor = connection.cursor()
-            cursor.execute(statement)
+            cursor.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()

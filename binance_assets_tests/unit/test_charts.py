@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from binance_assets.api.chart_spans import Absence, spans_of, summary_of
 from binance_assets.api.plotting import chart_of
 from binance_assets.charts.content import LOOKS, UP, ChartSpan, Kind, clipped_to, decimals, duration_text, joined
 from binance_assets.charts.interactive_page import POLICY
+from binance_assets.charts.range_picture import time_labels
 from binance_assets.charts.shown_interval import MOST_ASKED, MOST_CANDLES, check_count, check_every, shown_interval
 from binance_assets.cli.main import cli
 from binance_assets.model.intervals import INTERVALS, parse_derived_interval, parse_interval
@@ -363,3 +365,25 @@ def test_a_series_or_an_interval_that_cannot_be_shown_is_refused(lake: Lake) -> 
         ba.plot(HOURS, every="7m", lake=lake)
     with pytest.raises(ConfigurationError, match="is not a series"):
         ba.plot("BTCUSDT", lake=lake)
+
+
+def ticks(*texts: str) -> list[dt.datetime]:
+    return [dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("times", "labels"),
+    [
+        (
+            ticks("2023-03-24", "2023-03-24T12:00", "2023-03-25"),
+            ["00:00\n2023-03-24", "12:00", "00:00\n2023-03-25"],
+        ),
+        (ticks("2023-03-31", "2023-04-01", "2023-04-02", "2023-04-03"), ["31\nMar 2023", "01\nApr 2023", "02"]),
+        (ticks("2022-11-01", "2023-01-01", "2023-03-01", "2023-05-01"), ["Nov\n2022", "Jan\n2023", "Mar"]),
+        (ticks("2021-01-01", "2022-01-01", "2023-01-01"), ["2021", "2022"]),
+    ],
+)
+def test_the_time_axis_of_a_picture_names_the_days_and_months_of_its_range_only(
+    times: list[dt.datetime], labels: list[str]
+) -> None:
+    assert list(time_labels(times, times[-1]).values()) == labels

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -140,6 +141,44 @@ def test_dagster_dev_starts_its_web_server_first_and_with_the_function_that_is_r
     assert "subprocess.Popen" not in inspect.getsource(dev)
 
 
+def test_the_web_server_starts_before_the_code_location_loads_and_the_daemon_when_it_responds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As ``dagster dev`` starts its children, with programs of the shell in place of its own."""
+    monkeypatch.chdir(tmp_path)
+    dev = importlib.import_module(f"{dg.__name__}._cli.dev")
+    own, seen = psutil.Process(), list[int]()
+
+    def is_up() -> bool:
+        seen.append(len(own.children()) - before)
+        return len(seen) > 2
+
+    def dagster_dev() -> None:
+        dev.ProxyServerManager()
+        read, _ = dev.get_ipc_shutdown_pipe()
+        server = dev.open_ipc_subprocess(["python", "-m", "dagster_webserver", "--port", "80"], pass_fds=[read])
+        children.append(server)
+        children.append(dev.open_ipc_subprocess(["sh", "-c", f"exec sleep 60 <&{read}"], pass_fds=[read]))
+        seen.append(len(own.children()) - before)
+        server.wait(20)
+
+    before, children = len(own.children()), list[Any]()
+    monkeypatch.setattr(dev, "ProxyServerManager", lambda: seen.append(len(own.children()) - before))
+    monkeypatch.setattr(dev.dev_command, "main", lambda *_arguments, **_options: dagster_dev())
+    dagster_internals.run_dagster_dev([], ["sh", "-c", "read line; echo $line > arguments"], is_up)
+    assert Path("arguments").read_text() == '["--port", "80"]\n'
+    assert max(seen[:-1]) == seen[0] == 1  # the web server alone, while the code location loads and until it responds
+    assert len(children) == 2
+    assert all(child.returncode is not None for child in children)
+
+
+def test_dagster_dev_loads_and_makes_pipes_with_the_functions_that_are_replaced() -> None:
+    source = inspect.getsource(importlib.import_module(f"{dg.__name__}._cli.dev"))
+    calls = re.findall(r"(?<!import )\b(ProxyServerManager|get_ipc_shutdown_pipe|open_ipc_subprocess)\(", source)
+    pairs = 2 * ["get_ipc_shutdown_pipe", "open_ipc_subprocess"]
+    assert calls == [*pairs, "ProxyServerManager"]  # which is entered first, in a function that is defined below
+
+
 def test_the_web_server_serves_what_the_function_that_is_replaced_returns() -> None:
     cli = importlib.import_module("dagster_webserver.cli")
     source = inspect.getsource(cli)
@@ -157,7 +196,7 @@ def test_an_unknown_way_to_start_the_web_server_is_refused(monkeypatch: pytest.M
 
     monkeypatch.setattr(dev.dev_command, "main", lambda *_arguments, **_options: start_another_process())
     with pytest.raises(RuntimeError, match="in a way that is not known here"):
-        dagster_internals.run_dagster_dev([], ["unused"])
+        dagster_internals.run_dagster_dev([], ["unused"], lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -402,3 +441,18 @@ def test_the_cheap_questions_have_the_answers_of_dagsters_own(instance: dg.Dagst
     assert answers()[0] == {"2024-03-05"}
     instance.wipe_assets([DAYS])
     assert answers()[0] == set()
+
+
+def test_the_daemon_that_takes_runs_from_the_queue_has_this_name(instance: dg.DagsterInstance) -> None:
+    assert dagster_internals.QUEUE_DAEMON in instance.get_required_daemon_types()
+
+
+def test_an_instance_reports_no_daemon_and_no_partition_before_there_is_one(instance: dg.DagsterInstance) -> None:
+    assert dagster_internals.seconds_since_daemon(instance) is None
+    assert dagster_internals.partitions_reported(instance, []) == 0
+
+
+def test_partitions_of_runs_are_counted_once_they_are_reported(instance: dg.DagsterInstance) -> None:
+    first, second = run_days(instance, "2024-01-01", "2024-01-03"), run_days(instance, "2024-01-05", "2024-01-05")
+    assert dagster_internals.partitions_reported(instance, [first.run_id]) == 3
+    assert dagster_internals.partitions_reported(instance, [first.run_id, second.run_id]) == 4

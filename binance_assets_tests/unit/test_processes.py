@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from binance_assets.processes import is_alive, process_start_time
+from binance_assets.processes import is_alive, limit_arenas, process_start_time
 
 
 def dead_process() -> int:
@@ -22,6 +23,15 @@ def dead_process() -> int:
 def start_ticks_from_proc() -> str:
     """Return what earlier versions stored: field 22 of ``/proc/<pid>/stat``, read as they read it."""
     return Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def test_only_glibc_limits_the_arenas_of_threads_unless_the_user_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_arenas.cache_clear()
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    assert limit_arenas() == (platform.libc_ver()[0] == "glibc")
+    limit_arenas.cache_clear()
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not limit_arenas()
 
 
 def test_this_process_is_alive_with_and_without_its_start_time() -> None:

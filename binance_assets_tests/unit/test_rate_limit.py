@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from binance_assets.exchange.clock import ServerClock
 from binance_assets.exchange.errors import Banned, BannedForLong, Cancelled, RateLimited
 from binance_assets.exchange.rate_limit.budget import Budget
+from binance_assets.exchange.rate_limit.figures import figures_of
 from binance_assets.exchange.rate_limit.ledger import (
     Block,
     Ledger,
@@ -413,6 +414,24 @@ def test_the_ledger_keeps_the_block_that_ends_last(ledger: Ledger) -> None:
         after_a_reboot = Block(500, False, "too much", number=3, until=7, clock="another")
         transaction.store_block(after_a_reboot)
         assert transaction.block() == after_a_reboot
+
+
+def test_the_figures_of_the_ledger_are_those_of_the_server_s_minute_and_end_with_the_block(ledger: Ledger) -> None:
+    assert figures_of(ledger, MIDDLE) == []
+    budget = budget_at(ledger, MIDDLE - MINUTE, limit=6_000)
+    spend(budget, 20, used=25)
+    later = budget_at(ledger, MIDDLE, limit=6_000)
+    later.remember_limit(5_000)
+    later.remember_clock()
+    spend(later, 2, used=2)
+    (figures,) = figures_of(ledger, 0)  # the wall clock is wrong
+    assert (figures.group, figures.current) == (SPOT, Minute(5_000, 2, 2, 0))
+    assert (figures.previous.ours, figures.previous.seen) == (20, 25)
+    assert (figures.blocked_seconds, figures.banned, figures.blocks) == (0, False, 0)
+    later.block(Banned("banned", headers={"Retry-After": "300"}))
+    (figures,) = figures_of(ledger, 0)
+    assert 250 < figures.blocked_seconds <= 301
+    assert (figures.banned, figures.blocks) == (True, 1)
 
 
 def test_a_failed_transaction_changes_nothing(ledger: Ledger) -> None:

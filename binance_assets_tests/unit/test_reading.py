@@ -95,7 +95,7 @@ def test_without_an_end_a_range_reaches_to_the_last_stored_partition(lake: Lake)
     ("arguments", "message"),
     [
         ({"start": "2024-3"}, "start: '2024-3' is not a date; write it like 2024-01-31"),
-        ({"start": "2017"}, "start 2017-01-01 00:00: partitions begin on 2017-07-01"),
+        ({"start": "2017"}, "start 2017-01-01: Binance opened in July 2017, so give 2017-07-01 or a later day"),
         ({"end": "2099"}, "end 2099-01-01 00:00 is later than today's midnight"),
         ({"start": "2024-03", "end": "2024-03"}, "end 2024-03-01 00:00 is not after start 2024-03-01 00:00"),
         ({"start": 2024}, "start 2024 is not a date; write a text, a date, or a datetime"),

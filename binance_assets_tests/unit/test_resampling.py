@@ -12,11 +12,11 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from binance_assets.candles.columns import columns, empty_candles
-from binance_assets.candles.resampling import resample
+from binance_assets.candles.resampling import resample, resample_as_before
 from binance_assets.candles.schema import candle_schema
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM, Market
@@ -164,6 +164,25 @@ def test_sums_have_no_binary_rounding_noise() -> None:
     derived = resample(SPOT, table([candle(n, (1, 1, 1, 1), 1, 0.1) for n in range(3)]), parse_interval("3m"))
     assert derived["volume"].to_list() == [0.3]
     assert 0.1 + 0.1 + 0.1 != 0.3
+
+
+units_below_all_decimals = st.integers(0, WITH_ALL_DECIMALS * 10**8 - 1)
+
+
+@example([5_200_000_000_000_001, 4_000_000_000_000_001, 6_700_000_000_000_003])
+@given(st.lists(units_below_all_decimals | st.integers(0, 10**8), min_size=1, max_size=60))
+def test_a_sum_is_the_float_nearest_to_the_sum_of_the_decimals(units: list[int]) -> None:
+    amounts = [LOT * unit for unit in units]
+    minutes = table([candle(n, (1, 1, 1, 1), 1, float(amount)) for n, amount in enumerate(amounts)])
+    assert resample(SPOT, minutes, parse_interval("1h"))["quote_volume"].to_list() == [float(sum(amounts))]
+
+
+def test_the_sums_of_earlier_versions_differ_in_the_last_bit_at_most() -> None:
+    amounts = [52_000_000.00000001, 40_000_000.00000001, 67_000_000.00000003]
+    minutes = table([candle(n, (1, 1, 1, 1), 1, amount) for n, amount in enumerate(amounts)])
+    now, before = (form(SPOT, minutes, parse_interval("3m"))["volume"][0] for form in (resample, resample_as_before))
+    assert now != before
+    assert abs(now - before) <= 2 * math.ulp(now)
 
 
 @pytest.mark.parametrize("market", MARKETS.values(), ids=str)

@@ -193,18 +193,16 @@ def test_closing_the_pool_ends_a_stream_even_while_a_task_hangs() -> None:
 
     def fetch(task: int) -> int:
         if task == 3:
-            hung.wait(30)
+            hung.wait()  # longer than a test may last: only the pool can end it
         return task
 
     stream = pool.stream(range(20), fetch, lambda: 2)
     for _ in range(3):
         next(stream)
     threading.Timer(0.1, pool.close).start()
-    began = time.monotonic()
     with pytest.raises(Cancelled):
         for _ in stream:
             pass
-    assert time.monotonic() - began < 5
     hung.set()
 
 

@@ -6,6 +6,8 @@ not: the statements, which are the same for both; see :mod:`~binance_assets.exch
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
 import threading
 import time
@@ -57,6 +59,9 @@ class Engine(Protocol):
 
     def now(self) -> SharedTime:
         """Return the time that all users of the database share; call it in a transaction."""
+
+    def end_waits(self) -> None:
+        """Let whoever waits for the database in :meth:`begin` wait for a moment at most, from now on."""
 
     def close(self) -> None:
         """Close the database."""
@@ -140,6 +145,9 @@ class SqliteEngine:
         """Return the time since the boot, which the processes of a host share whatever their wall clocks show."""
         return SharedTime(boot_clock(), seconds_since_boot() * 1_000)
 
+    def end_waits(self) -> None:
+        """Do nothing: other processes of this host have the file for milliseconds."""
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
@@ -218,6 +226,8 @@ _LOCK_SECONDS: Final = 10
 # For how long a server that a process has used may be away, as during a restart or a failover.
 AWAY_SECONDS: Final = 60.0
 _RETRY_SECONDS: Final = 0.5
+# For how long a call may last that is in flight while the program ends.
+_ENDING_SECONDS: Final = 0.5
 
 
 class PostgresEngine:
@@ -253,6 +263,7 @@ class PostgresEngine:
         self._away_seconds = away_seconds
         self._ms = 0.0
         self._connection: Any = self._connect()
+        self._beginning: Any = None  # the connection on which a transaction begins at this moment
 
     def begin(self, key: str) -> None:
         """Begin a transaction that excludes all others with this key; wait for them, and for a server that is away.
@@ -269,9 +280,7 @@ class PostgresEngine:
                 try:
                     if self._connection is None:
                         self._connection = self._connect()
-                    cursor = self._connection.cursor()
-                    cursor.execute(_BEGIN, (f"{_SCHEMA} {key}",))
-                    self._ms = float(cursor.fetchone()[0])
+                    self._begin(key)
                     return
                 except (self._psycopg2.OperationalError, self._psycopg2.InterfaceError):
                     self._disconnect()
@@ -281,6 +290,30 @@ class PostgresEngine:
                     announce(Wait.of_seconds(f"the {self.name} does not respond; waiting, at most", left))
                 if self._ending.wait(_RETRY_SECONDS):
                     raise Cancelled
+
+    def _begin(self, key: str) -> None:
+        cursor = self._connection.cursor()
+        self._beginning = self._connection
+        if self._ending.is_set():
+            self.end_waits()
+        try:
+            cursor.execute(_BEGIN, (f"{_SCHEMA} {key}",))
+            self._ms = float(cursor.fetchone()[0])
+        finally:
+            self._beginning = None
+
+    def end_waits(self) -> None:
+        """Give up a transaction that cannot begin in half a second, because of a lock or of a slow network."""
+        timer = threading.Timer(_ENDING_SECONDS, self._give_up)
+        timer.daemon = True
+        timer.start()
+
+    def _give_up(self) -> None:
+        """Shut down the socket under a transaction that begins: the call that waits for it fails at once."""
+        connection = self._beginning
+        if connection is not None:
+            with suppress(OSError, *self.errors), socket.socket(fileno=os.dup(connection.fileno())) as shared:
+                shared.shutdown(socket.SHUT_RDWR)
 
     def execute(self, statement: str, parameters: Sequence[object] = ()) -> Any:
         """Execute a statement with ``?`` as placeholders, and return its cursor."""

@@ -121,6 +121,14 @@ class Transaction:
         """Return the time that all users of the ledger share."""
         return self._database.now()
 
+    def groups(self) -> list[RateLimitGroup]:
+        """Return all groups of which the ledger has records, by address and name."""
+        rows = self._database.execute(
+            "SELECT address, name FROM pool UNION SELECT address, name FROM minute "
+            "UNION SELECT address, name FROM block ORDER BY address, name"
+        ).fetchall()
+        return [RateLimitGroup(*row) for row in rows]
+
     def limit(self) -> StoredLimit | None:
         """Return the stored weight limit; None if no process has read it yet."""
         row = self._row("SELECT weight_limit, read_at FROM pool WHERE address = ? AND name = ?")
@@ -326,9 +334,19 @@ class Ledger:
                 kind = LedgerConnectionLost if lost else LedgerError
                 raise _unusable(self._engine.name, error, self._engine.remedy, kind) from None
 
+    def groups(self) -> list[RateLimitGroup]:
+        """Return the groups of which the ledger has records, by address and name.
+
+        Raises:
+            Cancelled, LedgerError: As of :meth:`transaction`.
+        """
+        with self.transaction(RateLimitGroup("", "")) as transaction:
+            return transaction.groups()
+
     def end_waits(self) -> None:
         """Wait for no server from now on: whoever does is canceled. What needs no wait can still be written."""
         self._ending.set()
+        self._engine.end_waits()
 
     def close(self) -> None:
         """Close the ledger; whoever waits for it is canceled."""

@@ -1,0 +1,86 @@
+"""The outcome of a run that another process has executed, as Dagster has recorded it.
+
+Here belongs the translation from events back to results and numbers, which a run in this process passes to a listener
+(``progress``). What does not belong here: the events themselves (``events``), and when a run has ended
+(``queued_runs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import dagster as dg
+
+from binance_assets.model.results import PartitionResult
+from binance_assets.model.series import Series
+from binance_assets.orchestration.checks import CHECK_NAME
+from binance_assets.orchestration.events import refused_result
+from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.metrics import RunMetrics
+from binance_assets.orchestration.runs import failure_message
+
+_KINDS: Final = {
+    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+    dg.DagsterEventType.ASSET_OBSERVATION,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.ENGINE_EVENT,
+    dg.DagsterEventType.RUN_FAILURE,
+}
+_EVENTS_PER_READ: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedOutcome:
+    """What a run has recorded.
+
+    Attributes:
+        metrics: What it did for each series whose step came to its end.
+        refused: The partitions that it did not write, by series.
+        failures: One line for each step that failed for a reason other than refused partitions.
+    """
+
+    metrics: dict[Series, RunMetrics] = field(default_factory=dict)
+    refused: dict[Series, list[PartitionResult]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+def read_outcome(instance: dg.DagsterInstance, run_id: str, series: Sequence[Series]) -> RecordedOutcome:
+    """Return what a run that has ended recorded of ``series``."""
+    by_key = {asset_key(member): member for member in series}
+    outcome, engine = RecordedOutcome(), ""
+    for event in _events(instance, run_id):
+        member = by_key.get(event.asset_key) if event.asset_key else None
+        data: Any = event.event_specific_data
+        if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            member = by_key.get(data.asset_key)
+            if member is not None and data.check_name == CHECK_NAME and "requests" in data.metadata:
+                outcome.metrics[member] = RunMetrics.from_metadata(data.metadata)
+        elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
+            result = refused_result(member, data.asset_observation) if member is not None else None
+            if member is not None and result is not None:
+                outcome.refused.setdefault(member, []).append(result)
+        elif event.event_type == dg.DagsterEventType.ENGINE_EVENT:
+            engine = _engine_message(event)
+        elif message := failure_message(event):
+            # Whoever reports the end of a process that cannot do so itself reports the cause right before.
+            is_from_outside = event.event_type == dg.DagsterEventType.RUN_FAILURE and data is None
+            outcome.failures.append(f"{message} {engine}".strip() if is_from_outside else message)
+    return outcome
+
+
+def _engine_message(event: dg.DagsterEvent) -> str:
+    """Return what Dagster reports about the process of a run: in one line, with the error that it had."""
+    error = getattr(event.event_specific_data, "error", None)
+    texts = [event.message or "", error.message if error else ""]
+    return ": ".join(text.strip().splitlines()[0].rstrip(".") for text in texts if text.strip())
+
+
+def _events(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.DagsterEvent]:
+    cursor, has_more = None, True
+    while has_more:
+        read = instance.get_records_for_run(run_id, cursor, _KINDS, _EVENTS_PER_READ)
+        cursor, has_more = read.cursor, read.has_more
+        for record in read.records:
+            yield record.event_log_entry.get_dagster_event()

@@ -1,0 +1,143 @@
+"""Runs in the queue: which run is followed instead of a second one, when one is over, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import dagster as dg
+import pytest
+
+from binance_assets.ingest.request import DownloadPlan
+from binance_assets.model.partitions import partitions_between
+from binance_assets.model.series import parse_series
+from binance_assets.orchestration.backfill import runs_for
+from binance_assets.orchestration.keys import asset_key, op_name
+from binance_assets.orchestration.queued_runs import (
+    MOST_TOGETHER,
+    SILENCE_SECONDS,
+    QueuedRun,
+    check_queue,
+    covers,
+    in_words,
+)
+from binance_assets.settings import ConfigurationError
+
+BTC = parse_series("spot/BTCUSDT/1h")
+
+
+def plan(days: int, series: str = "spot/BTCUSDT/1h") -> DownloadPlan:
+    """Return the plan of a series that lacks the first days of 2024."""
+    member = parse_series(series)
+    first = dt.date(2024, 1, 1)
+    partitions = tuple(partitions_between(first, first + dt.timedelta(days=days), member.interval))
+    return DownloadPlan(member, partitions, (), partitions)
+
+
+def run(first: str, last: str, only_missing: bool = True) -> dg.DagsterRun:
+    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+    config = {"ops": {op_name(BTC): {"config": {"only_missing": only_missing}}}}
+    return dg.DagsterRun("spot_daily", asset_selection=frozenset([asset_key(BTC)]), tags=tags, run_config=config)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "only_missing", "refresh", "expected"),
+    [
+        ("2024-01-01", "2024-01-10", True, False, True),
+        ("2023-12-01", "2024-02-01", True, False, True),
+        ("2024-01-02", "2024-01-10", True, False, False),
+        ("2024-01-01", "2024-01-09", True, False, False),
+        ("2024-01-01", "2024-01-10", True, True, False),  # it would skip what is to be fetched again
+        ("2024-01-01", "2024-01-10", False, True, True),
+    ],
+)
+def test_a_run_is_followed_if_it_fetches_all_that_is_missing(
+    first: str, last: str, only_missing: bool, refresh: bool, expected: bool
+) -> None:
+    assert covers(run(first, last, only_missing), plan(10), refresh) is expected
+
+
+def test_a_run_of_other_series_or_without_partitions_is_not_followed() -> None:
+    other = plan(10, "spot/ETHUSDT/1h")
+    assert not covers(run("2024-01-01", "2024-01-10"), other, refresh=False)
+    assert not covers(dg.DagsterRun("spot_daily", asset_selection=frozenset([asset_key(BTC)])), plan(10), False)
+
+
+@pytest.mark.parametrize(
+    ("series", "days", "sizes"),
+    [(4, 60, [1, 1, 1, 1]), (4, 366, [1, 1, 1, 1]), (3, 40, [2, 1]), (150, 1, [100, 50]), (12, 10, [10, 2])],
+)
+def test_a_series_is_a_run_of_its_own_unless_its_range_is_short(series: int, days: int, sizes: list[int]) -> None:
+    plans = [plan(days, f"spot/S{number:03}USDT/1h") for number in range(series)]
+    runs = list(runs_for(plans, only_missing=True, most=MOST_TOGETHER, source="archive"))
+    assert [len(run.series) for run in runs] == sizes
+    config = runs[0].steps_config["ops"][op_name(plans[0].series)]["config"]
+    assert config == {"only_missing": True, "source": "archive"}
+
+
+@pytest.mark.parametrize(
+    ("states", "silence", "expected"),
+    [
+        ({"queued": 2, "running": 3}, 5.0, "2 runs queued, 3 running"),
+        ({"queued": 1, "": 4}, 5.0, "1 run queued"),
+        ({"starting": 1, "waiting for another attempt": 1}, 5.0, "1 run starting, 1 waiting for another attempt"),
+        (
+            {"queued": 1_200, "running": 1},
+            SILENCE_SECONDS + 10,
+            "1,200 runs queued, 1 running; nothing takes runs from the queue: Dagster's daemon last reported 130 s ago",
+        ),
+        ({"running": 1}, 5_000.0, "1 run running"),  # it needs no daemon
+    ],
+)
+def test_a_line_names_how_many_runs_wait_for_what(states: dict[str, int], silence: float, expected: str) -> None:
+    assert in_words(states, silence) == expected
+
+
+class TestTheEndOfARun:
+    """When a run is over, and when Dagster starts another one in its place."""
+
+    def update(self, status: dg.DagsterRunStatus, now: float = 0.0, **tags: str) -> QueuedRun:
+        self.queued.update(
+            replace_run(self.run, status, {f"dagster/{name}": value for name, value in tags.items()}), True, now
+        )
+        return self.queued
+
+    def setup_method(self) -> None:
+        self.run = run("2024-01-01", "2024-01-10")
+        self.queued = QueuedRun((BTC,), [self.run.run_id], is_own=True)
+
+    @pytest.mark.parametrize("status", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED])
+    def test_a_run_that_succeeded_or_was_canceled_is_over(self, status: dg.DagsterRunStatus) -> None:
+        assert self.update(status).is_over
+
+    @pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+    def test_a_run_that_has_not_ended_is_not_over(self, status: dg.DagsterRunStatus) -> None:
+        assert not self.update(status).is_over
+
+    def test_a_failure_that_is_not_retried_is_over(self) -> None:
+        assert self.update(dg.DagsterRunStatus.FAILURE, will_retry="false").is_over
+
+    def test_the_next_attempt_takes_the_place_of_a_failed_run(self) -> None:
+        assert not self.update(dg.DagsterRunStatus.FAILURE, will_retry="true").is_over
+        queued = self.update(dg.DagsterRunStatus.FAILURE, 1.0, will_retry="true", auto_retry_run_id="another")
+        assert (queued.run_id, queued.is_over) == ("another", False)
+
+    def test_a_next_attempt_that_does_not_come_is_not_waited_for_forever(self) -> None:
+        assert not self.update(dg.DagsterRunStatus.FAILURE, 1_000.0, will_retry="true").is_over
+        assert self.update(dg.DagsterRunStatus.FAILURE, 1_100.0, will_retry="true").is_over
+
+    def test_a_failure_is_over_soon_if_dagster_does_not_decide(self) -> None:
+        assert not self.update(dg.DagsterRunStatus.FAILURE, 1_000.0).is_over
+        assert self.update(dg.DagsterRunStatus.FAILURE, 1_006.0).is_over
+
+    def test_a_deleted_run_is_over(self) -> None:
+        self.queued.update(None, True, 0.0)
+        assert self.queued.is_over
+
+
+def replace_run(of: dg.DagsterRun, status: dg.DagsterRunStatus, tags: dict[str, str]) -> dg.DagsterRun:
+    return dg.DagsterRun(of.job_name, of.run_id, status=status, tags={**of.tags, **tags})
+
+
+def test_without_a_daemon_the_way_out_is_named(instance: dg.DagsterInstance) -> None:
+    with pytest.raises(ConfigurationError, match=r"Dagster's daemon has never run. Start it \(binance-assets ui"):
+        check_queue(instance)
