@@ -37,11 +37,12 @@ pytestmark = [
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT")
 KEYS = [str(dt.date(2024, 1, 1) + dt.timedelta(days)) for days in range(60)]
 SUMMER = [str(dt.date(2024, 6, 1) + dt.timedelta(days)) for days in range(40)]
+AUTUMN = [str(dt.date(2024, 10, 1) + dt.timedelta(days)) for days in range(40)]
 UNIVERSE = f"series:\n  - {{market: spot, symbols: [{', '.join(SYMBOLS)}], intervals: [1m], source: rest}}\n"
 BINANCE_LIMIT = 6_000
-# A host counts as dead after 8 seconds instead of 40, and nothing waits for seconds before it looks again.
+# A host counts as dead after 10 seconds instead of 40, and nothing waits for seconds before it looks again.
 QUICKER = {
-    "run_launcher.config": {"silence_seconds": 8, "pickup_seconds": 6},
+    "run_launcher.config": {"silence_seconds": 10, "pickup_seconds": 6},
     "run_monitoring": {"poll_interval_seconds": 1},
     "run_queue": {"user_code_failure_retry_delay": 1},
 }
@@ -117,7 +118,7 @@ def has_status(cluster: Cluster, run_id: str, status: str) -> bool:
 
 
 def answers(ui: UserInterface) -> bool:
-    """Return whether the web server answers; after a restart of Postgres, its next queries fail."""
+    """Return whether the web server answers; after a restart of Postgres, its next queries find connections gone."""
     with suppress(KeyError, AssertionError):
         return bool(ui.runs() and ui.backfill_status(ui.backfills[0]) and ui.partitions(SYMBOLS[0], "2024"))
     return False
@@ -201,6 +202,37 @@ def test_a_run_is_terminated_a_child_and_a_host_are_killed_and_every_day_is_gree
     assert_green_once(cluster, slow_sandbox, ui, SUMMER)
 
 
+def test_a_worker_that_is_stopped_interrupts_its_run_which_goes_on_elsewhere(
+    cluster: Cluster, ui: UserInterface
+) -> None:
+    run = ui.launch(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])
+    until(30, lambda: len(ui.stored(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])) >= 2)
+    cluster.terminate_worker(host_of(run_with(cluster, run)))
+    until(20, lambda: has_status(cluster, run, "FAILURE"))
+    until(60, lambda: runs_of(cluster, SYMBOLS[1])[0].is_success)
+    retry = runs_of(cluster, SYMBOLS[1])[0]
+    assert retry.parent_run_id == run
+    assert host_of(retry) != host_of(run_with(cluster, run))
+    with cluster.instance() as instance:
+        days = dg.AssetRecordsFilter(asset_key(parse_series(f"spot/{SYMBOLS[1]}/1m")), asset_partitions=AUTUMN)
+        found = instance.fetch_materializations(days, limit=500)
+    assert sorted(str(record.partition_key) for record in found.records) == AUTUMN
+
+
+def test_a_run_that_no_worker_takes_goes_back_to_the_queue_and_can_be_canceled_there(
+    cluster: Cluster, ui: UserInterface
+) -> None:
+    day = "2024-12-01"
+    run = ui.launch(SYMBOLS[0], day, day, {"dagster-celery/queue": "nobody"})
+    line = "no worker took the run within 6 s: start workers on the queue nobody, or wait until one is free"
+    with cluster.instance() as instance:
+        until(30, lambda: any(line in str(entry) for entry in instance.all_logs(run)))
+    assert run_with(cluster, run).status in {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING}
+    ui.terminate(run)
+    assert ui.final_status(run, 20) == "CANCELED"
+    assert ui.stored(SYMBOLS[0], day, day) == []
+
+
 def test_a_run_waits_in_the_queue_while_the_broker_is_away_and_its_page_says_why(
     cluster: Cluster, ui: UserInterface, redis: RedisServer
 ) -> None:
@@ -222,7 +254,7 @@ def test_at_the_end_no_run_is_in_progress_and_no_request_was_one_too_many(
 ) -> None:
     until(60, lambda: {ui.backfill_status(backfill) for backfill in ui.backfills} == {"COMPLETED_SUCCESS"})
     until(60, lambda: set(ui.runs().values()) <= ENDED)
-    assert list(ui.runs().values()).count("CANCELED") == 1
+    assert list(ui.runs().values()).count("CANCELED") == 2
     assert {request.status for request in slow_sandbox.requests} == {200}
     spent: dict[int, int] = {}
     for request in slow_sandbox.requests:

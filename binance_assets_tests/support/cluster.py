@@ -108,6 +108,13 @@ class Cluster:
         process.kill()
         process.wait(_STOP_SECONDS)
 
+    def terminate_worker(self, host: str) -> None:
+        """Send SIGTERM to the worker of a host, as systemd does, and wait until it has ended."""
+        process = self._processes.pop(host)
+        (worker,) = psutil.Process(process.pid).children()
+        worker.terminate()
+        process.wait(_STOP_SECONDS)
+
     def process_of_run(self, host: str, number: int) -> psutil.Process:
         """Return a process of a host by the number that it has there."""
         for child in psutil.Process(self._processes[host].pid).children(recursive=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,7 +74,7 @@ class UserInterface:
         if any((entry["locationOrLoadError"] or {}).get("__typename") == "PythonError" for entry in entries):
             self.query(RELOAD)
 
-    def launch(self, symbol: str, first: str, last: str) -> str:
+    def launch(self, symbol: str, first: str, last: str, more_tags: Mapping[str, str] | None = None) -> str:
         """Materialize a range of one asset in one run; return the run's id."""
         selector = {
             "repositoryLocationName": "binance_assets",
@@ -84,6 +84,7 @@ class UserInterface:
             "assetCheckSelection": [{"assetKey": {"path": ["spot", symbol, "1m"]}, "name": "gap_free"}],
         }
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        tags |= more_tags or {}
         params = {
             "selector": selector,
             "mode": "default",
