@@ -18,7 +18,7 @@ from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, ServedRequest
-from binance_assets.settings import Settings, Source
+from binance_assets.settings import ConfigurationError, Settings, Source
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.exchange import ALL_SOURCES, assert_exact, days_of, klines, quick_retrier, verdicts
 
