@@ -444,20 +444,17 @@ def in_bucket(server: S3Server, lake: Lake) -> set[str]:
     }
 
 
-def test_polars_and_duckdb_read_the_bucket_by_themselves(s3_server: S3Server, lake: Lake) -> None:
+def test_polars_and_duckdb_read_the_bucket_by_themselves(
+    s3_server: S3Server, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake.write_all(HOURS, [result_of(HOURS, "2023-12-31"), result_of(HOURS, "2024-01-01")])
     options = {name.lower(): value for name, value in s3_server.environment().items()}
     table = pl.scan_parquet(f"{lake.root}/", storage_options=options, credential_provider=None)
     assert table.select(pl.len(), pl.col("symbol").first()).collect().row(0) == (48, "BTCUSDT")
 
-    files = import_module("obstore.fsspec").FsspecStore(
-        "s3",
-        access_key_id=KEY,
-        secret_access_key=SECRET,
-        endpoint=s3_server.endpoint,
-        region="us-east-1",
-        client_options={"allow_http": True},
-    )
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    files = import_module("obstore.fsspec").FsspecStore("s3")
     connection = duckdb.connect()
     connection.register_filesystem(files)
     paths = [f"s3://{path}" for path in files.find(str(lake.root))]
