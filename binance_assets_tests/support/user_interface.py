@@ -24,7 +24,7 @@ mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParam
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 TERMINATE = """
 mutation($run: String!) { terminateRun(runId: $run) {
-  __typename ... on TerminateRunFailure { message } } }"""
+  __typename ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 BACKFILL_STATUS = """
 query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"""
@@ -109,7 +109,8 @@ class UserInterface:
 
     def terminate(self, run: str) -> None:
         """Terminate a run; return before it has ended."""
-        assert self.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        answer = self.query(TERMINATE, run=run)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def backfill_status(self, backfill: str) -> str:
         return str(self.query(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]["status"])

@@ -155,7 +155,8 @@ def test_a_step_begins_again_if_its_connection_to_postgres_was_lost_and_for_no_o
             raise error
 
     lost = DBAPIError("INSERT", None, Exception("server closed the connection"), connection_invalidated=True)
-    for error in (lost, LedgerConnectionLost("the ledger on Postgres")):
+    away = type("DagsterPostgresException", (Exception,), {})("too many retries for DB connection")
+    for error in (lost, away, LedgerConnectionLost("the ledger on Postgres")):
         with pytest.raises(dg.RetryRequested):
             step(error)
     with pytest.raises(DBAPIError, match="disk is full"):
