@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +45,6 @@ VARIABLES = {
     "DAGSTER_K8S_INSTANCE_CONFIG_MAP": "dagster-instance",
     "DAGSTER_K8S_PG_PASSWORD_SECRET": "candles-postgres",
 }
-
-LAUNCHER = "binance_assets.orchestration.launcher"
-"""What the instance of the workers, which the compose file mounts, names."""
 
 systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 
@@ -121,7 +117,6 @@ def test_the_images_are_pinned_by_a_tag() -> None:
         assert not service["image"].endswith(":latest")
 
 
-@pytest.mark.skipif(find_spec(LAUNCHER) is None, reason=f"{LAUNCHER} is not there")
 def test_each_file_that_the_compose_file_mounts_is_in_the_repository() -> None:
     mounts = {mount for service in SERVICES.values() for mount in service.get("volumes", ()) if mount.startswith(".")}
     files = [(COMPOSE.parent / mount.partition(":")[0]).resolve() for mount in mounts]
