@@ -53,8 +53,9 @@ in which its process could fetch as many."""
 SILENCE_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.5
 _RUNS_PER_READ: Final = 500
-# Thousands of runs take a second to read; this command may spend a fifth of its time on it.
-_SHARE_OF_READING: Final = 5
+# Thousands of runs take a second to read. Between two reads, the command rests several times as long.
+_RESTS_PER_READ: Final = 5
+_LONGEST_REST_SECONDS: Final = 10.0
 # A database that restarts is back within seconds. The runs wait for it as well, so they are not canceled at once.
 _AWAY_SECONDS: Final = 60.0
 # Beyond it, some days would be requested twice, of which the second run skips what is there.
@@ -235,9 +236,11 @@ def launch_missing(
     except BaseException as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         with phase("interrupted; canceling runs" if is_interrupt else "canceling runs"):
-            message = _canceled(download)
-        if is_interrupt and download.runs:
-            raise KeyboardInterrupt(message) from None
+            done = _canceled(download) if download.runs else ""
+        if is_interrupt and done:
+            raise KeyboardInterrupt(f"interrupted; {done}") from None
+        if done:
+            follower.note(done)
         raise
     with phase("reading what the runs recorded"):
         return [failure for queued in download.runs for failure in _conclude(instance, lake, queued, follower)]
@@ -332,7 +335,8 @@ def follow(download: Download, follower: Follower) -> None:
                 if not download.left:
                     return
                 announce(Wait(in_words(Counter(map(_state, download.runs)), silence)))
-            time.sleep(max(_POLL_SECONDS, _SHARE_OF_READING * (time.monotonic() - began)))
+            rest = _RESTS_PER_READ * (time.monotonic() - began)
+            time.sleep(min(max(_POLL_SECONDS, rest), _LONGEST_REST_SECONDS))
 
 
 def _state(queued: QueuedRun) -> str:
@@ -389,7 +393,7 @@ def _canceled(download: Download) -> str:
     try:
         return cancel(download)
     except Exception as error:  # each storage raises what its database does
-        return f"interrupted; the runs could not be canceled, and go on: {reason_of(error)}"
+        return f"the runs could not be canceled, and go on: {reason_of(error)}"
 
 
 def cancel(download: Download) -> str:
@@ -437,7 +441,7 @@ def _end(instance: dg.DagsterInstance, runs: Sequence[QueuedRun], asked: set[str
 
 def _message(canceled: int, left: Sequence[str], done: int, total: int) -> str:
     runs = f"{canceled:,} run was" if canceled == 1 else f"{canceled:,} runs were"
-    text = f"interrupted; {runs} canceled, and {done:,} of {total:,} partitions were done"
+    text = f"{runs} canceled, and {done:,} of {total:,} partitions were done"
     if left:
         text += f"; not ended yet: {name_some((f'run {run_id}' for run_id in left), _MAX_NAMED)}"
     return f"{text}; the same command continues from there"

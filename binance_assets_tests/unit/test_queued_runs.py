@@ -220,7 +220,7 @@ def test_a_canceled_download_leaves_no_attempt_behind(retrying: dg.DagsterInstan
     retrying.add_run_tags(failed.run_id, {"dagster/will_retry": "true"})
     runs = [QueuedRun((BTC,), 10, [added.run_id], is_own=added is not other) for added in (queued, failed, other)]
     assert cancel(Download(retrying, 30, runs)) == (
-        "interrupted; 1 run was canceled, and 0 of 30 partitions were done; the same command continues from there"
+        "1 run was canceled, and 0 of 30 partitions were done; the same command continues from there"
     )
     found = {added.run_id: retrying.get_run_by_id(added.run_id) for added in (queued, failed, other)}
     assert [entry and entry.status.value for entry in found.values()] == ["CANCELED", "FAILURE", "NOT_STARTED"]
