@@ -19,6 +19,7 @@ from typing import Final
 import dagster as dg
 import polars as pl
 
+from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series, by_market
@@ -86,14 +87,15 @@ def find_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Serie
 class _Lakes:
     """Knows which recorded paths are those of another lake, which exists.
 
-    A lake that was moved does not exist at its earlier place. What did not move with it is lost.
+    A lake that was moved does not exist at its earlier place. What did not move with it is lost. Whether there is still
+    a lake at another place of a bucket is not asked: its rights may be others.
 
     Args:
         lake: The lake of now.
     """
 
     def __init__(self, lake: Lake) -> None:
-        self._root = Path(lake.root).absolute()
+        self._root = lake.root.absolute()
         self._is_another: dict[Path, bool] = {}
 
     def of_this(self, instance: dg.DagsterInstance, series: Series, gone: Sequence[Partition]) -> list[Partition]:
@@ -107,9 +109,13 @@ class _Lakes:
             return False
         root = file.parents[depth]
         if root not in self._is_another:
-            is_lake = root != self._root and root.is_dir()
-            self._is_another[root] = is_lake and not (self._root.is_dir() and root.samefile(self._root))
+            self._is_another[root] = root.is_dir() and not self._is_this(root)
         return self._is_another[root]
+
+    def _is_this(self, root: Path) -> bool:
+        if isinstance(self._root, BucketPath):
+            return False
+        return root == self._root or (self._root.is_dir() and root.samefile(self._root))
 
 
 def _missing(

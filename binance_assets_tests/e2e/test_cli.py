@@ -596,6 +596,16 @@ def test_an_unexpected_error_is_reported_in_one_line(sandbox: Sandbox, tmp_path:
     assert (result.returncode, line.startswith("error: unexpected OSError: ")) == (1, True), line
 
 
+def test_bad_input_is_reported_in_one_line_also_if_standard_output_is_closed(sandbox: Sandbox, tmp_path: Path) -> None:
+    command = '"$0" -m binance_assets show BTC/USDT yesterday >&-'
+    result = subprocess.run(
+        ["sh", "-c", command, sys.executable], cwd=tmp_path, env=cli_environment(sandbox, tmp_path),
+        stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    (line,) = without_progress(result.stderr)
+    assert (result.returncode, line.startswith("error: 'BTC/USDT' is not a series; ")) == (2, True), line
+
+
 # -- interrupts -----------------------------------------------------------------------------------------------------
 
 LONG_RANGE = ("--start", "2024-01-01", "--end", "2024-02-16")  # 46 days
