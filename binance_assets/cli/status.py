@@ -53,11 +53,12 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     with Display("Dagster"):
         statuses = _statuses(settings, chosen)
     from binance_assets.cli.output import print_absent_lake, print_statuses
+    from binance_assets.storage.lake import Lake
 
+    is_there = Lake(settings.lake).exists
     print_statuses(statuses, as_json)
-    if settings.lake.exists():
+    if is_there:
         from binance_assets.api.reading import series_hint
-        from binance_assets.storage.lake import Lake
 
         for series in chosen:
             empty = names and not statuses[str(series)]["partitions"]
@@ -66,9 +67,7 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     if not chosen:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
         return
-    from binance_assets.storage.lake import Lake
-
-    if not Lake(settings.lake).exists:
+    if not is_there:
         print_absent_lake(settings.lake, sum(status["missing"] for status in statuses.values()))
 
 

@@ -269,19 +269,19 @@ class BucketStore(Store):
         if self.root in self._bucket.proved:
             return
         probe = self.state_folder / INCOMING / f"{uuid.uuid4().hex}.part"
-        self.replace(probe, b"1", None)
+        self._is_refused(probe, None)  # also if the answer was lost, and the repeated request found it there
         ignored = [before for before in (None, _NO_ETAG) if not self._is_refused(probe, before)]
+        self.remove([probe])
         if ignored:
             raise StoreError(
                 f"{self._options.server} ignores the conditions If-None-Match and If-Match, so that writers would "
                 "overwrite each other; use a server that supports conditional writes"
             )
-        self.remove([probe])
         self._bucket.proved.add(self.root)
 
     def _is_refused(self, probe: LakePath, before: str | None) -> bool:
         try:
-            self.replace(probe, b"2", before)
+            self.replace(probe, b"1", before)
         except Changed:
             return True
         return False
