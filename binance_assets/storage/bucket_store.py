@@ -16,7 +16,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Final, TypeVar
@@ -271,12 +271,14 @@ class BucketStore(Store):
         probe = self.state_folder / INCOMING / f"{uuid.uuid4().hex}.part"
         self._is_refused(probe, None)  # also if the answer was lost, and the repeated request found it there
         ignored = [before for before in (None, _NO_ETAG) if not self._is_refused(probe, before)]
-        self.remove([probe])
         if ignored:
+            with suppress(StoreError):
+                self.remove([probe])
             raise StoreError(
                 f"{self._options.server} ignores the conditions If-None-Match and If-Match, so that writers would "
                 "overwrite each other; use a server that supports conditional writes"
             )
+        self.remove([probe])
         self._bucket.proved.add(self.root)
 
     def _is_refused(self, probe: LakePath, before: str | None) -> bool:
