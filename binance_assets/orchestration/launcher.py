@@ -89,7 +89,7 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
         inst_data: Where Dagster read this configuration.
 
     Raises:
-        ConfigurationError: The broker is not named.
+        ConfigurationError: The broker is not named, or not by a URL that Celery can use.
     """
 
     def __init__(
@@ -116,6 +116,16 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
             Queue(default_queue, routing_key=f"{default_queue}.#", queue_arguments={"x-max-priority": 10})
         ]
         self._silent: dict[str, float] = {}
+        self._check_broker()
+
+    def _check_broker(self) -> None:
+        try:
+            self.celery.connection_for_write().get_transport_cls()
+        except (LookupError, ValueError, ImportError):  # their messages may repeat a part of the password
+            raise ConfigurationError(
+                "the broker of the run launcher is no URL that Celery can use; name it, as "
+                "redis://:PASSWORD@HOST:6379/0; in a password, @ is %40, / is %2F, and % is %25"
+            ) from None
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -178,10 +188,10 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
         """Withdraw a task; return whether a worker had taken it before, and does not step back."""
         self._withdraw(run)
         for _ in range(_LOOKS):
+            time.sleep(_STEP_BACK_SECONDS / _LOOKS)
             now = self._instance.get_run_by_id(run.run_id)
             if now is None or not was_taken(now, task):
                 return False
-            time.sleep(_STEP_BACK_SECONDS / _LOOKS)
         self._instance.add_run_tags(run.run_id, {TASK_TAG: task})
         return True
 

@@ -64,7 +64,8 @@ def takes(instance: dg.DagsterInstance, task: str, worker: str) -> bool:
     ended, and cancels one that is being canceled.
 
     The launcher withdraws the task and then looks whether it was taken; the worker takes it and then looks whether it
-    was withdrawn. So at least one of them sees the other.
+    was withdrawn. So at least one of them sees the other. Dagster reads all tags of a run to add one, and the last of
+    two that do so at the same time overwrites the other's; so the worker looks twice, and the launcher after a moment.
     """
     run = instance.get_run_by_id(run_of(task))
     if run is None:
@@ -75,14 +76,20 @@ def takes(instance: dg.DagsterInstance, task: str, worker: str) -> bool:
     is_free = run.tags.get(TASK_TAG) == task and not was_taken(run, task)
     if is_free and run.status == dg.DagsterRunStatus.STARTING:
         instance.add_run_tags(run.run_id, {_tag_of(task): worker})
-        again = instance.get_run_by_id(run.run_id)
-        if again is not None and again.tags.get(TASK_TAG) == task:
+        if _is_for(instance, task):
             instance.add_run_tags(run.run_id, {WORKER_TAG: worker})
-            report_engine_event(instance, run, f"Taken by the worker {worker}.")
-            return True
+            if _is_for(instance, task):
+                report_engine_event(instance, run, f"Taken by the worker {worker}.")
+                return True
         instance.add_run_tags(run.run_id, {_tag_of(task): ""})
     report_engine_event(instance, run, f"Ignored on the worker {worker}: a message that came late or twice.")
     return False
+
+
+def _is_for(instance: dg.DagsterInstance, task: str) -> bool:
+    """Return whether a task is the one that may execute its run."""
+    run = instance.get_run_by_id(run_of(task))
+    return run is not None and run.tags.get(TASK_TAG) == task
 
 
 @contextmanager

@@ -481,6 +481,19 @@ def test_the_python_api_reads_and_exports_a_lake_in_a_bucket(
     assert "wrong-word" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("quickly")
+def test_polars_does_not_wait_without_end_for_a_server_that_is_silent(
+    s3_server: S3Server, lake: Lake, through: Lake, proxy: S3Proxy
+) -> None:
+    lake.write(HOURS, result_of(HOURS, "2024-01-01"))
+    with answering(0) as endpoint:
+        path = lake.path(HOURS, result_of(HOURS, "2024-01-01").partition)
+        table = store_at(lake.root, s3_server.environment(endpoint=endpoint)).scan(path)
+        with pytest.raises((TimeoutError, pl.exceptions.ComputeError), match="timed out") as raised:
+            table.collect()
+    assert SECRET not in str(raised.value)
+
+
 def test_a_damaged_file_counts_as_absent_and_is_copied_before_it_is_replaced(
     s3_server: S3Server, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
