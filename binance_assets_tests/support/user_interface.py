@@ -109,8 +109,13 @@ class UserInterface:
 
     def terminate(self, run: str) -> None:
         """Terminate a run; return before it has ended."""
+        error = self.error_of_terminating(run)
+        assert not error, error
+
+    def error_of_terminating(self, run: str) -> str:
+        """Terminate a run; return why that is not possible now, otherwise an empty text."""
         answer = self.query(TERMINATE, run=run)["terminateRun"]
-        assert answer["__typename"] == "TerminateRunSuccess", answer
+        return "" if answer["__typename"] == "TerminateRunSuccess" else str(answer.get("message", answer))
 
     def backfill_status(self, backfill: str) -> str:
         return str(self.query(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]["status"])
