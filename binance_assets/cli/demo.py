@@ -99,7 +99,7 @@ def run_demo(folder: Path, with_ui: bool) -> int:
 
     Returns:
         The exit code: 0 if every day is in the demo's lake except the one that has to be refused, else 1; 130 if the UI
-        was interrupted.
+        was interrupted, and that of the UI if it failed.
 
     Raises:
         ConfigurationError: The sandbox does not start, or a download fails before it has an outcome.
@@ -119,8 +119,8 @@ def run_demo(folder: Path, with_ui: bool) -> int:
             click.echo(f"\n{title}\n$ binance-assets {arguments}")
             subprocess.run([*_PROGRAM, *arguments.split()], cwd=home, env=environment, check=False)
         click.echo(_WHERE_NEXT)
-        if with_ui:
-            return _serve_ui(home, environment)
+        if with_ui and (code := _serve_ui(home, environment)):
+            return code
     refused = [day["day"] for outcome in outcomes.values() for day in outcome["refused"]]
     return 0 if refused == [to_date(_LOST).isoformat()] else 1
 
@@ -129,7 +129,8 @@ def _serve_ui(home: Path, environment: Mapping[str, str]) -> int:
     """Serve the user interface until it ends, or until this process is interrupted; return the exit code."""
     process = subprocess.Popen([*_PROGRAM, "ui"], cwd=home, env=environment)
     try:
-        return process.wait()
+        code = process.wait()
+        return code if code >= 0 else 1  # a signal ended it
     except KeyboardInterrupt:  # the normal end, after everything else is done
         click.echo(f"\nThe Dagster UI ends. The demo stays in {FOLDER}/, which can be deleted.", err=True)
         return INTERRUPTED

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 
@@ -125,8 +125,10 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _drop_unwritable_output() -> None:
     """Drop what standard output does not accept: Python would fail again at its end, with an exit code of its own."""
+    stream: TextIO | None = sys.stdout  # none if the caller has closed it
     try:
-        sys.stdout.flush()
+        if stream is not None:
+            stream.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -7,7 +7,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
@@ -89,14 +88,15 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
         return
     counts = ("requested", "present", "missing", "requests", "weight", "files")
     table = build_table(["series"], ["first", "last", *counts])
-    for plan in plans:
-        forecast = plan.forecast(sources[plan.series])
+    forecasts = [plan.forecast(sources[plan.series]) for plan in plans]
+    for plan, forecast in zip(plans, forecasts, strict=True):
         days = (len(plan.requested), len(plan.present), len(plan.missing))
         first, last = (plan.requested[0].key, plan.requested[-1].key) if plan.requested else ("-", "-")
-        table.add_row(str(plan.series), first, last, *(f"{count:,}" for count in (*days, *astuple(forecast))))
+        costs = (forecast.requests, forecast.weight, forecast.files)
+        table.add_row(str(plan.series), first, last, *(f"{count:,}" for count in (*days, *costs)))
     print_table(table)
-    for plan in plans:
-        if plan.forecast(sources[plan.series]).is_bound:
+    for plan, forecast in zip(plans, forecasts, strict=True):
+        if forecast.is_bound:
             click.echo(
                 f"{plan.series}: Binance's API does not serve {plan.series.symbol} here. Its candles come from the "
                 "archive, which is searched for its files: the requests above are the most that this can take",

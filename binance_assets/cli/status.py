@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from binance_assets.cli.options import (
 )
 from binance_assets.model.series import Series, by_market
 from binance_assets.settings import Settings, read_settings
-from binance_assets.storage.universe import read_universe
+from binance_assets.storage.universe import Universe, read_universe
 from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
@@ -55,21 +56,25 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     from binance_assets.cli.output import print_absent_lake, print_statuses
 
     print_statuses(statuses, as_json)
-    if settings.lake.exists():
-        from binance_assets.api.reading import series_hint
-        from binance_assets.storage.lake import Lake
-
-        for series in chosen:
-            empty = names and not statuses[str(series)]["partitions"]
-            if empty and (hint := series_hint(Lake(settings.lake), series, universe.all_series)):
-                click.echo(f"{series}: no partitions in the lake{hint}", err=True)
     if not chosen:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
         return
     from binance_assets.storage.lake import Lake
 
-    if not Lake(settings.lake).exists:
+    lake = Lake(settings.lake)
+    if not lake.exists:
         print_absent_lake(settings.lake, sum(status["missing"] for status in statuses.values()))
+    elif names:
+        _print_hints(lake, [series for series in chosen if not statuses[str(series)]["partitions"]], universe)
+
+
+def _print_hints(lake: Lake, empty: Sequence[Series], universe: Universe) -> None:
+    """Print which series may be meant by those of which the lake has nothing."""
+    from binance_assets.api.reading import series_hint
+
+    for series in empty:
+        if hint := series_hint(lake, series, universe.all_series):
+            click.echo(f"{series}: no partitions in the lake{hint}", err=True)
 
 
 def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:

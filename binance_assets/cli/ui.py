@@ -24,7 +24,7 @@ _LOG_SECONDS: Final = 30
 _POLL_SECONDS: Final = 0.5
 _LOOPBACK: Final = "127.0.0.1"
 _DEFAULT_PORT: Final = 3000
-_HOST: Final = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
+_HOST: Final = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?")
 
 
 @click.command("ui")

@@ -122,9 +122,10 @@ def verify_derived(
         if isinstance(candles, str):
             yield Finding(derived.series, partition, candles)
         else:
-            message = None if result.is_accepted else f"it cannot be derived again: {result.reason}"
-            message = message or _difference(candles, result.candles, str(derived.base))
-            if message and not _is_as_before(lake, derived, partition, candles):
+            message = f"it cannot be derived again: {result.reason}"
+            if result.is_accepted:
+                message = _difference(candles, result.candles, str(derived.base)) or ""
+            if message and not (result.is_accepted and _is_as_before(lake, derived, partition, candles)):
                 yield Finding(derived.series, partition, message)
         on_progress(1)
 

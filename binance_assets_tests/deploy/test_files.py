@@ -17,9 +17,6 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
-from dagster_k8s.container_context import K8sContainerContext
-from dagster_k8s.job import construct_dagster_k8s_job
-from kubernetes.client import ApiClient
 
 from binance_assets_tests.support.dagster_internals import config_problems, launcher_in
 from binance_assets_tests.support.deployment import (
@@ -296,6 +293,11 @@ def job_of(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     The chart is not rendered. Its names of settings (``envSecrets``) become those of ``dagster.yaml``
     (``env_secrets``), which the chart's template does one by one.
     """
+    # Here, because the other tiers, whose environments lack these packages, read this file as well.
+    from dagster_k8s.container_context import K8sContainerContext
+    from dagster_k8s.job import construct_dagster_k8s_job
+    from kubernetes.client import ApiClient
+
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(
         yaml.safe_dump(

@@ -66,7 +66,9 @@ def test_the_commands_work_over_a_bucket_and_a_second_download_fetches_nothing(
     assert json.loads(again.stdout)[NAME]["days_present"] == 10
     assert candle_requests(sandbox) == 0
 
-    (status,) = json.loads(run_cli("status", "--json", **variables).stdout).values()
+    printed = run_cli("status", "--json", **variables)
+    assert (printed.returncode, without_progress(printed.stderr)) == (0, [])
+    (status,) = json.loads(printed.stdout).values()
     assert (status["partitions"], status["refused"]) == (10, 0)
     shown = json.loads(run_cli("show", NAME, LOST_DAY, "--json", **variables).stdout)
     assert (shown["verdict"], shown["file"]) == ("lost", "market=spot/symbol=BTCUSDT/interval=1h/2024.parquet")
@@ -78,8 +80,21 @@ def test_the_commands_work_over_a_bucket_and_a_second_download_fetches_nothing(
     assert exported.returncode == 0, exported.stderr
     assert pl.read_csv(tmp_path / "out" / "spot-BTCUSDT-1h.csv").height == 239
     refused = run_cli("export", NAME, "--to", "csv", "-o", f"{root}/out", **variables)
-    assert (refused.returncode, refused.stderr) == (2, f"error: {root}/out is not a folder of this machine\n")
+    assert refused.returncode == 2
+    assert without_progress(refused.stderr) == [f"error: {root}/out is not a folder of this machine"]
     assert {path.name for path in tmp_path.iterdir()}.isdisjoint({"lake", "lake.state", "s3:"})
+    other = run_cli("status", "spot/BTCUSTD/1h", **variables)
+    assert other.stderr.endswith(f"spot/BTCUSTD/1h: no partitions in the lake (did you mean {NAME}?)\n")
+
+
+def test_days_that_a_bucket_has_lost_are_missing(
+    run_cli: Run, s3_server: S3Server, root: BucketPath, variables: dict[str, str]
+) -> None:
+    assert run_cli(*DOWNLOAD, "2024-01-04", **variables).returncode == 0
+    obstore = pytest.importorskip("obstore")
+    obstore.delete(s3_server.client(), f"{root.key}/market=spot/symbol=BTCUSDT/interval=1h/2024.parquet")
+    (status,) = json.loads(run_cli("status", "--json", **variables).stdout).values()
+    assert (status["partitions"], status["missing"], status["refused"]) == (0, 3, 0)
 
 
 def test_a_wrong_secret_ends_a_command_in_one_line_before_anything_is_fetched(

@@ -309,7 +309,7 @@ def test_a_port_that_is_taken_is_reported_in_one_line(run_cli: Run, door: Door) 
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("host", ["http://x", "x/y", "*", "", "x:y", "x y", "\x1b[31m"])
+@pytest.mark.parametrize("host", ["http://x", "x/y", "*", "", "x:y", "x y", "--", "-h", "\x1b[31m"])
 def test_a_host_that_is_none_is_not_allowed(host: str, run_cli: Run) -> None:
     result = run_cli("ui", "--allow-host", host)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)

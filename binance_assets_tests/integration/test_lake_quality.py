@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from binance_assets.candles.content_hash import content_hash
+from binance_assets.candles.resampling import resample_as_before
 from binance_assets.ingest.derive import derive_partitions
 from binance_assets.ingest.verify import verify_derived
 from binance_assets.model.intervals import parse_derived_interval
@@ -177,6 +178,27 @@ def test_what_is_derived_from_accepted_candles_that_break_a_rule_is_marked_like_
     assert (result.verdict, result.accepted_by, result.candles.height) == ("invalid", "ada", 6)
     lake.write(derived.series, result)
     assert list(verify_derived(lake, derived, [base.partition], lambda count: None)) == []
+
+
+def test_verify_accepts_sums_of_earlier_versions_and_names_other_amounts_and_a_base_that_is_gone(lake: Lake) -> None:
+    derived = Derived(derived_series(HOURS.market, "BTCUSDT", parse_derived_interval("4h")), HOURS)
+    base = result_of(HOURS, KEY)
+    amounts = [52_000_000.00000001, 40_000_000.00000001, 67_000_000.00000003]
+    volumes = pl.Series("volume", [*amounts, *base.candles["volume"][len(amounts) :]])
+    lake.write(HOURS, replace(base, candles=base.candles.with_columns(volumes)))
+    (result,) = derive_partitions(lake, derived, [base.partition])
+    before = resample_as_before(HOURS.market, read(lake, HOURS, KEY), derived.series.interval)
+    assert not before.equals(result.candles)
+
+    def findings(candles: pl.DataFrame) -> list[str]:
+        lake.write(derived.series, replace(result, candles=candles))
+        return [finding.message for finding in verify_derived(lake, derived, [base.partition], lambda count: None)]
+
+    assert findings(result.candles) == findings(before) == []
+    assert len(findings(before.with_columns(pl.col("volume") + 1))) == 1
+    lake.path(HOURS, base.partition).unlink()
+    (message,) = findings(before)
+    assert message.startswith("it cannot be derived again: ")
 
 
 WRITER = """

@@ -263,7 +263,7 @@ class PostgresEngine:
         self._away_seconds = away_seconds
         self._ms = 0.0
         self._connection: Any = self._connect()
-        self._beginning: Any = None  # the connection on which a transaction begins at this moment
+        self._beginning: Any = None  # the cursor with which a transaction begins at this moment
 
     def begin(self, key: str) -> None:
         """Begin a transaction that excludes all others with this key; wait for them, and for a server that is away.
@@ -293,7 +293,7 @@ class PostgresEngine:
 
     def _begin(self, key: str) -> None:
         cursor = self._connection.cursor()
-        self._beginning = self._connection
+        self._beginning = cursor
         if self._ending.is_set():
             self.end_waits()
         try:
@@ -304,15 +304,15 @@ class PostgresEngine:
 
     def end_waits(self) -> None:
         """Give up a transaction that cannot begin in half a second, because of a lock or of a slow network."""
-        timer = threading.Timer(_ENDING_SECONDS, self._give_up)
-        timer.daemon = True
-        timer.start()
+        if (cursor := self._beginning) is not None:
+            timer = threading.Timer(_ENDING_SECONDS, self._give_up, (cursor,))
+            timer.daemon = True
+            timer.start()
 
-    def _give_up(self) -> None:
-        """Shut down the socket under a transaction that begins: the call that waits for it fails at once."""
-        connection = self._beginning
-        if connection is not None:
-            with suppress(OSError, *self.errors), socket.socket(fileno=os.dup(connection.fileno())) as shared:
+    def _give_up(self, cursor: Any) -> None:
+        """Shut down the socket under a transaction that still begins: the call that waits for it fails at once."""
+        if cursor is self._beginning:  # not a later one, which began a moment ago
+            with suppress(OSError, *self.errors), socket.socket(fileno=os.dup(cursor.connection.fileno())) as shared:
                 shared.shutdown(socket.SHUT_RDWR)
 
     def execute(self, statement: str, parameters: Sequence[object] = ()) -> Any:
