@@ -174,8 +174,8 @@ def check_queue(instance: dg.DagsterInstance) -> None:
     """
     if not isinstance(instance.run_coordinator, dg.QueuedRunCoordinator):
         raise ConfigurationError(
-            f"--launch needs the queue of Dagster, and dagster.yaml names {type(instance.run_coordinator).__name__}; "
-            "remove run_coordinator there, or download without --launch"
+            "--launch needs the queue of Dagster, and dagster.yaml names another run_coordinator; remove it there, or "
+            "download without --launch; nothing was queued"
         )
     silence = seconds_since_daemon(instance)
     if _is_silent(silence):

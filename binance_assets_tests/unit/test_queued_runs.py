@@ -154,6 +154,14 @@ def test_without_a_daemon_the_way_out_is_named(instance: dg.DagsterInstance) -> 
         check_queue(instance)
 
 
+def test_an_instance_without_a_queue_is_refused_with_the_way_out() -> None:
+    with (
+        dg.DagsterInstance.ephemeral() as without_queue,
+        pytest.raises(ConfigurationError, match=r"dagster.yaml names another run_coordinator; remove it there"),
+    ):
+        check_queue(without_queue)
+
+
 class Counted:
     """A follower that counts, and keeps what the command waits for whenever it is called."""
 
