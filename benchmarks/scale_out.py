@@ -18,16 +18,14 @@ How it measures:
 from __future__ import annotations
 
 import argparse
-import importlib
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
@@ -35,9 +33,9 @@ from rich.table import Table
 from benchmarks.run import YEAR_OF_SPOT, BenchmarkError, environment_of, report, sandbox_with, wait_for_minute
 from benchmarks.whole_runs import Download, WholeRun
 from binance_assets_tests.support.postgres_server import PostgresServer, missing_postgres, running_postgres
+from binance_assets_tests.support.s3_server import S3Server, missing_s3, running_s3
 
 _INSTANCE: Final = Path(__file__).parents[1] / "deploy" / "dagster-postgres.yaml"
-_S3_SERVER: Final = "binance_assets_tests.support.s3_server"
 _BATCH: Final = {"DAGSTER_EVENT_BATCH_SIZE": "50"}
 
 Prepare = Callable[[Path], Mapping[str, str]]
@@ -82,21 +80,14 @@ def _variants(stack: ExitStack) -> Iterator[Variant]:
         postgres = stack.enter_context(running_postgres())
         histories["Postgres"] = lambda folder: _on_postgres(postgres, folder)
         histories["Postgres, batches"] = lambda folder: {**_on_postgres(postgres, folder), **_BATCH}
-    if reason := _missing_s3():
+    if reason := missing_s3():
         report(f"without S3: {reason}")
     else:
-        s3 = stack.enter_context(importlib.import_module(_S3_SERVER).running_s3())
+        s3 = stack.enter_context(running_s3())
         lakes["S3"] = lambda folder: _on_s3(s3)
     for lake, prepare_lake in lakes.items():
         for history, prepare_history in histories.items():
             yield Variant(history, lake, (prepare_history, prepare_lake))
-
-
-def _missing_s3() -> str | None:
-    if find_spec(_S3_SERVER) is None:
-        return "this version has no lake on object storage"
-    reason: str | None = importlib.import_module(_S3_SERVER).missing_s3()
-    return reason
 
 
 def _on_postgres(server: PostgresServer, folder: Path) -> dict[str, str]:
@@ -106,7 +97,7 @@ def _on_postgres(server: PostgresServer, folder: Path) -> dict[str, str]:
     return {"DAGSTER_HOME": str(home), "DAGSTER_POSTGRES_URL": server.new_database()}
 
 
-def _on_s3(server: Any) -> dict[str, str]:
+def _on_s3(server: S3Server) -> dict[str, str]:
     return {**server.environment(), "BINANCE_ASSETS_LAKE": str(server.new_lake())}
 
 

@@ -7,7 +7,6 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
@@ -93,7 +92,8 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
     for plan, forecast in zip(plans, forecasts, strict=True):
         days = (len(plan.requested), len(plan.present), len(plan.missing))
         first, last = (plan.requested[0].key, plan.requested[-1].key) if plan.requested else ("-", "-")
-        table.add_row(str(plan.series), first, last, *(f"{count:,}" for count in (*days, *astuple(forecast))))
+        costs = (forecast.requests, forecast.weight, forecast.files)
+        table.add_row(str(plan.series), first, last, *(f"{count:,}" for count in (*days, *costs)))
     print_table(table)
     for plan, forecast in zip(plans, forecasts, strict=True):
         if forecast.is_bound:

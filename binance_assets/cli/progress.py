@@ -216,7 +216,8 @@ class ProgressView(Display):
             self._print_line()
 
     def started(self, series: Series, exchange: Exchange) -> None:
-        """Show that the download of a series begins."""
+        """Show that the download of a series begins, or begins again."""
+        self.refused.pop(series, None)
         self._exchanges.append(exchange)
         self._rename(str(series))
 

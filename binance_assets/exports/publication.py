@@ -20,7 +20,7 @@ from binance_assets.exports.target import File
 from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.wording import name_some
 from binance_assets.settings import ConfigurationError
-from binance_assets.storage.local_store import create_folder, sync_folder
+from binance_assets.storage.durable_folders import create_folder, sync_folder
 from binance_assets.storage.locks import LOCK_NAME, file_lock
 
 MANIFEST: Final = ".binance-assets-export.json"

@@ -800,20 +800,23 @@ def seconds_since_daemon(instance: dg.DagsterInstance) -> float | None:
 
 
 _REPORTED: Final = db.text(
-    "SELECT count(*) FROM event_logs WHERE run_id IN :runs AND partition IS NOT NULL "
-    "AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_OBSERVATION')"
-).bindparams(db.bindparam("runs", expanding=True))
+    "SELECT run_id, count(*) FROM event_logs WHERE run_id IN :runs AND asset_key IN :assets AND partition IS NOT NULL "
+    "AND dagster_event_type IN ('ASSET_MATERIALIZATION', 'ASSET_OBSERVATION') GROUP BY run_id"
+).bindparams(db.bindparam("runs", expanding=True), db.bindparam("assets", expanding=True))
 
 
-def partitions_reported(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> int:
-    """Return how many partitions some runs have materialized or refused so far; 0 in a storage without SQL.
+def partitions_reported(
+    instance: dg.DagsterInstance, run_ids: Sequence[str], assets: Iterable[dg.AssetKey]
+) -> dict[str, int]:
+    """Return how many partitions of some assets each run has materialized or refused; none in a storage without SQL.
 
     The public interface of an instance reads whole events.
     """
     storage = instance.event_log_storage
     if not run_ids or not isinstance(storage, SqlEventLogStorage):
-        return 0
-    return int(_rows(storage, _REPORTED, runs=list(run_ids))[0][0])
+        return {}
+    texts = [asset.to_string() for asset in assets]
+    return {str(run): int(count) for run, count in _rows(storage, _REPORTED, runs=list(run_ids), assets=texts)}
 
 
 def prepare_webserver() -> None:

@@ -18,7 +18,6 @@ Here belongs what the daemon and the web server do. What does not belong here: w
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -30,7 +29,7 @@ from binance_assets.orchestration.dagster_internals import (
     RequeueRun,
     WorkerStatus,
 )
-from binance_assets.orchestration.worker_runs import TASK_TAG, WORKER_TAG
+from binance_assets.orchestration.worker_runs import TASK_TAG, WORKER_TAG, new_task, taken_by, was_taken
 from binance_assets.settings import ConfigurationError
 
 try:
@@ -50,10 +49,16 @@ _PICKUP_SECONDS: Final = 10
 _SILENCE_SECONDS: Final = 40
 # How long a host may take to answer; only one that is silent makes the daemon wait for it.
 _ANSWER_SECONDS: Final = 3.0
+# A message that nobody took is void after `pickup_seconds`; this bounds how many of them wait. It is by the clocks of
+# two hosts, so it is long.
+_EXPIRES_SECONDS: Final = 600
 _POLL_SECONDS: Final = 0.1
 _CONNECT_SECONDS: Final = 5
 _FORGET_SECONDS: Final = 3600
 _NO_TASK: Final = "withdrawn"
+# How long a worker may need to step back from a task that was withdrawn while it took it, and how often to look.
+_STEP_BACK_SECONDS: Final = 2.0
+_LOOKS: Final = 4
 
 # What launcher and workers must agree on; `config_source` in dagster.yaml is applied before.
 _CELERY: Final = {
@@ -72,16 +77,6 @@ _CELERY: Final = {
 _TRANSPORT: Final = {"socket_connect_timeout": _CONNECT_SECONDS, "socket_timeout": 30, "socket_keepalive": True}
 
 
-def new_task(run_id: str) -> str:
-    """Return the id of a new task for a run, which no earlier attempt to launch it had."""
-    return f"{run_id}.{uuid.uuid4().hex[:8]}"
-
-
-def run_of(task: str) -> str:
-    """Return the run of a task."""
-    return task.partition(".")[0]
-
-
 class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
     """Hands runs to Celery workers.
 
@@ -94,7 +89,7 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
         inst_data: Where Dagster read this configuration.
 
     Raises:
-        ConfigurationError: The broker is not named.
+        ConfigurationError: The broker is not named, or not by a URL that Celery can use.
     """
 
     def __init__(
@@ -121,6 +116,16 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
             Queue(default_queue, routing_key=f"{default_queue}.#", queue_arguments={"x-max-priority": 10})
         ]
         self._silent: dict[str, float] = {}
+        self._check_broker()
+
+    def _check_broker(self) -> None:
+        try:
+            self.celery.connection_for_write().get_transport_cls()
+        except (LookupError, ValueError, ImportError):  # their messages may repeat a part of the password
+            raise ConfigurationError(
+                "the broker of the run launcher is no URL that Celery can use; name it, as "
+                "redis://:PASSWORD@HOST:6379/0; in a password, @ is %40, / is %2F, and % is %25"
+            ) from None
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -146,39 +151,51 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
                 as often as ``max_user_code_failure_retries`` allows, otherwise it fails with this line.
         """
         queue, task = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue), new_task(run.run_id)
-        # A retried run has inherited the tags of the run that failed.
+        # A retried run has inherited the worker of the run that failed.
         self._instance.add_run_tags(run.run_id, {TASK_TAG: task, WORKER_TAG: ""})
         try:
             with self._connected() as connection:
                 task_signature.apply_async(
-                    task_id=task, queue=queue, routing_key=f"{queue}.{routing_key}", connection=connection
+                    task_id=task,
+                    queue=queue,
+                    routing_key=f"{queue}.{routing_key}",
+                    connection=connection,
+                    expires=_EXPIRES_SECONDS,
                 )
         except RequeueRun:
             self._withdraw(run)
             raise
-        if self._was_taken(run.run_id):
-            return
-        self._withdraw(run)
-        if self._cancel(run.run_id):
+        if self._is_taken(run.run_id, task) or self._is_taken_after_all(run, task) or self._cancel(run.run_id):
             return
         raise RequeueRun(
             f"no worker took the run within {self.pickup_seconds} s: start workers on the queue {queue}, "
             "or wait until one is free"
         )
 
-    def _was_taken(self, run_id: str) -> bool:
+    def _is_taken(self, run_id: str, task: str) -> bool:
+        """Wait for a worker that takes a task; return whether one did, or the run ended in another way."""
         deadline = time.monotonic() + self.pickup_seconds
         while time.monotonic() < deadline:
             run = self._instance.get_run_by_id(run_id)
-            if run is None or run.is_finished or run.tags.get(WORKER_TAG):
+            if run is None or run.is_finished or was_taken(run, task):
                 return True
             if run.status == dg.DagsterRunStatus.CANCELING:
                 return False
             time.sleep(_POLL_SECONDS)
         return False
 
+    def _is_taken_after_all(self, run: dg.DagsterRun, task: str) -> bool:
+        """Withdraw a task; return whether a worker had taken it before, and does not step back."""
+        self._withdraw(run)
+        for _ in range(_LOOKS):
+            time.sleep(_STEP_BACK_SECONDS / _LOOKS)
+            now = self._instance.get_run_by_id(run.run_id)
+            if now is None or not was_taken(now, task):
+                return False
+        self._instance.add_run_tags(run.run_id, {TASK_TAG: task})
+        return True
+
     def _withdraw(self, run: dg.DagsterRun) -> None:
-        """Make the task of a run void. A worker that has just taken it finds the run in the queue, and leaves it."""
         self._instance.add_run_tags(run.run_id, {TASK_TAG: _NO_TASK})
 
     def _cancel(self, run_id: str) -> bool:
@@ -209,7 +226,7 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Return whether the process of a run lives, as far as its worker or the silence of its worker shows it."""
-        worker = run.tags.get(WORKER_TAG, "")
+        worker = taken_by(run)
         try:
             executed = self._is_executed(worker, run.tags.get(TASK_TAG, ""))
         except RequeueRun as error:
@@ -242,7 +259,7 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """Return which worker took a run."""
-        return f"worker: {run.tags.get(WORKER_TAG) or 'none'}, Celery task: {run.tags.get(TASK_TAG)}"
+        return f"worker: {taken_by(run) or 'none'}, Celery task: {run.tags.get(TASK_TAG)}"
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
 import polars as pl
 
-from binance_assets.model.bucket_paths import BucketPath
+from binance_assets.model.bucket_paths import SCHEME, BucketPath, LakePath
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series, by_market
@@ -31,8 +32,7 @@ from binance_assets.orchestration.interrupted import tags_of_this_process
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.storage.file_index import stored_in
-from binance_assets.storage.lake import Lake
-from binance_assets.storage.spans import span_name
+from binance_assets.storage.lake import Lake, LakeError
 
 JOB: Final = "lost_partitions"
 """The name under which the list of runs shows recorded losses; no code location has a job of that name."""
@@ -87,8 +87,8 @@ def find_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Serie
 class _Lakes:
     """Knows which recorded paths are those of another lake, which exists.
 
-    A lake that was moved does not exist at its earlier place. What did not move with it is lost. Whether there is still
-    a lake at another place of a bucket is not asked: its rights may be others.
+    A lake that was moved does not exist at its earlier place. What did not move with it is lost. While the bucket of
+    another lake cannot be read, nobody knows whether that lake exists, so what was last written to it is not lost.
 
     Args:
         lake: The lake of now.
@@ -96,26 +96,47 @@ class _Lakes:
 
     def __init__(self, lake: Lake) -> None:
         self._root = lake.root.absolute()
-        self._is_another: dict[Path, bool] = {}
+        self._is_another: dict[LakePath, bool] = {}
 
     def of_this(self, instance: dg.DagsterInstance, series: Series, gone: Sequence[Partition]) -> list[Partition]:
         """Return the partitions that were not last written to another lake."""
         places = recorded_paths(instance, asset_key(series), [partition.key for partition in gone])
-        return [part for part in gone if part.key not in places or not self._is_in_another(Path(places[part.key]))]
+        return [part for part in gone if part.key not in places or not self._is_in_another(places[part.key])]
 
-    def _is_in_another(self, file: Path) -> bool:
-        depth = len(_IN_LAKE)
-        if len(file.parents) <= depth:
+    def _is_in_another(self, file: str) -> bool:
+        root = _lake_of(file)
+        if root is None or root == self._root:
             return False
-        root = file.parents[depth]
         if root not in self._is_another:
-            self._is_another[root] = root.is_dir() and not self._is_this(root)
+            self._is_another[root] = _is_lake_in_bucket(root) if isinstance(root, BucketPath) else self._is_folder(root)
         return self._is_another[root]
 
-    def _is_this(self, root: Path) -> bool:
-        if isinstance(self._root, BucketPath):
-            return False
-        return root == self._root or (self._root.is_dir() and root.samefile(self._root))
+    def _is_folder(self, root: Path) -> bool:
+        """Return whether another lake in a folder is there; a link to this one is this one."""
+        if isinstance(self._root, BucketPath) or not self._root.is_dir():
+            return root.is_dir()
+        return root.is_dir() and not root.samefile(self._root)
+
+
+def _lake_of(file: str) -> LakePath | None:
+    """Return the lake that holds a recorded file; None if its path is not that of a file of a lake."""
+    try:
+        path: LakePath = BucketPath.parse(file) if file.startswith(SCHEME) else Path(file)
+    except ValueError:
+        return None
+    for level in reversed(_IN_LAKE):
+        path = path.parent
+        if not path.name.startswith(f"{level}="):
+            return None
+    return path.parent
+
+
+def _is_lake_in_bucket(root: BucketPath) -> bool:
+    try:
+        return Lake(root).exists
+    except LakeError as error:
+        _log.warning("%s. What was last written to that lake does not count as lost.", printable(error, MESSAGE))
+        return True
 
 
 def _missing(
@@ -183,16 +204,19 @@ def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
 
 def _reasons(lake: Lake, series: Series, partitions: Sequence[Partition]) -> dict[str, str]:
     """Return why each partition is lost, by key."""
-    folder = lake.folder(series)
     damaged = lake.damaged(series)  # lines that begin with the path of a file
     reasons = {}
+
+    @cache  # a bucket is asked, and a file may have held hundreds of them
+    def is_there(path: LakePath) -> bool:
+        return lake.has_file(series, paths[path])
+
+    paths = {lake.path(series, partition): partition for partition in partitions}
     for partition in partitions:
-        path = folder / f"{span_name(partition.key, series.interval)}.parquet"
+        path = lake.path(series, partition)
         line = next((line for line in damaged if line.startswith(f"{path} ")), None)
         reasons[partition.key] = line or (
-            f"{path} no longer has it"
-            if lake.has_file(series, partition)
-            else f"{path} was deleted or moved, or its disk is not there"
+            f"{path} no longer has it" if is_there(path) else f"{path} was deleted or moved, or its disk is not there"
         )
     return reasons
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 import dagster as dg
 
 from binance_assets.ingest.request import DownloadPlan
-from binance_assets.model.outside import MESSAGE, printable
+from binance_assets.model.outside import MESSAGE, printable, reason_of
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.backfill import report_known, runs_for
@@ -53,6 +53,13 @@ in which its process could fetch as many."""
 SILENCE_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.5
 _RUNS_PER_READ: Final = 500
+# Thousands of runs take a second to read. Between two reads, the command rests several times as long.
+_RESTS_PER_READ: Final = 5
+_LONGEST_REST_SECONDS: Final = 10.0
+# A database that restarts is back within seconds. The runs wait for it as well, so they are not canceled at once.
+_AWAY_SECONDS: Final = 60.0
+# Beyond it, some days would be requested twice, of which the second run skips what is there.
+_MOST_UNDER_WAY: Final = 10_000
 # Dagster decides right after a failure whether it starts the run again, and does so within seconds.
 _DECISION_SECONDS: Final = 5.0
 _RETRY_SECONDS: Final = 60.0
@@ -73,29 +80,28 @@ class QueuedRun:
 
     Attributes:
         series: The series of this command that the run fetches.
+        partitions: How many partitions this command lacks of them.
         attempts: The ids of its runs; the last one counts.
         is_own: Whether this command has submitted it, and so cancels it.
         run: The last run as it was read last; None if it was deleted, or not read yet.
         failed_at: When its failure was first seen, monotonic seconds.
         is_over: Whether it has ended and is not started again.
+        done: How many partitions it had written or refused when it was read last.
     """
 
     series: tuple[Series, ...]
+    partitions: int
     attempts: list[str]
     is_own: bool
     run: dg.DagsterRun | None = None
     failed_at: float | None = None
     is_over: bool = False
+    done: int = 0
 
     @property
     def run_id(self) -> str:
         """The id of the last run."""
         return self.attempts[-1]
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the last run has ended, or is gone."""
-        return self.run is None or self.run.is_finished
 
     def update(self, run: dg.DagsterRun | None, has_retries: bool, now: float) -> None:
         """Take over what was read of the last run; the next attempt follows a crash.
@@ -109,40 +115,55 @@ class QueuedRun:
         if run is None or not run.is_finished:
             self.is_over = run is None
             return
-        will_retry = run.tags.get(_WILL_RETRY_TAG)
-        if run.status != dg.DagsterRunStatus.FAILURE or not has_retries or will_retry == "false":
-            self.is_over = True
-        elif run.tags.get(_NEXT_ATTEMPT_TAG):
-            self.attempts.append(run.tags[_NEXT_ATTEMPT_TAG])
+        will_retry, next_attempt = run.tags.get(_WILL_RETRY_TAG), run.tags.get(_NEXT_ATTEMPT_TAG)
+        if run.status == dg.DagsterRunStatus.FAILURE and has_retries and next_attempt:
+            self.attempts.append(next_attempt)
             self.failed_at = None
+        elif run.status != dg.DagsterRunStatus.FAILURE or not has_retries or will_retry == "false":
+            self.is_over = True
         else:
             self.failed_at = self.failed_at or now
             self.is_over = now - self.failed_at > (_RETRY_SECONDS if will_retry == "true" else _DECISION_SECONDS)
 
 
 @dataclass(slots=True)
-class _Download:
-    """The runs of a command, and what they are asked for."""
+class Download:
+    """The runs of a command, and how many partitions they are asked for."""
 
     instance: dg.DagsterInstance
     total: int
     runs: list[QueuedRun] = field(default_factory=list)
 
+    @property
+    def left(self) -> list[QueuedRun]:
+        """The runs that are not over."""
+        return [queued for queued in self.runs if not queued.is_over]
+
+    @property
+    def done(self) -> int:
+        """How many partitions the runs have written or refused."""
+        return min(self.total, sum(queued.done for queued in self.runs))
+
     def read(self) -> None:
-        """Read the state of the runs that are not over."""
-        waiting = [queued for queued in self.runs if not queued.is_over]
-        ids = [queued.run_id for queued in waiting]
+        """Read the state of the runs that are not over, and what they have done."""
+        left = self.left
+        ids = [queued.run_id for queued in left]
         found: dict[str, dg.DagsterRun] = {}
         for start in range(0, len(ids), _RUNS_PER_READ):
             some = dg.RunsFilter(run_ids=ids[start : start + _RUNS_PER_READ])
             found |= {run.run_id: run for run in self.instance.get_runs(some)}
-        for queued in waiting:
+        for queued in left:
             queued.update(found.get(queued.run_id), self.instance.run_retries_enabled, time.monotonic())
+        for start in range(0, len(left), _RUNS_PER_READ):
+            self._count(left[start : start + _RUNS_PER_READ])
 
-    def done(self) -> int:
-        """Return how many partitions the runs have written or refused."""
-        attempts = [run_id for queued in self.runs for run_id in queued.attempts]
-        return min(self.total, partitions_reported(self.instance, attempts))
+    def _count(self, runs: Sequence[QueuedRun]) -> None:
+        """Count what runs have done of their series; one that is followed may have done more than was asked for."""
+        attempts = [run_id for queued in runs for run_id in queued.attempts]
+        assets = {asset_key(member) for queued in runs for member in queued.series}
+        reported = partitions_reported(self.instance, attempts, assets)
+        for queued in runs:
+            queued.done = min(queued.partitions, sum(reported.get(run_id, 0) for run_id in queued.attempts))
 
 
 def check_queue(instance: dg.DagsterInstance) -> None:
@@ -157,12 +178,20 @@ def check_queue(instance: dg.DagsterInstance) -> None:
             "remove run_coordinator there, or download without --launch"
         )
     silence = seconds_since_daemon(instance)
-    if silence is None or silence > SILENCE_SECONDS:
-        since = "has never run" if silence is None else f"last reported {silence:,.0f} s ago"
+    if _is_silent(silence):
         raise ConfigurationError(
-            f"nothing takes runs from the queue: Dagster's daemon {since}. Start it (binance-assets ui, or "
-            "dagster-daemon run), or download without --launch; nothing was queued"
+            f"{_silent(silence)}. Start it (binance-assets ui, or dagster-daemon run), or download without --launch; "
+            "nothing was queued"
         )
+
+
+def _is_silent(silence: float | None) -> bool:
+    return silence is None or silence > SILENCE_SECONDS
+
+
+def _silent(silence: float | None) -> str:
+    since = "has never run" if silence is None else f"last reported {silence:,.0f} s ago"
+    return f"nothing takes runs from the queue: Dagster's daemon {since}"
 
 
 def launch_missing(
@@ -196,20 +225,22 @@ def launch_missing(
     pending = [plan for plan in plans if plan.pending]
     if not pending:
         return []
-    download = _Download(instance, sum(len(plan.missing) for plan in plans))
+    download = Download(instance, sum(len(plan.missing) for plan in plans))
     try:
         with phase("loading the code location"):
             jobs = {asset_key(plan.series): _job(plan.series) for plan in pending}
             loaded = launch_target(instance, target, jobs)
         with loaded as location:
             _submit(download, location, pending, refresh, source, follower)
-        _follow(download, follower)
+        follow(download, follower)
     except BaseException as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         with phase("interrupted; canceling runs" if is_interrupt else "canceling runs"):
-            message = _cancel(download)
-        if is_interrupt and download.runs:
-            raise KeyboardInterrupt(message) from None
+            done = _canceled(download) if download.runs else ""
+        if is_interrupt and done:
+            raise KeyboardInterrupt(f"interrupted; {done}") from None
+        if done:
+            follower.note(done)
         raise
     with phase("reading what the runs recorded"):
         return [failure for queued in download.runs for failure in _conclude(instance, lake, queued, follower)]
@@ -220,7 +251,7 @@ def _job(series: Series) -> str:
 
 
 def _submit(
-    download: _Download,
+    download: Download,
     location: LaunchTarget,
     plans: Sequence[DownloadPlan],
     refresh: bool,
@@ -229,24 +260,37 @@ def _submit(
 ) -> None:
     """Put a run for each series, or for some together, into the queue; leave out what is under way."""
     instance, command = download.instance, str(uuid.uuid4())
-    under_way = instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY))
+    under_way = _runs_under_way(instance)
     followed: dict[str, list[Series]] = {}
     left = []
     for plan in plans:
-        run = next((run for run in under_way if covers(run, plan, refresh)), None)
+        candidates = under_way.get(asset_key(plan.series), ())
+        run = next((run for run in candidates if covers(run, plan, refresh)), None)
         if run is None:
             left.append(plan)
         else:
             followed.setdefault(run.run_id, []).append(plan.series)
+    lacked = {plan.series: len(plan.missing) for plan in plans}
     for run_id, series in followed.items():
         follower.note(f"{name_some(series, _MAX_NAMED)}: run {run_id} is under way for the same range; following it")
-        download.runs.append(QueuedRun(tuple(series), [run_id], is_own=False))
+        partitions = sum(lacked[member] for member in series)
+        download.runs.append(QueuedRun(tuple(series), partitions, [run_id], is_own=False))
     runs = list(runs_for(left, not refresh, MOST_TOGETHER, source))
     for number, part in enumerate(runs, 1):
         with phase(f"putting runs into the queue: {number:,} of {len(runs):,}"):
-            queued = QueuedRun(part.series, [str(uuid.uuid4())], is_own=True)
+            partitions = sum(lacked[member] for member in part.series)
+            queued = QueuedRun(part.series, partitions, [str(uuid.uuid4())], is_own=True)
             download.runs.append(queued)  # before it exists, so that an interrupt does not miss it
             location.submit(queued.run_id, part.job, _keys(part), part.steps_config, _tags(part, command))
+
+
+def _runs_under_way(instance: dg.DagsterInstance) -> dict[dg.AssetKey, list[dg.DagsterRun]]:
+    """Return the runs that are queued or running, by asset."""
+    by_asset: dict[dg.AssetKey, list[dg.DagsterRun]] = {}
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNDER_WAY), limit=_MOST_UNDER_WAY):
+        for asset in run.asset_selection or ():
+            by_asset.setdefault(asset, []).append(run)
+    return by_asset
 
 
 def _keys(run: RangeRun) -> list[dg.AssetKey]:
@@ -267,19 +311,32 @@ def covers(run: dg.DagsterRun, plan: DownloadPlan, refresh: bool) -> bool:
     return covered[0] <= pending[0].key and pending[-1].key <= covered[1] and not (refresh and skips)
 
 
-def _follow(download: _Download, follower: Follower) -> None:
-    """Wait until all runs are over, and show how far they are."""
-    shown = 0
+def follow(download: Download, follower: Follower) -> None:
+    """Wait until all runs are over, and show how far they are.
+
+    Raises:
+        Exception: The storage of Dagster could not be read for a minute.
+    """
+    shown, read_at = 0, time.monotonic()
     with waits() as announce:
         while True:
-            download.read()
-            done = download.done()
-            follower.advance(done - shown)
-            shown = done
-            if all(queued.is_over for queued in download.runs):
-                return
-            announce(Wait(in_words(Counter(map(_state, download.runs)), seconds_since_daemon(download.instance))))
-            time.sleep(_POLL_SECONDS)
+            began = time.monotonic()
+            try:
+                download.read()
+                silence, read_at = seconds_since_daemon(download.instance), time.monotonic()
+            except Exception as error:  # each storage raises what its database does
+                if began - read_at > _AWAY_SECONDS:
+                    raise
+                announce(Wait(f"the storage of Dagster cannot be read: {reason_of(error)}"))
+            else:
+                done = download.done
+                follower.advance(done - shown)
+                shown = done
+                if not download.left:
+                    return
+                announce(Wait(in_words(Counter(map(_state, download.runs)), silence)))
+            rest = _RESTS_PER_READ * (time.monotonic() - began)
+            time.sleep(min(max(_POLL_SECONDS, rest), _LONGEST_REST_SECONDS))
 
 
 def _state(queued: QueuedRun) -> str:
@@ -307,23 +364,18 @@ def in_words(states: Mapping[str, int], silence: float | None) -> str:
         count, name = parts[0]
         texts[0] = f"{count:,} run{'s' if count > 1 else ''} {name}"
     text = ", ".join(texts)
-    if states.get("queued") and (silence is None or silence > SILENCE_SECONDS):
-        text += f"; nothing takes runs from the queue: Dagster's daemon last reported {silence or 0:,.0f} s ago"
-    return text
+    return f"{text}; {_silent(silence)}" if states.get("queued") and _is_silent(silence) else text
 
 
 def _conclude(instance: dg.DagsterInstance, lake: Lake, queued: QueuedRun, follower: Follower) -> list[str]:
     """Pass on what became of the series of a run that is over; return why the run or its steps failed."""
     outcome = RecordedOutcome()
-    for run_id in queued.attempts:  # another attempt executes only the steps that have not succeeded
-        recorded = read_outcome(instance, run_id, queued.series)
-        outcome = RecordedOutcome(
-            outcome.metrics | recorded.metrics, outcome.refused | recorded.refused, recorded.failures
-        )
+    for run_id in queued.attempts:
+        outcome = outcome.followed_by(read_outcome(instance, run_id, queued.series))
     for series, metrics in outcome.metrics.items():
         follower.finished(series, metrics)
     for series, results in outcome.refused.items():
-        for result in results:
+        for result in results.values():
             follower.partition_declined(series, result)
     run = queued.run
     if run is None:
@@ -336,41 +388,60 @@ def _conclude(instance: dg.DagsterInstance, lake: Lake, queued: QueuedRun, follo
     return [printable(f"run {run.run_id}: {failure}", MESSAGE) for failure in outcome.failures]
 
 
-def _cancel(download: _Download) -> str:
+def _canceled(download: Download) -> str:
+    """Cancel the runs that this command has submitted; return in one line what was done."""
+    try:
+        return cancel(download)
+    except Exception as error:  # each storage raises what its database does
+        return f"the runs could not be canceled, and go on: {reason_of(error)}"
+
+
+def cancel(download: Download) -> str:
     """Cancel the runs that this command has submitted, the queued ones first; return in one line what was done.
 
     A run that is executed elsewhere ends by itself once it has noticed; that takes about two seconds.
     """
-    own = [queued for queued in download.runs if queued.is_own]
-    asked: set[str] = set()
-    deadline = time.monotonic() + _CANCEL_SECONDS
     download.read()
-    unfinished = [queued for queued in own if not queued.is_finished]
-    for queued in unfinished:
-        if queued.run is not None:
-            # A run that is terminated while its process starts may end as a failure, which Dagster would start again.
-            download.instance.add_run_tags(queued.run_id, {_MAX_RETRIES_TAG: "0"})
-            if queued.run.status in _QUEUED:
-                _cancel_queued(download.instance, queued.run)
-    while time.monotonic() < deadline:
+    unfinished, asked = [queued for queued in download.left if queued.is_own], set[str]()
+    _end(download.instance, unfinished, asked)
+    deadline = time.monotonic() + _CANCEL_SECONDS
+    while (running := [queued for queued in unfinished if not queued.is_over]) and time.monotonic() < deadline:
         download.read()
-        running = [queued for queued in unfinished if not queued.is_finished]
-        if not running:
-            break
-        for queued in running:
-            if queued.run_id not in asked:
-                asked.add(queued.run_id)
-                # In a thread, because the process that executes the run may not respond.
-                terminate = _terminating(download.instance, queued.run_id)
-                threading.Thread(target=terminate, name="cli-terminate", daemon=True).start()
+        _end(download.instance, running, asked)
         time.sleep(_POLL_SECONDS / 5)
-    left = [queued.run_id for queued in unfinished if not queued.is_finished]
-    return _message(len(unfinished) - len(left), left, download.done(), download.total)
+    ended = [queued.run for queued in unfinished if queued.run is not None]
+    canceled = sum(run.status == dg.DagsterRunStatus.CANCELED for run in ended)
+    return _message(canceled, [queued.run_id for queued in running], download.done, download.total)
+
+
+def _end(instance: dg.DagsterInstance, runs: Sequence[QueuedRun], asked: set[str]) -> None:
+    """Cancel the runs that are queued, then ask the others to end, each once.
+
+    Args:
+        instance: The instance.
+        runs: The runs, as they were read last.
+        asked: The ids of those that were asked; more are added.
+    """
+    others = []
+    for run in (queued.run for queued in runs if queued.run is not None and queued.run.run_id == queued.run_id):
+        if run.status in _QUEUED:
+            _cancel_queued(instance, run)
+        elif run.run_id not in asked:
+            others.append(run)
+    for run in others:
+        asked.add(run.run_id)
+        # One that is terminated while its process starts may end as a failure, which Dagster would start again.
+        ended_already = {_WILL_RETRY_TAG: "false"} if run.is_finished else {}
+        instance.add_run_tags(run.run_id, {_MAX_RETRIES_TAG: "0", **ended_already})
+        if not run.is_finished:
+            # In a thread, because the process that executes the run may not respond.
+            terminate = _terminating(instance, run.run_id)
+            threading.Thread(target=terminate, name="cli-terminate", daemon=True).start()
 
 
 def _message(canceled: int, left: Sequence[str], done: int, total: int) -> str:
     runs = f"{canceled:,} run was" if canceled == 1 else f"{canceled:,} runs were"
-    text = f"interrupted; {runs} canceled, and {done:,} of {total:,} partitions were done"
+    text = f"{runs} canceled, and {done:,} of {total:,} partitions were done"
     if left:
         text += f"; not ended yet: {name_some((f'run {run_id}' for run_id in left), _MAX_NAMED)}"
     return f"{text}; the same command continues from there"

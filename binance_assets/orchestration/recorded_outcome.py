@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import dagster as dg
 
+from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.orchestration.checks import CHECK_NAME
 from binance_assets.orchestration.events import refused_result
-from binance_assets.orchestration.keys import asset_key
+from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.runs import failure_message
 
@@ -25,6 +26,7 @@ _KINDS: Final = {
     dg.DagsterEventType.ASSET_CHECK_EVALUATION,
     dg.DagsterEventType.ASSET_OBSERVATION,
     dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_RESTARTED,
     dg.DagsterEventType.ENGINE_EVENT,
     dg.DagsterEventType.RUN_FAILURE,
 }
@@ -37,18 +39,29 @@ class RecordedOutcome:
 
     Attributes:
         metrics: What it did for each series whose step came to its end.
-        refused: The partitions that it did not write, by series.
+        refused: The partitions that it did not write, by series; each with its last result.
         failures: One line for each step that failed for a reason other than refused partitions.
     """
 
     metrics: dict[Series, RunMetrics] = field(default_factory=dict)
-    refused: dict[Series, list[PartitionResult]] = field(default_factory=dict)
+    refused: dict[Series, dict[Partition, PartitionResult]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+
+    def followed_by(self, other: RecordedOutcome) -> RecordedOutcome:
+        """Return the outcome of a run and of the next attempt, which executes only the steps that have not succeeded.
+
+        A step that comes to its end in the next attempt has fetched again what was refused before.
+        """
+        before = {series: of_series for series, of_series in self.refused.items() if series not in other.metrics}
+        refused = {
+            series: before.get(series, {}) | other.refused.get(series, {}) for series in {**before, **other.refused}
+        }
+        return RecordedOutcome(self.metrics | other.metrics, refused, other.failures)
 
 
 def read_outcome(instance: dg.DagsterInstance, run_id: str, series: Sequence[Series]) -> RecordedOutcome:
     """Return what a run that has ended recorded of ``series``."""
-    by_key = {asset_key(member): member for member in series}
+    by_key, by_step = {asset_key(member): member for member in series}, {op_name(member): member for member in series}
     outcome, engine = RecordedOutcome(), ""
     for event in _events(instance, run_id):
         member = by_key.get(event.asset_key) if event.asset_key else None
@@ -60,7 +73,10 @@ def read_outcome(instance: dg.DagsterInstance, run_id: str, series: Sequence[Ser
         elif event.event_type == dg.DagsterEventType.ASSET_OBSERVATION:
             result = refused_result(member, data.asset_observation) if member is not None else None
             if member is not None and result is not None:
-                outcome.refused.setdefault(member, []).append(result)
+                outcome.refused.setdefault(member, {})[result.partition] = result
+        elif event.event_type == dg.DagsterEventType.STEP_RESTARTED:  # it fetches again what it refused
+            if (restarted := by_step.get(event.step_key or "")) is not None:
+                outcome.refused.pop(restarted, None)
         elif event.event_type == dg.DagsterEventType.ENGINE_EVENT:
             engine = _engine_message(event)
         elif message := failure_message(event):

@@ -24,8 +24,8 @@ RETRY_TAG: Final = "dagster/retry_number"
 """The tag of a run that Dagster's daemon started because another one failed; it is documented."""
 
 _MAX_RETRIES: Final = 20
-# A step begins again this often when Postgres ends its connection within a statement. The retries of Dagster and of the
-# ledger do not help then: they are for a connection that cannot be made.
+# A step begins again this often. The retries of Dagster do not help when Postgres ends a connection within a statement,
+# and they end after some seconds.
 _MAX_STEP_RETRIES: Final = 5
 _STEP_RETRY_SECONDS: Final = 2
 
@@ -45,18 +45,26 @@ def materialized_before(instance: dg.DagsterInstance, run: dg.DagsterRun, attemp
 
 @contextmanager
 def step_retried_if_disconnected() -> Iterator[None]:
-    """Begin a step again whose connection to Postgres was lost within a statement, as by a restart of the server.
+    """Begin a step again whose connection to Postgres was lost, as by a restart of the server.
 
     Such an error says nothing about the candles. Without this, the run fails because of a step, and is not retried.
     """
     try:
         yield
-    except LedgerConnectionLost as error:
-        raise dg.RetryRequested(_MAX_STEP_RETRIES, _STEP_RETRY_SECONDS) from error
-    except DBAPIError as error:
-        if not error.connection_invalidated:
+    except Exception as error:
+        if not is_lost_connection(error):
             raise
         raise dg.RetryRequested(_MAX_STEP_RETRIES, _STEP_RETRY_SECONDS) from error
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Return whether a connection to Postgres was lost within a statement, or could not be made for some seconds.
+
+    The error for the latter is of dagster-postgres, which only the extra ``postgres`` installs.
+    """
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated
+    return isinstance(error, LedgerConnectionLost) or type(error).__name__ == "DagsterPostgresException"
 
 
 @lru_cache(maxsize=1)  # each step of a run asks, and a run that has failed does not change

@@ -10,18 +10,19 @@ Here belongs the app, which is made when this module is imported. What does not 
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from typing import Any
 
 import celery
 import dagster as dg
-from celery.signals import celeryd_init
+from celery.signals import celeryd_init, worker_ready
 from dagster_celery.tasks import create_execute_job_task
 
 from binance_assets.orchestration.dagster_internals import interrupts_kept, launcher_of
 from binance_assets.orchestration.instance import home_folder
-from binance_assets.orchestration.launcher import WorkerLauncher, run_of
-from binance_assets.orchestration.worker_runs import interrupted_by_reports, takes
+from binance_assets.orchestration.launcher import WorkerLauncher
+from binance_assets.orchestration.worker_runs import interrupted_by_reports, run_of, takes
 from binance_assets.settings import ConfigurationError
 
 
@@ -30,12 +31,11 @@ class RunTask(celery.Task):  # type: ignore[misc]
 
     def __call__(self, **arguments: object) -> object:
         """Execute a run, in a process of its own; return whatever the task of dagster-celery returns."""
-        task, worker = self.request.id, self.request.hostname
-        run_id = run_of(task)
+        task = self.request.id
         with interrupts_kept(), dg.DagsterInstance.get() as instance:
-            if not takes(instance, run_id, task, worker):
+            if not takes(instance, task, self.request.hostname):
                 return None
-            with interrupted_by_reports(instance, run_id):
+            with interrupted_by_reports(instance, run_of(task)):
                 return self.run(**arguments)
 
 
@@ -61,6 +61,15 @@ def _with_new_name(instance: Any, **_: object) -> None:
     """Give a worker a name that no other start has, so that it does not answer for a run that an earlier one lost."""
     name, _at, host = instance.hostname.partition("@")
     instance.hostname = f"{name}-{uuid.uuid4().hex[:8]}@{host}"
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def _interrupt_runs_on_sigterm(**_: object) -> None:
+    """Make SIGTERM, as systemd and Kubernetes send it, interrupt the runs; Dagster retries them on another worker.
+
+    Celery would wait for hours until they end, and answer nobody meanwhile, so the worker would count as dead.
+    """
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGQUIT))
 
 
 app = worker_app()

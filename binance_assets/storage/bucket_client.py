@@ -131,7 +131,12 @@ class BucketOptions:
 
     def of_polars(self) -> dict[str, Any]:
         """Return the ``storage_options`` of Polars."""
-        return {f"aws_{name}": value for name, value in self.values} | {"max_retries": _RETRIES}
+        # Without bounds of its own, Polars waits for a silent server without end (2.1, November 2026).
+        bounds = {
+            "connect_timeout": f"{_CONNECT_SECONDS * 1_000:.0f}ms",
+            "timeout": f"{_REQUEST_SECONDS * 1_000:.0f}ms",
+        }
+        return {f"aws_{name}": value for name, value in self.values} | bounds | {"max_retries": _RETRIES}
 
 
 class Bucket:
@@ -220,7 +225,7 @@ def refusal(error: BaseException, bucket: str, options: BucketOptions) -> str:
     if status:
         return f"{options.server} has failed ({answer}, after {_RETRIES} retries); try again later"
     if "HTTP error" not in text and "error sending request" not in text:
-        return f"{options.server} does not answer as a server of S3 does; check AWS_ENDPOINT_URL"
+        return f"{options.server} does not answer as a server of S3 does; check AWS_ENDPOINT_URL and AWS_REGION"
     return f"{options.server} cannot be reached ({_kind(text)}); check the network and AWS_ENDPOINT_URL"
 
 

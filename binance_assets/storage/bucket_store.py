@@ -16,7 +16,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, Final, TypeVar
@@ -269,9 +269,11 @@ class BucketStore(Store):
         if self.root in self._bucket.proved:
             return
         probe = self.state_folder / INCOMING / f"{uuid.uuid4().hex}.part"
-        self.replace(probe, b"1", None)
+        self._is_refused(probe, None)  # also if the answer was lost, and the repeated request found it there
         ignored = [before for before in (None, _NO_ETAG) if not self._is_refused(probe, before)]
         if ignored:
+            with suppress(StoreError):
+                self.remove([probe])
             raise StoreError(
                 f"{self._options.server} ignores the conditions If-None-Match and If-Match, so that writers would "
                 "overwrite each other; use a server that supports conditional writes"
@@ -281,7 +283,7 @@ class BucketStore(Store):
 
     def _is_refused(self, probe: LakePath, before: str | None) -> bool:
         try:
-            self.replace(probe, b"2", before)
+            self.replace(probe, b"1", before)
         except Changed:
             return True
         return False

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from binance_assets.storage.local_store import sync_folder
+from binance_assets.storage.durable_folders import sync_folder
 from binance_assets.storage.locks import file_lock
 
 

@@ -194,6 +194,7 @@ class LakeState:
 
         Raises:
             OSError, StoreError: It cannot be copied.
+            Changed: In a bucket, another process has just kept a copy of this name.
         """
         content = self.store.read(path).data
         first = self.store.state_folder / DAMAGED
@@ -205,7 +206,7 @@ class LakeState:
                 if self.store.read(copy).data == content:
                     break
             except FileNotFoundError:
-                self.store.overwrite(copy, content)
+                self.store.replace(copy, content, None)  # another process may be about to keep another damage
                 break
         return copy
 

@@ -66,7 +66,9 @@ def test_the_commands_work_over_a_bucket_and_a_second_download_fetches_nothing(
     assert json.loads(again.stdout)[NAME]["days_present"] == 10
     assert candle_requests(sandbox) == 0
 
-    (status,) = json.loads(run_cli("status", "--json", **variables).stdout).values()
+    printed = run_cli("status", "--json", **variables)
+    assert (printed.returncode, without_progress(printed.stderr)) == (0, [])
+    (status,) = json.loads(printed.stdout).values()
     assert (status["partitions"], status["refused"]) == (10, 0)
     shown = json.loads(run_cli("show", NAME, LOST_DAY, "--json", **variables).stdout)
     assert (shown["verdict"], shown["file"]) == ("lost", "market=spot/symbol=BTCUSDT/interval=1h/2024.parquet")

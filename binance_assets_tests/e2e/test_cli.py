@@ -719,7 +719,7 @@ def test_tracked_series_are_listed_until_they_are_untracked(invoke: Invoke) -> N
 def test_help_lists_every_command(run_cli: Run, invoke: Invoke) -> None:
     printed = run_cli("--help").stdout.partition("Commands:")[2].splitlines()
     names = {"download", "track", "untrack", "series", "status", "show", "verify", "accept", "migrate"}
-    names |= {"symbols", "universe", "init", "ui", "schedules", "sandbox", "demo", "plot", "export"}
+    names |= {"symbols", "universe", "init", "ui", "schedules", "sandbox", "demo", "plot", "export", "metrics"}
     assert {line.split()[0] for line in printed if line.strip()} == names
     assert "--dry-run" in invoke("download", "--help").stdout
 
@@ -882,11 +882,11 @@ def test_a_single_partition_that_a_person_accepts_replaces_a_better_one(
         (["spot/BTCUSDT/1m", "2099-01-01", "--reason", "now"], 1, "unfinished and cannot be accepted"),
         (["spot/NOPEUSDT/1m", "2024-01-03", "--reason", "now"], 1, "there is no symbol NOPEUSDT"),
         (["spot/BTCUSDT/1m", "2017-06-30", "--reason", "now"], 2, "is not a partition"),
-        (["spot/BTCUSDT/1M", "2024-01-03", "--reason", "now"], 2, "give the first of a month"),
+        (["spot/BTCUSDT/1M", "2024-01-03", "--reason", "now"], 2, "give the first day of a month"),
         (["spot/BTCUSDT/1m", "soon", "--reason", "now"], 2, "not a date"),
         (["spot/BTCUSDT/1m", "2024-01-03..", "--reason", "now"], 2, "not a date"),
         (["spot/BTCUSDT/1m", "2024-01-03..2024-01-02", "--reason", "now"], 2, "ends before it begins"),
-        (["spot/BTCUSDT/1w", "2024-01-01..2024-01-31", "--reason", "now"], 2, "give the first of a month"),
+        (["spot/BTCUSDT/1w", "2024-01-01..2024-01-31", "--reason", "now"], 2, "give the first day of a month"),
         (["spot/BTCUSDT/1m", "2024-01-03", "--reason", "  "], 2, "--reason"),
         (["spot/BTCUSDT/1m", "2024-01-03"], 2, "--reason"),
         (["BTCUSDT", "2024-01-03", "--reason", "now"], 2, "not a series"),

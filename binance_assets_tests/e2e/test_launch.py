@@ -51,15 +51,18 @@ class Queue:
 
     def __init__(self, dev: DagsterDev, warm: WarmPython) -> None:
         self._dev, self._warm = dev, warm
+        self._started: list[subprocess.Popen[str]] = []
         self.ui = UserInterface(dev)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the command; its lines can be read while it runs."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "binance_assets", *arguments, "--launch"],
             cwd=self._dev.folder, env=self._dev.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
+        self._started.append(process)
+        return process
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Return the exit code, standard output, and standard error."""
@@ -67,17 +70,24 @@ class Queue:
         ended = self._warm.run(words, cwd=self._dev.folder, env=self._dev.environment, timeout=120)
         return ended.returncode, ended.stdout, ended.stderr
 
+    def close(self) -> None:
+        """Kill what was started and has not ended, because its test failed."""
+        for process in self._started:
+            process.kill()
+            process.communicate()
+
     def statuses(self) -> list[str]:
         """Return the status of each run of the job, the newest first; sensors launch others."""
         return [str(run["status"]) for run in self.ui.query(RUNS)["runsOrError"]["results"]]
 
 
 @pytest.fixture
-def queue(started: DagsterDev, warm_python: WarmPython) -> Queue:
+def queue(started: DagsterDev, warm_python: WarmPython) -> Iterator[Queue]:
     started.wait_until_ready()
     queue = Queue(started, warm_python)
     until(60, lambda: queue.ui.query(HEARTBEAT)["instance"]["daemonHealth"]["daemonStatus"]["lastHeartbeatTime"])
-    return queue
+    yield queue
+    queue.close()
 
 
 @pytest.fixture

@@ -444,20 +444,17 @@ def in_bucket(server: S3Server, lake: Lake) -> set[str]:
     }
 
 
-def test_polars_and_duckdb_read_the_bucket_by_themselves(s3_server: S3Server, lake: Lake) -> None:
+def test_polars_and_duckdb_read_the_bucket_by_themselves(
+    s3_server: S3Server, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake.write_all(HOURS, [result_of(HOURS, "2023-12-31"), result_of(HOURS, "2024-01-01")])
     options = {name.lower(): value for name, value in s3_server.environment().items()}
     table = pl.scan_parquet(f"{lake.root}/", storage_options=options, credential_provider=None)
     assert table.select(pl.len(), pl.col("symbol").first()).collect().row(0) == (48, "BTCUSDT")
 
-    files = import_module("obstore.fsspec").FsspecStore(
-        "s3",
-        access_key_id=KEY,
-        secret_access_key=SECRET,
-        endpoint=s3_server.endpoint,
-        region="us-east-1",
-        client_options={"allow_http": True},
-    )
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    files = import_module("obstore.fsspec").FsspecStore("s3")
     connection = duckdb.connect()
     connection.register_filesystem(files)
     paths = [f"s3://{path}" for path in files.find(str(lake.root))]
@@ -482,6 +479,19 @@ def test_the_python_api_reads_and_exports_a_lake_in_a_bucket(
     with pytest.raises(ba.LakeError, match="403 SignatureDoesNotMatch") as raised:
         ba.load("spot/BTCUSDT/1h")
     assert "wrong-word" not in str(raised.value)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_polars_does_not_wait_without_end_for_a_server_that_is_silent(
+    s3_server: S3Server, lake: Lake, through: Lake, proxy: S3Proxy
+) -> None:
+    lake.write(HOURS, result_of(HOURS, "2024-01-01"))
+    with answering(0) as endpoint:
+        path = lake.path(HOURS, result_of(HOURS, "2024-01-01").partition)
+        table = store_at(lake.root, s3_server.environment(endpoint=endpoint)).scan(path)
+        with pytest.raises((TimeoutError, pl.exceptions.ComputeError), match="timed out") as raised:
+            table.collect()
+    assert SECRET not in str(raised.value)
 
 
 def test_a_damaged_file_counts_as_absent_and_is_copied_before_it_is_replaced(

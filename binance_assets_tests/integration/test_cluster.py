@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 
 import dagster as dg
@@ -13,11 +13,11 @@ import pytest
 
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import parse_series
-from binance_assets.model.timestamps import MINUTE
+from binance_assets.model.timestamps import HOUR, MINUTE, to_ms
 from binance_assets.orchestration.dagster_internals import RequeueRun
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.worker_runs import WORKER_TAG
-from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
+from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.cluster import Cluster
 from binance_assets_tests.support.environment import cli_environment
@@ -36,12 +36,13 @@ pytestmark = [
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT")
 KEYS = [str(dt.date(2024, 1, 1) + dt.timedelta(days)) for days in range(60)]
-SUMMER = [str(dt.date(2024, 6, 1) + dt.timedelta(days)) for days in range(40)]
+SUMMER = [str(dt.date(2024, 6, 1) + dt.timedelta(days)) for days in range(20)]
+AUTUMN = [str(dt.date(2024, 10, 1) + dt.timedelta(days)) for days in range(20)]
 UNIVERSE = f"series:\n  - {{market: spot, symbols: [{', '.join(SYMBOLS)}], intervals: [1m], source: rest}}\n"
 BINANCE_LIMIT = 6_000
-# A host counts as dead after 8 seconds instead of 40, and nothing waits for seconds before it looks again.
+# A host counts as dead after 10 seconds instead of 40, and nothing waits for seconds before it looks again.
 QUICKER = {
-    "run_launcher.config": {"silence_seconds": 8, "pickup_seconds": 6},
+    "run_launcher.config": {"silence_seconds": 10, "pickup_seconds": 6},
     "run_monitoring": {"poll_interval_seconds": 1},
     "run_queue": {"user_code_failure_retry_delay": 1},
 }
@@ -52,6 +53,18 @@ def slow_sandbox() -> Iterator[Sandbox]:
     """The exchange with Binance's limits, slow enough for a run to be in progress when something happens to it."""
     with running_sandbox(SandboxOptions(rtt_ms=150)) as running:
         yield running
+
+
+@contextmanager
+def hanging_from(sandbox: Sandbox, symbols: Sequence[str], day: str) -> Iterator[None]:
+    """Respond to no request for a day of symbols, so that no run over it ends before something happens to it."""
+    first = to_ms(dt.date.fromisoformat(day))
+    for symbol in symbols:
+        sandbox.faults.add(Fault("hang", symbol=symbol, start=first, end=first + HOUR, path="klines", interval="1m"))
+    try:
+        yield
+    finally:
+        sandbox.faults.clear()
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +85,7 @@ def cluster(
         "DAGSTER_CELERY_BROKER_URL": redis.url,
         "BINANCE_ASSETS_LEDGER": database,
         "BINANCE_ASSETS_MAX_WORKERS": "1",
+        "BINANCE_ASSETS_READ_TIMEOUT": "120",  # a request that hangs does so until something happens to its run
     }
     cluster = Cluster(folder, environment, QUICKER)
     try:
@@ -90,14 +104,12 @@ def ui(cluster: Cluster) -> UserInterface:
 
 def runs_of(cluster: Cluster, symbol: str) -> list[dg.DagsterRun]:
     """Return the runs over a symbol, newest first."""
-    with cluster.instance() as instance:
-        key = asset_key(parse_series(f"spot/{symbol}/1m"))
-        return [run for run in instance.get_runs() if run.asset_selection and key in run.asset_selection]
+    key = asset_key(parse_series(f"spot/{symbol}/1m"))
+    return [run for run in cluster.instance().get_runs() if run.asset_selection and key in run.asset_selection]
 
 
 def run_with(cluster: Cluster, run_id: str) -> dg.DagsterRun:
-    with cluster.instance() as instance:
-        run = instance.get_run_by_id(run_id)
+    run = cluster.instance().get_run_by_id(run_id)
     assert run is not None
     return run
 
@@ -108,16 +120,38 @@ def host_of(run: dg.DagsterRun) -> str:
 
 
 def messages(cluster: Cluster, run_id: str) -> list[str]:
-    with cluster.instance() as instance:
-        return [str(entry.get_dagster_event().message) for entry in instance.all_logs(run_id) if entry.is_dagster_event]
+    entries = cluster.instance().all_logs(run_id)
+    return [str(entry.get_dagster_event().message) for entry in entries if entry.is_dagster_event]
+
+
+def materialized(cluster: Cluster, symbol: str, keys: list[str]) -> list[str]:
+    """Return the key of each event of a symbol that materialized a day among keys, in order."""
+    days = dg.AssetRecordsFilter(asset_key(parse_series(f"spot/{symbol}/1m")), asset_partitions=keys)
+    found = cluster.instance().fetch_materializations(days, limit=500)
+    return sorted(str(record.partition_key) for record in found.records)
 
 
 def has_status(cluster: Cluster, run_id: str, status: str) -> bool:
     return str(run_with(cluster, run_id).status.value) == status
 
 
+def terminate_in_the_queue(ui: UserInterface, run: str) -> None:
+    """Terminate a run that goes back to the queue again and again.
+
+    Dagster terminates a run that is in the queue or has started, but not while the daemon launches it (1.13.27): the
+    answer says so, and a user tries again, or forces it.
+    """
+
+    def is_terminated() -> bool:
+        error = ui.error_of_terminating(run)
+        assert error in {"", f"Run {run} could not be terminated due to having status STARTING."}
+        return not error
+
+    until(60, is_terminated)
+
+
 def answers(ui: UserInterface) -> bool:
-    """Return whether the web server answers; after a restart of Postgres, its next queries fail."""
+    """Return whether the web server answers; after a restart of Postgres, its next queries find connections gone."""
     with suppress(KeyError, AssertionError):
         return bool(ui.runs() and ui.backfill_status(ui.backfills[0]) and ui.partitions(SYMBOLS[0], "2024"))
     return False
@@ -129,11 +163,7 @@ def assert_green_once(cluster: Cluster, sandbox: Sandbox, ui: UserInterface, key
     first, end = dt.date.fromisoformat(keys[0]), dt.date.fromisoformat(keys[-1]) + dt.timedelta(1)
     for symbol in SYMBOLS:
         series = parse_series(f"spot/{symbol}/1m")
-        with cluster.instance() as instance:
-            found = instance.fetch_materializations(
-                dg.AssetRecordsFilter(asset_key(series), asset_partitions=keys), 500
-            )
-        assert sorted(str(record.partition_key) for record in found.records) == keys, symbol
+        assert materialized(cluster, symbol, keys) == keys, symbol
         assert ui.partitions(symbol, keys[0][:4])[-1] == ("MATERIALIZED", keys[0], keys[-1])
         for partition in partitions_between(first, end, series.interval):
             expected = expected_candles(sandbox, str(series), partition.start, partition.end)
@@ -169,21 +199,23 @@ def test_a_run_is_terminated_a_child_and_a_host_are_killed_and_every_day_is_gree
     def stored(symbol: str) -> int:
         return len(ui.stored(symbol, SUMMER[0], SUMMER[-1]))
 
-    launched = {symbol: ui.launch(symbol, SUMMER[0], SUMMER[-1]) for symbol in SYMBOLS}
-    until(60, lambda: all(stored(symbol) >= 2 for symbol in SYMBOLS))
-    by_host: dict[str, list[str]] = {"north": [], "south": []}
-    for symbol, run in launched.items():
-        by_host[host_of(run_with(cluster, run))].append(symbol)
-    terminated, orphan = by_host["north"]
+    with hanging_from(slow_sandbox, SYMBOLS, SUMMER[10]):
+        launched = {symbol: ui.launch(symbol, SUMMER[0], SUMMER[-1]) for symbol in SYMBOLS}
+        until(90, lambda: all(stored(symbol) >= 2 for symbol in SYMBOLS))
+        by_host: dict[str, list[str]] = {"north": [], "south": []}
+        for symbol, run in launched.items():
+            by_host[host_of(run_with(cluster, run))].append(symbol)
+        terminated, orphan = by_host["north"]
 
-    ui.terminate(launched[terminated])
-    until(20, lambda: has_status(cluster, launched[terminated], "CANCELED"))
-    kept = ui.stored(terminated, SUMMER[0], SUMMER[-1])
-    assert 2 <= len(kept) < len(SUMMER)
+        ui.terminate(launched[terminated])
+        until(60, lambda: has_status(cluster, launched[terminated], "CANCELED"))
+        kept = ui.stored(terminated, SUMMER[0], SUMMER[-1])
+        assert 2 <= len(kept) < len(SUMMER)
 
-    started = next(text for text in messages(cluster, launched[orphan]) if text.startswith("Started process for run"))
-    cluster.process_of_run("north", int(re.findall(r"\d+", started)[0])).kill()
-    cluster.kill("south")
+        texts = messages(cluster, launched[orphan])
+        started = next(text for text in texts if text.startswith("Started process for run"))
+        cluster.process_of_run("north", int(re.findall(r"\d+", started)[0])).kill()
+        cluster.kill("south")
     cluster.start_worker("south")  # it has the name of the one that died, and must not answer for it
     for symbol in (orphan, *by_host["south"]):
         until(60, lambda run=launched[symbol]: has_status(cluster, run, "FAILURE"))  # type: ignore[misc]
@@ -201,6 +233,34 @@ def test_a_run_is_terminated_a_child_and_a_host_are_killed_and_every_day_is_gree
     assert_green_once(cluster, slow_sandbox, ui, SUMMER)
 
 
+def test_a_worker_that_is_stopped_interrupts_its_run_which_goes_on_elsewhere(
+    cluster: Cluster, ui: UserInterface, slow_sandbox: Sandbox
+) -> None:
+    with hanging_from(slow_sandbox, [SYMBOLS[1]], AUTUMN[10]):
+        run = ui.launch(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])
+        until(60, lambda: len(ui.stored(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])) >= 2)
+        cluster.terminate_worker(host_of(run_with(cluster, run)))
+    until(60, lambda: has_status(cluster, run, "FAILURE"))
+    until(60, lambda: runs_of(cluster, SYMBOLS[1])[0].is_success)
+    retry = runs_of(cluster, SYMBOLS[1])[0]
+    assert retry.parent_run_id == run
+    assert host_of(retry) != host_of(run_with(cluster, run))
+    assert materialized(cluster, SYMBOLS[1], AUTUMN) == AUTUMN
+
+
+def test_a_run_that_no_worker_takes_goes_back_to_the_queue_and_can_be_canceled_there(
+    cluster: Cluster, ui: UserInterface
+) -> None:
+    day = "2024-12-01"
+    run = ui.launch(SYMBOLS[0], day, day, {"dagster-celery/queue": "nobody"})
+    line = "no worker took the run within 6 s: start workers on the queue nobody, or wait until one is free"
+    until(30, lambda: any(line in str(entry) for entry in cluster.instance().all_logs(run)))
+    assert run_with(cluster, run).status in {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING}
+    terminate_in_the_queue(ui, run)
+    assert ui.final_status(run, 20) == "CANCELED"
+    assert ui.stored(SYMBOLS[0], day, day) == []
+
+
 def test_a_run_waits_in_the_queue_while_the_broker_is_away_and_its_page_says_why(
     cluster: Cluster, ui: UserInterface, redis: RedisServer
 ) -> None:
@@ -208,9 +268,9 @@ def test_a_run_waits_in_the_queue_while_the_broker_is_away_and_its_page_says_why
     try:
         run = ui.launch(SYMBOLS[0], "2024-09-01", "2024-09-01")
         lines = re.compile(rf"{RequeueRun.__name__}: the broker redis://:\*\*@127.0.0.1:\d+/0 is away: .*refused")
-        with cluster.instance() as instance:
-            until(30, lambda: any(lines.search(str(entry)) for entry in instance.all_logs(run)))
-            assert not any("secret-word" in str(entry) for entry in instance.all_logs(run))
+        instance = cluster.instance()
+        until(30, lambda: any(lines.search(str(entry)) for entry in instance.all_logs(run)))
+        assert not any("secret-word" in str(entry) for entry in instance.all_logs(run))
         assert run_with(cluster, run).status in {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING}
     finally:
         redis.start()
@@ -222,8 +282,9 @@ def test_at_the_end_no_run_is_in_progress_and_no_request_was_one_too_many(
 ) -> None:
     until(60, lambda: {ui.backfill_status(backfill) for backfill in ui.backfills} == {"COMPLETED_SUCCESS"})
     until(60, lambda: set(ui.runs().values()) <= ENDED)
-    assert list(ui.runs().values()).count("CANCELED") == 1
-    assert {request.status for request in slow_sandbox.requests} == {200}
+    assert list(ui.runs().values()).count("CANCELED") == 2
+    # No response has another status; 0 is that of the requests to which a test let no response come.
+    assert {request.status for request in slow_sandbox.requests} - {0} == {200}
     spent: dict[int, int] = {}
     for request in slow_sandbox.requests:
         spent[request.at_ms // MINUTE] = spent.get(request.at_ms // MINUTE, 0) + request.weight

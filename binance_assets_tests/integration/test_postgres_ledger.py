@@ -7,7 +7,8 @@ import json
 import subprocess
 import sys
 import threading
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -84,22 +85,28 @@ def with_ledger(settings: Settings, url: str) -> Settings:
     return Settings.model_validate(settings.model_dump() | {"ledger": url})
 
 
+@contextmanager
+def host(name: str, series: str, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start the download of a series on a host of its own, and kill it if it still runs at the end."""
+    words = [*in_container(name), sys.executable, "-c", DOWNLOAD, series]
+    with subprocess.Popen(words, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.timeout(200)
 def test_two_hosts_with_more_weight_than_a_minute_share_it_without_a_429(
     settings: Settings, tmp_path: Path, url: str
 ) -> None:
     with end_of_a_minute(settings) as (sandbox, _):  # 199 pages of each host cost 398 of the 600
         environment = cli_environment(sandbox, tmp_path) | {"BINANCE_ASSETS_LEDGER": url}
-        hosts = [
-            subprocess.Popen(
-                [*in_container(name), sys.executable, "-c", DOWNLOAD, series],
-                cwd=CHECKOUT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for name, series in (("north", "spot/BTCUSDT/1m"), ("south", "spot/ETHUSDT/1m"))
-        ]
-        printed = [json.loads(host.communicate(timeout=110)[0]) for host in hosts]
+        with (
+            host("north", "spot/BTCUSDT/1m", environment) as north,
+            host("south", "spot/ETHUSDT/1m", environment) as south,
+        ):
+            printed = [json.loads(started.communicate(timeout=150)[0]) for started in (north, south)]
         assert printed == [["north", 138], ["south", 138]]
         assert {request.status for request in sandbox.requests} == {200}
         spent: dict[int, int] = {}

@@ -6,13 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import dagster as dg
 import psutil
+import pytest
 import requests
 from ruamel.yaml import YAML
 
@@ -64,6 +65,7 @@ class Cluster:
         self._environment = dict(environment)
         self._changes = changes
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._instance: dg.DagsterInstance | None = None
         self._ports = {name: free_port() for name in ("code", "web")}
         self.url = f"http://127.0.0.1:{self._ports['web']}"
         (folder / "workspace.yaml").write_text(WORKSPACE.format(port=self._ports["code"]))
@@ -102,10 +104,14 @@ class Cluster:
     def kill(self, name: str) -> None:
         """Kill a process with all that it started; that of a host with all its processes, as a power cut does."""
         process = self._processes.pop(name)
-        for child in psutil.Process(process.pid).children(recursive=True)[::-1]:
-            with suppress(psutil.NoSuchProcess):
-                child.kill()
-        process.kill()
+        _kill(process)
+        process.wait(_STOP_SECONDS)
+
+    def terminate_worker(self, host: str) -> None:
+        """Send SIGTERM to the worker of a host, as systemd does, and wait until it has ended."""
+        process = self._processes.pop(host)
+        (worker,) = psutil.Process(process.pid).children()
+        worker.terminate()
         process.wait(_STOP_SECONDS)
 
     def process_of_run(self, host: str, number: int) -> psutil.Process:
@@ -117,33 +123,29 @@ class Cluster:
                     return child
         raise AssertionError(f"{host} has no process {number}")
 
-    @contextmanager
-    def instance(self) -> Iterator[dg.DagsterInstance]:
-        """Yield the instance, as a process beside the daemon sees it."""
-        home = self.home("main")
-        before = dict(os.environ)
-        os.environ.update(self._environment)
-        try:
-            with open_instance_in(home, home) as instance:
-                yield instance
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    def instance(self) -> dg.DagsterInstance:
+        """Return the instance, as a process beside the daemon sees it; it connects to Postgres for each query."""
+        if self._instance is None:
+            home = self.home("main")
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in self._environment.items():
+                    patch.setenv(name, value)
+                self._instance = open_instance_in(home, home)
+                self._instance.get_runs(limit=1)  # what reads the environment is made at the first use
+        return self._instance
 
     def log(self, name: str) -> str:
         """Return what a process has printed."""
         return (self.folder / f"{name}.log").read_text()
 
     def stop(self) -> None:
-        """End all processes, the last that was started first."""
-        for name in list(self._processes)[::-1]:
-            process = self._processes[name]
-            if process.poll() is None and name in self._ports:
-                process.send_signal(signal.SIGTERM)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_STOP_SECONDS)
-            with suppress(psutil.NoSuchProcess):
-                self.kill(name)
+        """Kill all processes with all that they started, the last that was started first."""
+        for process in list(self._processes.values())[::-1]:
+            _kill(process)
+        for process in self._processes.values():
+            process.wait(_STOP_SECONDS)
+        if self._instance is not None:
+            self._instance.dispose()
 
     def _start(self, name: str, program: str, *words: str, container: list[str] | None = None) -> None:
         home = self.home(name if container else "main")
@@ -154,6 +156,7 @@ class Cluster:
                 env=self._environment | {"DAGSTER_HOME": str(home)},
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
             )
 
     def _is_loaded(self) -> bool:
@@ -163,3 +166,13 @@ class Cluster:
             return False
         (entry,) = response["data"]["workspaceOrError"]["locationEntries"]
         return (entry["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with its children, also those that are left where it has ended already."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True)[::-1]:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -129,6 +129,12 @@ class S3Server:
 
         obstore.put(self.client(), _key(path), content, use_multipart=False)
 
+    def remove(self, path: LakePath) -> None:
+        """Remove an object, as another program may."""
+        import obstore
+
+        obstore.delete(self.client(), _key(path))
+
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         config = self._folder / "s3.json"

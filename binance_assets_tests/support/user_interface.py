@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParam
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 TERMINATE = """
 mutation($run: String!) { terminateRun(runId: $run) {
-  __typename ... on TerminateRunFailure { message } } }"""
+  __typename ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 BACKFILL_STATUS = """
 query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"""
@@ -74,7 +74,7 @@ class UserInterface:
         if any((entry["locationOrLoadError"] or {}).get("__typename") == "PythonError" for entry in entries):
             self.query(RELOAD)
 
-    def launch(self, symbol: str, first: str, last: str) -> str:
+    def launch(self, symbol: str, first: str, last: str, more_tags: Mapping[str, str] | None = None) -> str:
         """Materialize a range of one asset in one run; return the run's id."""
         selector = {
             "repositoryLocationName": "binance_assets",
@@ -84,6 +84,7 @@ class UserInterface:
             "assetCheckSelection": [{"assetKey": {"path": ["spot", symbol, "1m"]}, "name": "gap_free"}],
         }
         tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        tags |= more_tags or {}
         params = {
             "selector": selector,
             "mode": "default",
@@ -108,7 +109,13 @@ class UserInterface:
 
     def terminate(self, run: str) -> None:
         """Terminate a run; return before it has ended."""
-        assert self.query(TERMINATE, run=run)["terminateRun"]["__typename"] == "TerminateRunSuccess"
+        error = self.error_of_terminating(run)
+        assert not error, error
+
+    def error_of_terminating(self, run: str) -> str:
+        """Terminate a run; return why that is not possible now, otherwise an empty text."""
+        answer = self.query(TERMINATE, run=run)["terminateRun"]
+        return "" if answer["__typename"] == "TerminateRunSuccess" else str(answer.get("message", answer))
 
     def backfill_status(self, backfill: str) -> str:
         return str(self.query(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]["status"])

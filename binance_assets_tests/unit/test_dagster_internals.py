@@ -449,10 +449,12 @@ def test_the_daemon_that_takes_runs_from_the_queue_has_this_name(instance: dg.Da
 
 def test_an_instance_reports_no_daemon_and_no_partition_before_there_is_one(instance: dg.DagsterInstance) -> None:
     assert dagster_internals.seconds_since_daemon(instance) is None
-    assert dagster_internals.partitions_reported(instance, []) == 0
+    assert dagster_internals.partitions_reported(instance, [], [DAYS]) == {}
 
 
 def test_partitions_of_runs_are_counted_once_they_are_reported(instance: dg.DagsterInstance) -> None:
     first, second = run_days(instance, "2024-01-01", "2024-01-03"), run_days(instance, "2024-01-05", "2024-01-05")
-    assert dagster_internals.partitions_reported(instance, [first.run_id]) == 3
-    assert dagster_internals.partitions_reported(instance, [first.run_id, second.run_id]) == 4
+    ids = [first.run_id, second.run_id]
+    assert dagster_internals.partitions_reported(instance, ids[:1], [DAYS]) == {ids[0]: 3}
+    assert dagster_internals.partitions_reported(instance, ids, [DAYS]) == {ids[0]: 3, ids[1]: 1}
+    assert dagster_internals.partitions_reported(instance, ids, [dg.AssetKey("another")]) == {}

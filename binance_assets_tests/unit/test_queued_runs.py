@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from binance_assets.ingest.request import DownloadPlan
 from binance_assets.model.partitions import partitions_between
@@ -15,12 +19,18 @@ from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.queued_runs import (
     MOST_TOGETHER,
     SILENCE_SECONDS,
+    Download,
     QueuedRun,
+    cancel,
     check_queue,
     covers,
+    follow,
     in_words,
 )
 from binance_assets.settings import ConfigurationError
+from binance_assets.waiting import activity
+from binance_assets_tests.support.dagster_internals import materialization_entries
+from binance_assets_tests.support.instances import new_instance
 
 BTC = parse_series("spot/BTCUSDT/1h")
 
@@ -86,9 +96,10 @@ def test_a_series_is_a_run_of_its_own_unless_its_range_is_short(series: int, day
             "1,200 runs queued, 1 running; nothing takes runs from the queue: Dagster's daemon last reported 130 s ago",
         ),
         ({"running": 1}, 5_000.0, "1 run running"),  # it needs no daemon
+        ({"queued": 1}, None, "1 run queued; nothing takes runs from the queue: Dagster's daemon has never run"),
     ],
 )
-def test_a_line_names_how_many_runs_wait_for_what(states: dict[str, int], silence: float, expected: str) -> None:
+def test_a_line_names_how_many_runs_wait_for_what(states: dict[str, int], silence: float | None, expected: str) -> None:
     assert in_words(states, silence) == expected
 
 
@@ -103,7 +114,7 @@ class TestTheEndOfARun:
 
     def setup_method(self) -> None:
         self.run = run("2024-01-01", "2024-01-10")
-        self.queued = QueuedRun((BTC,), [self.run.run_id], is_own=True)
+        self.queued = QueuedRun((BTC,), 10, [self.run.run_id], is_own=True)
 
     @pytest.mark.parametrize("status", [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED])
     def test_a_run_that_succeeded_or_was_canceled_is_over(self, status: dg.DagsterRunStatus) -> None:
@@ -141,3 +152,89 @@ def replace_run(of: dg.DagsterRun, status: dg.DagsterRunStatus, tags: dict[str, 
 def test_without_a_daemon_the_way_out_is_named(instance: dg.DagsterInstance) -> None:
     with pytest.raises(ConfigurationError, match=r"Dagster's daemon has never run. Start it \(binance-assets ui"):
         check_queue(instance)
+
+
+class Counted:
+    """A follower that counts, and keeps what the command waits for whenever it is called."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def advance(self, count: int) -> None:
+        self.done += count
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} is not for a run that is followed")
+
+
+def test_a_run_that_is_followed_counts_for_what_was_asked_of_it_only(instance: dg.DagsterInstance) -> None:
+    """It may fetch more days, and other series."""
+    ended = run("2024-01-01", "2024-01-10").with_status(dg.DagsterRunStatus.SUCCESS)
+    instance.add_run(ended)
+    days = ("2024-01-01", "2024-01-02", "2024-01-03")
+    for entry in materialization_entries(asset_key(BTC), days, ended.run_id):
+        instance.event_log_storage.store_event(entry)
+    download = Download(instance, 12, [QueuedRun((BTC,), 2, [ended.run_id], is_own=False)])
+    follower = Counted()
+    follow(download, follower)
+    assert (follower.done, download.left) == (2, [])
+
+
+def test_a_storage_that_is_away_for_a_moment_ends_nothing(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = run("2024-01-01", "2024-01-10").with_status(dg.DagsterRunStatus.SUCCESS)
+    instance.add_run(ended)
+    read, announced = instance.get_runs, list[str]()
+
+    def away_at_first(*values: Any, **options: Any) -> Any:
+        announced.append(str(activity().wait))
+        if len(announced) == 1:
+            raise OperationalError("SELECT", {}, Exception("the server restarts"))
+        return read(*values, **options)
+
+    monkeypatch.setattr(instance, "get_runs", away_at_first)
+    download = Download(instance, 10, [QueuedRun((BTC,), 10, [ended.run_id], is_own=True)])
+    follow(download, Counted())
+    assert download.left == []
+    assert announced[-1].startswith("the storage of Dagster cannot be read: (builtins.Exception) the server restarts")
+
+
+@pytest.fixture
+def retrying(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """An instance that starts failed runs again."""
+    folder = tmp_path / "retrying"
+    with new_instance(folder):
+        pass
+    overrides = {"run_retries": {"enabled": True}, "storage": {"sqlite": {"base_dir": str(folder)}}}
+    with dg.DagsterInstance.local_temp(str(folder), overrides) as opened:
+        yield opened
+
+
+def test_a_canceled_download_leaves_no_attempt_behind(retrying: dg.DagsterInstance) -> None:
+    """A run that is queued is canceled, one that has failed is not started again, and another command's run goes on."""
+    statuses = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.NOT_STARTED)
+    queued, failed, other = (run("2024-01-01", "2024-01-10").with_status(status) for status in statuses)
+    for added in (queued, failed, other):
+        retrying.add_run(added)
+    retrying.add_run_tags(failed.run_id, {"dagster/will_retry": "true"})
+    runs = [QueuedRun((BTC,), 10, [added.run_id], is_own=added is not other) for added in (queued, failed, other)]
+    assert cancel(Download(retrying, 30, runs)) == (
+        "1 run was canceled, and 0 of 30 partitions were done; the same command continues from there"
+    )
+    found = {added.run_id: retrying.get_run_by_id(added.run_id) for added in (queued, failed, other)}
+    assert [entry and entry.status.value for entry in found.values()] == ["CANCELED", "FAILURE", "NOT_STARTED"]
+    tags = (found[failed.run_id] or failed).tags
+    assert (tags["dagster/will_retry"], tags["dagster/max_retries"]) == ("false", "0")
+
+
+def test_an_attempt_that_has_begun_already_is_canceled_too(retrying: dg.DagsterInstance) -> None:
+    failed = run("2024-01-01", "2024-01-10").with_status(dg.DagsterRunStatus.FAILURE)
+    attempt = run("2024-01-01", "2024-01-10").with_status(dg.DagsterRunStatus.NOT_STARTED)
+    for added in (failed, attempt):
+        retrying.add_run(added)
+    retrying.add_run_tags(failed.run_id, {"dagster/will_retry": "true", "dagster/auto_retry_run_id": attempt.run_id})
+    cancel(Download(retrying, 10, [QueuedRun((BTC,), 10, [failed.run_id], is_own=True)]))
+    ended = retrying.get_run_by_id(attempt.run_id)
+    assert ended is not None
+    assert ended.status == dg.DagsterRunStatus.CANCELED

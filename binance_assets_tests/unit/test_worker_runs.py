@@ -12,7 +12,16 @@ from sqlalchemy.exc import DBAPIError
 
 from binance_assets.exchange.rate_limit.ledger import LedgerConnectionLost, LedgerError
 from binance_assets.orchestration.retried import RETRY_TAG, materialized_before, step_retried_if_disconnected
-from binance_assets.orchestration.worker_runs import TASK_TAG, WORKER_TAG, interrupted_by_reports, takes
+from binance_assets.orchestration.worker_runs import (
+    TASK_TAG,
+    WORKER_TAG,
+    interrupted_by_reports,
+    new_task,
+    run_of,
+    taken_by,
+    takes,
+    was_taken,
+)
 from binance_assets.settings import ConfigurationError
 from binance_assets_tests.support.event_runs import DAYS, run_days
 
@@ -26,25 +35,32 @@ def some_job() -> None:
     nothing()
 
 
-def launched(
-    instance: dg.DagsterInstance, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTING, **tags: str
-) -> str:
-    return instance.create_run_for_job(some_job, status=status, tags={TASK_TAG: "task", **tags}).run_id
+def launched(instance: dg.DagsterInstance, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTING) -> str:
+    """Return the task that was sent for a new run."""
+    run = instance.create_run_for_job(some_job, status=status)
+    task = new_task(run.run_id)
+    instance.add_run_tags(run.run_id, {TASK_TAG: task})
+    return task
 
 
-def messages(instance: dg.DagsterInstance, run: str) -> list[str]:
-    entries = instance.all_logs(run, of_type=dg.DagsterEventType.ENGINE_EVENT)
+def run_with(instance: dg.DagsterInstance, task: str) -> dg.DagsterRun:
+    run = instance.get_run_by_id(run_of(task))
+    assert run is not None
+    return run
+
+
+def messages(instance: dg.DagsterInstance, task: str) -> list[str]:
+    entries = instance.all_logs(run_of(task), of_type=dg.DagsterEventType.ENGINE_EVENT)
     return [entry.get_dagster_event().message or "" for entry in entries]
 
 
 def test_a_worker_takes_a_run_once_and_ignores_the_same_message_after_that(instance: dg.DagsterInstance) -> None:
-    run = launched(instance)
-    assert takes(instance, run, "task", "worker-1@north")
-    assert not takes(instance, run, "task", "worker-2@south")
-    taken = instance.get_run_by_id(run)
-    assert taken is not None
-    assert taken.tags[WORKER_TAG] == "worker-1@north"
-    assert messages(instance, run) == [
+    task = launched(instance)
+    assert takes(instance, task, "worker-1@north")
+    assert not takes(instance, task, "worker-2@south")
+    run = run_with(instance, task)
+    assert taken_by(run) == run.tags[WORKER_TAG] == "worker-1@north"
+    assert messages(instance, task) == [
         "Taken by the worker worker-1@north.",
         "Ignored on the worker worker-2@south: a message that came late or twice.",
     ]
@@ -56,30 +72,45 @@ def test_a_worker_takes_a_run_once_and_ignores_the_same_message_after_that(insta
 def test_a_worker_leaves_a_run_that_waits_or_has_started_or_ended(
     instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:
-    assert not takes(instance, launched(instance, status), "task", "worker@north")
+    assert not takes(instance, launched(instance, status), "worker@north")
 
 
 def test_a_worker_leaves_a_run_for_which_another_task_was_sent(instance: dg.DagsterInstance) -> None:
-    run = launched(instance)
-    assert not takes(instance, run, "an earlier task", "worker@north")
-    assert takes(instance, run, "task", "worker@north")
-    assert not takes(instance, "00000000-0000-4000-8000-000000000000", "task", "worker@north")
+    task = launched(instance)
+    assert not takes(instance, new_task(run_of(task)), "worker@south")
+    assert takes(instance, task, "worker@north")
+    assert taken_by(run_with(instance, task)) == "worker@north"
+    assert not takes(instance, new_task("00000000-0000-4000-8000-000000000000"), "worker@north")
+
+
+@pytest.mark.parametrize("writes", [1, 2])
+def test_a_worker_steps_back_from_a_task_that_is_withdrawn_while_it_takes_it(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    task, add = launched(instance), instance.add_run_tags
+    left = iter(range(1, writes))
+
+    def withdrawn_meanwhile(run_id: str, tags: dict[str, str]) -> None:
+        add(run_id, tags)
+        if "worker@north" in tags.values() and next(left, None) is None:
+            add(run_id, {TASK_TAG: "withdrawn"})
+
+    monkeypatch.setattr(instance, "add_run_tags", withdrawn_meanwhile)
+    assert not takes(instance, task, "worker@north")
+    assert not was_taken(run_with(instance, task), task)
 
 
 def test_a_run_that_is_canceled_before_a_worker_takes_it_ends_as_canceled(instance: dg.DagsterInstance) -> None:
-    run = launched(instance, dg.DagsterRunStatus.CANCELING)
-    assert not takes(instance, run, "task", "worker@north")
-    canceled = instance.get_run_by_id(run)
-    assert canceled is not None
-    assert canceled.status == dg.DagsterRunStatus.CANCELED
+    task = launched(instance, dg.DagsterRunStatus.CANCELING)
+    assert not takes(instance, task, "worker@north")
+    assert run_with(instance, task).status == dg.DagsterRunStatus.CANCELED
 
 
 @pytest.mark.parametrize("report", ["report_run_canceling", "report_run_failed"])
 def test_a_run_is_interrupted_when_it_is_reported_as_being_canceled_or_as_failed(
     instance: dg.DagsterInstance, report: str
 ) -> None:
-    run = instance.get_run_by_id(launched(instance, dg.DagsterRunStatus.STARTED))
-    assert run is not None
+    run = run_with(instance, launched(instance, dg.DagsterRunStatus.STARTED))
 
     def execute() -> None:
         with interrupted_by_reports(instance, run.run_id):
@@ -91,8 +122,7 @@ def test_a_run_is_interrupted_when_it_is_reported_as_being_canceled_or_as_failed
 
 
 def test_a_run_that_ends_by_itself_is_not_interrupted(instance: dg.DagsterInstance) -> None:
-    run = instance.get_run_by_id(launched(instance, dg.DagsterRunStatus.STARTED))
-    assert run is not None
+    run = run_with(instance, launched(instance, dg.DagsterRunStatus.STARTED))
     with interrupted_by_reports(instance, run.run_id):
         (watch,) = (thread for thread in threading.enumerate() if thread.name == "run-reports")
         instance.report_run_failed(run)
@@ -127,7 +157,8 @@ def test_a_step_begins_again_if_its_connection_to_postgres_was_lost_and_for_no_o
             raise error
 
     lost = DBAPIError("INSERT", None, Exception("server closed the connection"), connection_invalidated=True)
-    for error in (lost, LedgerConnectionLost("the ledger on Postgres")):
+    away = type("DagsterPostgresException", (Exception,), {})("too many retries for DB connection")
+    for error in (lost, away, LedgerConnectionLost("the ledger on Postgres")):
         with pytest.raises(dg.RetryRequested):
             step(error)
     with pytest.raises(DBAPIError, match="disk is full"):
