@@ -42,7 +42,7 @@ def resample(market: Market, candles: Table, interval: Interval) -> Table:
 
 
 def resample_as_before(market: Market, candles: Table, interval: Interval) -> Table:
-    """Return what :func:`resample` returned until version 0.2.0: amounts from 2e7 on may be off in their last bit.
+    """Return what :func:`resample` returned before version 0.2.0: amounts from 2e7 on may be off in their last bit.
 
     What was stored so is right but for that bit, and keeps its hash. Nothing is derived in this way anymore.
     """

@@ -184,8 +184,17 @@ def test_verify_accepts_sums_of_earlier_versions_and_names_other_amounts_and_a_b
     derived = Derived(derived_series(HOURS.market, "BTCUSDT", parse_derived_interval("4h")), HOURS)
     base = result_of(HOURS, KEY)
     amounts = [52_000_000.00000001, 40_000_000.00000001, 67_000_000.00000003]
-    volumes = pl.Series("volume", [*amounts, *base.candles["volume"][len(amounts) :]])
-    lake.write(HOURS, replace(base, candles=base.candles.with_columns(volumes)))
+    traded = pl.Series([*amounts, *[1.0] * (base.candles.height - len(amounts))])
+    prices = [pl.lit(1.0).alias(name) for name in ("open", "high", "low", "close")]
+    lake.write(
+        HOURS,
+        replace(
+            base,
+            candles=base.candles.with_columns(
+                *prices, *(traded.alias(name) for name in HOURS.market.value_columns), trades=pl.lit(1, pl.Int64)
+            ),
+        ),
+    )
     (result,) = derive_partitions(lake, derived, [base.partition])
     before = resample_as_before(HOURS.market, read(lake, HOURS, KEY), derived.series.interval)
     assert not before.equals(result.candles)
