@@ -513,6 +513,30 @@ def test_a_server_that_dies_while_polars_reads_ends_the_python_api_in_one_line(
     assert proxy.dead
 
 
+FORK = """
+import os, sys
+from binance_assets.storage.lake import Lake, LakeError
+
+assert Lake(sys.argv[1]).venue == "sandbox"
+if os.fork() == 0:
+    try:
+        Lake(sys.argv[1]).venue
+    except LakeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+assert Lake(sys.argv[1]).venue == "sandbox"
+"""
+
+
+def test_a_fork_of_a_process_that_used_the_bucket_is_refused_and_does_not_hang(s3_server: S3Server, lake: Lake) -> None:
+    environment = s3_server.environment() | {"PYTHONPATH": str(CHECKOUT)}
+    words = [sys.executable, "-c", FORK, str(lake.root)]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.endswith("start processes with the method spawn or forkserver\n")
+    assert result.stdout.count("\n") == 1
+
+
 def test_a_damaged_file_counts_as_absent_and_is_copied_before_it_is_replaced(
     s3_server: S3Server, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
