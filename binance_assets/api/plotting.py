@@ -216,7 +216,7 @@ def _candles(lake: Lake, series: Series, bounds: Span, shown: Interval, check: b
     if every is None:
         return candles.height, candles
     fine = scan(series, start, end, allow_missing=True, check=False, lake=lake)
-    return fine.select(pl.len()).collect().item(), candles
+    return lake.collect(fine.select(pl.len())).item(), candles
 
 
 def _content(

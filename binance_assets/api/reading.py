@@ -144,9 +144,11 @@ def load(
     Raises:
         MissingPartitions, MissingCandles, LakeError, ConfigurationError: As for :func:`scan`.
     """
-    return scan(
-        series, start, end, every, missing, verdicts=verdicts, allow_missing=allow_missing, check=check, lake=lake
-    ).collect(engine="streaming")
+    source = lake_at(lake)
+    table = scan(
+        series, start, end, every, missing, verdicts=verdicts, allow_missing=allow_missing, check=check, lake=source
+    )
+    return source.collect(table)
 
 
 def panel(
@@ -193,7 +195,7 @@ def panel(
             )
     source, names = lake_at(lake), _panel_names(members)
     tables = [
-        _scan(source, member, reading).select("open_time", pl.col(column).alias(name)).collect(engine="streaming")
+        source.collect(_scan(source, member, reading).select("open_time", pl.col(column).alias(name)))
         for member, name in zip(members, names, strict=True)
     ]
     return pl.concat(tables, how="align") if len(tables) > 1 else tables[0]

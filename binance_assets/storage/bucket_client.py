@@ -6,6 +6,7 @@ the same variables. Messages never repeat a key, a signature, or what the server
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,25 +158,47 @@ class Bucket:
         """Request an object; the result has its metadata, and its bytes when they are asked for."""
         import obstore
 
+        _check_process()
         return obstore.get(self._client, key, options=options)
 
     def put(self, key: str, content: bytes, mode: Any) -> None:
         """Replace or create an object by one request."""
         import obstore
 
+        _check_process()
         obstore.put(self._client, key, content, mode=mode, use_multipart=False)
 
     def delete(self, key: str) -> None:
         """Remove an object."""
         import obstore
 
+        _check_process()
         obstore.delete(self._client, key)
 
     def list(self, prefix: str) -> Iterator[Sequence[Any]]:
         """Yield the metadata of objects below a prefix, some at a time."""
         import obstore
 
+        _check_process()
         yield from obstore.list(self._client, prefix, chunk_size=_PAGE)
+
+
+_processes: Final[list[int]] = []
+"""The process that has sent requests, and so has the threads of obstore."""
+
+
+def _check_process() -> None:
+    """Refuse a request in a fork of a process that has sent one: it lacks the threads, and would wait without end.
+
+    Raises:
+        StoreError: This is such a fork.
+    """
+    _processes[:] = _processes or [os.getpid()]
+    if _processes != [os.getpid()]:
+        raise StoreError(
+            "this process is a fork of one that has used the bucket; "
+            "start processes with the method spawn or forkserver"
+        )
 
 
 @lru_cache(maxsize=16)  # a client keeps its connections

@@ -191,6 +191,15 @@ class BucketStore(Store):
             str(path), hive_partitioning=False, glob=False, storage_options=options, credential_provider=None
         )
 
+    def collect(self, table: pl.LazyFrame) -> pl.DataFrame:
+        """Return a table in memory; what Polars raises may repeat what the server wrote."""
+        try:
+            return table.collect(engine="streaming")
+        except (OSError, pl.exceptions.ComputeError) as error:
+            if no_such_object(error):
+                raise StoreError("a file was removed while it was read; try again") from None
+            raise StoreError(refusal(error, self.root.bucket, self._options)) from None
+
     def _open_whole(self, path: LakePath) -> OpenedFile:
         data, version = self.read(path)
         length = footer_length(data, len(data))

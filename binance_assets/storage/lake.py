@@ -224,6 +224,15 @@ class Lake:
                 pass  # a span at a time is in memory
         return table
 
+    def collect(self, table: pl.LazyFrame) -> pl.DataFrame:
+        """Return a table that :meth:`scan` began in memory.
+
+        Raises:
+            LakeError: A file may not be read, or the bucket cannot be reached anymore.
+        """
+        with self._reading():
+            return self._store.collect(table)
+
     @property
     def exists(self) -> bool:
         """Whether there is a lake, or something else in its place.

@@ -148,6 +148,10 @@ class LocalStore(Store):
         """Return the rows of a file lazily."""
         return pl.scan_parquet(path, hive_partitioning=False, glob=False)
 
+    def collect(self, table: pl.LazyFrame) -> pl.DataFrame:
+        """Return a table in memory."""
+        return table.collect(engine="streaming")
+
     # Writing ------------------------------------------------------------------------------------------------------
 
     def exclusively(self, folder: Path, attempt: Callable[[], T]) -> T:

@@ -172,6 +172,10 @@ class Store(ABC):
     def scan(self, path: LakePath) -> pl.LazyFrame:
         """Return the rows of a Parquet file lazily."""
 
+    @abstractmethod
+    def collect(self, table: pl.LazyFrame) -> pl.DataFrame:
+        """Return a table of :meth:`scan` in memory."""
+
     # Writing ------------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -494,6 +494,49 @@ def test_polars_does_not_wait_without_end_for_a_server_that_is_silent(
     assert SECRET not in str(raised.value)
 
 
+@pytest.mark.usefixtures("quickly")
+def test_a_server_that_dies_while_polars_reads_ends_the_python_api_in_one_line(
+    lake: Lake, through: Lake, proxy: S3Proxy
+) -> None:
+    lake.write(HOURS, result_of(HOURS, "2024-01-01"))
+    left = 2  # what the lake has, and where: then Polars reads
+
+    def count_down() -> None:
+        nonlocal left
+        left, proxy.dead = left - 1, left == 0
+        proxy.before = None if proxy.dead else (r"(GET|HEAD) .*2024\.parquet", count_down)
+
+    proxy.before = (r"(GET|HEAD) .*2024\.parquet", count_down)
+    message = rf"^the lake {lake.root} cannot be read: {proxy.endpoint} cannot be reached \([^\n]*$"
+    with pytest.raises(LakeError, match=message):
+        ba.load("spot/BTCUSDT/1h", check=False, lake=through)
+    assert proxy.dead
+
+
+FORK = """
+import os, sys
+from binance_assets.storage.lake import Lake, LakeError
+
+assert Lake(sys.argv[1]).venue == "sandbox"
+if os.fork() == 0:
+    try:
+        Lake(sys.argv[1]).venue
+    except LakeError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+assert Lake(sys.argv[1]).venue == "sandbox"
+"""
+
+
+def test_a_fork_of_a_process_that_used_the_bucket_is_refused_and_does_not_hang(s3_server: S3Server, lake: Lake) -> None:
+    environment = s3_server.environment() | {"PYTHONPATH": str(CHECKOUT)}
+    words = [sys.executable, "-c", FORK, str(lake.root)]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.endswith("start processes with the method spawn or forkserver\n")
+    assert result.stdout.count("\n") == 1
+
+
 def test_a_damaged_file_counts_as_absent_and_is_copied_before_it_is_replaced(
     s3_server: S3Server, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
