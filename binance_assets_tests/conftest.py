@@ -44,6 +44,7 @@ _TIERS = ("services", "servers", "package", "exports", "deploy", "e2e", "hostile
 # Tiers of tests that a mark puts there, whatever their folder.
 _MARKED_TIERS = ("services", "servers")
 _SLOWEST_FIRST = (
+    "test_cluster", "test_postgres_ui",
     "test_user_interface", "test_browser", "test_cli", "test_crashes", "test_terminal", "test_examples",
     "test_archive", "test_evidence", "test_lake_crashes", "test_download", "test_planted_defects",
 )  # fmt: skip

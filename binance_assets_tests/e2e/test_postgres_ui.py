@@ -16,9 +16,14 @@ from binance_assets.sandbox import Sandbox
 from binance_assets_tests.e2e.test_browser import (  # noqa: F401
     UNIVERSE,
     browser,
-    test_a_range_shows_good_days_green_and_the_bad_day_red_with_its_reason,
     test_one_day_is_materialized_by_a_click,
     user,
+)
+
+# isort: split
+# The daemon looks for backfills every thirty seconds; the test above uses this time, so it is collected first.
+from binance_assets_tests.e2e.test_browser import (  # noqa: F401
+    test_a_range_shows_good_days_green_and_the_bad_day_red_with_its_reason,
 )
 from binance_assets_tests.e2e.test_launch import (  # noqa: F401
     queue,
