@@ -141,7 +141,7 @@ def test_a_second_command_follows_the_runs_of_the_first_and_ctrl_c_of_the_first_
     words = (*DOWNLOAD, "BTCUSDT", "--start", "2023-01-01", "--end", "2023-06-01", "--source", "rest")
     before = len(queue.statuses())
     first = queue.start(*words)
-    until(60, lambda: queue.statuses()[:1] == ["STARTED"] and len(queue.statuses()) == before + 1)
+    until(60, lambda: queue.statuses()[0] == "STARTED" and len(queue.statuses()) == before + 1)
     second = queue.start(*words)
     assert second.stderr is not None
     lines: list[str] = []
