@@ -21,8 +21,7 @@ NO_TIER_OF_ITS_OWN := not (servers or services or package or exports or deploy)
 EXTRAS_runtime := [plot]
 EXTRAS_test := [test]
 EXTRAS_servers := [test,test-dg]
-EXTRAS_services := [test,postgres,celery,s3,test-s3]
-EXTRAS_deploy := [test,postgres,celery,s3,k8s,docker,lint-deploy]
+EXTRAS_services := [test,postgres,celery,s3,k8s,docker,test-s3,lint-deploy]
 EXTRAS_package := [test,check,package]
 EXTRAS_check := [test,check]
 EXTRAS_docs := [docs]
@@ -30,7 +29,6 @@ INCLUDED_runtime := runtime
 INCLUDED_test := runtime test
 INCLUDED_servers := runtime test servers
 INCLUDED_services := runtime test services
-INCLUDED_deploy := runtime test deploy
 INCLUDED_package := runtime test check package
 INCLUDED_check := runtime test check
 INCLUDED_docs := docs
@@ -78,7 +76,7 @@ test: $(VENV)/installed-test ## run all tests that need no server, no browser, a
 test-servers: $(VENV)/installed-servers ## run the tests that need Dagster's web server and daemon, a browser, or dg
 	$(PYTEST) -m servers $(ARGS)
 
-# In an environment of its own, because dagster-postgres and dagster-celery need exactly one version of Dagster.
+# In an environment of its own, because the integrations of Dagster need exactly one version of it.
 test-services: ## run the tests that need PostgreSQL, Redis, an S3 server, or workers, which they start themselves
 	@$(MAKE) --no-print-directory VENV=.venv-services services
 
@@ -91,11 +89,11 @@ test-package: $(VENV)/installed-package ## build sdist and wheel, and run the te
 test-exports: $(VENV)/installed-test ## load exports with the tools that they are for, each in its own environment below .exports/
 	$(BIN)/python -m pytest -m exports $(TESTS)/exports $(ARGS)
 
-# In an environment of its own, because the integrations of Dagster need exactly one version of it.
+# In the environment of `make test-services`, which has what the files name.
 lint-deploy: ## check the files in deploy/ with linters and with the classes that read them
-	@$(MAKE) --no-print-directory VENV=.venv-deploy deploy-files
+	@$(MAKE) --no-print-directory VENV=.venv-services deploy-files
 
-deploy-files: $(VENV)/installed-deploy
+deploy-files: $(VENV)/installed-services
 	$(BIN)/python -m pytest -m deploy $(TESTS)/deploy $(ARGS)
 
 coverage: $(VENV)/installed-servers ## run the tests of all tiers and print which lines and branches they miss; slower than test
@@ -137,7 +135,7 @@ race: $(VENV)/installed-runtime ## download the same candles with other tools, e
 	$(BIN)/python -m benchmarks.race $(ARGS)
 
 clean: ## remove the virtual environments and the demo
-	rm -rf .venv .venv-lowest .venv-services .venv-deploy .race .exports .coverage demo site
+	rm -rf .venv .venv-lowest .venv-services .race .exports .coverage demo site
 
 # The date of this file says when that set of dependencies was installed.
 $(VENV)/installed-%: pyproject.toml | $(BIN)/python

@@ -60,10 +60,11 @@ class S3Proxy:
             if self.dead:
                 client.close()
                 continue
+            client.settimeout(_SECONDS)
             server = socket.create_connection(("127.0.0.1", self.target), _SECONDS)
             lost = threading.Event()
+            # Either thread may close both connections before the other one starts.
             for work, source, sink in ((self._pass_on, client, server), (self._answer, server, client)):
-                source.settimeout(_SECONDS)
                 threading.Thread(target=work, args=(source, sink, lost), daemon=True).start()
 
     def _pass_on(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
