@@ -100,8 +100,8 @@ def _assets(settings: Settings, universe: Universe, listener: ProgressListener |
             derived_asset(derived, lake, ended.get(derived.series), policies[derived.base])
             for derived in universe.derived
         ]
-    series = [*universe.series, *(derived.series for derived in universe.derived)]
-    series.sort(key=lambda member: (member.symbol, member.interval.step))  # the order of the coverage table
+    # In the order of the coverage table.
+    series = sorted(universe.all_series, key=lambda member: (member.symbol, member.interval.step))
     return assets + [coverage_asset(market, members, universe.ended) for market, members in by_market(series).items()]
 
 

@@ -217,7 +217,9 @@ def _run(
     with opened as instance:
         if venue is not None:
             if uses_queue:
-                _check_queue(instance)
+                from binance_assets.orchestration.queued_runs import check_queue
+
+                check_queue(instance)
             lake.prepare(venue)
         requested = [plan.series for plan in plans]
         _track(view, settings, requested)
@@ -232,12 +234,6 @@ def _run(
             for plan in plans
         }
     return _Result(outcomes, failures)
-
-
-def _check_queue(instance: dg.DagsterInstance) -> None:
-    from binance_assets.orchestration.queued_runs import check_queue
-
-    check_queue(instance)
 
 
 def _print_result(result: _Result, view: ProgressView, as_json: bool) -> bool:

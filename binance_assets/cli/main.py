@@ -32,7 +32,7 @@ from binance_assets.cli.symbols import symbols_command
 from binance_assets.cli.ui import ui_command
 from binance_assets.cli.universe import series_command, track_command, universe_group, untrack_command
 from binance_assets.cli.verify import accept_command, verify_command
-from binance_assets.model.outside import MESSAGE, printable
+from binance_assets.model.outside import MESSAGE, first_line, printable
 from binance_assets.settings import ConfigurationError, env_file_values
 
 _ENV_FILE: Final = Path(".env")
@@ -73,11 +73,11 @@ class CommandGroup(click.Group):
         except Exception as error:
             if "--debug" in sys.argv:
                 raise
-            first_line = (str(error).strip().splitlines() or [""])[0]
+            reason = first_line(str(error))
             if _is_of_dagster_state(error):
-                _fail(f"Dagster cannot use its state in $DAGSTER_HOME or .dagster: {first_line}", INCOMPLETE)
+                _fail(f"Dagster cannot use its state in $DAGSTER_HOME or .dagster: {reason}", INCOMPLETE)
             _fail(
-                f"unexpected {type(error).__name__}: {first_line} (--debug before the command shows the traceback)",
+                f"unexpected {type(error).__name__}: {reason} (--debug before the command shows the traceback)",
                 INCOMPLETE,
             )
 

@@ -81,7 +81,7 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
     """Return the status of each series with the keys that ``--json`` prints."""
     with phase("loading Dagster"):
         from binance_assets.cli.output import status_of
-        from binance_assets.orchestration.status import absent_partitions, last_runs
+        from binance_assets.orchestration.status import Absent, absent_partitions, last_runs
         from binance_assets.storage.coverage import coverages_of
         from binance_assets.storage.lake import Lake
 
@@ -90,14 +90,12 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
     with ExitStack() as stack:
         instance = existing_instance(stack)
         with phase("asking Dagster which partitions were refused"):
-            absent = absent_partitions(instance, lake, chosen) if instance else {}
+            absent = absent_partitions(instance, lake, chosen) if instance else Absent()
             runs = last_runs(instance, chosen) if instance else {}
-        refused = {member: of_member.unwritten for member, of_member in absent.items()}
-        lost = {member: of_member.lost for member, of_member in absent.items()}
         with phase("reading the index of the lake"):
             for market, members in by_market(chosen).items():
                 index = lake.file_index(market, members)
-                for coverage in coverages_of(index, members, today, refused, lost=lost):
+                for coverage in coverages_of(index, members, today, absent.unwritten, lost=absent.lost):
                     statuses[str(coverage.series)] = status_of(coverage, runs.get(coverage.series))
     return {str(member): statuses[str(member)] for member in chosen}
 

@@ -69,6 +69,11 @@ def reason_of(error: BaseException, limit: int = _MOST_SHOWN) -> str:
     return printable(error, limit) or type(error).__name__
 
 
+def first_line(text: str, otherwise: str = "") -> str:
+    """Return the first line of a text from outside that is not blank, or another text if there is none."""
+    return (text.strip().splitlines() or [otherwise])[0]
+
+
 def markdown(text: object, limit: int = _MOST_SHOWN) -> str:
     """Return text from outside for Markdown, also for a cell of a table: printable, and shown as it is.
 

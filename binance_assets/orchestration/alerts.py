@@ -26,7 +26,11 @@ from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration import checks, freshness
 from binance_assets.orchestration.coverage import coverage_key
-from binance_assets.orchestration.dagster_internals import check_evaluations_after, newest_check_evaluation
+from binance_assets.orchestration.dagster_internals import (
+    WILL_RETRY_TAG,
+    check_evaluations_after,
+    newest_check_evaluation,
+)
 from binance_assets.orchestration.event_cursor import last_settled_event
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import tagged_range
@@ -43,9 +47,6 @@ _MAX_REASON: Final = 1_000
 _MAX_NAMED: Final = 5
 _MAX_PARTITIONS: Final = 100
 _NO_HOOK: Final = "BINANCE_ASSETS_ALERT_URL is not set, so there is nowhere to send alerts"
-# Dagster starts such a run again; only the failure of the last attempt is an alert. The tag follows the event within
-# milliseconds; a tick in between posts an attempt too many.
-_WILL_RETRY_TAG: Final = "dagster/will_retry"
 _STEP_FAILURE: Final = dg.DagsterEventType.STEP_FAILURE
 _RUN_FAILURE: Final = dg.DagsterEventType.RUN_FAILURE
 
@@ -217,7 +218,9 @@ def _run_events(instance: dg.DagsterInstance, cursor: _Cursor) -> Iterator[_Even
     )
     for record in instance.fetch_run_status_changes(records_filter, _MAX_EVENTS, ascending=True).records:
         run = instance.get_run_by_id(record.run_id)  # None if the run was deleted
-        is_final = run is not None and run.tags.get(_WILL_RETRY_TAG) != "true"
+        # Dagster starts such a run again; only the failure of the last attempt is an alert. The tag follows the event
+        # within milliseconds; a tick in between posts an attempt too many.
+        is_final = run is not None and run.tags.get(WILL_RETRY_TAG) != "true"
         alert = run_alert(instance, run, record.event_log_entry.message) if run is not None and is_final else None
         yield _Event(record.storage_id, alert)
 

@@ -14,7 +14,7 @@ here: the step of a derived asset (``derived``), the check (``checks``), and how
 import datetime as dt
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -136,7 +136,8 @@ def candles_asset(
         binance, lake = context.resources.binance, context.resources.lake.lake()
         with step_retried_if_disconnected():
             partitions = _partitions(context, series)
-            task = _task(context, member, partitions, context.op_execution_context.op_config)
+            before = materialized_before(context.instance, context.run, context.retry_number)
+            task = _task(member, partitions, context.op_execution_context.op_config, before)
             if done := len(partitions) - len(task.partitions):
                 context.log.info(f"{series}: {done} partitions are there from the attempt that this one retries")
             yield from _materialize(context, task, fetched, binance, lake, listener)
@@ -349,7 +350,8 @@ def _results(
 def _tasks(context: dg.AssetExecutionContext, members: Sequence[FetchedSeries]) -> list[FetchTask]:
     """Return the tasks of all steps over ``members``, each with the configuration of its step."""
     partitions, run_config = _partitions(context, members[0].series), context.run.run_config
-    return [_task(context, member, partitions, _config_of(member, run_config)) for member in members]
+    before = materialized_before(context.instance, context.run, context.retry_number)
+    return [_task(member, partitions, _config_of(member, run_config), before) for member in members]
 
 
 def _partitions(context: dg.AssetExecutionContext, series: Series) -> tuple[Partition, ...]:
@@ -362,14 +364,13 @@ def _config_of(member: FetchedSeries, run_config: Mapping[str, Any]) -> Mapping[
 
 
 def _task(
-    context: dg.AssetExecutionContext,
     member: FetchedSeries,
     partitions: tuple[Partition, ...],
     values: Mapping[str, Any],
+    before: Mapping[dg.AssetKey, Set[str]],
 ) -> FetchTask:
-    """Return what a step has to do; a retry leaves out what was materialized before it."""
+    """Return what a step with the configuration ``values`` has to do; it leaves out what was materialized before."""
     config = CandlesConfig(**values)
-    before = materialized_before(context.instance, context.run, context.retry_number)
     done = before.get(asset_key(member.series), frozenset())
     left = tuple(partition for partition in partitions if partition.key not in done)
     return FetchTask(member.series, config.source_or(member.source), left, config.only_missing)

@@ -62,10 +62,12 @@ from dagster._core.storage.partition_status_cache import get_and_update_asset_st
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._core.storage.tags import AUTO_RETRY_RUN_ID_TAG, MAX_RETRIES_TAG, WILL_RETRY_TAG
 from dagster._utils.interrupts import capture_interrupts as interrupts_kept
 from dagster_shared.record import copy
 from starlette.types import ASGIApp
 
+from binance_assets.model.outside import first_line
 from binance_assets.processes import end_processes
 from binance_assets.settings import ConfigurationError
 
@@ -79,8 +81,11 @@ PartitionedSchedule = UnresolvedPartitionedAssetScheduleDefinition
 __all__ = [
     "ASSET_CHECK_EVENTS",
     "ASSET_EVENTS",
+    "AUTO_RETRY_RUN_ID_TAG",
     "INDEX_SHARD",
+    "MAX_RETRIES_TAG",
     "RUN_STATUS_EVENTS",
+    "WILL_RETRY_TAG",
     "AssetCheckExecutionRecord",
     "AssetCheckExecutionsTable",
     "AssetKeyTable",
@@ -686,8 +691,7 @@ def _loaded_workspace(instance: dg.DagsterInstance, target: Sequence[str]) -> It
         with get_workspace_from_cli_opts(instance, dg.__version__, chosen, log_level="WARNING") as workspace:
             yield workspace
     except click.UsageError as error:
-        first_line = error.message.strip().splitlines()[0]
-        raise ConfigurationError(f"the code location cannot be used: {first_line}") from None
+        raise ConfigurationError(f"the code location cannot be used: {first_line(error.message)}") from None
 
 
 class LaunchTarget:
@@ -719,7 +723,7 @@ class LaunchTarget:
             remote_job = self._location.get_job(selector)
             plan = self._location.get_execution_plan(remote_job, run_config, None, None, self._instance)
         except dg.DagsterError as error:
-            raise ConfigurationError(f"the code location refuses a run of {job}: {_first_line(error)}") from None
+            raise ConfigurationError(f"the code location refuses a run of {job}: {_refusal(error)}") from None
         self._instance.create_run(
             job_name=job,
             run_id=run_id,
@@ -743,11 +747,11 @@ class LaunchTarget:
         self._instance.submit_run(run_id, self._workspace)
 
 
-def _first_line(error: Exception) -> str:
+def _refusal(error: Exception) -> str:
     """Return why a code server refuses something: the first line of the innermost error that it reports."""
     reported = getattr(error, "user_code_process_error_infos", None)
     text = reported[-1].message if reported else str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0]
+    return first_line(text, type(error).__name__)
 
 
 @contextmanager
@@ -777,7 +781,7 @@ def launch_target(
                     "reload it, or restart its code server, so that it reads the universe again"
                 )
         for error in workspace.code_location_errors():
-            reason = (error.message.strip().splitlines() or [reason])[0]
+            reason = first_line(error.message, reason)
         raise ConfigurationError(f"{target[1]} cannot be used: {reason}")
 
 
@@ -1034,7 +1038,7 @@ def report_failed_run(
             job,
             str(uuid.uuid4()),
             asset_selection=frozenset(observations),
-            tags={**tags, "dagster/max_retries": "0"},
+            tags={**tags, MAX_RETRIES_TAG: "0"},
         )
     )
     try:

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from binance_assets.model.outside import first_line
 from binance_assets.orchestration.dagster_internals import (
     CheckRunHealthResult,
     RequeueRun,
@@ -273,5 +274,5 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
                 connection.ensure_connection(max_retries=1, interval_start=0, timeout=_CONNECT_SECONDS)
                 yield connection
             except (*connection.connection_errors, *connection.channel_errors, KombuError, OSError) as error:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                reason = first_line(str(error), type(error).__name__)
                 raise RequeueRun(f"the broker {connection.as_uri()} is away: {reason}") from None

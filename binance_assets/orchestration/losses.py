@@ -13,7 +13,6 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -205,19 +204,16 @@ def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
 def _reasons(lake: Lake, series: Series, partitions: Sequence[Partition]) -> dict[str, str]:
     """Return why each partition is lost, by key."""
     damaged = lake.damaged(series)  # lines that begin with the path of a file
-    reasons = {}
-
-    @cache  # a bucket is asked, and a file may have held hundreds of them
-    def is_there(path: LakePath) -> bool:
-        return lake.has_file(series, paths[path])
-
-    paths = {lake.path(series, partition): partition for partition in partitions}
+    by_path: dict[LakePath, list[Partition]] = {}  # a file may have held hundreds of them
     for partition in partitions:
-        path = lake.path(series, partition)
-        line = next((line for line in damaged if line.startswith(f"{path} ")), None)
-        reasons[partition.key] = line or (
-            f"{path} no longer has it" if is_there(path) else f"{path} was deleted or moved, or its disk is not there"
-        )
+        by_path.setdefault(lake.path(series, partition), []).append(partition)
+    reasons: dict[str, str] = {}
+    for path, held in by_path.items():
+        reason = next((line for line in damaged if line.startswith(f"{path} ")), None)
+        if reason is None:
+            is_there = lake.has_file(series, held[0])
+            reason = f"{path} {'no longer has it' if is_there else 'was deleted or moved, or its disk is not there'}"
+        reasons |= dict.fromkeys((partition.key for partition in held), reason)
     return reasons
 
 

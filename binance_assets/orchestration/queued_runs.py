@@ -27,6 +27,9 @@ from binance_assets.model.wording import name_some
 from binance_assets.orchestration.backfill import report_known, runs_for
 from binance_assets.orchestration.checks import refresh_checks
 from binance_assets.orchestration.dagster_internals import (
+    AUTO_RETRY_RUN_ID_TAG,
+    MAX_RETRIES_TAG,
+    WILL_RETRY_TAG,
     LaunchTarget,
     launch_target,
     partitions_reported,
@@ -66,9 +69,6 @@ _RETRY_SECONDS: Final = 60.0
 _CANCEL_SECONDS: Final = 10.0
 _MAX_NAMED: Final = 3
 
-_WILL_RETRY_TAG: Final = "dagster/will_retry"
-_MAX_RETRIES_TAG: Final = "dagster/max_retries"
-_NEXT_ATTEMPT_TAG: Final = "dagster/auto_retry_run_id"
 _QUEUED: Final = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.QUEUED)
 # Not those that were created only: a process that was killed may have left them.
 _UNDER_WAY: Final = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
@@ -115,7 +115,7 @@ class QueuedRun:
         if run is None or not run.is_finished:
             self.is_over = run is None
             return
-        will_retry, next_attempt = run.tags.get(_WILL_RETRY_TAG), run.tags.get(_NEXT_ATTEMPT_TAG)
+        will_retry, next_attempt = run.tags.get(WILL_RETRY_TAG), run.tags.get(AUTO_RETRY_RUN_ID_TAG)
         if run.status == dg.DagsterRunStatus.FAILURE and has_retries and next_attempt:
             self.attempts.append(next_attempt)
             self.failed_at = None
@@ -431,8 +431,8 @@ def _end(instance: dg.DagsterInstance, runs: Sequence[QueuedRun], asked: set[str
     for run in others:
         asked.add(run.run_id)
         # One that is terminated while its process starts may end as a failure, which Dagster would start again.
-        ended_already = {_WILL_RETRY_TAG: "false"} if run.is_finished else {}
-        instance.add_run_tags(run.run_id, {_MAX_RETRIES_TAG: "0", **ended_already})
+        ended_already = {WILL_RETRY_TAG: "false"} if run.is_finished else {}
+        instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0", **ended_already})
         if not run.is_finished:
             # In a thread, because the process that executes the run may not respond.
             terminate = _terminating(instance, run.run_id)

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from binance_assets.model.outside import first_line
 from binance_assets.model.partitions import Partition
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
@@ -90,7 +91,7 @@ def _engine_message(event: dg.DagsterEvent) -> str:
     """Return what Dagster reports about the process of a run: in one line, with the error that it had."""
     error = getattr(event.event_specific_data, "error", None)
     texts = [event.message or "", error.message if error else ""]
-    return ": ".join(text.strip().splitlines()[0].rstrip(".") for text in texts if text.strip())
+    return ": ".join(first_line(text).rstrip(".") for text in texts if text.strip())
 
 
 def _events(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.DagsterEvent]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from binance_assets.model.outside import first_line
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.orchestration.conclusion import REFUSED
@@ -177,7 +178,7 @@ def failure_message(event: dg.DagsterEvent) -> str | None:
     if error is None:
         return None
     cause = error.cause or error
-    return f"{event.step_key}: {cause.message.strip().splitlines()[0]}"
+    return f"{event.step_key}: {first_line(cause.message)}"
 
 
 def report_present(

@@ -27,7 +27,7 @@ from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.freshness import stale_series
 from binance_assets.orchestration.instance import has_instance, open_instance
-from binance_assets.orchestration.status import absent_partitions
+from binance_assets.orchestration.status import Absent, absent_partitions
 from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.coverage import Coverage, coverages_of
 from binance_assets.storage.lake import Lake
@@ -100,15 +100,13 @@ def lake_metrics(settings: Settings, universe: Universe, instance: dg.DagsterIns
         LakeError: A file may not be read.
     """
     lake, now = Lake(settings.lake), dt.datetime.now(dt.UTC)
-    series = [*universe.series, *(derived.series for derived in universe.derived)]
-    absent = absent_partitions(instance, lake, series) if instance else {}
-    refused = {member: keys.unwritten for member, keys in absent.items()}
-    lost = {member: keys.lost for member, keys in absent.items()}
+    series = universe.all_series
+    absent = absent_partitions(instance, lake, series) if instance else Absent()
     coverages: list[Coverage] = []
     stale: set[Series] = set()
     for market, members in by_market(series).items():
         index = lake.file_index(market, members)
-        coverages += coverages_of(index, members, now.date(), refused, lost=lost)
+        coverages += coverages_of(index, members, now.date(), absent.unwritten, lost=absent.lost)
         stale.update(entry.series for entry in stale_series(index, members, now, universe.ended))
 
     def of_each(value: Callable[[Coverage], float]) -> list[Sample]:

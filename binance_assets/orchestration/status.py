@@ -7,8 +7,8 @@ Here belongs what is read from the instance for people at a terminal. What does 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import dagster as dg
 
@@ -40,28 +40,28 @@ class LastRun:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """The partitions of a series that were asked for and are not in the lake.
+    """The partitions of some series that were asked for and are not in the lake.
 
     Attributes:
-        unwritten: The keys of those that their last run did not write: it refused them, or it failed.
-        lost: The keys of those that a run has written, and that the lake does not hold anymore.
+        unwritten: For each series the keys of those that their last run did not write: it refused them, or it failed.
+        lost: For each series the keys of those that a run has written, and that the lake does not hold anymore.
     """
 
-    unwritten: frozenset[str]
-    lost: frozenset[str]
+    unwritten: Mapping[Series, frozenset[str]] = field(default_factory=dict)
+    lost: Mapping[Series, frozenset[str]] = field(default_factory=dict)
 
 
-def absent_partitions(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, Absent]:
+def absent_partitions(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> Absent:
     """Return the partitions of each series that were asked for and are not in the lake.
 
     Raises:
         LakeError: A file of a series may not be read.
     """
     gaps, losses = find_all_gaps(instance, lake, series), find_losses(instance, lake, series)
-    return {
-        member: Absent(frozenset(gaps[member].absent), frozenset(part.key for part in losses.get(member, ())))
-        for member in series
-    }
+    return Absent(
+        unwritten={member: frozenset(gaps[member].absent) for member in series},
+        lost={member: frozenset(part.key for part in losses.get(member, ())) for member in series},
+    )
 
 
 def last_runs(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Series, LastRun]:

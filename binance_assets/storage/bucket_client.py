@@ -66,8 +66,8 @@ class BucketOptions:
             given = [environment[variable].strip() for variable in variables if environment.get(variable, "").strip()]
             if given:
                 found[name] = given[0].lower() if name in _FLAGS else given[0]
-        if "profile" not in found and environment.get("AWS_PROFILE", "").strip() and "access_key_id" not in found:
-            found["profile"] = environment["AWS_PROFILE"].strip()
+        if "access_key_id" not in found and (profile := environment.get("AWS_PROFILE", "").strip()):
+            found["profile"] = profile
         return cls(tuple({"region": _DEFAULT_REGION, **found}.items()))
 
     @property

@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import Any, Final
 
 from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import whole_number
 from binance_assets.model.timestamps import CANDLE_TIMES
-from binance_assets.storage.local_store import LocalStore
 from binance_assets.storage.store import COVERAGE, DAMAGED, FILE_INDEX, FIRST_CANDLES, MARKER, Content
 from binance_assets.storage.stores import store_at
 
@@ -174,10 +172,6 @@ class LakeState:
         except ValueError:
             return content and content._replace(data=b"{}")
         return content
-
-    def lock_note(self, folder: Path) -> Path:
-        """Return the file in which the holder of the lock of a series in a local folder writes who it is."""
-        return LocalStore(self.store.root).lock_note(folder)
 
     def coverage_path(self, market: Market) -> LakePath:
         """Return the path of a market's coverage, whether it exists or not."""

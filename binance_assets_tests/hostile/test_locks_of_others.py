@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from binance_assets.model.series import parse_series
 from binance_assets.storage import locks
 from binance_assets.storage.lake import Lake, LakeError
+from binance_assets.storage.local_store import LocalStore
 from binance_assets.storage.locks import LOCK_NAME, LocksUnsupported, LockTimeout, file_lock, local_locks, own_file
 from binance_assets_tests.support.environment import CHECKOUT, Run
 from binance_assets_tests.support.results import result_of
@@ -122,7 +123,7 @@ def test_a_series_that_stays_locked_is_an_error_of_the_lake_that_names_the_holde
     lake.prepare("sandbox")
     lake.write(SERIES, result_of(SERIES, "2024-01-01"))
     lock = lake.folder(SERIES) / LOCK_NAME
-    note = lake._state.lock_note(lake.folder(SERIES))
+    note = LocalStore(lake.root).lock_note(lake.folder(SERIES))
     monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.2)
     with file_lock(lock, note), pytest.raises(LakeError) as raised:
         lake.write(SERIES, result_of(SERIES, "2024-01-02"))

@@ -234,8 +234,8 @@ def test_files_that_disappear_without_a_run_are_named_until_they_are_back(
     shutil.copy(file, kept)
     tick(definitions, instance, None)
     lose_file(file, tmp_path / "aside")
-    absent = absent_partitions(instance, lake, [BTC])[BTC]  # what the command `status` shows
-    assert (absent.unwritten, absent.lost) == (frozenset(march(2)), frozenset(march(1, 3)))
+    absent = absent_partitions(instance, lake, [BTC])  # what the command `status` shows
+    assert (absent.unwritten[BTC], absent.lost[BTC]) == (frozenset(march(2)), frozenset(march(1, 3)))
     data = tick(definitions, instance, None)
     assert [request.asset_selection for request in data.run_requests or []] == [[dg.AssetKey(["spot", "coverage"])]]
     assert reason in str(evaluation(instance, BTC).description)
@@ -280,7 +280,7 @@ def test_a_partition_that_a_later_run_skipped_because_it_was_present_can_be_lost
     file = lake.folder(BTC) / "2024.parquet"
     content = file.read_bytes()
     file.unlink()
-    assert absent_partitions(instance, lake, [BTC])[BTC].lost == set(march(1))
+    assert absent_partitions(instance, lake, [BTC]).lost[BTC] == set(march(1))
     assert list(losses.record_losses(instance, lake, [BTC])) == [BTC]
     refresh_check(instance, lake, BTC)
     assert (named(evaluation(instance, BTC)), statuses(instance, asset_key(BTC))) == (
