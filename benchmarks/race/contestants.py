@@ -142,7 +142,9 @@ NOTES: Final = (
         "binance-bulk-downloader",
         "two class attributes for the listing and the archive",
         "no range: it downloads every file that is listed, so the listing names only those of the race; no SHA-256, "
-        "no retry, no API; CSV as in the archive; monthly files or daily ones, not both (here: monthly)",
+        "no retry, no API; CSV as in the archive; monthly files or daily ones, not both (here: monthly). Its threads "
+        "race for the creation of a folder, so a first run skips some files, not always the same ones; a second run "
+        "adds them",
         "all data sets of the archive, options included; delisted symbols",
     ),
 )
