@@ -46,7 +46,7 @@ from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.orchestration.catch_up import CATCH_UP_TAG
-from binance_assets.orchestration.dagster_internals import report_materializations
+from binance_assets.orchestration.dagster_internals.event_writes import report_materializations
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import range_tags

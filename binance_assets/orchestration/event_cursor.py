@@ -22,7 +22,7 @@ from typing import Final
 import dagster as dg
 import sqlalchemy as db
 
-from binance_assets.orchestration.dagster_internals import rows_of_postgres
+from binance_assets.orchestration.dagster_internals.event_reads import rows_of_postgres
 
 # A transaction that stores events takes some milliseconds. Dagster ends a tick after a minute.
 _PATIENCE_SECONDS: Final = 2.0

@@ -14,7 +14,7 @@ from typing import Final
 import dagster as dg
 
 from binance_assets.model.outside import printable
-from binance_assets.orchestration.dagster_internals import open_instance_in
+from binance_assets.orchestration.dagster_internals.instance import open_instance_in
 from binance_assets.settings import POSTGRES_SCHEME, ConfigurationError
 from binance_assets.storage.locks import LOCK_NAME, file_lock
 

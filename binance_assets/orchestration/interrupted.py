@@ -22,7 +22,8 @@ from typing import Final
 
 import dagster as dg
 
-from binance_assets.orchestration.dagster_internals import executes_whole_run, state_folder
+from binance_assets.orchestration.dagster_internals.instance import state_folder
+from binance_assets.orchestration.dagster_internals.steps import executes_whole_run
 from binance_assets.processes import is_alive, is_proved_dead, parse_identity, this_process
 from binance_assets.storage.locks import own_file, taken_over
 

@@ -24,7 +24,8 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series, by_market
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import materialized_ranges, recorded_paths, report_failed_run
+from binance_assets.orchestration.dagster_internals.event_reads import materialized_ranges, recorded_paths
+from binance_assets.orchestration.dagster_internals.event_writes import report_failed_run
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.gaps import unsettled_partitions
 from binance_assets.orchestration.interrupted import tags_of_this_process

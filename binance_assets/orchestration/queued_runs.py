@@ -26,15 +26,10 @@ from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.backfill import report_known, runs_for
 from binance_assets.orchestration.checks import refresh_checks
-from binance_assets.orchestration.dagster_internals import (
-    AUTO_RETRY_RUN_ID_TAG,
-    MAX_RETRIES_TAG,
-    WILL_RETRY_TAG,
-    LaunchTarget,
-    launch_target,
-    partitions_reported,
-    seconds_since_daemon,
-)
+from binance_assets.orchestration.dagster_internals.code_location import LaunchTarget, launch_target
+from binance_assets.orchestration.dagster_internals.event_reads import partitions_reported
+from binance_assets.orchestration.dagster_internals.instance import seconds_since_daemon
+from binance_assets.orchestration.dagster_internals.runs import AUTO_RETRY_RUN_ID_TAG, MAX_RETRIES_TAG, WILL_RETRY_TAG
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_kind, range_tags, tagged_range

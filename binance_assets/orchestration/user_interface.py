@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from binance_assets.orchestration.dagster_internals import (
+from binance_assets.orchestration.dagster_internals.programs import (
     prepare_webserver,
     read_arguments,
     run_dagster_dev,
