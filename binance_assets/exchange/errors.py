@@ -9,8 +9,8 @@ partition that cannot be fetched because of this error. This module is the only 
         ├── NoConnection            no response: refused, reset, unknown host
         ├── TimedOut                no response: a timeout of the settings passed
         ├── BrokenResponse          the response ended early, or is not HTTP
-        ├── UnexpectedResponse      200, but not what was requested, and not of the host at all
-        │   ├── UnexpectedContent   200 of the host itself, but not what was requested
+        ├── UnexpectedResponse      200, but not what was requested: from a proxy or a login page
+        │   ├── UnexpectedContent   200 from the host itself, but not what was requested
         │   └── TooLarge            200, and more bytes than such a response can have
         ├── UndocumentedStatus      a status that Binance does not document, or not its body
         ├── ServerError             408, 5XX, codes of internal failures
@@ -221,7 +221,7 @@ class BadFile(ExchangeError):
     policy = Policy(attempts=2, verdict="invalid")
 
 
-_NOT_ASKED: Final = "not asked, because an earlier request failed: "
+_NOT_SENT: Final = "not requested, because an earlier request failed: "
 
 
 class NotSent(ExchangeError):
@@ -238,8 +238,8 @@ class NotSent(ExchangeError):
             error: The earlier error.
             request: The URL that was not requested; None for that of the earlier error.
         """
-        reason = error.reason.removeprefix(_NOT_ASKED)
-        not_sent = cls(f"{_NOT_ASKED}{reason}", request or error.request)
+        reason = error.reason.removeprefix(_NOT_SENT)
+        not_sent = cls(f"{_NOT_SENT}{reason}", request or error.request)
         not_sent.earlier = error
         return not_sent
 

@@ -229,8 +229,8 @@ def limits_address(url: str) -> str:
 def exchange_at(url: str) -> str:
     """Return the name of the exchange whose candles a host serves; the lake refuses to mix those of two names.
 
-    Binance's production hosts and its archive are one exchange. Any other host is taken by its name: a testnet, another
-    region such as ``api.binance.us``, or a proxy, of which nobody can tell what is behind it.
+    Binance's production hosts and its archive are one exchange. Any other host counts by its name: a testnet, another
+    region such as ``api.binance.us``, or a proxy, because nothing shows which exchange is behind it.
     """
     host = (urlsplit(url).hostname or "").lower()
     return EXCHANGE if host in {*_BINANCE_HOSTS, urlsplit(ARCHIVE_URL).hostname} else host

@@ -99,7 +99,7 @@ Inputs = Mapping[str, object]
 Step = Callable[[dg.AssetExecutionContext, Inputs], CandleEvents]
 """What materializes an asset."""
 
-# The parts that all assets share; to make each of them again takes a second for a thousand assets.
+# The parts that all assets share: making them again for each takes a second for a thousand assets.
 _OUTPUT: Final = "result"
 _OPTIONAL_OUT: Final = dg.Out(is_required=False)
 _CHECK_OUT: Final = dg.Out(dagster_type=None)

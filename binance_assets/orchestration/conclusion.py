@@ -38,7 +38,7 @@ CandleEvents = Iterator[
 """What the step of a candles asset yields."""
 
 REFUSED: Final = "days_refused"
-"""The entry in the metadata of a failure by which it is known as that of refused partitions."""
+"""The entry in the metadata of a failure that marks it as the failure of refused partitions."""
 
 _MAX_NAMED: Final = 5
 

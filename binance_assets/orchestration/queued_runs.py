@@ -44,8 +44,8 @@ LAUNCH_TAG: Final = "binance_assets/launch"
 """The tag of the runs that a command has put into the queue; all runs of a command have the same value."""
 
 MOST_TOGETHER: Final = 100
-"""The most partitions of a run over several series, counted over all of them. To start a run takes about 2.5 seconds,
-in which its process could fetch as many."""
+"""The most partitions of a run over several series, counted over all of them. The start of a run takes about 2.5
+seconds, in which its process could fetch as many."""
 
 # Dagster's daemon reports every thirty seconds; while it launches runs, it may be late.
 SILENCE_SECONDS: Final = 120.0
@@ -388,7 +388,7 @@ def _canceled(download: Download) -> str:
     try:
         return cancel(download)
     except Exception as error:  # each storage raises what its database does
-        return f"the runs could not be canceled, and go on: {reason_of(error)}"
+        return f"the runs could not be canceled and continue: {reason_of(error)}"
 
 
 def cancel(download: Download) -> str:

@@ -85,11 +85,11 @@ class BucketOptions:
         values = dict(self.values)
         if "profile" in values:
             raise StoreError(
-                "AWS_PROFILE is set and no AWS_ACCESS_KEY_ID: profiles are not read; "
+                "AWS_PROFILE is set without AWS_ACCESS_KEY_ID, and profiles are not read; "
                 'set the keys, such as by eval "$(aws configure export-credentials --format env)"'
             )
         if ("access_key_id" in values) != ("secret_access_key" in values):
-            raise StoreError("of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY only one is set; set both")
+            raise StoreError("only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is set; set both")
         for name in _FLAGS & values.keys():
             if values[name] not in ("true", "false", "1", "0"):
                 raise StoreError(f"{_PASSED_ON[name][0]} must be true or false")
@@ -242,13 +242,11 @@ def refusal(error: BaseException, bucket: str, options: BucketOptions) -> str:
         way_out = f"check the variables AWS_*: the user needs {_RIGHTS}"
         return f"{options.server} refuses access to the bucket {bucket!r} ({answer}); {way_out}"
     if status and status[1].startswith("4"):
-        return (
-            f"{options.server} does not answer as a server of S3 does ({answer}); check AWS_ENDPOINT_URL and AWS_REGION"
-        )
+        return f"{options.server} does not respond like an S3 server ({answer}); check AWS_ENDPOINT_URL and AWS_REGION"
     if status:
         return f"{options.server} has failed ({answer}, after {_RETRIES} retries); try again later"
     if "HTTP error" not in text and "error sending request" not in text:
-        return f"{options.server} does not answer as a server of S3 does; check AWS_ENDPOINT_URL and AWS_REGION"
+        return f"{options.server} does not respond like an S3 server; check AWS_ENDPOINT_URL and AWS_REGION"
     return f"{options.server} cannot be reached ({_kind(text)}); check the network and AWS_ENDPOINT_URL"
 
 
@@ -262,7 +260,7 @@ def _kind(text: str) -> str:
     """Return what kind of error of the network a text describes."""
     lower = text.lower()
     if "timed out" in lower or "timeout" in lower.partition("debug source")[2].replace("retry_timeout", ""):
-        return f"no answer within {_REQUEST_SECONDS} s"
+        return f"no response within {_REQUEST_SECONDS} s"
     if "dns error" in lower or "name or service not known" in lower or "failed to lookup" in lower:
         return "its name is not known"
     if "certificate" in lower:

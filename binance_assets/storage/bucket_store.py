@@ -244,7 +244,7 @@ class BucketStore(Store):
                 announce(Wait.of_seconds(f"other processes write to {folder}; waiting at most", left))
                 time.sleep(random.uniform(0, pause))
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        raise StoreError(f"other processes replace the files in {folder} all the time; let them finish, then try again")
+        raise StoreError(f"other processes keep replacing the files in {folder}; let them finish, then try again")
 
     def replace(self, path: LakePath, content: bytes, before: str | None) -> None:
         """Replace the version ``before`` of an object; None creates it."""

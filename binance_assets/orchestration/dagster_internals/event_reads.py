@@ -1,4 +1,4 @@
-"""Reads of the event log: what it holds of assets, partitions, and checks and the public methods do not return."""
+"""Reads of the event log for which an instance has no public method: assets, partitions, and checks."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ def report_engine_event(instance: dg.DagsterInstance, run: dg.DagsterRun, messag
 
 
 class EndOfRun:
-    """Decides that a run which a user ends is recorded as canceled, whenever its steps notice it.
+    """Records a run that a user ends as canceled, however late its steps notice it.
 
-    Dagster records a failure of a run that is canceled already, and so of every step that ends late. No public name
-    keeps it from that. Whoever ends the run asks for its end first, and closes it at last.
+    Dagster records a run that is canceled already as failed if one of its steps ends late. No public name prevents
+    that. The code that ends the run calls :meth:`ask` first and :meth:`close` last.
 
     Args:
         instance: The instance that records the run.
@@ -80,11 +80,11 @@ class EndOfRun:
             vars(self._instance).pop("handle_new_event", None)
 
     def ask(self) -> None:
-        """From now on, a failure of the run is recorded as its cancellation."""
+        """Record a failure of the run as its cancellation from now on."""
         self._is_asked_for = True
 
     def close(self, seconds: float) -> None:
-        """From now on, nothing is recorded of the run, except by this thread.
+        """Record no event of the run from now on, except those of this thread.
 
         Args:
             seconds: How long to wait for an event that is being recorded.
