@@ -54,7 +54,7 @@ class Policy:
 
     Attributes:
         attempts: How often a request is tried in total before the error is final.
-        first_delay: Seconds before the second attempt; the delay doubles with every further attempt.
+        first_delay: Most seconds before the second attempt; the delay doubles with every further attempt.
         ends_run: Whether no other request of the run can succeed.
         host_fails: Whether the host itself fails, so that its next response will probably be the same error.
         verdict: Verdict of a partition that cannot be fetched because of this error.

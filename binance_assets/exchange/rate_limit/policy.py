@@ -99,7 +99,7 @@ def believed_limit(value: object, documented: int) -> int | None:
 
 _SHORTEST_BAN: Final = 2 * MINUTE
 _SHORTEST_BLOCK: Final = SECOND
-# The longest ban that Binance documents. A longer one is not believed: nothing but a fault can name it.
+# The longest ban that Binance documents (2026-07). A longer one is not believed: nothing but a fault can name it.
 _LONGEST_BLOCK: Final = 3 * DAY
 _BANNED_UNTIL: Final = re.compile(r"banned until ([0-9]{13})")
 _SECONDS: Final = range(10**12)
