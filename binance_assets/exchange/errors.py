@@ -231,15 +231,10 @@ class NotSent(ExchangeError):
     earlier: ExchangeError | None = None
 
     @classmethod
-    def after(cls, error: ExchangeError, request: str | None = None) -> NotSent:
-        """Return the error of a request that is not sent because of an earlier ``error``.
-
-        Args:
-            error: The earlier error.
-            request: The URL that was not requested; None for that of the earlier error.
-        """
+    def after(cls, error: ExchangeError) -> NotSent:
+        """Return the error of a request that is not sent because of an earlier ``error``, whose URL it keeps."""
         reason = error.reason.removeprefix(_NOT_SENT)
-        not_sent = cls(f"{_NOT_SENT}{reason}", request or error.request)
+        not_sent = cls(f"{_NOT_SENT}{reason}", error.request)
         not_sent.earlier = error
         return not_sent
 
