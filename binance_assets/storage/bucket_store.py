@@ -278,7 +278,7 @@ class BucketStore(Store):
         if self.root in self._bucket.proved:
             return
         probe = self.state_folder / INCOMING / f"{uuid.uuid4().hex}.part"
-        self._is_refused(probe, None)  # also if the answer was lost, and the repeated request found it there
+        self._is_refused(probe, None)  # also if the response was lost, and the repeated request found it there
         ignored = [before for before in (None, _NO_ETAG) if not self._is_refused(probe, before)]
         if ignored:
             with suppress(StoreError):
