@@ -5,7 +5,7 @@ How it measures:
 - A folder has a universe of 1,998 series: 666 symbols of two markets, each with 1m and 1d, and 1h derived from 1m. The
   lake holds five years of 1m of 500 symbols, and the recent files of all others, with a candle for each day: what is
   measured depends on files and footers, not on rows. The instance has two weeks of materializations and fifty past runs
-  of each market. To prepare all that takes two minutes.
+  of each market. Preparing all that takes two minutes.
 - A second folder has a universe of 2,000 entries with a symbol each, and no lake: what is measured there are commands
   that read and edit the file, and the plan of a download of all of them.
 - *Before* is what commit af4929a took on two busy cores: compare magnitudes only.
@@ -46,7 +46,7 @@ from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.orchestration.catch_up import CATCH_UP_TAG
-from binance_assets.orchestration.dagster_internals import report_materializations
+from binance_assets.orchestration.dagster_internals.event_writes import report_materializations
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import range_tags

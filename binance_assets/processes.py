@@ -2,7 +2,7 @@
 
 A process ID is given to other processes later, and each container has process 1. So a process is identified by its
 boot, its PID namespace, its ID there, and its start time. Only a process of the same boot and namespace can be seen
-from here; all others may be alive. Whoever must know of those as well uses a lock that the process holds
+from here; all others may be alive. Code that must know of those as well uses a lock that the process holds
 (:func:`binance_assets.storage.locks.own_file`).
 """
 

@@ -1,7 +1,7 @@
-"""What this process waits for, so that whoever watches it can see it: reasons, their ends, and the time that they took.
+"""What this process waits for, so that progress can show it: reasons, their ends, and the time that they took.
 
-Code that waits announces it here for as long as it does. Whoever shows progress asks :func:`activity` whenever it
-draws. It is one board for the whole process, because locks and budgets make any thread of it wait.
+Code that waits announces it here for as long as it does. Code that shows progress calls :func:`activity` whenever it
+draws. There is one board for the whole process, because locks and budgets make any of its threads wait.
 
 Time counts as *waited* while something waits and no request is in flight.
 """
@@ -26,7 +26,7 @@ class Wait:
 
     Attributes:
         reason: The reason in words, which ``until 12:03:00 UTC`` may follow.
-        until: When the wait ends at the latest, ms UTC; None if nobody knows.
+        until: When the wait ends at the latest, ms UTC; None if that is unknown.
     """
 
     reason: str
@@ -50,7 +50,7 @@ class Activity:
     """What the process does at a moment.
 
     Attributes:
-        phase: What it works on, in words; None if nobody said.
+        phase: What it works on, in words; None if no code has named it.
         wait: The wait that has lasted longest; None if nothing waits.
         wait_seconds: For how long.
         requests: How many requests are in flight.

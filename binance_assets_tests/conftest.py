@@ -24,7 +24,7 @@ from binance_assets.ingest.download import download
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import parse_series
-from binance_assets.orchestration.dagster_internals import migrations_read_once
+from binance_assets.orchestration.dagster_internals.event_storage import migrations_read_once
 from binance_assets.sandbox import Sandbox, SandboxOptions, running_sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of

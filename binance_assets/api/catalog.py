@@ -83,7 +83,7 @@ def symbols(
         top: Only so many, by their quote volume of the last 24 hours.
         delisted: Whether to add the symbols that no longer trade.
         days: Whether to ask for first and last days, which takes a request for each symbol.
-        report: Receives a line about what is waited for.
+        report: Receives a line about each step that takes long.
         settings: The settings; None for those of the environment.
 
     Returns:

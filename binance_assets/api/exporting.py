@@ -15,7 +15,7 @@ from binance_assets.api.gaps import Missing
 from binance_assets.api.reading import scan
 from binance_assets.exports.choices import chosen_missing
 from binance_assets.exports.publication import publication
-from binance_assets.exports.target import Candles, Item, Target
+from binance_assets.exports.target import Candles, File, Item, Target
 from binance_assets.exports.targets import TARGETS
 from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.model.intervals import Interval
@@ -137,20 +137,22 @@ def export(
     return Exported(
         target=to,
         folder=folder,
-        series=tuple(
-            ExportedSeries(
-                series=str(entry.item.series),
-                interval=entry.item.interval.name,
-                rows=entry.rows,
-                first=to_iso(entry.first),
-                last=to_iso(entry.last),
-                files=tuple(file.path for file in files if str(entry.item.series) in file.series),
-            )
-            for entry in candles
-        ),
+        series=tuple(_exported(entry, files) for entry in candles),
         files=sizes,
         missing=gaps,
         load=target.load(items[0]).replace("{folder}", str(folder)).replace("{file}", str(folder / files[0].path)),
+    )
+
+
+def _exported(candles: Candles, files: Sequence[File]) -> ExportedSeries:
+    series = str(candles.item.series)
+    return ExportedSeries(
+        series=series,
+        interval=candles.item.interval.name,
+        rows=candles.rows,
+        first=to_iso(candles.first),
+        last=to_iso(candles.last),
+        files=tuple(file.path for file in files if series in file.series),
     )
 
 

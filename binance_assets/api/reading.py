@@ -323,7 +323,7 @@ def _close_before(lake: Lake, series: Series, stored: Mapping[Partition, StoredP
 
 
 def check_stored(lake: Lake, series: Series, start: int | None, end: int | None) -> None:
-    """Check that the lake holds the partitions of a range, for those who cannot do without them.
+    """Check that the lake holds every partition of a range.
 
     Args:
         lake: The lake.

@@ -39,7 +39,7 @@ _DIGITS_AND_DOTS: Final = b"0123456789."
 _ROW_SKELETON: Final = b'[,"","","","","",,"",,"","",""],'
 
 # What a CSV without them cannot hold: numbers that Polars reads and that are not plain decimals, such as +1, 1e5, inf.
-# Polars also ignores a carriage return after one. To look for these bytes takes half as long as to remove all digits.
+# Polars also ignores a carriage return after one. Searching for these bytes takes half as long as removing all digits.
 _BYTES_OF_OTHER_NUMBERS: Final = (b"+", b"-", b"e", b"E", b"n", b"N", b" ", b"\t", b"\r")
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"

@@ -129,7 +129,7 @@ def duration_text(length: int) -> str:
     return " ".join(part for part in parts[:2] if part) or "0 s"
 
 
-def decimals(candles: pl.DataFrame, column: str, most: int = 8) -> int:
-    """Return how many decimals the numbers of a column have, at most ``most``."""
+def decimals(candles: pl.DataFrame, column: str) -> int:
+    """Return how many decimals the numbers of a column have, at most 8."""
     numbers = candles[column]
-    return next((count for count in range(most) if (numbers.round(count) - numbers).abs().max() == 0), most)
+    return next((count for count in range(8) if (numbers.round(count) - numbers).abs().max() == 0), 8)

@@ -44,16 +44,15 @@ def save_png(figure: Figure, png: io.BytesIO, **options: Any) -> None:
         figure.savefig(png, format="png", **options)
 
 
-def as_markdown(figure: Figure, title: str, dpi: int = 80) -> str:
-    """Return a figure as Markdown with the PNG inside.
+def as_markdown(figure: Figure, title: str) -> str:
+    """Return a figure as Markdown with the PNG inside, 80 pixels per inch.
 
     Args:
         figure: The figure.
         title: The alternative text.
-        dpi: Pixels per inch.
     """
     png = io.BytesIO()
-    save_png(figure, png, dpi=dpi)
+    save_png(figure, png, dpi=80)
     return f"![{title}](data:image/png;base64,{base64.b64encode(_with_palette(png)).decode()})"
 
 
@@ -62,7 +61,6 @@ def _with_palette(png: io.BytesIO) -> bytes:
     from PIL import Image  # Matplotlib depends on it
 
     # The coverage of the palette is the largest, because the default merges colors that few pixels have.
-
     small = io.BytesIO()
     with Image.open(png) as image:
         image.convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE).save(small, format="PNG", optimize=True)

@@ -113,7 +113,7 @@ def _label(axes: tuple[Axes, Axes, Axes], content: ChartContent) -> None:
         place.set_axisbelow(True)
         place.spines[["top", "right"]].set_visible(False)
     low, high = prices.get_ylim()
-    digits = 0 if high - low > 100 else min(decimals(content.candles, "close"), 8)
+    digits = 0 if high - low > 100 else decimals(content.candles, "close")
     prices.yaxis.set_major_formatter(StrMethodFormatter(f"{{x:,.{digits}f}}"))
     volumes.yaxis.set_major_formatter(FuncFormatter(lambda number, _: _short(number)))
     marks.set_ylim(0, 1)

@@ -63,12 +63,12 @@ _COMMANDS: Final = (
         "status",
     ),
     (
-        "The exchange was down, nothing was traded: accepted, with the name of the outage.",
+        "The exchange was down and nothing was traded: accepted, with the name of the outage.",
         "show spot/BTCUSDT/1m 2023-03-24 --rows 0",
     ),
     ("One candle was lost in the API: it is healed from the archive.", "show coinm/BTCUSD_PERP/1m 2023-03-08 --rows 0"),
     (
-        "One candle was lost everywhere, its trades are missing: refused, not written.",
+        "One candle was lost in both sources, with its trades: refused, not written.",
         "show usdm/ETHUSDT/1m 2023-03-15",
     ),
     ("Validate all of it again, from the files and the exchange:", "verify"),

@@ -177,7 +177,7 @@ def _fetching_here(
             phase("preparing runs of Dagster"),
         ):
             definitions = definitions_for(settings, sources, view, exchanges)
-            gc.freeze()  # what is loaded now lasts until the end: to search it for garbage takes 5 % of a download
+            gc.freeze()  # what is loaded now lasts until the end: searching it for garbage takes 5 % of a download
             try:
                 return fetch_missing(instance, definitions, lake, plans, refresh, view)
             finally:

@@ -180,7 +180,7 @@ _add_examples(cli)
 
 def main() -> None:
     """Run the command line as a process: handle its signals, and exit with its code."""
-    # Windows has no SIGHUP. What is ignored already stays so: `nohup` or a script started the process.
+    # Windows has no SIGHUP. A signal that is ignored already stays ignored: `nohup` or a script did that.
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)

@@ -29,7 +29,7 @@ def metrics_command(file: Path | None) -> None:
     from binance_assets.cli.progress import Display
     from binance_assets.waiting import phase
 
-    read_settings(os.environ)  # bad input is answered before Dagster is loaded
+    read_settings(os.environ)  # bad input is refused before Dagster is loaded
     with Display(), phase("reading lake, ledger, and Dagster"):
         from binance_assets.orchestration.scrape import scrape
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _FIRST_LINE_SECONDS: Final = 1
 _SECONDS_BETWEEN_LINES: Final = 30
 _POLL_SECONDS: Final = 0.2
-# Shorter waits are not worth a word: with many requests in flight, one of them always waits for a moment.
+# Shorter waits are not shown: with many requests in flight, one of them always waits for a moment.
 _SHORTEST_WAIT_SECONDS: Final = 0.7
 _SLOW_SECONDS: Final = 2
 _LONGEST_LINE: Final = 300
@@ -158,7 +158,7 @@ class Display:
 
 
 class _Bars(Progress):
-    """Bars, and below them a line that says what the command waits for."""
+    """Bars, and below them a line that names what the command waits for."""
 
     def __init__(self, status_line: Callable[[], RenderableType], console: Console) -> None:
         self._get_status_line = status_line

@@ -76,7 +76,7 @@ def _rule(market: Market, conditions: dict[str, Any]) -> SymbolRule:
 
 
 def _find(market: Market, rule: SymbolRule, settings: Settings, with_days: bool) -> Sequence[FoundSymbol]:
-    """Return the symbols that a rule selects, and show what is waited for."""
+    """Return the symbols that a rule selects, and show the progress."""
     from binance_assets.cli.progress import Display
     from binance_assets.ingest.market_symbols import find_symbols
 

@@ -78,7 +78,7 @@ def verify_command(
     with Display() as display:
         with phase("reading the index of the lake"):
             from binance_assets.api.reading import series_hint
-            from binance_assets.cli.output import print_findings, print_verified
+            from binance_assets.cli.output import print_verified
             from binance_assets.ingest.verify import verify_derived
             from binance_assets.storage.lake import Lake
 
@@ -100,15 +100,23 @@ def verify_command(
         print_verified(stored, absent, findings)
     if names and absent:
         sys.exit(INCOMPLETE)
+    _report(findings, f"{total:,} partitions of {len(stored)} series", others, as_json)
     if findings:
-        if not as_json:
-            print_findings(findings)
-        if others:
-            click.echo(f"not complete, by their stored verdicts: {others}", err=True)
         sys.exit(INCOMPLETE)
+
+
+def _report(findings: Sequence[Finding], verified: str, others: str, as_json: bool) -> None:
+    """Print the findings, or that there are none; with ``--json``, only what is not in it."""
+    from binance_assets.cli.output import print_findings
+
+    if not findings:
+        if not as_json:
+            click.echo(f"{verified} are as they should be{f' ({others})' if others else ''}")
+        return
     if not as_json:
-        summary = f"{total:,} partitions of {len(stored)} series are as they should be"
-        click.echo(summary + (f" ({others})" if others else ""))
+        print_findings(findings)
+    if others:
+        click.echo(f"not complete, by their stored verdicts: {others}", err=True)
 
 
 def _other_verdicts(lake: Lake, partitions: Mapping[Series, Sequence[Partition]]) -> str:

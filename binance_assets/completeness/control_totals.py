@@ -55,7 +55,7 @@ class Totals:
 
 
 class ControlTotals:
-    """What the ``1d`` candles of a symbol say, as far as they are known.
+    """The totals of a symbol's ``1d`` candles, as far as these are known.
 
     Args:
         days: The totals of each ``1d`` candle, by its open time, ms UTC; None for no candles.

@@ -10,8 +10,8 @@ from binance_assets.completeness.control_totals import ControlTotals
 from binance_assets.model.partitions import Partition
 from binance_assets.model.timestamps import DAY
 
-Origin = Literal["rest", "archive"]
-"""The source of a ``1d`` candle."""
+EvidenceSource = Literal["rest", "archive"]
+"""The source of a ``1d`` candle, or of the candles of a witness."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ReferenceData:
         suspended = self.control_totals.suspended
         return bool(suspended) and suspended.issuperset(range(partition.start, partition.end, DAY))
 
-    def origins(self, partition: Partition) -> set[Origin]:
+    def sources(self, partition: Partition) -> set[EvidenceSource]:
         """Return the sources of the ``1d`` candles of ``partition``."""
         days = range(partition.start, partition.end, DAY)
         return {"archive" if day in self.archived_days else "rest" for day in days if self.control_totals.has_day(day)}

@@ -117,7 +117,7 @@ class Archive:
         self._retrier = retrier or Retrier()
         self.venue: str | None = None
         self._reading = threading.Semaphore(_MOST_READ)
-        self._circuit = Circuit(failures=5, probes=2)  # there is another source, so it is not asked for long
+        self._circuit = Circuit(failures=5, probes=2)  # there is another source, so it gives up soon
 
     @property
     def workers(self) -> int:

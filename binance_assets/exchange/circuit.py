@@ -55,7 +55,7 @@ class Circuit:
         """
         if self._failures < self._most_failures:
             return self._observed(attempt, is_probe=False)
-        with waiting(Wait(f"the host fails, and one request at a time asks it ({self._error}); waiting")):
+        with waiting(Wait(f"the host keeps failing ({self._error}), so one request at a time probes it; waiting")):
             self._asking.acquire()
         try:
             if self._failures >= self._most_failures:

@@ -9,8 +9,8 @@ partition that cannot be fetched because of this error. This module is the only 
         ├── NoConnection            no response: refused, reset, unknown host
         ├── TimedOut                no response: a timeout of the settings passed
         ├── BrokenResponse          the response ended early, or is not HTTP
-        ├── UnexpectedResponse      200, but not what was requested, and not of the host at all
-        │   ├── UnexpectedContent   200 of the host itself, but not what was requested
+        ├── UnexpectedResponse      200, but not what was requested: from a proxy or a login page
+        │   ├── UnexpectedContent   200 from the host itself, but not what was requested
         │   └── TooLarge            200, and more bytes than such a response can have
         ├── UndocumentedStatus      a status that Binance does not document, or not its body
         ├── ServerError             408, 5XX, codes of internal failures
@@ -54,7 +54,7 @@ class Policy:
 
     Attributes:
         attempts: How often a request is tried in total before the error is final.
-        first_delay: Seconds before the second attempt; the delay doubles with every further attempt.
+        first_delay: Most seconds before the second attempt; the delay doubles with every further attempt.
         ends_run: Whether no other request of the run can succeed.
         host_fails: Whether the host itself fails, so that its next response will probably be the same error.
         verdict: Verdict of a partition that cannot be fetched because of this error.
@@ -221,7 +221,7 @@ class BadFile(ExchangeError):
     policy = Policy(attempts=2, verdict="invalid")
 
 
-_NOT_ASKED: Final = "not asked, because an earlier request failed: "
+_NOT_SENT: Final = "not requested, because an earlier request failed: "
 
 
 class NotSent(ExchangeError):
@@ -231,15 +231,10 @@ class NotSent(ExchangeError):
     earlier: ExchangeError | None = None
 
     @classmethod
-    def after(cls, error: ExchangeError, request: str | None = None) -> NotSent:
-        """Return the error of a request that is not sent because of an earlier ``error``.
-
-        Args:
-            error: The earlier error.
-            request: The URL that was not requested; None for that of the earlier error.
-        """
-        reason = error.reason.removeprefix(_NOT_ASKED)
-        not_sent = cls(f"{_NOT_ASKED}{reason}", request or error.request)
+    def after(cls, error: ExchangeError) -> NotSent:
+        """Return the error of a request that is not sent because of an earlier ``error``, whose URL it keeps."""
+        reason = error.reason.removeprefix(_NOT_SENT)
+        not_sent = cls(f"{_NOT_SENT}{reason}", error.request)
         not_sent.earlier = error
         return not_sent
 

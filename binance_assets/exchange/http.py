@@ -87,7 +87,7 @@ def used_weight(headers: Mapping[str, str], limit: int) -> int | None:
 
     Args:
         headers: The headers of a response.
-        limit: The weight limit of a minute. A number above ten times the limit makes no sense and says nothing.
+        limit: The weight limit of a minute. A number above ten times the limit makes no sense and is ignored.
     """
     return whole_number(headers.get(USED_WEIGHT_HEADER), range(10 * limit + 1))
 

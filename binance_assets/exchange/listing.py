@@ -6,8 +6,8 @@ whether more follow, and the name after which the next one begins (AWS documenta
     ?delimiter=/&prefix=data/spot/daily/klines/              the folders of the symbols
     ?prefix=data/spot/daily/klines/BTCUSDT/1d/&marker=...    the files of a symbol, after a name
 
-No page is believed: pages and names are bounded, each page has to lead further, and a document that declares
-anything (a DTD, and so entities) is refused.
+No page is trusted: pages and names are bounded, each page has to end after the one before it, and a document that
+declares anything (a DTD, and so entities) is refused.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def read_listing(body: bytes, prefix: str, marker: str) -> ListingPage:
         return ListingPage(names, None)
     following = reader.next_marker or max(names, default="")
     if following.encode() <= marker.encode() or not following.startswith(prefix) or not following.isprintable():
-        raise ValueError(f"it goes on after {printable(following, 60)!r}, which leads no further")
+        raise ValueError(f"its next page would begin after {printable(following, 60)!r}, so the listing would not end")
     return ListingPage(names, following)
 
 

@@ -67,6 +67,8 @@ class Retrier:
 def retry_delay(error: ExchangeError, attempt: int, rng: random.Random) -> float | None:
     """Return how many seconds to wait before the next attempt; None if there is no next attempt.
 
+    It is the delay of the policy, which doubles with every attempt, or down to half of it.
+
     Args:
         error: The error of the last attempt.
         attempt: The number of the last attempt, from 1.

@@ -1,12 +1,12 @@
-"""The way of a GET to its host, and the bounds of the call, enforced where its bytes come from the socket.
+"""The route of a GET to its host, and the bounds of the call, enforced where its bytes leave the socket.
 
 The timeout of a socket bounds the wait for the next bytes only. A server that sends one byte per second, in the headers
 or in the body, stays below every such timeout, and one that sends fast fills the memory. So the reader between socket
 and HTTP parser counts the bytes and watches the deadline of the call.
 
 ``requests`` decides how a host is reached: proxies, certificates, headers, connections. This is the same for each
-request, but to find it out takes longer than to send one. So it is found out once, as a :class:`Route`, and the
-requests themselves go through the pool of connections that ``requests`` made.
+request, but finding it out takes longer than sending one. So :class:`BoundedClient` finds it out once, as a
+:class:`Route`, and the requests go through the pool of connections that ``requests`` made.
 """
 
 from __future__ import annotations

@@ -52,10 +52,6 @@ class DailyCandles:
         """The days that have a candle, ms UTC."""
         return frozenset(self.totals)
 
-    def lacks(self, day: int) -> bool:
-        """Return whether the source shows that it has no candle of ``day``, ms UTC."""
-        return day not in self.days and (day not in self.errors or day in self.absent)
-
     def updated(self, other: DailyCandles) -> DailyCandles:
         """Return these candles with those of ``other`` in place of older ones; a known candle ends the day's error."""
         totals = {**self.totals, **other.totals}

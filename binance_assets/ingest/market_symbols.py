@@ -45,7 +45,7 @@ class FoundSymbol:
 
 
 Report = Callable[[str], None]
-"""Receives a line about what is waited for."""
+"""Receives a line about each step that takes long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def read_catalog(
         rules: The rules for which it is read; their volumes are read if one has ``top``.
         with_archive: Whether to read the archive's listing.
         archive_alone: Whether to read nothing else, unless a rule needs it.
-        report: Receives what is waited for.
+        report: Receives a line about each step that takes long.
 
     Raises:
         ExchangeError: A request failed.
@@ -270,7 +270,7 @@ def find_symbols(
         rule: The rule.
         with_days: Whether to ask for first and last days, a request for each symbol.
         archive_alone: Whether to do without exchangeInfo where that is possible.
-        report: Receives what is waited for.
+        report: Receives a line about each step that takes long.
 
     Raises:
         ExchangeError: A request failed.

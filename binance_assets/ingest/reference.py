@@ -97,7 +97,7 @@ def _load_daily(
 
 
 def _exists_in_archive(exchange: Exchange, series: Series, error: ExchangeError, now: int) -> bool:
-    """Return whether the archive shows a symbol that it has no ``1d`` candle of in the requested days.
+    """Return whether the archive has the symbol, although it has no ``1d`` candle of the requested days.
 
     A symbol other than a delivery contract is looked up only if the API does not know it (``error``), because this
     takes a request for each month.

@@ -181,7 +181,7 @@ def plan_request(
 
 
 def _why_unknown(exchange: Exchange, symbols: Sequence[str]) -> str | None:
-    """Return one line that names unknown symbols; None if nobody knows."""
+    """Return one line that names unknown symbols; None if that cannot be found out."""
     try:
         return why_unknown(exchange, symbols)
     except ExchangeError:

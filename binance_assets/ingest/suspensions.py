@@ -1,9 +1,10 @@
 """Suspensions: whole days on which a symbol was not traded, although it was traded before and after.
 
-Binance delists symbols and lists them again (USDC pairs from 2022-09-29 to 2023-03-12, Terra in May 2022). A day counts
-as suspended only if neither source has a candle of it, neither ``1d`` nor of the series itself, and a ``1d`` candle
-shows trading before and after it. For ``3d``, ``1w`` and ``1M``, whose candles may hold the trades of other days as
-well, the ``1h`` candles show the gap. Only days without a ``1d`` candle are looked at, in a few requests for each gap.
+Binance delists symbols and lists them again: USDC pairs from 2022-09-29 to 2023-03-12 (binance-public-data, issue 415),
+Terra in May 2022. A day counts as suspended only if neither source has a candle of it, neither ``1d`` nor of the series
+itself, and a ``1d`` candle shows trading before and after it. For ``3d``, ``1w`` and ``1M``, whose candles may hold the
+trades of other days as well, the ``1h`` candles show the gap. Only days without a ``1d`` candle are looked at, in a few
+requests for each gap.
 """
 
 from __future__ import annotations

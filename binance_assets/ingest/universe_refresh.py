@@ -216,7 +216,7 @@ def changes_between(
 def check_plausible(
     catalog: Catalog, size: CatalogSize | None, before: Mapping[str, LockedSymbol], after: Mapping[str, LockedSymbol]
 ) -> None:
-    """Refuse an answer that has lost most of what there was, which a broken host or proxy also sends.
+    """Refuse a response that lacks most of what there was: a broken host or proxy sends such responses.
 
     Args:
         catalog: What the market has and had.
@@ -281,8 +281,8 @@ def refresh_universe(
         path: The universe file.
         settings: Hosts, limits, the source of candles.
         dry_run: Whether to leave the lock file as it is.
-        accept_loss: Whether to believe an answer that has lost most symbols.
-        report: Receives what is waited for.
+        accept_loss: Whether to accept a response that lacks most symbols.
+        report: Receives a line about each step that takes long.
         retrier: How to retry failed requests; None waits in real time between two attempts.
         deadline: ``time.monotonic()`` after which to give up; None for no such time.
 
@@ -290,7 +290,7 @@ def refresh_universe(
         UniverseError: A file cannot be read or written.
         ConfigurationError: The sources do not fit together, or cannot serve a rule.
         ExchangeError: A source failed.
-        RefreshRefused: An answer is not plausible, the universe changed meanwhile, or the deadline passed.
+        RefreshRefused: A response is not plausible, the universe changed meanwhile, or the deadline passed.
     """
     entries, lock = read_universe(path).rules, read_lock(lock_path(path))
     previous = dict(zip(entries, locked_for([(e.market, e.rule) for e in entries], lock), strict=True))
@@ -396,7 +396,7 @@ def _records(
         members: The symbols.
         before: What the lock file had of them.
         refreshed: The day of the refresh that wrote it.
-        report: Receives what is waited for.
+        report: Receives a line about each step that takes long.
     """
     ended, begun = [], []
     for symbol, member in members.items():

@@ -27,7 +27,7 @@ from binance_assets.candles.columns import empty_candles
 from binance_assets.candles.schema import every_rule
 from binance_assets.completeness.control_totals import Totals, any_discrepancy, combine_each, totals_by_day
 from binance_assets.completeness.disputed_days import disputed_days_within
-from binance_assets.completeness.reference_data import Origin, ReferenceData
+from binance_assets.completeness.reference_data import EvidenceSource, ReferenceData
 from binance_assets.completeness.validation import validate_partitions
 from binance_assets.exchange.errors import ExchangeError
 from binance_assets.exchange.pages import plan_pages
@@ -89,12 +89,12 @@ class _WitnessCache:
     """The totals of witnesses that a run has fetched, so that each is requested once for all series of a symbol."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
-    totals: dict[tuple[str, Interval, Origin], dict[int, Totals]] = field(default_factory=dict)
-    days: dict[tuple[str, Interval, Origin], set[int]] = field(default_factory=dict)
+    totals: dict[tuple[str, Interval, EvidenceSource], dict[int, Totals]] = field(default_factory=dict)
+    days: dict[tuple[str, Interval, EvidenceSource], set[int]] = field(default_factory=dict)
 
     def get(
         self,
-        key: tuple[str, Interval, Origin],
+        key: tuple[str, Interval, EvidenceSource],
         days: set[int],
         fetch: Callable[[list[tuple[int, int]]], Mapping[int, Totals]],
     ) -> dict[int, Totals]:
@@ -177,15 +177,15 @@ class _WitnessCheck:
         decided: dict[Partition, PartitionResult] = {}
         refuted: dict[Partition, str] = {}
         for interval in (interval for interval in _WITNESSES if interval != self.series.interval):
-            for origin in ("rest", "archive"):
+            for source in ("rest", "archive"):
                 asked = [
-                    result for result in pending if result.partition not in decided and origin in self._origins(result)
+                    result for result in pending if result.partition not in decided and source in self._sources(result)
                 ]
                 if not asked:
                     continue
-                hours = self._hours(origin, interval, asked)
+                hours = self._hours(source, interval, asked)
                 for result in asked:
-                    witness = f"{interval} candles of {origin}"
+                    witness = f"{interval} candles of {source}"
                     difference = self._difference(result, hours, interval)
                     if difference is None:
                         decided[result.partition] = _confirmed(result, agreeing.get(result.partition), witness)
@@ -196,18 +196,18 @@ class _WitnessCheck:
                 decided[result.partition] = _unconfirmed(result, refuted.get(result.partition))
         return decided
 
-    def _origins(self, result: PartitionResult) -> set[Origin]:
+    def _sources(self, result: PartitionResult) -> set[EvidenceSource]:
         """Return the sources whose hours can disprove the ``1d`` candles of a partition, or replace missing ones."""
-        origins = self.reference.origins(result.partition)
-        if origins and result.verdict != "unproved":
-            return origins
+        sources = self.reference.sources(result.partition)
+        if sources and result.verdict != "unproved":
+            return sources
         return {"archive"} if self.reference.rest_error is not None else {"rest", "archive"}
 
-    def _hours(self, origin: Origin, interval: Interval, asked: Sequence[PartitionResult]) -> dict[int, Totals]:
+    def _hours(self, source: EvidenceSource, interval: Interval, asked: Sequence[PartitionResult]) -> dict[int, Totals]:
         days = {day for result in asked for day in _days_of(self.series, result.partition)}
         hourly = Series(self.series.market, self.series.symbol, interval)
-        read = self._hours_by_rest if origin == "rest" else self._hours_in_archive
-        return self.cache.get((self.series.symbol, interval, origin), days, lambda ranges: read(hourly, ranges))
+        read = self._hours_by_rest if source == "rest" else self._hours_in_archive
+        return self.cache.get((self.series.symbol, interval, source), days, lambda ranges: read(hourly, ranges))
 
     def _hours_by_rest(self, hourly: Series, days: list[tuple[int, int]]) -> dict[int, Totals]:
         pages = plan_pages(hourly.market, hourly.interval, days)

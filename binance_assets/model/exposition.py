@@ -1,4 +1,4 @@
-"""Metrics as text, in the exposition format that Prometheus and its relatives read (version 0.0.4).
+"""Metrics as text, in the exposition format that Prometheus and compatible monitors read (version 0.0.4).
 
 All of them are gauges: a process that answers a scrape has not seen what the other processes counted. Their text is
 three kinds of lines, so the package has no library for it; the tests read it with the parser of ``prometheus-client``.

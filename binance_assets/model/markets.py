@@ -46,9 +46,10 @@ class Market:
         value_columns: Names of the row fields 5, 7, 9 and 10, in this order.
         info_weight: Request weight of exchangeInfo.
         ticker_weight: Request weight of ticker/24hr of all symbols (documentation, 2026-07).
-        opened: The first day on which a candle of the market opens.
+        opened: The first day on which a candle of the market opens (USD-M: first ``1d`` row of BTCUSDT, 2026-10).
         archive: Folder of the market in the public archive.
-        archived: The first day for which the archive has files; on futures it is later than ``opened``.
+        archived: The first day for which the archive has files, of BTCUSDT and BTCUSD_PERP (2026-11); on futures it is
+            later than ``opened``.
     """
 
     name: str
@@ -175,7 +176,7 @@ TRADED_ON: Final = frozenset(
 """The statuses in exchangeInfo of a symbol whose trading has not ended: a halted symbol may resume."""
 
 NO_DELIVERY: Final = 4_133_404_800_000
-"""The delivery date that Binance gives to perpetual contracts, ms UTC (25 December 2100)."""
+"""The delivery date that exchangeInfo gives to perpetual contracts, ms UTC (25 December 2100)."""
 
 TIME_WEIGHT: Final = 1
 """Request weight of ``/time`` and ``/ping`` on every market."""
@@ -195,8 +196,16 @@ SANDBOX_HEADER: Final = "X-Binance-Assets-Sandbox"
 EXCHANGE: Final = "binance.com"
 """The name of the exchange behind Binance's own hosts."""
 
-# Exchanges of their own: other candles under the same paths and symbols.
-_OTHER_EXCHANGES: Final = ("binance.us", "testnet.binance.vision", "testnet.binancefuture.com")
+# Exchanges of their own: other candles under the same paths and symbols. Binance's documentation (2026-07) and its
+# connectors (2026-08) name the testnets; `testnet.binancefuture.com` is an older name of those on futures.
+_OTHER_EXCHANGES: Final = (
+    "binance.us",
+    "testnet.binance.vision",
+    "testnet.binancefuture.com",
+    "demo-api.binance.com",
+    "demo-fapi.binance.com",
+    "demo-dapi.binance.com",
+)
 
 _BINANCE_HOSTS: Final = frozenset(
     ["api.binance.com", "api-gcp.binance.com", urlsplit(SPOT_ELSEWHERE).netloc, "fapi.binance.com", "dapi.binance.com"]
@@ -229,8 +238,8 @@ def limits_address(url: str) -> str:
 def exchange_at(url: str) -> str:
     """Return the name of the exchange whose candles a host serves; the lake refuses to mix those of two names.
 
-    Binance's production hosts and its archive are one exchange. Any other host is taken by its name: a testnet, another
-    region such as ``api.binance.us``, or a proxy, of which nobody can tell what is behind it.
+    Binance's production hosts and its archive are one exchange. Any other host counts by its name: a testnet, another
+    region such as ``api.binance.us``, or a proxy, because nothing shows which exchange is behind it.
     """
     host = (urlsplit(url).hostname or "").lower()
     return EXCHANGE if host in {*_BINANCE_HOSTS, urlsplit(ARCHIVE_URL).hostname} else host

@@ -59,14 +59,9 @@ def printable_url(url: object) -> str:
     return printable("...@" + text.rpartition("@")[2] if "@" in text else text)
 
 
-def reason_of(error: BaseException, limit: int = _MOST_SHOWN) -> str:
-    """Return the text of an error of a library for a message; the name of its class if it has none.
-
-    Args:
-        error: The error.
-        limit: How many characters to show.
-    """
-    return printable(error, limit) or type(error).__name__
+def reason_of(error: BaseException) -> str:
+    """Return the text of an error of a library for a message; the name of its class if it has none."""
+    return printable(error) or type(error).__name__
 
 
 def first_line(text: str, otherwise: str = "") -> str:

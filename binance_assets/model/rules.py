@@ -176,18 +176,13 @@ def make_rule(values: Mapping[str, Any]) -> SymbolRule:
     try:
         return SymbolRule.model_validate(dict(values))
     except ValidationError as error:
-        raise ValueError(rule_error(error)) from None
+        raise ValueError(_first_mistake(error)) from None
 
 
-def rule_error(error: ValidationError, prefix: str = "") -> str:
-    """Return the first mistake in a rule as one line.
-
-    Args:
-        error: What the validation of the rule raised.
-        prefix: What stands before the name of the condition.
-    """
+def _first_mistake(error: ValidationError) -> str:
+    """Return the first mistake in a rule as one line."""
     first = error.errors()[0]
-    field = prefix + printable(".".join(str(part) for part in first["loc"]))
+    field = printable(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
         return f"{field}: a rule has no such condition; it may have {', '.join(SymbolRule.model_fields)}"
     return f"{field}: {printable(first['msg'].removeprefix('Value error, '))}"

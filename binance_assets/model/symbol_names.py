@@ -90,7 +90,7 @@ def _spelled(word: str, market: Market) -> str:
         raise ValueError(f"{word!r} is the name of a series; write the symbol alone, {parts[1]}")
     symbol = "".join(parts).partition(":")[0].replace("-", "")
     if not symbol:
-        return word  # nothing but separators: whoever needs a symbol refuses it by its name
+        return word  # nothing but separators, which the check of the symbol refuses
     if market is COINM and len(parts) == 2 and "_" not in symbol:
         return f"{symbol}_PERP"
     return symbol

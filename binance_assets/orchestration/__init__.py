@@ -4,5 +4,5 @@ Here belongs what declares something to Dagster or reads something from it. What
 validating and storing candles (``ingest``, ``completeness``, ``storage``), which work without Dagster; the assembly of
 the code location (``definitions``); and what a terminal shows (``cli``).
 
-Names under ``dagster._`` are private. They appear in ``dagster_internals`` and in no other module; ruff enforces it.
+Names under ``dagster._`` are private. They appear in ``dagster_internals`` and nowhere else; ruff enforces it.
 """

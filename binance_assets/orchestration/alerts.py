@@ -26,11 +26,8 @@ from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration import checks, freshness
 from binance_assets.orchestration.coverage import coverage_key
-from binance_assets.orchestration.dagster_internals import (
-    WILL_RETRY_TAG,
-    check_evaluations_after,
-    newest_check_evaluation,
-)
+from binance_assets.orchestration.dagster_internals.event_reads import check_evaluations_after, newest_check_evaluation
+from binance_assets.orchestration.dagster_internals.runs import WILL_RETRY_TAG
 from binance_assets.orchestration.event_cursor import last_settled_event
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import tagged_range

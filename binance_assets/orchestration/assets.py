@@ -36,7 +36,7 @@ from binance_assets.orchestration.backfill_policies import SINGLE_RUN
 from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.orchestration.checks import format_refused, gap_free_spec
 from binance_assets.orchestration.conclusion import CandleEvents, conclude
-from binance_assets.orchestration.dagster_internals import expected_step_order, keys_in_run
+from binance_assets.orchestration.dagster_internals.steps import expected_step_order, keys_in_run
 from binance_assets.orchestration.day_page import day_page
 from binance_assets.orchestration.events import materializations
 from binance_assets.orchestration.interrupted import prove_life
@@ -99,7 +99,7 @@ Inputs = Mapping[str, object]
 Step = Callable[[dg.AssetExecutionContext, Inputs], CandleEvents]
 """What materializes an asset."""
 
-# The parts that all assets share; to make each of them again takes a second for a thousand assets.
+# The parts that all assets share: making them again for each takes a second for a thousand assets.
 _OUTPUT: Final = "result"
 _OPTIONAL_OUT: Final = dg.Out(is_required=False)
 _CHECK_OUT: Final = dg.Out(dagster_type=None)

@@ -17,7 +17,7 @@ from typing import Literal
 import dagster as dg
 
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import RemoteAutomation, loaded_automations
+from binance_assets.orchestration.dagster_internals.code_location import RemoteAutomation, loaded_automations
 from binance_assets.orchestration.user_interface import target_of
 from binance_assets.settings import ConfigurationError
 

@@ -29,8 +29,8 @@ class BackgroundIterator(Generic[T]):
     Close it in any case, for example with :func:`contextlib.closing`.
 
     Args:
-        items: The iterator; no other thread uses it from now on. If it waits for a network, whoever closes this object
-            ends that wait by other means: the thread itself cannot be ended.
+        items: The iterator; no other thread uses it from now on. If it waits for a network, the caller that closes
+            this object ends that wait by other means: the thread itself cannot be ended.
     """
 
     def __init__(self, items: Iterator[T]) -> None:

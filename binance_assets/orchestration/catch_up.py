@@ -163,7 +163,7 @@ def _days_under_way(instance: dg.DagsterInstance, market: Market, series: Sequen
 def _given_up(
     instance: dg.DagsterInstance, market: Market, missing: Mapping[Series, Sequence[str]], since: dt.date
 ) -> set[Day]:
-    """Return the missing days that the catch-up requested often enough; attempts without an answer do not count."""
+    """Return the missing days that the catch-up requested often enough; attempts without a response do not count."""
     if not missing:
         return set()
     midnight = dt.datetime.combine(since, dt.time(), dt.UTC)

@@ -19,13 +19,13 @@ from binance_assets.model.outside import MESSAGE, markdown, printable
 from binance_assets.model.results import PartitionResult, format_spans, group_by_reason, name_partitions, other_verdicts
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import (
-    PLANNED,
+from binance_assets.orchestration.dagster_internals.event_reads import (
     AssetCheckExecutionRecord,
     check_evaluations,
     latest_check_records,
     run_of_latest_check,
 )
+from binance_assets.orchestration.dagster_internals.event_storage import PLANNED
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.gaps import Gap, Gaps, digest, explained, find_all_gaps
 from binance_assets.orchestration.keys import asset_key

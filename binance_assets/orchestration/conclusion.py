@@ -17,12 +17,12 @@ from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.checks import format_refused, gap_free_result, is_latest, refresh_check
-from binance_assets.orchestration.dagster_internals import (
+from binance_assets.orchestration.dagster_internals.event_reads import find_target_of_check
+from binance_assets.orchestration.dagster_internals.event_writes import withdraw_plan
+from binance_assets.orchestration.dagster_internals.steps import (
     as_not_blocking,
     downstream_in_run,
-    find_target_of_check,
     has_downstream_in_run,
-    withdraw_plan,
 )
 from binance_assets.orchestration.events import refusals
 from binance_assets.orchestration.gaps import Gaps, explained, find_gaps, refused_at_last
@@ -38,7 +38,7 @@ CandleEvents = Iterator[
 """What the step of a candles asset yields."""
 
 REFUSED: Final = "days_refused"
-"""The entry in the metadata of a failure by which it is known as that of refused partitions."""
+"""The entry in the metadata of a failure that marks it as the failure of refused partitions."""
 
 _MAX_NAMED: Final = 5
 

@@ -18,7 +18,7 @@ from binance_assets.charts.figures import NO_LIBRARY, as_markdown, can_draw
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series
 from binance_assets.orchestration.checks import refresh_checks
-from binance_assets.orchestration.dagster_internals import has_downstream_in_run
+from binance_assets.orchestration.dagster_internals.steps import has_downstream_in_run
 from binance_assets.orchestration.freshness import fresh_result, fresh_spec
 from binance_assets.orchestration.interrupted import prove_life
 from binance_assets.orchestration.keys import asset_key

@@ -24,7 +24,7 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series, ascii_symbol
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND
-from binance_assets.orchestration.dagster_internals import keys_in_run
+from binance_assets.orchestration.dagster_internals.steps import keys_in_run
 from binance_assets.storage.lake import Lake, StoredPartition
 
 _MOST_ASSETS: Final = 10

@@ -4,10 +4,10 @@ A sensor remembers the number of the last event that it has read. On SQLite, eve
 numbers. On Postgres, a process receives the number of its event before others can see the event, so one with a lower
 number may appear after one with a higher number. A cursor that has passed it would lose it.
 
-Whoever stores an event locks the table of events (``ROW EXCLUSIVE``) before it receives a number, and until others can
-see the event. So all events up to the newest visible one have settled once the transactions have ended that hold this
-lock now. They take milliseconds. If one takes longer, such as a script that deletes old events, the events have settled
-up to the first number that is missing.
+A process that stores an event locks the table of events (``ROW EXCLUSIVE``) before it receives a number and until
+others can see the event. So all events up to the newest visible one have settled once the transactions that hold this
+lock now have ended. They take milliseconds. If one takes longer, such as a script that deletes old events, the events
+have settled up to the first number that is missing.
 
 Here belongs how far to read. What does not belong here: what is read (``sensors``, ``alerts``). Cursors by time need
 none of this (``lake_state``).
@@ -22,7 +22,7 @@ from typing import Final
 import dagster as dg
 import sqlalchemy as db
 
-from binance_assets.orchestration.dagster_internals import rows_of_postgres
+from binance_assets.orchestration.dagster_internals.event_reads import rows_of_postgres
 
 # A transaction that stores events takes some milliseconds. Dagster ends a tick after a minute.
 _PATIENCE_SECONDS: Final = 2.0

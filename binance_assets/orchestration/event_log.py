@@ -25,7 +25,7 @@ import dagster as dg
 import sqlalchemy as db
 from sqlalchemy.pool import NullPool, StaticPool
 
-from binance_assets.orchestration.dagster_internals import (
+from binance_assets.orchestration.dagster_internals.event_storage import (
     ASSET_CHECK_EVENTS,
     ASSET_EVENTS,
     INDEX_SHARD,

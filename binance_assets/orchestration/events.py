@@ -18,7 +18,7 @@ from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.results import PartitionResult, Verdict, format_spans
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import SECOND, from_iso, to_iso
-from binance_assets.orchestration.dagster_internals import (
+from binance_assets.orchestration.dagster_internals.event_writes import (
     log_materializations,
     log_observations,
     report_materializations,

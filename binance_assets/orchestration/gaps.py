@@ -18,7 +18,7 @@ import dagster as dg
 
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series
-from binance_assets.orchestration.dagster_internals import (
+from binance_assets.orchestration.dagster_internals.event_reads import (
     latest_materialization_ids,
     latest_observation_ids,
     unmaterialized_attempts,

@@ -55,7 +55,7 @@ class Guard:
             await self._app(scope, receive, _unframed(send))
         elif scope["type"] == "http" or _DENIAL in (scope.get("extensions") or {}):
             await PlainTextResponse(f"{reason}\n", _FORBIDDEN)(scope, receive, send)
-        else:  # the server answers with 403, and without the reason
+        else:  # the server responds with 403, without the reason
             await send({"type": "websocket.close"})
 
 

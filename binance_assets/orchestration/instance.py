@@ -14,7 +14,7 @@ from typing import Final
 import dagster as dg
 
 from binance_assets.model.outside import printable
-from binance_assets.orchestration.dagster_internals import open_instance_in
+from binance_assets.orchestration.dagster_internals.instance import open_instance_in
 from binance_assets.settings import POSTGRES_SCHEME, ConfigurationError
 from binance_assets.storage.locks import LOCK_NAME, file_lock
 
@@ -85,7 +85,7 @@ def keep_instance(folder: Path, environment: MutableMapping[str, str]) -> None:
 
 
 def _short_message(error: Exception) -> str:
-    # SQLAlchemy tells the cause in the first line, then the statement, then where to read about the error.
+    # SQLAlchemy names the cause in the first line, then the statement, then where to read about the error.
     cause = str(error).partition("\n[SQL: ")[0]
     return f"{type(error).__name__}: {printable(cause, _MAX_ERROR_LENGTH)}"
 

@@ -22,7 +22,8 @@ from typing import Final
 
 import dagster as dg
 
-from binance_assets.orchestration.dagster_internals import executes_whole_run, state_folder
+from binance_assets.orchestration.dagster_internals.instance import state_folder
+from binance_assets.orchestration.dagster_internals.steps import executes_whole_run
 from binance_assets.processes import is_alive, is_proved_dead, parse_identity, this_process
 from binance_assets.storage.locks import own_file, taken_over
 
@@ -55,8 +56,8 @@ def tags_of_this_process() -> dict[str, str]:
 def proof_of_life(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Keep the file of a run locked while the run is executed; the lock ends with the process.
 
-    Whoever finds the file, in another container or after a reboot, can tell by the lock whether the run is still
-    executed. If the folder of the instance cannot be written, nothing is proved.
+    A process that finds the file, in another container or after a reboot, learns from the lock whether the run is
+    still executed. If the folder of the instance cannot be written, nothing is proved.
     """
     folder = state_folder(instance) / _LIVE_RUNS
     with ExitStack() as stack:

@@ -21,7 +21,7 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import parse_any_series
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import maps_to_all_partitions
+from binance_assets.orchestration.dagster_internals.steps import maps_to_all_partitions
 from binance_assets.settings import Settings
 from binance_assets.storage.lake import Lake, LakeError
 

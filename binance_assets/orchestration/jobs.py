@@ -14,7 +14,7 @@ import dagster as dg
 
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series, by_market
-from binance_assets.orchestration.dagster_internals import AssetJob
+from binance_assets.orchestration.dagster_internals.code_location import AssetJob
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import BY_KIND, partition_kind
 

@@ -34,7 +34,7 @@ MAX_RUNS: Final = 1_000
 _OVERLAP: Final = dt.timedelta(minutes=1)
 # The catch-up retries yesterday until noon.
 _DAY_BEGINS: Final = dt.timedelta(hours=12)
-# To look at all files of a large lake takes seconds. The sensor spends a hundredth of its time on it.
+# Looking at all files of a large lake takes seconds. The sensor spends a hundredth of its time on it.
 _PAUSES_PER_LOOK: Final = 100
 _MOST_PAUSE: Final = 3_600
 

@@ -25,11 +25,7 @@ from typing import Any, Final
 import dagster as dg
 
 from binance_assets.model.outside import first_line
-from binance_assets.orchestration.dagster_internals import (
-    CheckRunHealthResult,
-    RequeueRun,
-    WorkerStatus,
-)
+from binance_assets.orchestration.dagster_internals.runs import CheckRunHealthResult, RequeueRun, WorkerStatus
 from binance_assets.orchestration.worker_runs import TASK_TAG, WORKER_TAG, new_task, taken_by, was_taken
 from binance_assets.settings import ConfigurationError
 

@@ -24,7 +24,8 @@ from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series, by_market
 from binance_assets.model.wording import name_some
-from binance_assets.orchestration.dagster_internals import materialized_ranges, recorded_paths, report_failed_run
+from binance_assets.orchestration.dagster_internals.event_reads import materialized_ranges, recorded_paths
+from binance_assets.orchestration.dagster_internals.event_writes import report_failed_run
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.gaps import unsettled_partitions
 from binance_assets.orchestration.interrupted import tags_of_this_process
@@ -36,7 +37,7 @@ from binance_assets.storage.lake import Lake, LakeError
 JOB: Final = "lost_partitions"
 """The name under which the list of runs shows recorded losses; no code location has a job of that name."""
 
-# A lake that is not mounted lacks millions of partitions. To record them would take hours, and as long to take it back.
+# A lake that is not mounted lacks millions of partitions. Recording them would take hours, and so would undoing it.
 MOST_RECORDED: Final = 20_000
 _MAX_NAMED: Final = 5
 _IN_LAKE: Final = ("market", "symbol", "interval")  # the folders between a lake and its files
@@ -179,7 +180,7 @@ def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
         return {}
     subject = f"partitions that Dagster shows as materialized and the lake {lake.root} no longer holds: {count:,}"
     if count > MOST_RECORDED or lake.venue is None:
-        _log.warning("%s. Is it there? Nothing is recorded.", printable(subject, MESSAGE))
+        _log.warning("%s. Nothing is recorded: its disk may not be mounted.", printable(subject, MESSAGE))
         return {}
     reasons = {member: _reasons(lake, member, partitions) for member, partitions in losses.items()}
     named = (
@@ -195,7 +196,7 @@ def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
         printable(f"{subject} ({name_some(named, _MAX_NAMED, separator='; ')})", MESSAGE),
         tags_of_this_process(),
     )
-    # A run may have written some of them since the lake was read. Then the failed run must not have the last word.
+    # A run may have written some of them since the lake was read. Then Dagster must not show them as failed.
     for member, partitions in losses.items():
         report_stored(instance, member, list(lake.stored_among(member, partitions).items()))
     return losses

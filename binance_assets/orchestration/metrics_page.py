@@ -18,7 +18,7 @@ from binance_assets.settings import ConfigurationError
 
 PATH: Final = "/metrics"
 
-# Whoever reloads the page keeps no other request waiting. Prometheus scrapes every 15 to 60 seconds.
+# A user who reloads the page again and again must not delay other requests. Prometheus scrapes every 15 to 60 seconds.
 _KEPT_SECONDS: Final = 5.0
 _UNUSABLE: Final = 500
 

@@ -26,15 +26,10 @@ from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.backfill import report_known, runs_for
 from binance_assets.orchestration.checks import refresh_checks
-from binance_assets.orchestration.dagster_internals import (
-    AUTO_RETRY_RUN_ID_TAG,
-    MAX_RETRIES_TAG,
-    WILL_RETRY_TAG,
-    LaunchTarget,
-    launch_target,
-    partitions_reported,
-    seconds_since_daemon,
-)
+from binance_assets.orchestration.dagster_internals.code_location import LaunchTarget, launch_target
+from binance_assets.orchestration.dagster_internals.event_reads import partitions_reported
+from binance_assets.orchestration.dagster_internals.instance import seconds_since_daemon
+from binance_assets.orchestration.dagster_internals.runs import AUTO_RETRY_RUN_ID_TAG, MAX_RETRIES_TAG, WILL_RETRY_TAG
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.keys import asset_key, op_name
 from binance_assets.orchestration.partitions import partition_kind, range_tags, tagged_range
@@ -49,8 +44,8 @@ LAUNCH_TAG: Final = "binance_assets/launch"
 """The tag of the runs that a command has put into the queue; all runs of a command have the same value."""
 
 MOST_TOGETHER: Final = 100
-"""The most partitions of a run over several series, counted over all of them. To start a run takes about 2.5 seconds,
-in which its process could fetch as many."""
+"""The most partitions of a run over several series, counted over all of them. The start of a run takes about 2.5
+seconds, in which its process could fetch as many."""
 
 # Dagster's daemon reports every thirty seconds; while it launches runs, it may be late.
 SILENCE_SECONDS: Final = 120.0
@@ -393,7 +388,7 @@ def _canceled(download: Download) -> str:
     try:
         return cancel(download)
     except Exception as error:  # each storage raises what its database does
-        return f"the runs could not be canceled, and go on: {reason_of(error)}"
+        return f"the runs could not be canceled and continue: {reason_of(error)}"
 
 
 def cancel(download: Download) -> str:

@@ -81,7 +81,7 @@ def read_outcome(instance: dg.DagsterInstance, run_id: str, series: Sequence[Ser
         elif event.event_type == dg.DagsterEventType.ENGINE_EVENT:
             engine = _engine_message(event)
         elif message := failure_message(event):
-            # Whoever reports the end of a process that cannot do so itself reports the cause right before.
+            # A process that died cannot report its end. The one that does reports the cause right before.
             is_from_outside = event.event_type == dg.DagsterEventType.RUN_FAILURE and data is None
             outcome.failures.append(f"{message} {engine}".strip() if is_from_outside else message)
     return outcome

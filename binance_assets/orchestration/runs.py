@@ -18,7 +18,7 @@ from binance_assets.model.outside import first_line
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
 from binance_assets.orchestration.conclusion import REFUSED
-from binance_assets.orchestration.dagster_internals import EndOfRun
+from binance_assets.orchestration.dagster_internals.runs import EndOfRun
 from binance_assets.orchestration.events import report_stored
 from binance_assets.orchestration.interrupted import proof_of_life, tags_of_this_process
 from binance_assets.orchestration.keys import asset_key, op_name

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import dagster as dg
 
 from binance_assets.model.series import Series
-from binance_assets.orchestration.dagster_internals import AssetJob, PartitionedSchedule
+from binance_assets.orchestration.dagster_internals.code_location import AssetJob, PartitionedSchedule
 from binance_assets.orchestration.jobs import job_name
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partition_kind

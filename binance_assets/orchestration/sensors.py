@@ -26,7 +26,8 @@ from binance_assets.model.series import Series, by_market
 from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.orchestration.alerts import alert_sensors
 from binance_assets.orchestration.coverage import coverage_key
-from binance_assets.orchestration.dagster_internals import AssetJob, newest_materializations
+from binance_assets.orchestration.dagster_internals.code_location import AssetJob
+from binance_assets.orchestration.dagster_internals.event_reads import newest_materializations
 from binance_assets.orchestration.event_cursor import last_settled_event
 from binance_assets.orchestration.interrupted import fail_runs_of_dead_processes
 from binance_assets.orchestration.jobs import job_name

@@ -14,7 +14,7 @@ import dagster as dg
 
 from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series
-from binance_assets.orchestration.dagster_internals import last_planned_run
+from binance_assets.orchestration.dagster_internals.event_reads import last_planned_run
 from binance_assets.orchestration.gaps import Gap, explained, find_all_gaps, find_gaps
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.losses import find_losses

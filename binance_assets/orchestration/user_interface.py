@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from binance_assets.orchestration.dagster_internals import (
+from binance_assets.orchestration.dagster_internals.programs import (
     prepare_webserver,
     read_arguments,
     run_dagster_dev,
@@ -80,7 +80,7 @@ def target_of(folder: Path) -> list[str]:
 
 def main() -> None:
     """Run the guarded web server, as ``dagster dev`` starts it."""
-    # What is loaded until it serves lives as long as the process: to search it for garbage takes a quarter of the time.
+    # What is loaded until it serves lives as long as the process: searching it for garbage takes a quarter of the time.
     gc.disable()
     before, separator, after = _split(sys.argv[1:])
     run_webserver(after if separator else _awaited_arguments(), partial(_guarded, before))

@@ -19,7 +19,8 @@ import dagster as dg
 from celery.signals import celeryd_init, worker_ready
 from dagster_celery.tasks import create_execute_job_task
 
-from binance_assets.orchestration.dagster_internals import interrupts_kept, launcher_of
+from binance_assets.orchestration.dagster_internals.instance import launcher_of
+from binance_assets.orchestration.dagster_internals.runs import interrupts_kept
 from binance_assets.orchestration.instance import home_folder
 from binance_assets.orchestration.launcher import WorkerLauncher
 from binance_assets.orchestration.worker_runs import interrupted_by_reports, run_of, takes

@@ -16,7 +16,7 @@ from typing import Final
 
 import dagster as dg
 
-from binance_assets.orchestration.dagster_internals import report_engine_event
+from binance_assets.orchestration.dagster_internals.runs import report_engine_event
 
 TASK_TAG: Final = "dagster-celery/task_id"
 """The tag of a run with the task that may execute it; dagster-celery has the same."""

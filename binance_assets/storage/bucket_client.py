@@ -85,11 +85,11 @@ class BucketOptions:
         values = dict(self.values)
         if "profile" in values:
             raise StoreError(
-                "AWS_PROFILE is set and no AWS_ACCESS_KEY_ID: profiles are not read; "
+                "AWS_PROFILE is set without AWS_ACCESS_KEY_ID, and profiles are not read; "
                 'set the keys, such as by eval "$(aws configure export-credentials --format env)"'
             )
         if ("access_key_id" in values) != ("secret_access_key" in values):
-            raise StoreError("of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY only one is set; set both")
+            raise StoreError("only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is set; set both")
         for name in _FLAGS & values.keys():
             if values[name] not in ("true", "false", "1", "0"):
                 raise StoreError(f"{_PASSED_ON[name][0]} must be true or false")
@@ -221,9 +221,9 @@ def bucket_at(name: str, options: BucketOptions) -> Bucket:
 
 
 def no_such_object(error: BaseException) -> bool:
-    """Return whether a server of S3 answered that there is no such object.
+    """Return whether an S3 server responded that there is no such object.
 
-    A 404 of something else, such as a proxy, or a missing bucket, does not say so.
+    A 404 of a proxy or for a missing bucket is no such response.
     """
     return isinstance(error, FileNotFoundError) and _code_of(error) == "NoSuchKey"
 
@@ -231,24 +231,24 @@ def no_such_object(error: BaseException) -> bool:
 def refusal(error: BaseException, bucket: str, options: BucketOptions) -> str:
     """Return in one line what went wrong, and the way out; without what may hold a secret."""
     code, status, text = _code_of(error), _STATUS.search(str(error)), str(error)
-    answer = " ".join(filter(None, [status and status[1], code])) or "an error"
+    response = " ".join(filter(None, [status and status[1], code])) or "an error"
     if code == "NoSuchBucket":
         return f"{options.server} has no bucket {bucket!r}; create it, or correct BINANCE_ASSETS_LAKE"
     if "169.254." in text or "/latest/api/token" in text:
         return "no credentials for the bucket were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if code == "NotImplemented" or type(error).__name__ == "NotSupportedError":
-        return f"{options.server} lacks a function that the lake needs, such as conditional writes ({answer})"
+        return f"{options.server} lacks a function that the lake needs, such as conditional writes ({response})"
     if (status and status[1] in ("401", "403")) or "AccessDenied" in (code or ""):
         way_out = f"check the variables AWS_*: the user needs {_RIGHTS}"
-        return f"{options.server} refuses access to the bucket {bucket!r} ({answer}); {way_out}"
+        return f"{options.server} refuses access to the bucket {bucket!r} ({response}); {way_out}"
     if status and status[1].startswith("4"):
         return (
-            f"{options.server} does not answer as a server of S3 does ({answer}); check AWS_ENDPOINT_URL and AWS_REGION"
+            f"{options.server} does not respond like an S3 server ({response}); check AWS_ENDPOINT_URL and AWS_REGION"
         )
     if status:
-        return f"{options.server} has failed ({answer}, after {_RETRIES} retries); try again later"
+        return f"{options.server} has failed ({response}, after {_RETRIES} retries); try again later"
     if "HTTP error" not in text and "error sending request" not in text:
-        return f"{options.server} does not answer as a server of S3 does; check AWS_ENDPOINT_URL and AWS_REGION"
+        return f"{options.server} does not respond like an S3 server; check AWS_ENDPOINT_URL and AWS_REGION"
     return f"{options.server} cannot be reached ({_kind(text)}); check the network and AWS_ENDPOINT_URL"
 
 
@@ -262,7 +262,7 @@ def _kind(text: str) -> str:
     """Return what kind of error of the network a text describes."""
     lower = text.lower()
     if "timed out" in lower or "timeout" in lower.partition("debug source")[2].replace("retry_timeout", ""):
-        return f"no answer within {_REQUEST_SECONDS} s"
+        return f"no response within {_REQUEST_SECONDS} s"
     if "dns error" in lower or "name or service not known" in lower or "failed to lookup" in lower:
         return "its name is not known"
     if "certificate" in lower:

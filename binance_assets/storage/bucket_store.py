@@ -244,7 +244,7 @@ class BucketStore(Store):
                 announce(Wait.of_seconds(f"other processes write to {folder}; waiting at most", left))
                 time.sleep(random.uniform(0, pause))
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-        raise StoreError(f"other processes replace the files in {folder} all the time; let them finish, then try again")
+        raise StoreError(f"other processes keep replacing the files in {folder}; let them finish, then try again")
 
     def replace(self, path: LakePath, content: bytes, before: str | None) -> None:
         """Replace the version ``before`` of an object; None creates it."""
@@ -278,7 +278,7 @@ class BucketStore(Store):
         if self.root in self._bucket.proved:
             return
         probe = self.state_folder / INCOMING / f"{uuid.uuid4().hex}.part"
-        self._is_refused(probe, None)  # also if the answer was lost, and the repeated request found it there
+        self._is_refused(probe, None)  # also if the response was lost, and the repeated request found it there
         ignored = [before for before in (None, _NO_ETAG) if not self._is_refused(probe, before)]
         if ignored:
             with suppress(StoreError):

@@ -20,7 +20,7 @@ def edit_lock(path: Path) -> Iterator[None]:
     Raises:
         OSError: The lock cannot be taken.
     """
-    target = _target(path)  # so that whoever edits the file by another link waits too
+    target = _target(path)  # so that a process that edits the file by another link waits too
     with file_lock(target.with_name(f".{target.name}.lock")):
         yield
 

@@ -1,6 +1,6 @@
 """The file index: what each file of some series holds, as a table that remembers it from one reading to the next.
 
-To read the footers of 30,000 files takes a minute, to look at their size, inode, and time of modification half a
+Reading the footers of 30,000 files takes a minute. Looking at their size, inode, and time of modification takes half a
 second. A file of the lake is only ever replaced as a whole, by a new one. So a file with the remembered inode, size,
 and time still holds what was read then. In a bucket, the ETag takes the place of the inode and the time.
 
@@ -180,7 +180,7 @@ def merged_index(remembered: pl.DataFrame, index: pl.DataFrame, replaced: pl.Exp
 def is_worth_remembering(remembered: pl.DataFrame, index: pl.DataFrame) -> bool:
     """Return whether a process that reads the new files of ``index`` again takes longer than to write them down now.
 
-    To read a footer takes 0.14 ms, to write a row of the index 0.01 ms.
+    Reading a footer takes 0.14 ms, writing a row of the index 0.01 ms.
     """
     new = index.join(remembered, on=_STAMP, how="anti").height
     return new * _ROWS_PER_READ >= max(remembered.height, _LEAST_ROWS)

@@ -36,7 +36,7 @@ _IDLE_SECONDS: Final = 60
 
 def read_metadata(footer: bytes) -> dict[str, str]:
     """Return the key-value metadata of a file, given its bytes from the footer to the end."""
-    # Without `None`, Polars looks for credentials of a cloud, which takes longer than to read the metadata.
+    # Without `None`, Polars looks for credentials of a cloud, which takes longer than reading the metadata.
     return pl.read_parquet_metadata(io.BytesIO(_MAGIC + footer), credential_provider=None)
 
 

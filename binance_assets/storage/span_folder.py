@@ -2,7 +2,7 @@
 
 What a file holds is replaced as a whole: read, modify, replace. In a folder, that happens under the lock of the
 series. The lock file is empty and lies in the folder itself, so that all processes that reach the folder, by whichever
-path, use the same lock. Polars and DuckDB do not mind an empty file. A bucket has no locks: there, it is a loop that
+path, use the same lock. Polars and DuckDB accept an empty file. A bucket has no locks: there, it is a loop that
 reads the object and its version, merges, and puts the result if the version is unchanged. Only the store
 (:mod:`binance_assets.storage.store`) knows which of the two happens.
 """

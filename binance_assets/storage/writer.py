@@ -25,7 +25,7 @@ _MAX_ROWS: Final = 150_000
 class PartitionWriter:
     """Collects accepted partitions of a series and writes them, each file as rarely as the wait allows.
 
-    It holds no thread: whoever waits for results calls :meth:`flush_if_due` while nothing arrives.
+    It has no thread of its own: a caller that waits for results calls :meth:`flush_if_due` while nothing arrives.
 
     Args:
         lake: The lake, prepared.

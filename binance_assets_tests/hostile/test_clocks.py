@@ -273,7 +273,7 @@ READERS_OF_THE_WALL_CLOCK = {
     "cli/status.py": 2,
     "ingest/request.py": 2,
     "orchestration/coverage.py": 1,
-    "orchestration/dagster_internals.py": 1,
+    "orchestration/dagster_internals/instance.py": 1,
     "orchestration/lake_state.py": 1,
     "orchestration/scrape.py": 2,
     "orchestration/sensors.py": 1,

@@ -73,7 +73,7 @@ def assert_reported_in_few_lines(results: list[PartitionResult], is_asked: bool)
     assert {result.verdict for result in results} <= {"unreachable", "invalid"}
     groups = group_by_reason(results)
     assert len(groups) <= 3
-    assert is_asked or all("not asked, because an earlier request failed: " in group[0].reason for group in groups)
+    assert is_asked or all("not requested, because an earlier request failed: " in group[0].reason for group in groups)
     assert sum(map(len, groups)) == len(DAYS)
     assert "\n" not in format_refused(results)
     assert len(format_refused(results)) < 1_000
@@ -130,7 +130,7 @@ def test_a_dagster_run_over_many_series_of_a_dead_server_asks_as_little(
         checks = [str(check.description) for check in result.get_asset_check_evaluations()]
         assert len(checks) == 3
         assert all("\n" not in check and len(check) < 1_500 for check in checks)
-        assert any("not asked, because an earlier request failed: " in check for check in checks)
+        assert any("not requested, because an earlier request failed: " in check for check in checks)
 
 
 def fetch_in_runs(
@@ -158,7 +158,7 @@ def test_all_runs_of_a_command_together_ask_a_dead_server_no_more_than_one_run(
         assert server.counts("/klines") + server.counts("/exchangeInfo") <= MOST_REQUESTS
     last = view.refused[parse_series(NAMES[3])]
     assert len(last) == 17
-    assert all("not asked, because an earlier request failed: " in result.reason for result in last)
+    assert all("not requested, because an earlier request failed: " in result.reason for result in last)
 
 
 def test_the_runs_of_a_command_ask_for_the_time_and_the_limit_once(
@@ -332,4 +332,4 @@ def test_one_success_or_one_response_of_the_host_starts_the_count_again() -> Non
 
 def test_the_reason_of_what_was_not_asked_names_the_first_error_once() -> None:
     error = NotSent.after(NotSent.after(NoConnection("gone")))
-    assert str(error) == "not asked, because an earlier request failed: gone"
+    assert str(error) == "not requested, because an earlier request failed: gone"

@@ -14,7 +14,7 @@ import pytest
 from binance_assets.model.partitions import partitions_between
 from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import HOUR, MINUTE, to_ms
-from binance_assets.orchestration.dagster_internals import RequeueRun
+from binance_assets.orchestration.dagster_internals.runs import RequeueRun
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.worker_runs import WORKER_TAG
 from binance_assets.sandbox import Fault, Sandbox, SandboxOptions, running_sandbox

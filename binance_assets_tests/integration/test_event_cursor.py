@@ -19,7 +19,7 @@ from binance_assets.definitions import build_defs
 from binance_assets.model.intervals import parse_derived_interval
 from binance_assets.model.series import derived_series, parse_series
 from binance_assets.orchestration import event_cursor
-from binance_assets.orchestration.dagster_internals import report_failed_run
+from binance_assets.orchestration.dagster_internals.event_writes import report_failed_run
 from binance_assets.orchestration.event_cursor import last_settled_event
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.sensors import new_partitions

@@ -147,7 +147,7 @@ def times_in_microseconds(first: int, last: int) -> Change:
     return plant
 
 
-def insane_rows_before_microseconds(rows: Rows) -> Rows:
+def lows_of_zero_before_microseconds(rows: Rows) -> Rows:
     for row in rows[AT : AT + 5]:
         row[LOW] = "0"
     return times_in_microseconds(AT + 5, AT + 6)(rows)
@@ -242,7 +242,7 @@ KINDS: dict[str, tuple[Change, Outcome]] = {
     "1e-8 more turnover": (changed(QUOTE, lambda amount: amount + Decimal("1e-8")), "refused"),
     "two candles merged": (merged, "written"),
     "times in microseconds": (times_in_microseconds(0, 1440), "sound"),
-    "a row in microseconds after insane ones": (insane_rows_before_microseconds, "refused"),
+    "a row in microseconds after lows of 0": (lows_of_zero_before_microseconds, "refused"),
     "candles without trades dropped": (without_a_candle_without_trades, "written"),
 }
 """The kinds of defects, and what becomes of a day that has the defect in both sources.

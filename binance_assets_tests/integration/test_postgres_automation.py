@@ -15,7 +15,7 @@ from binance_assets.model.intervals import parse_derived_interval
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
-from binance_assets.orchestration.dagster_internals import materialized_ranges
+from binance_assets.orchestration.dagster_internals.event_reads import materialized_ranges
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import DAILY
 from binance_assets.sandbox import Fault, Sandbox

@@ -24,7 +24,8 @@ from binance_assets.model.series import Series, derived_series, parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration import losses
 from binance_assets.orchestration.checks import CHECK_NAME, refresh_check
-from binance_assets.orchestration.dagster_internals import latest_check_records, report_failed_run
+from binance_assets.orchestration.dagster_internals.event_reads import latest_check_records
+from binance_assets.orchestration.dagster_internals.event_writes import report_failed_run
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.lake_state import ended_since, is_look_due, next_look
 from binance_assets.orchestration.losses import JOB

@@ -17,7 +17,7 @@ import pytest
 import requests
 from ruamel.yaml import YAML
 
-from binance_assets.orchestration.dagster_internals import open_instance_in
+from binance_assets.orchestration.dagster_internals.instance import open_instance_in
 from binance_assets_tests.support.dagster_dev import free_port
 from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.other_worlds import in_container

@@ -18,7 +18,7 @@ import sqlalchemy as db
 from pydantic import Field
 
 from binance_assets.orchestration.checks import CHECK_NAME, gap_free_spec
-from binance_assets.orchestration.dagster_internals import log_materializations
+from binance_assets.orchestration.dagster_internals.event_writes import log_materializations
 from binance_assets.orchestration.event_log import BatchingEventLog
 from binance_assets.orchestration.partitions import DAILY, range_tags
 

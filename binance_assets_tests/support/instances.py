@@ -14,7 +14,7 @@ import dagster as dg
 
 from binance_assets.exchange.retry import Retrier
 from binance_assets.model.series import Series
-from binance_assets.orchestration.dagster_internals import NO_COMPUTE_LOGS
+from binance_assets.orchestration.dagster_internals.instance import NO_COMPUTE_LOGS
 from binance_assets.orchestration.event_log import SqliteStorage
 from binance_assets.orchestration.instance import open_instance
 from binance_assets.orchestration.keys import asset_key, op_name

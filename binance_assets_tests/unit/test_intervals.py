@@ -269,6 +269,7 @@ def test_binance_hosts_share_a_budget_and_other_hosts_do_not() -> None:
         ("https://data.binance.vision", "binance.com", False),
         ("https://testnet.binance.vision", "testnet.binance.vision", True),
         ("https://testnet.binancefuture.com", "testnet.binancefuture.com", True),
+        ("https://demo-fapi.binance.com", "demo-fapi.binance.com", True),
         ("https://api.binance.us", "api.binance.us", True),
         ("https://api.binance.com.example.org", "api.binance.com.example.org", False),
         ("http://proxy.local:8080", "proxy.local", False),

@@ -172,4 +172,4 @@ def test_calls_that_wait_for_the_one_that_asks_a_failing_host_announce_it() -> N
     for thread in threads:
         thread.join(10)
     assert wait is not None
-    assert "one request at a time asks it (no connection to example.com)" in wait.reason
+    assert "the host keeps failing (no connection to example.com), so one request at a time probes it" in wait.reason

@@ -336,7 +336,7 @@ class Budget:
                 return pause
             self._block_checked_at = time.monotonic()
         if self._blocks and lease.in_flight:
-            return _Pause(_POLL_SECONDS, Wait("one request asks whether Binance's pause is over; waiting"))
+            return _Pause(_POLL_SECONDS, Wait("one request probes whether Binance's pause is over; waiting"))
         if lease.minute != minute or lease.unused < weight or self._used_up_by_others(minute, weight):
             pause = self._renew(minute, weight)
             if pause is not None:

@@ -61,7 +61,7 @@ class Engine(Protocol):
         """Return the time that all users of the database share; call it in a transaction."""
 
     def end_waits(self) -> None:
-        """Let whoever waits for the database in :meth:`begin` wait for a moment at most, from now on."""
+        """From now on, let each call of :meth:`begin` wait for the database for a moment at most."""
 
     def close(self) -> None:
         """Close the database."""

@@ -230,7 +230,7 @@ class Transaction:
     def store_block(self, block: Block) -> None:
         """Store a block, unless the stored one ends later by the same clock.
 
-        A stored one of another clock is replaced: this one is what the server said last.
+        A stored one of another clock is replaced, because this one is newer.
         """
         self._database.execute(
             "INSERT INTO block (address, name, clock, ends, until, banned, reason, repeats) "
@@ -344,12 +344,12 @@ class Ledger:
             return transaction.groups()
 
     def end_waits(self) -> None:
-        """Wait for no server from now on: whoever does is canceled. What needs no wait can still be written."""
+        """From now on, cancel every call that waits for a server. What needs no wait can still be written."""
         self._ending.set()
         self._engine.end_waits()
 
     def close(self) -> None:
-        """Close the ledger; whoever waits for it is canceled."""
+        """Close the ledger, and cancel every call that waits for it."""
         self.end_waits()
         self._closed = True
         with self._lock:

@@ -91,7 +91,7 @@ def believed_limit(value: object, documented: int) -> int | None:
     A limit of 1 would stop every process of the host for good, and one of a million would get the IP banned.
 
     Args:
-        value: What exchangeInfo or the ledger says.
+        value: The limit in exchangeInfo or the ledger.
         documented: The documented limit; the other must be a tenth of it to ten times as much.
     """
     return whole_number(value, range(-(-documented // _BELIEVED_FACTOR), documented * _BELIEVED_FACTOR + 1))
@@ -99,7 +99,7 @@ def believed_limit(value: object, documented: int) -> int | None:
 
 _SHORTEST_BAN: Final = 2 * MINUTE
 _SHORTEST_BLOCK: Final = SECOND
-# The longest ban that Binance documents. A longer one is not believed: it would outlive every memory of its reason.
+# The longest ban that Binance documents (2026-07). A longer one is not believed: nothing but a fault can name it.
 _LONGEST_BLOCK: Final = 3 * DAY
 _BANNED_UNTIL: Final = re.compile(r"banned until ([0-9]{13})")
 _SECONDS: Final = range(10**12)
@@ -113,12 +113,12 @@ def blocked_for(error: RateLimited | Banned, now: int | None, number: int = 1) -
     Binance names the end as ``Retry-After`` (in seconds, or as a date) and, for bans, as ``banned until <ms>`` in the
     message; the later of the two applies. Without either, a 429 lasts until the next minute. A 429 lasts at least a
     second and a ban at least two minutes, the shortest ban. This minimum doubles with each block in a row, so that a
-    server that says ``Retry-After: 0`` again and again is asked less and less.
+    server that repeats ``Retry-After: 0`` receives fewer and fewer requests.
 
     Args:
         error: The 429 or 418.
-        now: The server's time, ms UTC; None if it is unknown. Then a date or a time says nothing, and only a number of
-            seconds counts; a minute may have just begun.
+        now: The server's time, ms UTC; None if it is unknown. Then a date or a time cannot be used, and only a number
+            of seconds counts; a minute may have just begun.
         number: Which block in a row it is, from 1.
     """
     is_ban = isinstance(error, Banned)
@@ -141,7 +141,7 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _retry_after(headers: Mapping[str, str], now: int | None) -> int:
-    """Return how long ``Retry-After`` says to wait, ms; 0 if it does not say.
+    """Return how long to wait by ``Retry-After``, ms; 0 if it names no time.
 
     Args:
         headers: The headers of the response, with names in lower case.
