@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -30,6 +31,7 @@ from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
 from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import copy_state_of_working_folder, new_instance
+from binance_assets_tests.support.leftovers import new_temporary_folder, processes_left_by
 from binance_assets_tests.support.postgres_server import PostgresServer, missing_postgres, running_postgres
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 from binance_assets_tests.support.redis_server import RedisServer, missing_redis, running_redis
@@ -58,6 +60,8 @@ _TESTS = Path(__file__).parent
 # SQLite waits for the disk at each commit.
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 * 1024**3
+_TEMPORARY = pytest.StashKey[Path]()
+_LEFT = pytest.StashKey[list[str]]()
 
 # A run keeps what it makes until the test ends, so a collection per 700 new objects finds next to nothing.
 gc.set_threshold(20_000, 20, 100)
@@ -88,9 +92,33 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The environments of the tiers for packages and exports stay on the disk: they are large, and made of hard links.
     """
+    if hasattr(config, "workerinput"):
+        return
     is_large = config.getoption("markexpr") in ("package", "exports")
-    if not is_large and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+    has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM
+    parent = _MEMORY if has_room and not is_large else Path(tempfile.gettempdir())
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(parent))
+    config.stash[_TEMPORARY] = new_temporary_folder(parent)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that leaves processes behind; its workers have ended before."""
+    if (folder := session.config.stash.get(_TEMPORARY, None)) and (left := processes_left_by(folder)):
+        session.config.stash[_LEFT] = left
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the processes that a run has left behind."""
+    for command in config.stash.get(_LEFT, []):
+        terminalreporter.line(f"still runs: {command}", red=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what killed processes have left in the folder for temporary files."""
+    if folder := config.stash.get(_TEMPORARY, None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -39,7 +39,7 @@ from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.file_server import serving
 
 # The tests share one Dagster and one browser, which the first test starts.
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 UNIVERSE = """\
 series:
@@ -66,7 +66,7 @@ attributes:
         - 1h
 """
 PICTURES = CHECKOUT / "docs" / "pictures"
-SECONDS = 90
+SECONDS = 240
 # An XPath of the input for partitions: in the dialog of the overview, and on the Partitions tab.
 PARTITIONS_INPUT = "//input[starts-with(@placeholder, 'ex:')]"
 AUTOMATIONS = ("spot_daily_schedule", "spot_catch_up", "derived_candles", "coverage", "reissued_archives")
@@ -428,7 +428,7 @@ def test_a_page_of_another_site_changes_nothing(user: User) -> None:
         user.see(with_text("not sent, not open"))
         user.driver.close()
     user.driver.switch_to.window(user.driver.window_handles[0])
-    response = requests.post(f"{user.url}/graphql", json={"query": PAUSED}, timeout=30).json()
+    response = requests.post(f"{user.url}/graphql", json={"query": PAUSED}, timeout=60).json()
     assert response["data"]["instance"]["autoMaterializePaused"] is True
 
 
