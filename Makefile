@@ -25,6 +25,8 @@ EXTRAS_services := [test,postgres,celery,s3,k8s,docker,test-s3,lint-deploy]
 EXTRAS_package := [test,check,package]
 EXTRAS_check := [test,check]
 EXTRAS_docs := [docs]
+# What .ci/run needs in .venv, installed at once.
+EXTRAS_ci := [test,check,docs,package]
 INCLUDED_runtime := runtime
 INCLUDED_test := runtime test
 INCLUDED_servers := runtime test servers
@@ -32,6 +34,7 @@ INCLUDED_services := runtime test services
 INCLUDED_package := runtime test check package
 INCLUDED_check := runtime test check
 INCLUDED_docs := docs
+INCLUDED_ci := runtime test check docs package
 
 ifeq ($(DEPENDENCIES),lowest)
   CONSTRAINTS := --constraint $(VENV)/lowest.txt

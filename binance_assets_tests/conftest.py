@@ -31,7 +31,7 @@ from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
 from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import copy_state_of_working_folder, new_instance
-from binance_assets_tests.support.leftovers import new_temporary_folder, processes_left_by
+from binance_assets_tests.support.leftovers import end_processes_left_by, new_temporary_folder
 from binance_assets_tests.support.postgres_server import PostgresServer, missing_postgres, running_postgres
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 from binance_assets_tests.support.redis_server import RedisServer, missing_redis, running_redis
@@ -103,16 +103,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that leaves processes behind; its workers have ended before."""
-    if (folder := session.config.stash.get(_TEMPORARY, None)) and (left := processes_left_by(folder)):
-        session.config.stash[_LEFT] = left
-        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+    """End the processes that a run has left behind, and let it fail; its workers have ended before."""
+    if folder := session.config.stash.get(_TEMPORARY, None):
+        patience = 2 if session.exitstatus == pytest.ExitCode.INTERRUPTED else 60
+        session.config.stash[_LEFT] = end_processes_left_by(folder, patience)
+        if session.config.stash[_LEFT]:
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Name the processes that a run has left behind."""
     for command in config.stash.get(_LEFT, []):
-        terminalreporter.line(f"still runs: {command}", red=True)
+        terminalreporter.line(f"left behind and killed: {command}", red=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

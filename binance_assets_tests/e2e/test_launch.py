@@ -67,7 +67,7 @@ class Queue:
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Return the exit code, standard output, and standard error."""
         words = ["-m", "binance_assets", *arguments, "--launch"]
-        ended = self._warm.run(words, cwd=self._dev.folder, env=self._dev.environment, timeout=120)
+        ended = self._warm.run(words, cwd=self._dev.folder, env=self._dev.environment, timeout=400)
         return ended.returncode, ended.stdout, ended.stderr
 
     def close(self) -> None:

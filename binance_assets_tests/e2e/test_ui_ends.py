@@ -25,6 +25,7 @@ sys.exit(demo._serve_ui(Path.cwd(), dict(os.environ)))
 """
 
 
+@pytest.mark.servers
 @pytest.mark.timeout(600)
 def test_sigterm_ends_the_demos_user_interface_with_all_its_children(sandbox: Sandbox, tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:

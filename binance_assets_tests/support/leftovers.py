@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Final
 import psutil
 
 _END_SECONDS: Final = 60
-_TRACKER: Final = "multiprocessing.resource_tracker"
+TRACKER: Final = "multiprocessing.resource_tracker"
+"""What the command of a tracker contains."""
 
 
 def new_temporary_folder(parent: Path) -> Path:
@@ -32,19 +32,32 @@ def new_temporary_folder(parent: Path) -> Path:
     return folder
 
 
-def processes_left_by(folder: Path) -> list[str]:
-    """Return the commands of the processes that inherited a temporary folder and have not ended soon after the run."""
-    deadline = time.monotonic() + _END_SECONDS
-    while (found := list(_commands_with(str(folder)))) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
+def end_processes_left_by(folder: Path, patience: float) -> list[str]:
+    """Kill the processes that inherited a temporary folder and do not end by themselves; return their commands.
+
+    A worker that is interrupted ends without its fixtures, whose servers and browsers would run on.
+
+    Args:
+        folder: The folder of the run that is over.
+        patience: How long the processes have to end by themselves, seconds.
+    """
+    _, left = psutil.wait_procs(_processes_with(folder), timeout=patience)
+    commands = []
+    for process in left:
+        with suppress(psutil.Error):
+            commands.append(" ".join(process.cmdline()))
+            process.kill()
+    psutil.wait_procs(left, timeout=_END_SECONDS)
+    return commands
 
 
-def _commands_with(folder: str) -> Iterator[str]:
+def _processes_with(folder: Path) -> list[psutil.Process]:
+    found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get("TMPDIR") == folder:
-                yield " ".join(process.cmdline())
+            if process.pid != os.getpid() and process.environ().get("TMPDIR") == str(folder):
+                found.append(process)
+    return found
 
 
 def kill_group(leader: int) -> None:
@@ -74,7 +87,7 @@ def _members(leader: int) -> Iterator[psutil.Process]:
 def _killed(process: psutil.Process) -> bool:
     """Kill a process unless it is a tracker; return whether it is gone."""
     with suppress(psutil.NoSuchProcess):
-        if any(_TRACKER in word for word in process.cmdline()):
+        if any(TRACKER in word for word in process.cmdline()):
             return False
         process.kill()
     return True
