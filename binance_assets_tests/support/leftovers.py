@@ -35,7 +35,8 @@ def new_temporary_folder(parent: Path) -> Path:
 def end_processes_left_by(folder: Path, patience: float) -> list[str]:
     """Kill the processes that inherited a temporary folder and do not end by themselves; return their commands.
 
-    A worker that is interrupted ends without its fixtures, whose servers and browsers would run on.
+    A worker that is interrupted ends without its fixtures, whose servers and browsers would run on. The children of this
+    process are left alone: helpers of libraries, which end with it.
 
     Args:
         folder: The folder of the run that is over.
@@ -52,10 +53,11 @@ def end_processes_left_by(folder: Path, patience: float) -> list[str]:
 
 
 def _processes_with(folder: Path) -> list[psutil.Process]:
-    found = []
+    this = psutil.Process()
+    own, found = {this, *this.children(recursive=True)}, []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get("TMPDIR") == str(folder):
+            if process not in own and process.environ().get("TMPDIR") == str(folder):
                 found.append(process)
     return found
 

@@ -21,11 +21,13 @@ time.sleep(600)
 
 
 def test_a_process_that_runs_on_after_its_run_is_named_and_killed(tmp_path: Path) -> None:
-    with subprocess.Popen(["sleep", "600"], env={"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}) as process:
-        assert end_processes_left_by(tmp_path / "of another run", 0) == []
-        assert process.poll() is None
-        assert end_processes_left_by(tmp_path, 0) == ["sleep 600"]
-        assert not psutil.pid_exists(process.pid)
+    environment = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    command = ["sh", "-c", "sleep 600 >/dev/null & echo $!"]  # the worker that started it has ended
+    started = psutil.Process(int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout))
+    assert end_processes_left_by(tmp_path / "of another run", 0) == []
+    assert started.is_running()
+    assert end_processes_left_by(tmp_path, 0) == ["sleep 600"]
+    assert not started.is_running()
 
 
 def test_a_killed_group_leaves_no_semaphore() -> None:
