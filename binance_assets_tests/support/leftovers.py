@@ -35,8 +35,8 @@ def new_temporary_folder(parent: Path) -> Path:
 def end_processes_left_by(folder: Path, patience: float) -> list[str]:
     """Kill the processes that inherited a temporary folder and do not end by themselves; return their commands.
 
-    A worker that is interrupted ends without its fixtures, whose servers and browsers would run on. The children of this
-    process are left alone: helpers of libraries, which end with it.
+    A worker that is interrupted ends without its fixtures, whose servers and browsers would run on. The children of
+    this process are left alone: helpers of libraries, which end with it.
 
     Args:
         folder: The folder of the run that is over.
