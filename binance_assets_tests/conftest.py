@@ -46,8 +46,9 @@ _TIERS = ("services", "servers", "package", "exports", "deploy", "e2e", "hostile
 # Tiers of tests that a mark puts there, whatever their folder.
 _MARKED_TIERS = ("services", "servers")
 _SLOWEST_FIRST = (
-    "test_cluster", "test_postgres_ui",
-    "test_user_interface", "test_browser", "test_cli", "test_crashes", "test_terminal", "test_examples",
+    "test_cluster", "test_postgres_ui", "test_bucket_commands", "test_bucket_lake", "test_postgres_ledger",
+    "test_browser", "test_user_interface", "test_cli", "test_documentation", "test_crashes", "test_launch", "test_dg",
+    "test_terminal", "test_examples",
     "test_archive", "test_evidence", "test_lake_crashes", "test_download", "test_planted_defects",
 )  # fmt: skip
 # The files of these tiers mostly wait, those of integration mostly compute. They alternate, so that some worker
@@ -79,12 +80,13 @@ hypothesis.settings.register_profile("slow", parent=hypothesis.settings.get_prof
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "default")
 
 
-def pytest_xdist_auto_num_workers() -> int:
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Use two workers more than there are cores: many tests wait for a process, a server, or the next minute.
 
     Each worker costs about eight seconds of CPU time of its own: imports, the collection, empty instances, patterns.
+    The tests of servers wait most, for the daemon of Dagster above all.
     """
-    return (os.cpu_count() or 1) + 2
+    return (os.cpu_count() or 1) + (3 if config.getoption("markexpr") == "servers" else 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
