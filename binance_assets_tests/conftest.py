@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -30,6 +31,7 @@ from binance_assets.settings import Settings, read_settings
 from binance_assets_tests.support.environment import Fetch, Open, Run, cli_environment, environment_of
 from binance_assets_tests.support.exchange import quick_retrier
 from binance_assets_tests.support.instances import copy_state_of_working_folder, new_instance
+from binance_assets_tests.support.leftovers import end_processes_left_by, new_temporary_folder
 from binance_assets_tests.support.postgres_server import PostgresServer, missing_postgres, running_postgres
 from binance_assets_tests.support.recorded import RECORDED, missing_recordings, missing_zips
 from binance_assets_tests.support.redis_server import RedisServer, missing_redis, running_redis
@@ -44,8 +46,9 @@ _TIERS = ("services", "servers", "package", "exports", "deploy", "e2e", "hostile
 # Tiers of tests that a mark puts there, whatever their folder.
 _MARKED_TIERS = ("services", "servers")
 _SLOWEST_FIRST = (
-    "test_cluster", "test_postgres_ui",
-    "test_user_interface", "test_browser", "test_cli", "test_crashes", "test_terminal", "test_examples",
+    "test_cluster", "test_postgres_ui", "test_bucket_commands", "test_bucket_lake", "test_postgres_ledger",
+    "test_browser", "test_user_interface", "test_cli", "test_documentation", "test_crashes", "test_launch", "test_dg",
+    "test_terminal", "test_examples",
     "test_archive", "test_evidence", "test_lake_crashes", "test_download", "test_planted_defects",
 )  # fmt: skip
 # The files of these tiers mostly wait, those of integration mostly compute. They alternate, so that some worker
@@ -58,6 +61,8 @@ _TESTS = Path(__file__).parent
 # SQLite waits for the disk at each commit.
 _MEMORY = Path("/dev/shm")
 _ROOM = 4 * 1024**3
+_TEMPORARY = pytest.StashKey[Path]()
+_LEFT = pytest.StashKey[list[str]]()
 
 # A run keeps what it makes until the test ends, so a collection per 700 new objects finds next to nothing.
 gc.set_threshold(20_000, 20, 100)
@@ -75,12 +80,13 @@ hypothesis.settings.register_profile("slow", parent=hypothesis.settings.get_prof
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "default")
 
 
-def pytest_xdist_auto_num_workers() -> int:
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Use two workers more than there are cores: many tests wait for a process, a server, or the next minute.
 
     Each worker costs about eight seconds of CPU time of its own: imports, the collection, empty instances, patterns.
+    The tests of servers wait most, for the daemon of Dagster above all.
     """
-    return (os.cpu_count() or 1) + 2
+    return (os.cpu_count() or 1) + (3 if config.getoption("markexpr") == "servers" else 2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -88,9 +94,35 @@ def pytest_configure(config: pytest.Config) -> None:
 
     The environments of the tiers for packages and exports stay on the disk: they are large, and made of hard links.
     """
+    if hasattr(config, "workerinput"):
+        return
     is_large = config.getoption("markexpr") in ("package", "exports")
-    if not is_large and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM:
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+    has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM
+    parent = _MEMORY if has_room and not is_large else Path(tempfile.gettempdir())
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(parent))
+    config.stash[_TEMPORARY] = new_temporary_folder(parent)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the processes that a run has left behind, and let it fail; its workers have ended before."""
+    if folder := session.config.stash.get(_TEMPORARY, None):
+        patience = 2 if session.exitstatus == pytest.ExitCode.INTERRUPTED else 60
+        session.config.stash[_LEFT] = end_processes_left_by(folder, patience)
+        if session.config.stash[_LEFT]:
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the processes that a run has left behind."""
+    for command in config.stash.get(_LEFT, []):
+        terminalreporter.line(f"left behind and killed: {command}", red=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what killed processes have left in the folder for temporary files."""
+    if folder := config.stash.get(_TEMPORARY, None):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -50,12 +50,16 @@ _MAX_UNITS: Final = 700
 _DAYS_PER_EXTENSION: Final = 1024
 
 _ROWS_PER_BLOCK: Final = 1440
+_DAYS_PER_BLOCK: Final = 64
 _CACHE_BYTES: Final = 128 * 1024 * 1024
 
 _SECONDS_PER_MINUTE: Final = MINUTE // SECOND
 _ONE_DAY: Final = next(interval for interval in INTERVALS if interval.step == DAY)
 
 _Number: TypeAlias = int | pl.Series
+
+_VALUED: Final = ("volume", "taker", "volume_price")
+"""The columns of a pattern that give the base volumes."""
 
 _OHLC: Final = [
     pl.col("open").first(),
@@ -307,6 +311,7 @@ class SyntheticCandles:
         self._units = array("q", [_LEVEL_UNITS])
         self._base = self._amplitude = self._multiplier = pl.Series(dtype=pl.Int64)
         self._blocks = blocks
+        self._daily_base_volumes: dict[int, pl.DataFrame] = {}
 
     def select(self, interval: Interval, start: int, end: int, limit: int, newest: bool, now: int) -> bytes:
         """Return the rows that open in ``[start, end]``, ascending, as the JSON list of a response.
@@ -348,19 +353,20 @@ class SyntheticCandles:
             yield self._partial(grid, last, traded_until)
 
     def _complete(self, grid: _Grid, first: int, last: int) -> Iterator[memoryview]:
-        for number in range(first // _ROWS_PER_BLOCK, last // _ROWS_PER_BLOCK + 1):
-            begin = max(number * _ROWS_PER_BLOCK, grid.next_slot(self._listing.listed_at))
-            block = self._block(grid, number, begin)
+        rows = _rows_per_block(grid.interval)
+        for number in range(first // rows, last // rows + 1):
+            begin, end = max(number * rows, grid.next_slot(self._listing.listed_at)), (number + 1) * rows
+            block = self._block(grid, number, begin, end)
             offset = block.index(_row_start(grid, first)) if first > begin else 0
-            ends_within = last + 1 < (number + 1) * _ROWS_PER_BLOCK
+            ends_within = last + 1 < end
             stop = block.index(_row_start(grid, last + 1), offset) if ends_within else len(block)
             yield memoryview(block)[offset:stop]
 
-    def _block(self, grid: _Grid, number: int, begin: int) -> bytes:
+    def _block(self, grid: _Grid, number: int, begin: int, end: int) -> bytes:
         key = (self._name, grid.interval.name, number)
         block = self._blocks.get(key)
         if block is None:
-            block = render(self._columns(grid.interval, begin, (number + 1) * _ROWS_PER_BLOCK), self._scale)
+            block = render(self._columns(grid.interval, begin, end), self._scale)
             self._blocks.put(key, block)
         return block
 
@@ -382,10 +388,32 @@ class SyntheticCandles:
 
     def _base_volumes(self, interval: Interval, first: int, end: int) -> tuple[pl.Series, pl.Series]:
         """Return the base volumes of COIN-M's candles, slots ``[first, end)`` of an interval up to a day."""
-        minutes = max(interval.step // MINUTE, 1)
-        sums = self._minute_base_volumes(first * minutes, end * minutes)
-        grouped = sums.group_by(pl.int_range(pl.len()) // minutes, maintain_order=True).sum()
+        if interval.step == DAY:
+            days = self._base_volumes_of_days(first, end)
+            return days["value"], days["taker_value"]
+        grouped = self._base_volumes_of(max(interval.step // MINUTE, 1), first, end)
         return grouped["value"], grouped["taker_value"]
+
+    def _base_volumes_of(self, minutes: int, first: int, end: int) -> pl.DataFrame:
+        """Return the base volumes of slots ``[first, end)`` of so many minutes."""
+        sums = self._minute_base_volumes(first * minutes, end * minutes)
+        return sums.group_by(pl.int_range(pl.len()) // minutes, maintain_order=True).sum()
+
+    def _base_volumes_of_days(self, first: int, end: int) -> pl.DataFrame:
+        """Return the base volumes of days ``[first, end)`` since the epoch.
+
+        They are added up once, in blocks: requests for candles of a day or longer would add up 1440 minutes per day
+        again and again.
+        """
+        numbers = range(first // _DAYS_PER_BLOCK, (end - 1) // _DAYS_PER_BLOCK + 1)
+        for number in numbers:
+            if number not in self._daily_base_volumes:
+                begin = max(number * _DAYS_PER_BLOCK, self._first_day)
+                sums = self._base_volumes_of(_MINUTES_PER_DAY, begin, (number + 1) * _DAYS_PER_BLOCK)
+                self._daily_base_volumes[number] = sums
+        days = pl.concat([self._daily_base_volumes[number] for number in numbers])
+        begin = max(numbers[0] * _DAYS_PER_BLOCK, self._first_day)
+        return days[first - begin : end - begin]
 
     def _minute_base_volumes(self, first: int, end: int) -> pl.DataFrame:
         """Return the base volumes of minutes ``[first, end)`` since the epoch, in 1e-8 of the asset.
@@ -393,7 +421,7 @@ class SyntheticCandles:
         A contract is worth a fixed amount of USD, so a minute's volume is divided by its mean price. This is not a
         product of a pattern and integers per day, so coarser candles add up the minutes.
         """
-        table = _pattern(self._variant, self._reach).table(_SECONDS_PER_MINUTE)
+        table = _pattern(self._variant, self._reach).table(_SECONDS_PER_MINUTE).select(_VALUED)
         minutes = _multiples(1, end - first) + first
         day, minute = minutes // _MINUTES_PER_DAY - self._first_day, minutes % _MINUTES_PER_DAY
         self._extend((end - 1) // _MINUTES_PER_DAY - self._first_day)
@@ -506,6 +534,11 @@ class SyntheticCandles:
                 parts.append(self._valued(row, day - self._first_day))
         total = pl.concat(parts).sum()
         return total["value"], total["taker_value"]
+
+
+def _rows_per_block(interval: Interval) -> int:
+    """Return how many rows are rendered at once: of few days, because COIN-M adds up the minutes of each day."""
+    return min(_ROWS_PER_BLOCK, _DAYS_PER_BLOCK * DAY // interval.step)
 
 
 def _reduced(parts: list[Columns], name: str, reduce: Callable[[Iterable[int]], int]) -> pl.Series:

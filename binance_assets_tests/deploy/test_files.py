@@ -84,7 +84,7 @@ def test_the_wheel_of_the_image_needs_no_file_that_the_build_does_not_see(tmp_pa
         else:
             shutil.copy(source, tmp_path / name)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "wheels", "."]
-    subprocess.run(pip, cwd=tmp_path, check=True, capture_output=True, timeout=110)
+    subprocess.run(pip, cwd=tmp_path, check=True, capture_output=True, timeout=250)
     (wheel,) = (tmp_path / "wheels").iterdir()
     assert wheel.name.startswith("binance_assets-")
 

@@ -35,7 +35,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets_tests.e2e.test_browser import CHROMEDRIVER, CHROMIUM, PICTURES, find_program, start_chromium
 from binance_assets_tests.support.candles import expected
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 BTC = parse_series("spot/BTCUSDT/1m")
 MARCH = partitions_between(dt.date(2023, 3, 1), dt.date(2023, 4, 1), BTC.interval)

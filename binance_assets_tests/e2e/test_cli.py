@@ -36,6 +36,8 @@ from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import Run, cli_environment, without_progress
 from binance_assets_tests.support.lakes import change, keys, read, remove, stored, temporary_files
+from binance_assets_tests.support.loaded_machine import at_most
+from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.results import result_of
 from binance_assets_tests.support.warm_python import WarmProcess, WarmPython
 
@@ -85,6 +87,8 @@ def january(shared_sandbox: Sandbox, warm_python: WarmPython, tmp_path_factory: 
 
 
 Start = Callable[..., "WarmProcess | subprocess.Popen[str]"]
+# A request that hangs does so for longer than a test: nothing but the interrupt ends its download.
+PATIENT = {"BINANCE_ASSETS_READ_TIMEOUT": "300"}
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def start_download(sandbox: Sandbox, tmp_path: Path, warm_python: WarmPython) ->
 
     def start(*arguments: str) -> WarmProcess:
         command = ["-m", "binance_assets", "download", *MINUTES, *arguments]
-        return warm_python.start(command, cwd=tmp_path, env=cli_environment(sandbox, tmp_path))
+        return warm_python.start(command, cwd=tmp_path, env=cli_environment(sandbox, tmp_path) | PATIENT)
 
     return start
 
@@ -105,8 +109,8 @@ def start_download_in_own_group(sandbox: Sandbox, tmp_path: Path) -> Start:
     def start(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "binance_assets", "download", *MINUTES, *arguments],
-            cwd=tmp_path, env=cli_environment(sandbox, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, start_new_session=True,
+            cwd=tmp_path, env=cli_environment(sandbox, tmp_path) | PATIENT, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
     return start
@@ -617,11 +621,8 @@ def start_download_that_hangs(start: Start, sandbox: Sandbox, folder: Path) -> W
     (folder / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
     sandbox.faults.add(Fault("hang", start=hang, end=hang + 1, interval="1m"))
     process = start(*LONG_RANGE, "--source", "rest")
-    deadline = time.monotonic() + 60
-    while len(keys_in(folder)) < 20 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    while len(materialized_in(folder)) < 20 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(100, lambda: len(keys_in(folder)) >= 20)
+    until(100, lambda: len(materialized_in(folder)) >= 20)
     return process
 
 
@@ -632,7 +633,7 @@ def test_an_interrupt_of_the_whole_process_group_is_reported_in_one_line(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # an impatient user presses Ctrl-C twice
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=250)
     assert process.returncode == 130
     (line,) = without_progress(errors)
     assert line.startswith("error: interrupted")
@@ -661,9 +662,8 @@ def test_an_interrupt_ends_a_hanging_download_and_the_same_command_continues(
     assert len(finished) >= 20
     start = time.monotonic()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=250)  # the request hangs for longer
     seconds_to_end.append(time.monotonic() - start)
-    assert seconds_to_end[-1] < 10  # the request that hangs would be given up after fifteen
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("error: interrupted")
     assert "Traceback" not in errors
@@ -687,16 +687,12 @@ def test_an_interrupt_ends_a_download_while_the_control_totals_hang_and_the_quic
 ) -> None:
     sandbox.faults.add(Fault("hang", interval="1d"))
     process = start_download(*JANUARY)
-    deadline = time.monotonic() + 60
-    while not any(request.params.get("interval") == "1d" for request in sandbox.requests):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(100, lambda: any(request.params.get("interval") == "1d" for request in sandbox.requests))
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=250)
     seconds_to_end.append(time.monotonic() - start)
-    assert seconds_to_end[-1] < 10
-    assert min(seconds_to_end) < 2.5  # two seconds, and what a loaded machine adds at the best moment
+    assert at_most(2, seconds_to_end), seconds_to_end
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("error: interrupted")
     (run,) = runs_in(tmp_path)

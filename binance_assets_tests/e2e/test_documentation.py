@@ -53,7 +53,7 @@ def test_the_blocks_of_a_page_run_one_after_another(
 
 
 @pytest.mark.servers
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "page", [page for page, blocks in BLOCKS.items() if any(block.is_for_servers for block in blocks)], ids=name_of
 )

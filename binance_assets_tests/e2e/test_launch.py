@@ -26,7 +26,7 @@ from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.user_interface import UserInterface
 from binance_assets_tests.support.warm_python import WarmPython
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 DOWNLOAD = ("download", "--market", "usdm", "--interval", "1h", "--json")
 HEARTBEAT = """
@@ -42,7 +42,7 @@ def started(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copy(CHECKOUT / "dagster.yaml", folder)
     (folder / "universe.yaml").write_text("series: []\n")
     # A response that hangs does so until the test is over.
-    with dagster_dev(shared_sandbox, folder, environment={"BINANCE_ASSETS_READ_TIMEOUT": "120"}) as dev:
+    with dagster_dev(shared_sandbox, folder, environment={"BINANCE_ASSETS_READ_TIMEOUT": "300"}) as dev:
         yield dev
 
 
@@ -67,7 +67,7 @@ class Queue:
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Return the exit code, standard output, and standard error."""
         words = ["-m", "binance_assets", *arguments, "--launch"]
-        ended = self._warm.run(words, cwd=self._dev.folder, env=self._dev.environment, timeout=120)
+        ended = self._warm.run(words, cwd=self._dev.folder, env=self._dev.environment, timeout=400)
         return ended.returncode, ended.stdout, ended.stderr
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Queue:
 def queue(started: DagsterDev, warm_python: WarmPython) -> Iterator[Queue]:
     started.wait_until_ready()
     queue = Queue(started, warm_python)
-    until(60, lambda: queue.ui.query(HEARTBEAT)["instance"]["daemonHealth"]["daemonStatus"]["lastHeartbeatTime"])
+    until(120, lambda: queue.ui.query(HEARTBEAT)["instance"]["daemonHealth"]["daemonStatus"]["lastHeartbeatTime"])
     yield queue
     queue.close()
 
@@ -141,7 +141,7 @@ def test_a_second_command_follows_the_runs_of_the_first_and_ctrl_c_of_the_first_
     words = (*DOWNLOAD, "BTCUSDT", "--start", "2023-01-01", "--end", "2023-06-01", "--source", "rest")
     before = len(queue.statuses())
     first = queue.start(*words)
-    until(60, lambda: queue.statuses()[0] == "STARTED" and len(queue.statuses()) == before + 1)
+    until(120, lambda: queue.statuses()[0] == "STARTED" and len(queue.statuses()) == before + 1)
     second = queue.start(*words)
     assert second.stderr is not None
     lines: list[str] = []
@@ -149,11 +149,11 @@ def test_a_second_command_follows_the_runs_of_the_first_and_ctrl_c_of_the_first_
         lines.append(second.stderr.readline())
         assert lines[-1], lines
     first.send_signal(signal.SIGINT)
-    _, stderr = first.communicate(timeout=60)
+    _, stderr = first.communicate(timeout=250)
     assert first.returncode == 130, stderr
     (error,) = without_progress(stderr)
     assert error.startswith("error: interrupted; 1 run was canceled, and ")
-    stdout, stderr = second.communicate(timeout=60)
+    stdout, stderr = second.communicate(timeout=250)
     assert second.returncode == 1
     assert json.loads(stdout)["usdm/BTCUSDT/1h"]["days_present"] < 151
     assert any(line.endswith("was canceled") for line in without_progress(stderr))

@@ -37,7 +37,7 @@ from binance_assets_tests.support.user_interface import UserInterface
 pytestmark = [
     pytest.mark.services,
     pytest.mark.skipif(find_spec("dagster_postgres") is None, reason="dagster-postgres is not installed"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 

@@ -25,7 +25,8 @@ sys.exit(demo._serve_ui(Path.cwd(), dict(os.environ)))
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.servers
+@pytest.mark.timeout(600)
 def test_sigterm_ends_the_demos_user_interface_with_all_its_children(sandbox: Sandbox, tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
@@ -42,7 +43,7 @@ def test_sigterm_ends_the_demos_user_interface_with_all_its_children(sandbox: Sa
         return any(part.endswith("._daemon") for child in list(started.values()) for part in _command(child))
 
     try:
-        until(90, has_daemon)
+        until(240, has_daemon)
         process.send_signal(signal.SIGTERM)
         process.wait(60)
         _, running = psutil.wait_procs(started.values(), timeout=60)

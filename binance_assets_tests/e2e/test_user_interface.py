@@ -11,11 +11,12 @@ import pytest
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets_tests.support.dagster_dev import dagster_dev
+from binance_assets_tests.support.loaded_machine import at_most
 from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.user_interface import UserInterface
 
 # The tests share one Dagster, which the first test starts and restarts.
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 UNIVERSE = """\
 series:
@@ -44,18 +45,18 @@ def ui(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Ite
         shared_sandbox.faults.add(
             Fault("missing_row", symbol="ETHUSDT", start=noon, end=noon + MINUTE, path=path, interval="1m")
         )
-    with dagster_dev(shared_sandbox, folder) as dev:
+    with dagster_dev(shared_sandbox, folder, environment={"BINANCE_ASSETS_READ_TIMEOUT": "300"}) as dev:
         ui = UserInterface(dev)
         dev.wait_until_ready()
-        until(30, ui.is_loaded)
+        until(120, ui.is_loaded)
         ui.backfill(SYMBOLS, MONTHS)
-        until(150, lambda: sum(len(ui.stored(symbol, MONTHS[0], MONTHS[-1])) for symbol in SYMBOLS) > 20)
+        until(240, lambda: sum(len(ui.stored(symbol, MONTHS[0], MONTHS[-1])) for symbol in SYMBOLS) > 20)
         assert ui.backfill_status(ui.backfills[0]) == "REQUESTED"
         ui.backfill(SYMBOLS, FEBRUARY)
         dev.stop()
         dev.start()
         dev.wait_until_ready()
-        until(30, ui.is_loaded)
+        until(120, ui.is_loaded)
         yield ui
 
 
@@ -65,8 +66,8 @@ def test_a_single_day_is_materialized_by_one_run(ui: UserInterface) -> None:
 
 
 def test_a_backfill_of_two_assets_with_a_bad_day_fails_only_that_day(ui: UserInterface) -> None:
-    until(90, lambda: len(ui.stored("ETHUSDT", FEBRUARY[0], FEBRUARY[-1])) == 9)
-    until(30, lambda: ("FAILED", "2024-02-04", "2024-02-04") in ui.partitions("ETHUSDT", "2024-02"))
+    until(240, lambda: len(ui.stored("ETHUSDT", FEBRUARY[0], FEBRUARY[-1])) == 9)
+    until(120, lambda: ("FAILED", "2024-02-04", "2024-02-04") in ui.partitions("ETHUSDT", "2024-02"))
     assert ui.partitions("ETHUSDT", "2024-02") == [
         ("MATERIALIZED", "2024-02-01", "2024-02-03"),
         ("FAILED", "2024-02-04", "2024-02-04"),
@@ -91,14 +92,13 @@ def test_terminate_ends_a_run_as_canceled_while_a_socket_hangs_and_keeps_what_wa
     hang = to_ms(dt.date(2024, 6, 1)) + 20 * DAY
     shared_sandbox.faults.add(Fault("hang", symbol=symbol, start=hang, end=hang + 1, path=path, interval="1m"))
     run = ui.launch(symbol, "2024-04-01", "2024-06-30")
-    until(60, lambda: len(ui.stored(symbol, "2024-04-01", "2024-06-30")) >= 10)
+    until(120, lambda: len(ui.stored(symbol, "2024-04-01", "2024-06-30")) >= 10)
     began = time.monotonic()
     ui.terminate(run)
-    assert ui.final_status(run, 20) == "CANCELED"
+    assert ui.final_status(run, 100) == "CANCELED"  # the request hangs for longer
     seconds_to_end.append(time.monotonic() - began)
-    assert seconds_to_end[-1] < 10  # the request that hangs would be given up after fifteen
-    if len(seconds_to_end) == len(HANGING):  # two seconds, and what a loaded machine adds at the best moment
-        assert min(seconds_to_end) < 3
+    if len(seconds_to_end) == len(HANGING):
+        assert at_most(2.5, seconds_to_end), seconds_to_end
     done = [entry for entry in ui.partitions(symbol, "2024-04") if entry[1] == "2024-04-01"]
     assert done
     assert done[0][0] == "MATERIALIZED"
@@ -107,7 +107,7 @@ def test_terminate_ends_a_run_as_canceled_while_a_socket_hangs_and_keeps_what_wa
 
 def test_a_backfill_over_months_of_two_assets_survives_a_restart_of_the_daemon(ui: UserInterface) -> None:
     months, ended = ui.backfills[0], {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"}
-    until(150, lambda: ui.backfill_status(months) in ended)
+    until(240, lambda: ui.backfill_status(months) in ended)
     for symbol in SYMBOLS:
         assert ui.partitions(symbol, "2022") == [("MATERIALIZED", MONTHS[0], MONTHS[-1])]
         assert ui.stored(symbol, MONTHS[0], MONTHS[-1]) == MONTHS

@@ -193,7 +193,7 @@ def kill_repeatedly(kills: int, days: int, seed: int, folder: Path) -> str:
         ui, victims = UserInterface(dev), Victims(dev, sandbox, random.Random(seed))
         backfills = Backfills(ui, victims, days)
         dev.wait_until_ready()
-        until(60, ui.is_loaded)
+        until(120, ui.is_loaded)
         while sum(victims.kills.values()) < kills:
             victims.kill_at_work(lambda: backfills.keep_working(again=True))
             print(f"{sum(victims.kills.values())} kills, {victims.check_lake()} partitions", flush=True)

@@ -280,11 +280,11 @@ def test_a_server_that_says_retry_after_0_again_and_again_gets_a_handful_of_requ
 
         thread = threading.Thread(target=stream)
         thread.start()
-        until(20, lambda: server.counts("/klines"))
+        until(120, lambda: server.counts("/klines"))
         thread.join(2)
         assert thread.is_alive()
         exchange.close()
-        thread.join(20)
+        thread.join(60)
         assert len(server.paths) <= 6
 
 

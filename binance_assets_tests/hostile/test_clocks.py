@@ -96,7 +96,7 @@ def test_processes_whose_wall_clocks_differ_and_change_send_soon_after_the_end_o
     # The wrapper sets the variable FAKETIME, which would take precedence over the file.
     changing = [*with_wall_clock("+0"), "env", "-u", "FAKETIME"]
     with asking(sandbox, tmp_path, *changing, FAKETIME_TIMESTAMP_FILE=str(clock)) as first:
-        until(60, lambda: sandbox.requests)
+        until(120, lambda: sandbox.requests)
         with (
             asking(sandbox, tmp_path, *with_wall_clock("+1h")) as ahead,
             asking(sandbox, tmp_path, *with_wall_clock("-1h")) as behind,

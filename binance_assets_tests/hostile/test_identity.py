@@ -61,7 +61,7 @@ def running(program: str, *arguments: str, container: list[str]) -> Iterator[sub
 
 def killed(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=250)
 
 
 # -- identities -----------------------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_a_process_that_nobody_waits_for_is_dead() -> None:
     if child == 0:
         os._exit(0)
     try:
-        assert until(20, lambda: is_proved_dead(this_process()._replace(pid=child, began="")))
+        assert until(120, lambda: is_proved_dead(this_process()._replace(pid=child, began="")))
     finally:
         os.waitpid(child, 0)
 
@@ -136,7 +136,7 @@ def test_two_containers_with_one_host_name_write_to_one_lake_without_an_error(tm
         running(WRITE_DAYS, str(root), "spot/BTCUSDT/1h", container=in_container()) as first,
         running(WRITE_DAYS, str(root), "spot/ETHUSDT/1h", container=in_container()) as second,
     ):
-        assert [process.wait(timeout=100) for process in (first, second)] == [0, 0]
+        assert [process.wait(timeout=250) for process in (first, second)] == [0, 0]
     assert len(keys(Lake(root), HOURS)) == 28
     assert len(keys(Lake(root), parse_series("spot/ETHUSDT/1h"))) == 28
     assert temporary_files(Lake(root)) == []
@@ -158,7 +158,7 @@ def test_the_temporary_file_of_a_writer_in_a_container_is_kept_until_the_writer_
             Lake(lake.root).prepare("sandbox")  # as the next run does
             return not path.exists()
 
-        until(20, is_removed)
+        until(120, is_removed)
 
 
 # -- runs of the command line ---------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_run_in_a_container_is_failed_when_its_process_is_killed_and_not_befor
         assert fail_runs_of_dead_processes(instance) == 0
         assert status(instance, run_id) == "STARTED"
         killed(process)
-        assert until(20, lambda: fail_runs_of_dead_processes(instance) == 1)
+        assert until(120, lambda: fail_runs_of_dead_processes(instance) == 1)
     assert status(instance, run_id) == "FAILURE"
     assert list(folder.iterdir()) == []
 
@@ -261,13 +261,13 @@ def test_a_command_in_a_container_keeps_its_run_until_it_is_killed(tmp_path: Pat
             open_instance(tmp_path, {}) as instance,
         ):
             try:
-                run = until(60, lambda: instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))[0]
+                run = until(120, lambda: instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])))[0]
                 assert fail_runs_of_dead_processes(instance) == 0
                 assert status(instance, run.run_id) == "STARTED"
                 assert [path.name for path in (tmp_path / ".dagster" / "binance_assets_runs").iterdir()] == [run.run_id]
                 process.kill()
-                process.wait(timeout=20)
-                assert until(20, lambda: fail_runs_of_dead_processes(instance) == 1)
+                process.wait(timeout=60)
+                assert until(120, lambda: fail_runs_of_dead_processes(instance) == 1)
             finally:
                 process.kill()
             assert status(instance, run.run_id) == "FAILURE"
@@ -367,7 +367,7 @@ def test_the_lease_of_a_killed_process_is_charged_to_the_minute_and_dropped(tmp_
     path, group = tmp_path / "ledger.sqlite", RateLimitGroup("here", "spot")
     with running(HOLD_A_LEASE, str(path), container=[]) as process, closing(Ledger(path)) as ledger:
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         assert claimed_beside(ledger) == 100 - 30
         with ledger.transaction(group) as transaction:
             assert transaction.other_leases(None) == []

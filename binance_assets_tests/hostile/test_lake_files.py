@@ -175,7 +175,7 @@ def test_a_marker_that_another_process_writes_in_the_meantime_counts(tmp_path: P
         thread = threading.Thread(target=prepare)
         with opened_files() as opened:
             thread.start()
-            until(30, lambda: opened[LOCK_NAME])  # it has found no marker, and waits to write one
+            until(120, lambda: opened[LOCK_NAME])  # it has found no marker, and waits to write one
         (state_folder(lake) / "lake.json").write_text('{"origin": "sandbox", "layout": 2}')
     thread.join()
     (error,) = errors
@@ -192,7 +192,7 @@ def test_first_candles_that_many_threads_remember_at_once_are_all_there_after_fe
     with file_lock(state_folder(lake) / "incoming" / LOCK_NAME), opened_files() as opened:
         for thread in threads:
             thread.start()
-        until(30, lambda: opened[LOCK_NAME] >= len(threads))  # each of them waits for the lock
+        until(120, lambda: opened[LOCK_NAME] >= len(threads))  # each of them waits for the lock
     with opened_files() as opened:
         for thread in threads:
             thread.join()
@@ -498,7 +498,7 @@ def test_a_rehearsal_that_a_person_kills_says_nothing_of_the_file(lake: Lake) ->
     for _ in range(2):
         before = helper()
         before.send_signal(signal.SIGKILL)
-        before.wait(10)
+        before.wait(60)
         assert read_all(path.read_bytes(), footer).height == 24
         assert helper().pid != before.pid
 

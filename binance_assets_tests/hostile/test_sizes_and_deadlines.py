@@ -218,7 +218,7 @@ def test_a_response_that_trickles_in_ends_with_the_deadline_of_the_call(server: 
     began = time.monotonic()
     with ThreadPoolExecutor(len(SLOW)) as threads:
         errors = dict(zip(SLOW, threads.map(error_of, SLOW), strict=True))
-    assert 2.5 < time.monotonic() - began < 30
+    assert 2.5 < time.monotonic() - began < 100
     assert {name: type(error) for name, error in errors.items()} == {name: kind for name, (*_, kind) in SLOW.items()}
     for name, (*_, kind) in SLOW.items():
         if kind is TimedOut:

@@ -68,7 +68,7 @@ class Door:
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
         """Send a query as the user interface does."""
         body = {"query": query, "variables": variables}
-        response = requests.post(f"{self.url}/graphql", json=body, headers={"Origin": self.url}, timeout=30)
+        response = requests.post(f"{self.url}/graphql", json=body, headers={"Origin": self.url}, timeout=60)
         assert response.status_code == 200, response.text
         return dict(response.json()["data"])
 
@@ -83,18 +83,18 @@ class Door:
             f"{self.url}/graphql?query={PAUSE % 'false'}",
             body,
             headers={"Content-Type": content_type} | headers,
-            timeout=30,
+            timeout=60,
         )
 
     def subscribe(self, host: str, origin: str | None) -> str:
         """Open a WebSocket for subscriptions, and return the type of the first message."""
-        raw = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         with connect(
             f"ws://{host}/graphql", sock=raw, subprotocols=[Subprotocol("graphql-ws")], proxy=None,
             origin=None if origin is None else Origin(origin),
         ) as opened:  # fmt: skip
             opened.send('{"type": "connection_init"}')
-            return str(json.loads(opened.recv(timeout=30))["type"])
+            return str(json.loads(opened.recv(timeout=60))["type"])
 
 
 @pytest.fixture(scope="module")
@@ -108,21 +108,21 @@ def door(shared_sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory, warm
     environment = cli_environment(shared_sandbox, folder) | {"DAGSTER_HOME": str(folder)}
     process = warm_python.start([*server, *options], folder, environment)
     try:
-        until(90, lambda: is_up(process, opened))
+        until(240, lambda: is_up(process, opened))
         yield opened
     finally:
         process.send_signal(2)
         with suppress(TimeoutExpired):
-            process.wait(20)
+            process.wait(60)
         process.kill()
-        process.communicate(20)
+        process.communicate(60)
 
 
 def is_up(process: WarmProcess, opened: Door) -> bool:
     if process.poll() is not None:
         raise RuntimeError(f"the web server has ended: {process.communicate()}")
     with suppress(requests.ConnectionError):
-        return requests.get(f"{opened.url}/server_info", timeout=30).ok
+        return requests.get(f"{opened.url}/server_info", timeout=60).ok
     return False
 
 
@@ -162,9 +162,9 @@ def test_a_forged_request_is_refused_in_one_line_and_changes_nothing(kind: str, 
 
 
 def test_a_get_executes_no_query(door: Door) -> None:
-    response = requests.get(f"{door.url}/graphql?query={PAUSE % 'false'}", headers={"Accept": "image/png"}, timeout=30)
+    response = requests.get(f"{door.url}/graphql?query={PAUSE % 'false'}", headers={"Accept": "image/png"}, timeout=60)
     assert response.status_code == 403
-    page = requests.get(f"{door.url}/graphql?query={PAUSE % 'false'}", headers={"Accept": "text/html"}, timeout=30)
+    page = requests.get(f"{door.url}/graphql?query={PAUSE % 'false'}", headers={"Accept": "text/html"}, timeout=60)
     assert (page.status_code, page.headers["Content-Type"].partition(";")[0]) == (200, "text/html")
     assert door.is_paused()
 
@@ -175,19 +175,19 @@ def test_a_report_of_a_materialization_cannot_be_forged(door: Door) -> None:
         {"Content-Type": "text/plain"},
         {"Content-Type": "application/json", "Origin": f"http://{EVIL}"},
     ):
-        assert requests.post(f"{door.url}{REPORT}", headers=headers, timeout=30).status_code == 403
+        assert requests.post(f"{door.url}{REPORT}", headers=headers, timeout=60).status_code == 403
 
 
 def test_a_refused_host_is_not_shown_anything_either(door: Door) -> None:
     """A page whose name is rebound to this machine could read the response."""
     for path in ("/", "/server_info", "/graphql", "/logs/x", "/metrics"):
-        response = requests.get(f"{door.url}{path}", headers={"Host": f"{EVIL}:{door.port}"}, timeout=30)
+        response = requests.get(f"{door.url}{path}", headers={"Host": f"{EVIL}:{door.port}"}, timeout=60)
         assert response.status_code == 403
         assert "dagster" not in response.text
 
 
 def test_a_monitor_on_this_machine_gets_the_metrics(door: Door) -> None:
-    response = requests.get(f"{door.url}/metrics", timeout=30)
+    response = requests.get(f"{door.url}/metrics", timeout=60)
     assert (response.status_code, response.headers["Content-Type"]) == (200, CONTENT_TYPE)
     families = {family.name: family for family in text_string_to_metric_families(response.text)}
     up = {sample.labels["source"]: sample.value for sample in families["binance_assets_source_up"].samples}
@@ -196,7 +196,7 @@ def test_a_monitor_on_this_machine_gets_the_metrics(door: Door) -> None:
 
 def test_two_hosts_or_none_are_refused(door: Door) -> None:
     for hosts in ("", f"Host: 127.0.0.1:{door.port}\r\nHost: {EVIL}\r\n"):
-        with closing(socket.create_connection(("127.0.0.1", door.port), timeout=30)) as raw:
+        with closing(socket.create_connection(("127.0.0.1", door.port), timeout=60)) as raw:
             raw.sendall(f"GET /server_info HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n".encode())
             assert raw.makefile("rb").readline().split()[1] in (b"400", b"403")
 
@@ -229,19 +229,19 @@ def test_the_user_may_turn_the_switch(door: Door) -> None:
 
 def test_pages_are_served_and_may_not_be_framed(door: Door) -> None:
     for host in (f"127.0.0.1:{door.port}", f"localhost:{door.port}", f"LOCALHOST:{door.port}", ALLOWED):
-        page = requests.get(f"{door.url}/", headers={"Host": host}, timeout=30)
+        page = requests.get(f"{door.url}/", headers={"Host": host}, timeout=60)
         assert (page.status_code, page.headers["X-Frame-Options"]) == (200, "SAMEORIGIN")
         assert "<title" in page.text
 
 
 def test_an_allowed_host_reaches_it_through_its_proxy(door: Door) -> None:
     for headers in ({"Host": ALLOWED, "Origin": f"https://{ALLOWED}"}, {"Origin": f"https://{ALLOWED}"}):
-        response = requests.post(f"{door.url}/graphql", json={"query": PAUSED}, headers=headers, timeout=30)
+        response = requests.post(f"{door.url}/graphql", json={"query": PAUSED}, headers=headers, timeout=60)
         assert response.json()["data"]["instance"]["autoMaterializePaused"]
 
 
 def test_a_program_on_this_machine_needs_no_origin(door: Door) -> None:
-    response = requests.post(f"{door.url}/graphql", json={"query": PAUSED}, timeout=30)
+    response = requests.post(f"{door.url}/graphql", json={"query": PAUSED}, timeout=60)
     assert response.status_code == 200
 
 

@@ -544,8 +544,8 @@ def test_a_day_in_the_lake_names_the_zip_it_came_from(sandbox: Sandbox, settings
     lake.write_all(series, [from_archive, from_rest])
     entry = stored(lake, series, from_archive.partition.key)
     path = "/data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-01.zip"
-    zipped = requests.get(sandbox.url + path, timeout=20)
-    checksum = requests.get(f"{sandbox.url}{path}.CHECKSUM", timeout=20).text.split()
+    zipped = requests.get(sandbox.url + path, timeout=60)
+    checksum = requests.get(f"{sandbox.url}{path}.CHECKSUM", timeout=60).text.split()
     assert (entry.source, entry.archive_file, entry.note) == ("archive", "BTCUSDT-1m-2024-01.zip", None)
     assert entry.archive_sha256 == hashlib.sha256(zipped.content).hexdigest() == checksum[0]
     assert entry.archive_modified == "2024-02-03T08:30:00Z"
@@ -614,7 +614,7 @@ def test_a_checksum_is_requested_with_its_file_until_a_file_is_missing(
         if path.endswith(".CHECKSUM"):
             asked.release()
         else:
-            early.append(asked.acquire(timeout=10 if asked_early and not early else 0.1))
+            early.append(asked.acquire(timeout=60 if asked_early and not early else 0.1))
         return answer(b"", status="404 Not Found")
 
     with hostile_server(respond) as server:

@@ -166,8 +166,8 @@ def test_member_may_have_a_name_in_another_alphabet(settings: Settings, change: 
 @pytest.mark.parametrize("name", ["spot/BTCUSDT/1h", "usdm/ETHUSDT/1h", "coinm/BTCUSD_PERP/1h"])
 def test_files_of_the_sandbox_have_the_form_of_the_archive(sandbox: Sandbox, name: str) -> None:
     file = file_of(name)
-    body = requests.get(sandbox.url + file.path, timeout=10).content
-    assert requests.get(f"{sandbox.url}{file.path}.CHECKSUM", timeout=10).content == sidecar_of(body, file.name)
+    body = requests.get(sandbox.url + file.path, timeout=60).content
+    assert requests.get(f"{sandbox.url}{file.path}.CHECKSUM", timeout=60).content == sidecar_of(body, file.name)
     text = unzip(body, file.name.replace(".zip", ".csv"), MOST)
     assert LINES.fullmatch(text), text[:500]
 
@@ -183,7 +183,7 @@ def test_files_of_the_sandbox_have_the_form_of_the_archive(sandbox: Sandbox, nam
 def test_pages_of_the_sandbox_have_the_form_of_klines(sandbox: Sandbox, name: str, path: str) -> None:
     start = parse_series(name).market.max_limit * MINUTE + file_of(name).start
     window = f"&interval=1m&limit=1000&startTime={start}&endTime={start + 10 * HOUR}"
-    body = requests.get(sandbox.url + path + window, timeout=10).content
+    body = requests.get(sandbox.url + path + window, timeout=60).content
     assert PAGE.fullmatch(body), body[:500]
     assert csv_rows(body) == body.replace(b"[", b",").replace(b"]", b"\n")[:-1], "it needs no JSON parser"
 
@@ -244,7 +244,7 @@ NAME = "spot/BTCUSDT/1h"
 
 
 def text_of_day(sandbox: Sandbox) -> bytes:
-    return unzip(requests.get(sandbox.url + FILE.path, timeout=10).content, CSV, MOST)
+    return unzip(requests.get(sandbox.url + FILE.path, timeout=60).content, CSV, MOST)
 
 
 def days_from(settings: Settings, body: bytes, source: Source = "archive") -> list[PartitionResult]:

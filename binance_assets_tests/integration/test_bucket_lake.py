@@ -303,7 +303,7 @@ def answering(status: int, body: bytes = b"", headers: Mapping[str, str] | None 
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             if status == 0:
-                released.wait(30)
+                released.wait(60)
                 return
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
@@ -323,7 +323,7 @@ def answering(status: int, body: bytes = b"", headers: Mapping[str, str] | None 
         yield f"http://127.0.0.1:{server.server_port}"
         released.set()
         server.shutdown()
-        thread.join(30)
+        thread.join(60)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from binance_assets_tests.support.user_interface import ENDED, UserInterface
 
 pytestmark = [
     pytest.mark.services,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(find_spec("dagster_celery") is None, reason="dagster-celery is not installed"),
 ]
 
@@ -85,7 +85,7 @@ def cluster(
         "DAGSTER_CELERY_BROKER_URL": redis.url,
         "BINANCE_ASSETS_LEDGER": database,
         "BINANCE_ASSETS_MAX_WORKERS": "1",
-        "BINANCE_ASSETS_READ_TIMEOUT": "120",  # a request that hangs does so until something happens to its run
+        "BINANCE_ASSETS_READ_TIMEOUT": "300",  # a request that hangs does so until something happens to its run
     }
     cluster = Cluster(folder, environment, QUICKER)
     try:
@@ -147,7 +147,7 @@ def terminate_in_the_queue(ui: UserInterface, run: str) -> None:
         assert error in {"", f"Run {run} could not be terminated due to having status STARTING."}
         return not error
 
-    until(60, is_terminated)
+    until(120, is_terminated)
 
 
 def answers(ui: UserInterface) -> bool:
@@ -179,17 +179,17 @@ def test_backfills_of_four_series_run_on_both_hosts_while_broker_and_postgres_ar
     for symbol in SYMBOLS:
         ui.backfill([symbol], KEYS)
     cluster.start_daemon()  # it looks for backfills at once, and then every thirty seconds
-    until(90, lambda: sum(stored()) >= 8)
+    until(240, lambda: sum(stored()) >= 8)
     redis.stop()
     redis.start()
-    until(60, lambda: all(stored()))
+    until(120, lambda: all(stored()))
     postgres.stop()
     postgres.start()
-    until(120, lambda: stored() == [len(KEYS)] * len(SYMBOLS))
+    until(240, lambda: stored() == [len(KEYS)] * len(SYMBOLS))
     runs = {symbol: runs_of(cluster, symbol) for symbol in SYMBOLS}
-    until(30, lambda: all(runs_of(cluster, symbol)[0].is_success for symbol in SYMBOLS))
+    until(120, lambda: all(runs_of(cluster, symbol)[0].is_success for symbol in SYMBOLS))
     assert {host_of(of_symbol[0]) for of_symbol in runs.values()} == {"north", "south"}
-    until(30, lambda: answers(ui))
+    until(120, lambda: answers(ui))
     assert_green_once(cluster, slow_sandbox, ui, KEYS)
 
 
@@ -201,14 +201,14 @@ def test_a_run_is_terminated_a_child_and_a_host_are_killed_and_every_day_is_gree
 
     with hanging_from(slow_sandbox, SYMBOLS, SUMMER[10]):
         launched = {symbol: ui.launch(symbol, SUMMER[0], SUMMER[-1]) for symbol in SYMBOLS}
-        until(90, lambda: all(stored(symbol) >= 2 for symbol in SYMBOLS))
+        until(240, lambda: all(stored(symbol) >= 2 for symbol in SYMBOLS))
         by_host: dict[str, list[str]] = {"north": [], "south": []}
         for symbol, run in launched.items():
             by_host[host_of(run_with(cluster, run))].append(symbol)
         terminated, orphan = by_host["north"]
 
         ui.terminate(launched[terminated])
-        until(60, lambda: has_status(cluster, launched[terminated], "CANCELED"))
+        until(120, lambda: has_status(cluster, launched[terminated], "CANCELED"))
         kept = ui.stored(terminated, SUMMER[0], SUMMER[-1])
         assert 2 <= len(kept) < len(SUMMER)
 
@@ -218,13 +218,13 @@ def test_a_run_is_terminated_a_child_and_a_host_are_killed_and_every_day_is_gree
         cluster.kill("south")
     cluster.start_worker("south")  # it has the name of the one that died, and must not answer for it
     for symbol in (orphan, *by_host["south"]):
-        until(60, lambda run=launched[symbol]: has_status(cluster, run, "FAILURE"))  # type: ignore[misc]
+        until(120, lambda run=launched[symbol]: has_status(cluster, run, "FAILURE"))  # type: ignore[misc]
     assert any("has ended without a report" in text for text in messages(cluster, launched[orphan]))
     for symbol in by_host["south"]:
         assert any("its host is down or cut off" in text for text in messages(cluster, launched[symbol]))
-    until(90, lambda: all(stored(symbol) == len(SUMMER) for symbol in (orphan, *by_host["south"])))
+    until(240, lambda: all(stored(symbol) == len(SUMMER) for symbol in (orphan, *by_host["south"])))
     for symbol in (orphan, *by_host["south"]):
-        until(30, lambda symbol=symbol: runs_of(cluster, symbol)[0].is_success)  # type: ignore[misc]
+        until(120, lambda symbol=symbol: runs_of(cluster, symbol)[0].is_success)  # type: ignore[misc]
         assert len(runs_of(cluster, symbol)) == 3  # that of the backfill, the one that failed, and its retry
     assert len(runs_of(cluster, terminated)) == 2
 
@@ -238,10 +238,10 @@ def test_a_worker_that_is_stopped_interrupts_its_run_which_goes_on_elsewhere(
 ) -> None:
     with hanging_from(slow_sandbox, [SYMBOLS[1]], AUTUMN[10]):
         run = ui.launch(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])
-        until(60, lambda: len(ui.stored(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])) >= 2)
+        until(120, lambda: len(ui.stored(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])) >= 2)
         cluster.terminate_worker(host_of(run_with(cluster, run)))
-    until(60, lambda: has_status(cluster, run, "FAILURE"))
-    until(120, lambda: runs_of(cluster, SYMBOLS[1])[0].is_success)
+    until(120, lambda: has_status(cluster, run, "FAILURE"))
+    until(240, lambda: runs_of(cluster, SYMBOLS[1])[0].is_success)
     retry = runs_of(cluster, SYMBOLS[1])[0]
     assert retry.parent_run_id == run
     assert host_of(retry) != host_of(run_with(cluster, run))
@@ -254,7 +254,7 @@ def test_a_run_that_no_worker_takes_goes_back_to_the_queue_and_can_be_canceled_t
     day = "2024-12-01"
     run = ui.launch(SYMBOLS[0], day, day, {"dagster-celery/queue": "nobody"})
     line = "no worker took the run within 6 s: start workers on the queue nobody, or wait until one is free"
-    until(90, lambda: any(line in str(entry) for entry in cluster.instance().all_logs(run)))
+    until(240, lambda: any(line in str(entry) for entry in cluster.instance().all_logs(run)))
     assert run_with(cluster, run).status in {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING}
     terminate_in_the_queue(ui, run)
     assert ui.final_status(run, 60) == "CANCELED"
@@ -269,7 +269,7 @@ def test_a_run_waits_in_the_queue_while_the_broker_is_away_and_its_page_says_why
         run = ui.launch(SYMBOLS[0], "2024-09-01", "2024-09-01")
         lines = re.compile(rf"{RequeueRun.__name__}: the broker redis://:\*\*@127.0.0.1:\d+/0 is away: .*refused")
         instance = cluster.instance()
-        until(90, lambda: any(lines.search(str(entry)) for entry in instance.all_logs(run)))
+        until(240, lambda: any(lines.search(str(entry)) for entry in instance.all_logs(run)))
         assert not any("secret-word" in str(entry) for entry in instance.all_logs(run))
         assert run_with(cluster, run).status in {dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING}
     finally:
@@ -280,8 +280,8 @@ def test_a_run_waits_in_the_queue_while_the_broker_is_away_and_its_page_says_why
 def test_at_the_end_no_run_is_in_progress_and_no_request_was_one_too_many(
     cluster: Cluster, ui: UserInterface, slow_sandbox: Sandbox
 ) -> None:
-    until(60, lambda: {ui.backfill_status(backfill) for backfill in ui.backfills} == {"COMPLETED_SUCCESS"})
-    until(60, lambda: set(ui.runs().values()) <= ENDED)
+    until(120, lambda: {ui.backfill_status(backfill) for backfill in ui.backfills} == {"COMPLETED_SUCCESS"})
+    until(120, lambda: set(ui.runs().values()) <= ENDED)
     assert list(ui.runs().values()).count("CANCELED") == 2
     # No response has another status; 0 is that of the requests to which a test let no response come.
     assert {request.status for request in slow_sandbox.requests} - {0} == {200}

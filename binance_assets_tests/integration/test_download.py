@@ -53,11 +53,11 @@ FIRST = to_ms(dt.date(2024, 1, 1))
         ("usdm/ETHUSDT/1m", "2024-02-28", "2024-03-02"),
         ("usdm/ETHUSDT/1w", "2022-01-01", "2024-03-01"),
         ("coinm/BTCUSD_PERP/1m", "2024-02-28", "2024-03-02"),
-        ("coinm/BTCUSD_PERP/4h", "2023-01-01", "2024-03-01"),
-        ("coinm/BTCUSD_PERP/1d", "2022-01-01", "2024-03-01"),
-        ("coinm/BTCUSD_PERP/3d", "2022-01-01", "2024-03-01"),
-        ("coinm/ETHUSD_PERP/1w", "2022-01-01", "2024-03-01"),
-        ("coinm/ETHUSD_PERP/1M", "2021-01-01", "2024-03-01"),
+        ("coinm/BTCUSD_PERP/4h", "2023-07-01", "2024-03-01"),
+        ("coinm/BTCUSD_PERP/1d", "2023-07-01", "2024-03-01"),
+        ("coinm/BTCUSD_PERP/3d", "2023-07-01", "2024-03-01"),
+        ("coinm/ETHUSD_PERP/1w", "2023-07-01", "2024-03-01"),
+        ("coinm/ETHUSD_PERP/1M", "2023-07-01", "2024-03-01"),
         ("usdm/币安人生USDT/1h", "2026-01-01", "2026-01-03"),
     ],
 )
@@ -293,7 +293,7 @@ def test_only_of_a_long_range_the_first_pages_are_requested_together_with_the_co
         if "interval=1d" not in path:
             requested.release()
             return answer(b"[]")
-        together.append(sum(requested.acquire(timeout=10) for _ in range(early)))
+        together.append(sum(requested.acquire(timeout=60) for _ in range(early)))
         return answer(b'{"code": -1121, "msg": "Invalid symbol."}', status="400 Bad Request")
 
     series, requested, together = parse_series(f"spot/BTCUSDT/{name}"), threading.Semaphore(0), list[int]()
@@ -320,7 +320,7 @@ def test_only_of_a_long_range_the_first_files_are_requested_together_with_the_co
 
     def page(path: str) -> Pieces:
         if "interval=1d" in path and not together:
-            together.append(sum(requested.acquire(timeout=10) for _ in range(early)))
+            together.append(sum(requested.acquire(timeout=60) for _ in range(early)))
             assert early or not requested.acquire(timeout=0.1)
         return answer(b'{"code": -1121, "msg": "Invalid symbol."}', status="400 Bad Request")
 
@@ -347,7 +347,7 @@ def test_the_whole_weight_of_a_minute_is_used_without_a_429(small_limits: tuple[
     exchange = Exchange(series.market, settings)
     # Another program has spent most of the minute, so that a slow machine spends the rest in time as well.
     for _ in range(5):
-        assert requests.get(f"{sandbox.url}/fapi/v1/ticker/24hr", timeout=10).ok
+        assert requests.get(f"{sandbox.url}/fapi/v1/ticker/24hr", timeout=60).ok
     days = partitions_between(dt.date(2024, 1, 1), dt.date(2024, 1, 11), series.interval)
     results = list(download(exchange, series, days))
     assert {result.verdict for result in results} == {"complete"}

@@ -431,10 +431,10 @@ def test_the_live_log_of_a_run_shows_each_event_at_once(tmp_path: Path, own: boo
 
         with watch(reader, "run", see):
             writer.event_log_storage.store_event(entries[1])
-            assert came.wait(30)
+            assert came.wait(60)
             came.clear()
             writer.event_log_storage.store_event_batch(entries[2:])
-            until(30, lambda: len(seen) >= 9)
+            until(120, lambda: len(seen) >= 9)
     assert seen == march(1, 9)
 
 

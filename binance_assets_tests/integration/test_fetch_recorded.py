@@ -23,7 +23,7 @@ from binance_assets_tests.support.recorded import RECORDED, missing_zips, record
 def sandbox_zip(sandbox: Sandbox, series: str, date: str) -> RecordedZip:
     """Return a day of the sandbox's archive with the hash that it has there."""
     path = RecordedZip(series, date, "").in_archive.path
-    response = requests.get(sandbox.url + path, timeout=10)
+    response = requests.get(sandbox.url + path, timeout=60)
     response.raise_for_status()
     sandbox.requests.clear()
     return RecordedZip(series, date, hashlib.sha256(response.content).hexdigest())
@@ -82,9 +82,9 @@ def test_an_interrupted_program_leaves_no_file(sandbox: Sandbox, tmp_path: Path)
     sandbox.faults.add(Fault("hang", path="archive"))
     program = [sys.executable, "-m", "binance_assets_tests.support.fetch_recorded", str(tmp_path / "recorded")]
     process = subprocess.Popen(program, cwd=CHECKOUT, env=cli_environment(sandbox, tmp_path))
-    until(60, lambda: sandbox.requests)
+    until(120, lambda: sandbox.requests)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert process.wait(60) == 130
     assert not (tmp_path / "recorded").exists()
 
 

@@ -35,13 +35,13 @@ def another_program(sandbox: Sandbox, users: int) -> Iterator[None]:
     """
     stop = threading.Event()
     for _ in range(3):  # the prices of all symbols cost 80
-        assert requests.get(f"{sandbox.url}/api/v3/ticker/24hr", timeout=10).ok
+        assert requests.get(f"{sandbox.url}/api/v3/ticker/24hr", timeout=60).ok
 
     def send_requests() -> None:
         session = requests.Session()
         while not stop.is_set():
             window: dict[str, str | int] = {"symbol": THEIRS, "interval": "1h", "limit": 1}
-            response = session.get(f"{sandbox.url}/api/v3/klines", params=window, timeout=10)
+            response = session.get(f"{sandbox.url}/api/v3/klines", params=window, timeout=60)
             stop.wait(float(response.headers.get("Retry-After", 0)))
 
     threads = [threading.Thread(target=send_requests) for _ in range(users)]

@@ -311,17 +311,20 @@ def sandboxes(recorded_zips: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """Two sandboxes: one serves each symbol with its defect, the other without."""
     global ZIPS
     ZIPS = recorded_zips
-    days = {day: recorded_rows(day) for day in DAYS}
+    before, usual, after = (recorded_rows(day) for day in DAYS)
+    sums = [daily_row(rows) for rows in (before, usual, after)]
     folders = {name: tmp_path_factory.mktemp(name) / "spot" for name in ("bad", "good")}
-    for name, folder in folders.items():
+    for folder in folders.values():
         folder.mkdir()
-        for kind, (change, _) in KINDS.items():
-            sound = [days[DAYS[0]], sound_rows(kind), days[DAYS[2]]]
-            symbol = symbol_of(kind)
-            write_csv(folder / f"{symbol}-1d-2020-01.csv", [daily_row(rows) for rows in sound])
-            middle = change(sound_rows(kind)) if name == "bad" else sound[1]
-            for day, rows in zip(DAYS, (sound[0], middle, sound[2]), strict=True):
-                write_csv(folder / f"{symbol}-1m-{day}.csv", rows)
+    for kind, (change, _) in KINDS.items():
+        sound = sound_rows(kind)
+        sum_of_day = sums[1] if sound == usual else daily_row(sound)
+        for name, middle in (("bad", change(sound_rows(kind))), ("good", sound)):
+            start = folders[name] / symbol_of(kind)
+            write_csv(Path(f"{start}-1d-2020-01.csv"), [sums[0], sum_of_day, sums[2]])
+            write_csv(Path(f"{start}-1m-{DAYS[1]}.csv"), middle)
+            for day, rows in ((DAYS[0], before), (DAYS[2], after)):  # only their edges matter to the day between them
+                write_csv(Path(f"{start}-1m-{day}.csv"), [rows[0], rows[-1]])
     with (
         running_sandbox(SandboxOptions(replay=folders["bad"].parent)) as bad,
         running_sandbox(SandboxOptions(replay=folders["good"].parent)) as good,

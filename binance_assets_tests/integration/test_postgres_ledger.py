@@ -96,7 +96,7 @@ def host(name: str, series: str, environment: dict[str, str]) -> Iterator[subpro
             process.kill()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 def test_two_hosts_with_more_weight_than_a_minute_share_it_without_a_429(
     settings: Settings, tmp_path: Path, url: str
 ) -> None:
@@ -143,7 +143,7 @@ def test_a_download_waits_for_a_server_that_is_restarted_and_goes_on(
         thread = threading.Thread(target=lambda: results.extend(download(exchange, series, days)))
         thread.start()
         try:
-            until(60, lambda: "does not respond; waiting" in str(activity().wait))
+            until(120, lambda: "does not respond; waiting" in str(activity().wait))
         finally:
             postgres.start()
         thread.join(60)
@@ -180,7 +180,7 @@ def test_closing_ends_the_wait_for_a_server_that_is_away(postgres: PostgresServe
     try:
         thread = threading.Thread(target=use)
         thread.start()
-        until(60, lambda: "does not respond" in str(activity().wait))
+        until(120, lambda: "does not respond" in str(activity().wait))
         ledger.close()
         thread.join(30)
     finally:
@@ -203,7 +203,7 @@ def test_closing_ends_the_wait_for_a_lock_that_another_host_holds(
     with closing(other), other.transaction(GROUP):
         threading.Thread(target=use, daemon=True).start()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"
-        until(60, lambda: postgres.execute(waiting) == [(1,)])
+        until(120, lambda: postgres.execute(waiting) == [(1,)])
         ledger.close()
         assert ended.wait(60)
 
@@ -224,7 +224,7 @@ def test_closing_an_exchange_waits_for_no_server_that_is_away(
     postgres.stop()
     try:
         threads[0].start()
-        until(60, lambda: "does not respond" in str(activity().wait))
+        until(120, lambda: "does not respond" in str(activity().wait))
         threads[1].start()
         for thread in threads:
             thread.join(30)  # half of the time for which it would wait for the server

@@ -66,7 +66,7 @@ def get_klines(
     sandbox: Sandbox, market: Market = SPOT, symbol: str = "BTCUSDT", interval: str = "1m", **params: int | str
 ) -> requests.Response:
     query = {"symbol": symbol, "interval": interval, **params}
-    return requests.get(f"{sandbox.url}{market.api}/klines", params=query, timeout=10)
+    return requests.get(f"{sandbox.url}{market.api}/klines", params=query, timeout=60)
 
 
 def rows(sandbox: Sandbox, *args: Any, **params: Any) -> list[Row]:
@@ -350,7 +350,7 @@ def test_3d_candles_depend_on_the_day_of_listing(sandbox: Sandbox, symbol: str, 
 
 def test_a_delivered_contract_keeps_its_candles_but_is_not_listed(sandbox: Sandbox) -> None:
     delivered = ms("2020-09-25T08:00:00")
-    info = requests.get(f"{sandbox.url}/dapi/v1/exchangeInfo", timeout=10).json()
+    info = requests.get(f"{sandbox.url}/dapi/v1/exchangeInfo", timeout=60).json()
     assert "BTCUSD_200925" not in {entry["symbol"] for entry in info["symbols"]}
     actual = rows(sandbox, COINM, "BTCUSD_200925", startTime=delivered - HOUR, endTime=delivered + DAY)
     assert (len(actual), actual[-1][0]) == (60, delivered - MINUTE)
@@ -385,7 +385,7 @@ def test_invalid_requests_get_binances_errors(
     sandbox: Sandbox, market: Market, params: dict[str, str], code: int, message: str | None
 ) -> None:
     query = {"symbol": "BTCUSDT", "interval": "1m"} | params
-    response = requests.get(f"{sandbox.url}{market.api}/klines", params=query, timeout=10)
+    response = requests.get(f"{sandbox.url}{market.api}/klines", params=query, timeout=60)
     assert response.status_code == 400
     assert response.json()["code"] == code
     assert message is None or response.json()["msg"] == message
@@ -399,7 +399,7 @@ def test_futures_accept_lower_case_and_non_latin_symbols(sandbox: Sandbox) -> No
 
 
 def test_unknown_paths_are_not_found(sandbox: Sandbox) -> None:
-    response = requests.get(f"{sandbox.url}/api/v1/klines", timeout=10)
+    response = requests.get(f"{sandbox.url}/api/v1/klines", timeout=60)
     assert response.status_code == 404
     assert response.headers[SANDBOX_HEADER] == "1"
 
@@ -410,7 +410,7 @@ def test_unknown_paths_are_not_found(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("market", MARKETS.values(), ids=str)
 def test_exchange_info_contains_symbols_and_the_weight_limit(market: Market) -> None:
     with running_sandbox(SandboxOptions(limits={"spot": 1234, "futures": 777})) as sandbox:
-        info = requests.get(f"{sandbox.url}{market.api}/exchangeInfo", timeout=10).json()
+        info = requests.get(f"{sandbox.url}{market.api}/exchangeInfo", timeout=60).json()
         assert abs(info["serverTime"] - sandbox.now_ms()) < 5000
     weight = next(limit for limit in info["rateLimits"] if limit["rateLimitType"] == "REQUEST_WEIGHT")
     assert weight["limit"] == (1234 if market is SPOT else 777)
@@ -434,7 +434,7 @@ def test_exchange_info_contains_symbols_and_the_weight_limit(market: Market) -> 
 def test_every_response_has_sandbox_date_and_weight_headers(market: Market) -> None:
     with running_sandbox(SandboxOptions(clock_offset_ms=offset_to("2025-03-04T05:06:07"))) as sandbox:
         paths = [f"{market.api}/{name}" for name in ("time", "ping", "exchangeInfo", "klines")]
-        responses = [requests.get(sandbox.url + path, timeout=10) for path in paths]
+        responses = [requests.get(sandbox.url + path, timeout=60) for path in paths]
     used = [int(response.headers[USED_WEIGHT_HEADER]) for response in responses]
     default = 2 if market is SPOT else 5
     assert used == [1, 2, 2 + market.info_weight, 2 + market.info_weight + default]
@@ -550,13 +550,13 @@ def test_requests_are_logged() -> None:
         ]
         assert served[0].params == {"symbol": "BTCUSDT", "interval": "1m", "limit": "1"}
         assert abs(served[0].at_ms - sandbox.now_ms()) < 5000
-        summary = requests.get(f"{sandbox.url}/sandbox/requests", timeout=10).json()
+        summary = requests.get(f"{sandbox.url}/sandbox/requests", timeout=60).json()
         assert summary == {"count": 2, "by_status": {"200": 1, "400": 1}, "weight": {"spot": 4}}
 
 
 def test_faults_can_be_set_over_http(faulty_sandbox: Sandbox) -> None:
     def post(faults: object) -> requests.Response:
-        return requests.post(f"{faulty_sandbox.url}/sandbox/faults", json=faults, timeout=10)
+        return requests.post(f"{faulty_sandbox.url}/sandbox/faults", json=faults, timeout=60)
 
     assert post([asdict(Fault("empty"))]).status_code == 200
     assert rows(faulty_sandbox, limit=5) == []
@@ -718,7 +718,7 @@ def test_a_connection_can_be_reset_within_the_body(faulty_sandbox: Sandbox) -> N
         f"{faulty_sandbox.url}/api/v3/klines",
         params={"symbol": "BTCUSDT", "interval": "1m", "limit": "1000"},
         stream=True,
-        timeout=10,
+        timeout=60,
     ) as response:
         assert response.status_code == 200
         with pytest.raises(requests.exceptions.RequestException, match="reset"):
@@ -779,7 +779,7 @@ def test_a_fault_can_be_limited_in_number_and_share(faulty_sandbox: Sandbox) -> 
 
 def test_a_fault_can_affect_another_endpoint(faulty_sandbox: Sandbox) -> None:
     faulty_sandbox.faults.add(Fault("status", value=500, path="exchangeInfo"))
-    assert requests.get(f"{faulty_sandbox.url}/api/v3/exchangeInfo", timeout=10).status_code == 500
+    assert requests.get(f"{faulty_sandbox.url}/api/v3/exchangeInfo", timeout=60).status_code == 500
     assert get_klines(faulty_sandbox, limit=1).status_code == 200
 
 
@@ -842,7 +842,7 @@ def test_recorded_requests_get_their_recorded_responses(replay: Sandbox, path: P
     pair = json.loads(path.read_text("utf-8"))
     if "startTime" not in pair["query"]:
         pytest.skip("the recorded request is for the newest rows of its day")
-    response = requests.get(f"{replay.url}{pair['path']}?{pair['query']}", timeout=10)
+    response = requests.get(f"{replay.url}{pair['path']}?{pair['query']}", timeout=60)
     assert response.json() == pair["body"]
 
 
@@ -873,7 +873,7 @@ def test_recorded_symbols_have_no_synthetic_rows(replay: Sandbox) -> None:
     assert rows(replay, interval="5m", startTime=JAN, limit=5) == []
     assert rows(replay, symbol="ARBUSDT", startTime=JAN, limit=5) == []
     assert len(rows(replay, symbol="ETHUSDT", startTime=JAN, limit=5)) == 5
-    info = requests.get(f"{replay.url}/api/v3/exchangeInfo?symbol=ETHBTC", timeout=10).json()
+    info = requests.get(f"{replay.url}/api/v3/exchangeInfo?symbol=ETHBTC", timeout=60).json()
     assert [entry["baseAsset"] for entry in info["symbols"]] == ["ETH"]
 
 
@@ -929,12 +929,12 @@ def test_serve_prints_its_address_and_stops_without_output(ending: signal.Signal
             assert f"{setting}={url}" in line
         for _ in range(100):
             try:
-                assert requests.get(f"{url}/api/v3/ping", timeout=10).json() == {}
+                assert requests.get(f"{url}/api/v3/ping", timeout=60).json() == {}
                 break
             except requests.exceptions.ConnectionError:
                 time.sleep(0.05)
         process.send_signal(ending)
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
         assert process.stdout.read() == ""
 
 
@@ -994,6 +994,6 @@ def test_klines_does_not_know_a_removed_symbol_but_the_archive_has_its_files(
     response = get_klines(sandbox, market, symbol, limit=1)
     assert (response.status_code, response.json()["code"]) == (400, -1121)
     folder = f"{sandbox.url}/data/{market.archive}/daily/klines/{symbol}/1d"
-    assert requests.get(f"{folder}/{symbol}-1d-{last_day}.zip", timeout=10).status_code == 200
+    assert requests.get(f"{folder}/{symbol}-1d-{last_day}.zip", timeout=60).status_code == 200
     after = datetime.fromtimestamp(ms(last_day) // SECOND, UTC).replace(hour=0).date().replace(day=29)
-    assert requests.get(f"{folder}/{symbol}-1d-{after}.zip", timeout=10).status_code == 404
+    assert requests.get(f"{folder}/{symbol}-1d-{after}.zip", timeout=60).status_code == 404

@@ -80,7 +80,7 @@ MONTH = path_of("2024-01", interval="1h")
 
 
 def send(sandbox: Sandbox, path: str, method: str = "GET") -> requests.Response:
-    return requests.request(method, sandbox.url + path, timeout=20)
+    return requests.request(method, sandbox.url + path, timeout=60)
 
 
 def fetch(sandbox: Sandbox, path: str) -> bytes:
@@ -317,7 +317,7 @@ def test_archive_requests_are_logged_with_zero_weight() -> None:
         assert [(request.path, request.status, request.weight) for request in sandbox.requests] == [
             (path, status, 0) for path, status in zip(paths, (200, 200, 404, 404), strict=True)
         ]
-        summary = requests.get(f"{sandbox.url}/sandbox/requests", timeout=10).json()
+        summary = requests.get(f"{sandbox.url}/sandbox/requests", timeout=60).json()
         assert summary == {"count": 4, "by_status": {"200": 2, "404": 2}, "weight": {}}
 
 
@@ -524,13 +524,13 @@ def test_a_fault_affects_only_the_files_it_selects(faulty_sandbox: Sandbox) -> N
 
 def test_faults_of_klines_and_of_the_archive_are_independent(faulty_sandbox: Sandbox) -> None:
     def klines() -> int:
-        return len(requests.get(f"{faulty_sandbox.url}/api/v3/klines?symbol=BTCUSDT&interval=1m", timeout=10).json())
+        return len(requests.get(f"{faulty_sandbox.url}/api/v3/klines?symbol=BTCUSDT&interval=1m", timeout=60).json())
 
     faulty_sandbox.faults.replace([Fault("empty"), Fault("status", path="time")])
     assert len(rows(faulty_sandbox, MINUTES)) == 1440
     faulty_sandbox.faults.replace([Fault("empty", path="archive"), Fault("status", path="archive")])
     assert klines() == 500
-    assert requests.get(f"{faulty_sandbox.url}/api/v3/time", timeout=10).status_code == 200
+    assert requests.get(f"{faulty_sandbox.url}/api/v3/time", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(

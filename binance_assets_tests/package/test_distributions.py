@@ -126,5 +126,5 @@ def test_the_tests_of_the_sdist_run_in_its_folder(unpacked: Path) -> None:
     """The tests of the documentation and of the package read the most files around the package."""
     tests = [f"binance_assets_tests/unit/test_{name}.py" for name in ("docs", "public_api", "release")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, cwd=unpacked, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, cwd=unpacked, capture_output=True, text=True, check=False, timeout=250)
     assert done.returncode == 0, done.stdout

@@ -61,7 +61,7 @@ COMPLETIONS = {
 }
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_demo_runs_and_writes_into_its_folder_only(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(user.temporary))
     printed = run_demo(user.environment, user.folder, user.home)
@@ -97,7 +97,7 @@ def test_shells_complete(user: User, shell: str) -> None:
     assert [word for word in ("spot", "usdm", "coinm") if word in printed.split()] == ["spot", "usdm", "coinm"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_new_project_is_served_until_sigterm_and_leaves_no_process(user: User) -> None:
     user.run(user.environment.program, "init")
     user.run(user.environment.program, "track", "BTCUSDT", "--market", "spot", "--interval", "1m", "--no-check")
@@ -111,11 +111,11 @@ def test_a_new_project_is_served_until_sigterm_and_leaves_no_process(user: User)
         )  # fmt: skip
     started = [psutil.Process(process.pid)]
     try:
-        assert until(120, lambda: asset_keys(port)) == ["spot/BTCUSDT/1m", "spot/coverage"]
+        assert until(240, lambda: asset_keys(port)) == ["spot/BTCUSDT/1m", "spot/coverage"]
         started += psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        _, running = psutil.wait_procs(started, timeout=30)
+        process.wait(60)
+        _, running = psutil.wait_procs(started, timeout=60)
         assert running == []
     finally:
         with suppress(ProcessLookupError):
@@ -128,7 +128,7 @@ def asset_keys(port: int) -> list[str]:
     """Return the assets that the user interface shows; none while it starts."""
     query = {"query": "{ assetNodes { assetKey { path } } }"}
     try:
-        response = requests.post(f"http://127.0.0.1:{port}/graphql", json=query, timeout=5)
+        response = requests.post(f"http://127.0.0.1:{port}/graphql", json=query, timeout=20)
         nodes = response.json()["data"]["assetNodes"]
     except (requests.RequestException, KeyError, TypeError):
         return []

@@ -107,7 +107,7 @@ class Scratch:
 
     def release(self, *version: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "release", *version]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=110)
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=250)
 
 
 @pytest.fixture

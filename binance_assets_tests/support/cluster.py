@@ -24,8 +24,8 @@ from binance_assets_tests.support.other_worlds import in_container
 from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.user_interface import LOCATIONS
 
-_START_SECONDS: Final = 90
-_STOP_SECONDS: Final = 20
+_START_SECONDS: Final = 240
+_STOP_SECONDS: Final = 60
 _PROGRAMS: Final = Path(sys.executable).parent
 
 WORKSPACE: Final = """\
@@ -161,7 +161,7 @@ class Cluster:
 
     def _is_loaded(self) -> bool:
         try:
-            response = requests.post(f"{self.url}/graphql", json={"query": LOCATIONS}, timeout=5).json()
+            response = requests.post(f"{self.url}/graphql", json={"query": LOCATIONS}, timeout=20).json()
         except requests.RequestException:
             return False
         (entry,) = response["data"]["workspaceOrError"]["locationEntries"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ import requests
 
 from binance_assets.sandbox import Sandbox
 from binance_assets_tests.support.environment import cli_environment
+from binance_assets_tests.support.leftovers import kill_group
 from binance_assets_tests.support.polling import until
 
 WORKSPACE = """\
@@ -24,8 +24,8 @@ load_from:
       location_name: binance_assets
 """
 
-_START_SECONDS = 90
-_STOP_SECONDS = 20
+_START_SECONDS = 240
+_STOP_SECONDS = 60
 
 
 def free_port() -> int:
@@ -89,13 +89,12 @@ class DagsterDev:
     def kill(self) -> None:
         """Kill everything that it started, including runs."""
         for process in self._started:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_group(process.pid)
             process.wait()
 
     def _responds(self) -> bool:
         try:
-            return requests.get(f"{self.url}/server_info", timeout=2).ok
+            return requests.get(f"{self.url}/server_info", timeout=20).ok
         except requests.RequestException:
             return False
 

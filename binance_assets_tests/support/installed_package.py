@@ -43,7 +43,7 @@ class User(NamedTuple):
         return self.environment.variables(self.home) | {"TMPDIR": str(self.temporary), "COLUMNS": "150"}
 
     def run(self, *command: str | Path) -> str:
-        return run(command, self.folder, self.variables, seconds=100)
+        return run(command, self.folder, self.variables, seconds=250)
 
     def written_elsewhere(self) -> list[str]:
         """Return the files below the home folder and the folder for temporary files."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _INSTALLED: Final = Path("/usr/lib/postgresql")  # Debian keeps the programs of the server out of PATH
-_START_SECONDS: Final = 30
+_START_SECONDS: Final = 60
 
 
 def missing_postgres() -> str | None:
@@ -73,6 +73,10 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=300"]
+        options += [
+            "-c",
+            "dynamic_shared_memory_type=mmap",
+        ]  # files of its folder, which a killed server cannot leave behind
         words = [str(_program("postgres")), "-D", str(self._folder), "-p", str(self._port), "-k", str(self._folder)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen([*words, *options], stdout=log, stderr=log, **_as_server_user())

@@ -15,7 +15,7 @@ from typing import Final
 
 from binance_assets_tests.support.dagster_dev import free_port
 
-_START_SECONDS: Final = 30
+_START_SECONDS: Final = 60
 
 
 def missing_redis() -> str | None:

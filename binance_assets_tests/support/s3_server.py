@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -26,7 +25,7 @@ READER_KEY: Final = "reader-key"
 READER_SECRET: Final = "reader-secret-word"
 
 _START_SECONDS: Final = 60
-_END_SECONDS: Final = 20
+_END_SECONDS: Final = 60
 _PORTS: Final = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
 _IDENTITIES: Final = [
     {
@@ -153,6 +152,7 @@ class S3Server:
             ),
             *("-s3.iam=false", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *(f"-{name}={port}" for name, port in ports.items()),
+            *(f"-{name}.localSocket={self._folder / name}.sock" for name in ("filer", "s3")),
         ]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(words, stdout=log, stderr=log, cwd=self._folder, start_new_session=True)
@@ -196,7 +196,7 @@ def _free_ports(number: int) -> list[int]:
 @contextmanager
 def running_s3() -> Iterator[S3Server]:
     """Yield a server that has just been started, and end it."""
-    folder = Path(tempfile.mkdtemp(prefix="s3-", dir=os.environ.get("TMPDIR")))
+    folder = Path(tempfile.mkdtemp(prefix="s3-"))
     server = S3Server(folder)
     try:
         server.start()

@@ -60,7 +60,7 @@ class UserInterface:
 
     def query(self, query: str, **variables: Any) -> dict[str, Any]:
         body = {"query": query, "variables": variables}
-        response = requests.post(f"{self._url}/graphql", json=body, timeout=30).json()
+        response = requests.post(f"{self._url}/graphql", json=body, timeout=60).json()
         assert "errors" not in response, response
         return dict(response["data"])
 
@@ -128,7 +128,7 @@ class UserInterface:
         """Return the status of a run; an empty text if there is none."""
         return self.runs().get(run, "")
 
-    def final_status(self, run: str, seconds: float = 60) -> str:
+    def final_status(self, run: str, seconds: float = 120) -> str:
         """Wait until a run has ended, and return its status."""
         until(seconds, lambda: self.status(run) in ENDED)
         return self.status(run)

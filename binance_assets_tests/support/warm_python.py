@@ -141,6 +141,7 @@ class WarmPython:
             stdout, stderr = process.communicate(timeout)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.communicate()
             raise
         return subprocess.CompletedProcess(list(arguments), process.wait(), stdout, stderr)
 

@@ -29,7 +29,7 @@ def test_none_is_yielded_from_time_to_time_while_no_item_arrives() -> None:
     proceed = threading.Event()
 
     def items() -> Iterator[str]:
-        proceed.wait(20)
+        proceed.wait(60)
         yield "late"
 
     with closing(BackgroundIterator(items())) as background:
@@ -51,7 +51,7 @@ def test_few_items_are_computed_ahead_and_none_after_the_end() -> None:
 
     with closing(BackgroundIterator(items())) as background:
         assert next(iter(background)) == 0
-        until(20, lambda: len(computed) > 5)
-    threads[0].join(20)
+        until(120, lambda: len(computed) > 5)
+    threads[0].join(60)
     assert not threads[0].is_alive()
     assert len(computed) < 20

@@ -167,7 +167,7 @@ def test_the_web_server_starts_before_the_code_location_loads_and_the_daemon_whe
         children.append(server)
         children.append(dev.open_ipc_subprocess(["sh", "-c", f"exec sleep 60 <&{read}"], pass_fds=[read]))
         seen.append(len(own.children()) - before)
-        server.wait(20)
+        server.wait(60)
 
     before, children = len(own.children()), list[Any]()
     monkeypatch.setattr(dev, "ProxyServerManager", lambda: seen.append(len(own.children()) - before))

@@ -45,7 +45,7 @@ class Holder:
 
     def end(self, number: signal.Signals) -> str:
         self.process.send_signal(number)
-        return self.process.communicate(timeout=20)[1]
+        return self.process.communicate(timeout=60)[1]
 
 
 @pytest.fixture

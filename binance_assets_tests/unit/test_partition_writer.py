@@ -98,7 +98,7 @@ def test_results_come_in_order_and_none_while_there_is_nothing() -> None:
 
     def items() -> Iterator[int]:
         yield 1
-        assert may_continue.wait(30)
+        assert may_continue.wait(60)
         yield 2
 
     background = BackgroundIterator(items())
@@ -137,7 +137,7 @@ def test_a_closed_iterator_lets_its_thread_end_and_takes_few_items_ahead() -> No
     background = BackgroundIterator(items())
     assert next(item for item in background if item is not None) == 0
     background.close()
-    assert ended.wait(30)
+    assert ended.wait(60)
     assert len(taken) < 20
 
 

@@ -187,7 +187,7 @@ def test_a_long_series_is_fetched_ahead_once_all_of_the_one_before_has_arrived_a
         next(current)
         assert started == [first.series]
     assert not list(current)
-    until(10, lambda: fetched[second.series] >= 8)
+    until(120, lambda: fetched[second.series] >= 8)
     assert fetched[second.series] <= 10
     assert started == [first.series, second.series]
     assert results(prefetcher, second) == outcome(second)

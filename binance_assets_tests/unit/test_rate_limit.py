@@ -263,7 +263,7 @@ def announced(budget: Budget) -> str:
             break
         time.sleep(0.01)
     stop.set()
-    thread.join(10)
+    thread.join(60)
     return found
 
 

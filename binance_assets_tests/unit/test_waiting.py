@@ -156,13 +156,13 @@ def test_calls_that_wait_for_the_one_that_asks_a_failing_host_announce_it() -> N
 
     def probe() -> None:
         asking.set()
-        seen.wait(10)
+        seen.wait(60)
 
     with pytest.raises(NoConnection):
         circuit.call(fail)
     threads = [threading.Thread(target=circuit.call, args=(probe,)) for _ in range(2)]
     threads[0].start()
-    asking.wait(10)
+    asking.wait(60)
     threads[1].start()
     for _ in range(1_000):
         if (wait := activity().wait) is not None:
@@ -170,6 +170,6 @@ def test_calls_that_wait_for_the_one_that_asks_a_failing_host_announce_it() -> N
         threading.Event().wait(0.01)
     seen.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert wait is not None
     assert "the host keeps failing (no connection to example.com), so one request at a time probes it" in wait.reason

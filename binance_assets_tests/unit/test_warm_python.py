@@ -31,7 +31,7 @@ def test_a_process_has_its_own_id_folder_environment_arguments_and_exit_code(
     (tmp_path / "report.py").write_text(REPORT)
     arguments = [str(tmp_path / "report.py"), "a", "b c"]
     process = warm_python.start(arguments, tmp_path, {"NAME": "value"}, start_new_session=own_session)
-    out, errors = process.communicate(20)
+    out, errors = process.communicate(60)
     assert process.returncode == 3
     assert errors.split() == f"{process.pid} {tmp_path} ['NAME'] ['a', 'b c'] {tmp_path} __main__".split()
     assert out.splitlines() == [f"{own_session} {own_session} 1", "True False", "True [0, 1, 2]", "at the end"]
@@ -42,7 +42,7 @@ def test_a_module_is_run_as_the_interpreter_runs_it(warm_python: WarmPython, tmp
     cold = subprocess.run(
         [sys.executable, "-m", "program", "x"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    warm = warm_python.run(["-m", "program", "x"], tmp_path, {}, timeout=20)
+    warm = warm_python.run(["-m", "program", "x"], tmp_path, {}, timeout=60)
     assert (warm.returncode, warm.stdout, warm.stderr) == (0, cold.stdout, cold.stderr)
 
 
@@ -56,17 +56,17 @@ def test_a_signal_ends_a_process_and_is_its_exit_code(
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.1)
     os.killpg(process.pid, number)
-    assert process.wait(20) == -number
+    assert process.wait(60) == -number
     assert other.poll() is None
     other.kill()
-    assert other.wait(20) == -signal.SIGKILL
+    assert other.wait(60) == -signal.SIGKILL
     for ended in (process, other):
         ended.communicate()
 
 
 def test_an_error_is_a_traceback_and_exit_code_1(warm_python: WarmPython, tmp_path: Path) -> None:
     (tmp_path / "fails.py").write_text("raise ValueError('no')")
-    failed = warm_python.run([str(tmp_path / "fails.py")], tmp_path, {}, timeout=20)
+    failed = warm_python.run([str(tmp_path / "fails.py")], tmp_path, {}, timeout=60)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("Traceback")
     assert failed.stderr.endswith("ValueError: no\n")

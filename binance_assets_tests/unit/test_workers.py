@@ -211,7 +211,7 @@ def test_a_stream_with_pauses_yields_none_while_a_result_is_late_and_loses_no_re
 
     def fetch(task: int) -> int:
         if task == 2:
-            late.wait(30)
+            late.wait(60)
         return task
 
     items = []
