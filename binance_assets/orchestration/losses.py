@@ -26,15 +26,12 @@ from binance_assets.model.series import Series, by_market
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.dagster_internals import materialized_ranges, recorded_paths, report_failed_run
 from binance_assets.orchestration.events import report_stored
-from binance_assets.orchestration.gaps import unsettled_partitions
+from binance_assets.orchestration.gaps import LOSSES_JOB, unsettled_partitions
 from binance_assets.orchestration.interrupted import tags_of_this_process
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake, LakeError
-
-JOB: Final = "lost_partitions"
-"""The name under which the list of runs shows recorded losses; no code location has a job of that name."""
 
 # A lake that is not mounted lacks millions of partitions. To record them would take hours, and as long to take it back.
 MOST_RECORDED: Final = 20_000
@@ -187,7 +184,7 @@ def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
     )
     report_failed_run(
         instance,
-        JOB,
+        LOSSES_JOB,
         {
             asset_key(member): [_observation(member, key, reason) for key, reason in of_series.items()]
             for member, of_series in reasons.items()
