@@ -128,6 +128,16 @@ def test_a_lake_of_another_venue_is_refused(settings: Settings) -> None:
         ba.download(BTC, START, END, settings=settings)
 
 
+def test_an_exchange_that_does_not_serve_us_is_an_error_of_the_exchange(sandbox: Sandbox, settings: Settings) -> None:
+    sandbox.faults.add(Fault("status", value=451))
+    for call in (
+        lambda: ba.download(BTC, START, END, source="rest", settings=settings),
+        lambda: ba.symbols("spot", top=1, settings=settings),
+    ):
+        with pytest.raises(ba.ExchangeError, match="451"):
+            call()
+
+
 def test_the_source_of_the_universe_counts(sandbox: Sandbox, settings: Settings) -> None:
     settings.universe.write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], source: archive}]\n")
     ba.download(BTC, START, END, settings=settings)
