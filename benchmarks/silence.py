@@ -272,9 +272,8 @@ def _report(step: Step, recording: Recording) -> None:
     print(f"{step.arguments[:100]}: {recording.seconds:.1f} s", flush=True)
     for silence in recording.silences:
         if silence.seconds >= _WORTH_A_LOOK_SECONDS:
-            print(
-                f"  {silence.seconds:.2f} s after {silence.after[-90:]!r}, before {silence.before[:90]!r}", flush=True
-            )
+            ends = f"after {silence.after[-90:]!r}, before {silence.before[:90]!r}"
+            print(f"  {silence.seconds:.2f} s {ends}", flush=True)
 
 
 def measure(step: Step, url: str, folder: Path) -> Recording:

@@ -2,11 +2,11 @@
 
 How it measures:
 
-- *Silence* is that of :mod:`benchmarks.silence`: a download at round trips of a second in a pseudo-terminal, with a tenth
-  of Binance's limits, interrupted after half a minute. Its end is part of it.
+- *Silence* is that of :mod:`benchmarks.silence`: a download at round trips of a second in a pseudo-terminal, with a
+  tenth of Binance's limits, interrupted after half a minute. Its end is part of it.
 - *An export* writes ten years of 1m, see :mod:`benchmarks.exports`; its peak is that of a process of its own.
-- *A chart* shows a year of 1m. The browser is a Chromium without a window, if there is one, with selenium; its own clock
-  counts from the navigation to the page until everything is drawn.
+- *A chart* shows a year of 1m. The browser is a Chromium without a window, if there is one, with selenium; its own
+  clock counts from the navigation to the page until everything is drawn.
 """
 
 from __future__ import annotations
