@@ -132,10 +132,7 @@ def scan(
 def load(*arguments: Any, lake: str | Path | Lake | None = None, **options: Any) -> pl.DataFrame:
     """Return the candles that open in ``[start, end)`` as a table in memory.
 
-    Args:
-        *arguments: As for :func:`scan`.
-        lake: As for :func:`scan`.
-        **options: As for :func:`scan`.
+    The arguments are those of :func:`scan`.
 
     Raises:
         MissingPartitions, MissingCandles, LakeError, ConfigurationError: As for :func:`scan`.

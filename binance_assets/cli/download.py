@@ -109,7 +109,10 @@ def download_command(
         lake = Lake(settings.lake)
         with phase("planning: what the lake has, and what the exchange offers"):
             plans, venue = _plan(request, settings, lake, universe, sources, is_priced=dry_run)
-        if not dry_run:
+        if dry_run:
+            with phase("pricing what is missing"):
+                forecasts = [plan.forecast(sources[plan.series]) for plan in plans]
+        else:
             if launch:
                 make_fetch = partial(_fetching_by_queue, view, source, lake, refresh)
             else:
@@ -118,7 +121,7 @@ def download_command(
     if dry_run:
         from binance_assets.cli.output import print_plans
 
-        print_plans(plans, sources, as_json)
+        print_plans(plans, forecasts, as_json)
     elif not _print_result(result, view, as_json):
         sys.exit(INCOMPLETE)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from binance_assets.cli import progress
+from binance_assets.cli import output, progress
 from binance_assets.cli.json_output import Outcome
 from binance_assets.cli.output import print_outcomes
 from binance_assets.cli.progress import Place, in_words, next_output, shown
@@ -164,6 +164,21 @@ def test_the_final_table_counts_waiting_apart(capsys: pytest.CaptureFixture[str]
     header, row = capsys.readouterr().out.strip().splitlines()
     assert header.split()[-3:] == ["seconds", "waiting", "candles/s"]
     assert row.split()[-3:-1] == ["61.0", "52.5"]
+
+
+@pytest.mark.parametrize("most", [1, 1_000])
+def test_a_long_table_is_printed_like_a_short_one(
+    most: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_MANY_ROWS", most)
+    table = output.build_table(["series"], ["rows"])
+    for number in range(3):
+        table.add_row(f"[bold]{number}", str(number))
+    output.print_table(table)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["series", "rows"],
+        *([f"[bold]{number}", str(number)] for number in range(3)),
+    ]
 
 
 def test_a_retry_announces_its_error_and_its_end() -> None:
