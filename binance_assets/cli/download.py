@@ -180,10 +180,7 @@ def _fetching_here(
     from binance_assets.orchestration.resources import Exchanges
 
     def fetch(instance: dg.DagsterInstance, plans: Sequence[DownloadPlan]) -> list[str]:
-        with (
-            closing(Exchanges(series=sum(bool(plan.pending) for plan in plans))) as exchanges,
-            phase("preparing runs of Dagster"),
-        ):
+        with closing(Exchanges(series=sum(bool(plan.pending) for plan in plans))) as exchanges:
             definitions = definitions_for(settings, sources, view, exchanges)
             gc.freeze()  # what is loaded now lasts until the end: to search it for garbage takes 5 % of a download
             try:
@@ -223,7 +220,7 @@ def _run(
         fetch = make_fetch()
         opened = open_instance(Path.cwd(), os.environ)
     requested = [plan.series for plan in plans]
-    with ExitStack() as until_the_end:
+    with phase("closing the Dagster instance"), ExitStack() as until_the_end:
         with phase("opening the Dagster instance, the lake, and the universe"):
             instance = until_the_end.enter_context(opened)
             if venue is not None:
@@ -234,7 +231,8 @@ def _run(
                 lake.prepare(venue)
             _track(view, settings, requested)
         view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
-        failures = fetch(instance, plans)
+        with phase("preparing runs of Dagster"):
+            failures = fetch(instance, plans)
     with phase("reading what the lake has now"):
         present = present_verdicts(lake, plans)
         outcomes = {

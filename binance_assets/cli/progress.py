@@ -69,15 +69,15 @@ def next_output(place: Place, began: float, last: float | None) -> float:
     return last + pauses[place]
 
 
-def shown(done: str, doing: str, loading: str) -> str:
+def shown(done: str, doing: str, otherwise: str) -> str:
     """Return the words of an output, which is never empty.
 
     Args:
         done: How far the command is; empty if it counts nothing yet.
         doing: What it does or waits for, from :func:`in_words`.
-        loading: What is loaded while neither says anything.
+        otherwise: What to show while neither says anything.
     """
-    return "; ".join(part for part in (done, doing) if part.strip()) or f"loading {loading}"
+    return "; ".join(part for part in (done, doing) if part.strip()) or otherwise
 
 
 def with_time(text: str) -> str:
@@ -96,7 +96,7 @@ class Display:
     """
 
     def __init__(self, loading: str = "Polars") -> None:
-        self._loading = loading
+        self._otherwise = f"loading {loading}"
         self._stream = _copy_of_stderr()
         self._console = Console(file=self._stream or sys.stderr)
         self._spinner = Spinner("dots")
@@ -154,8 +154,14 @@ class Display:
         if self._task is not None:
             self._bars.update(self._task, description=subject)
 
+    def _doing(self) -> str:
+        words = in_words(activity())
+        if words:  # from now on, silence of the code no longer means that something is loaded
+            self._otherwise = "working"
+        return words
+
     def _status_line(self) -> RenderableType:
-        words = shown("", in_words(activity()), self._loading)
+        words = shown("", self._doing(), self._otherwise)
         self._spinner.update(text=Text(words, no_wrap=True, overflow="ellipsis"))
         return self._spinner
 
@@ -175,7 +181,7 @@ class Display:
             self._last_line = time.monotonic()
             rows = f", {self._rows:,} candles" if self._rows else ""
             done = f"{self._subject}: {self._done:,} of {self._total:,} done{rows}" if self._total else ""
-            self._console.out(with_time(shown(done, in_words(activity()), self._loading)))
+            self._console.out(with_time(shown(done, self._doing(), self._otherwise)))
 
 
 class _Bars(Progress):
