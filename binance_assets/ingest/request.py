@@ -210,6 +210,7 @@ def _plan_known(
         ConfigurationError, ExchangeError, LakeError: As for :func:`plan_request`.
     """
     first_opens: dict[Series, int | None] = {}
+    unseen: list[Series] = []
     archived_only: set[Series] = set()  # threads add to it
     if request.start is None:
         cached = lake.first_opens()
@@ -229,7 +230,7 @@ def _plan_known(
     for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source, archived_only)):
         pass
     if is_priced and is_checked:
-        asked = {*first_opens, *unknown}
+        asked = {*unseen, *unknown}
         others = [plan.series for plan in plans if plan.missing and plan.series not in asked]
         archived_only |= _not_served(exchange, others, source)
     return [replace(plan, is_archived_only=plan.series in archived_only) for plan in plans]
