@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +31,8 @@ from binance_assets.model.timestamps import HOUR
 from binance_assets.storage.lake import Lake
 
 MAX_MEGABYTES: Final = 500
-_SERIES: Final = "spot/BTCUSDT/1m"
-_FIRST, _END = dt.date(2017, 7, 1), dt.date(2027, 7, 1)  # the first partition is the earliest that there can be
+SERIES: Final = "spot/BTCUSDT/1m"
+FIRST, END = dt.date(2017, 7, 1), dt.date(2027, 7, 1)  # the first partition is the earliest that there can be
 _KIB_PER_MB: Final = 1_000_000 / 1_024
 
 
@@ -40,42 +42,66 @@ def main() -> None:
     worst = 0.0
     with tempfile.TemporaryDirectory(prefix="exports-") as name:
         folder = Path(name)
-        _write_lake(Lake(folder / "lake"))
+        write_lake(Lake(folder / "lake"), FIRST, END)
         for target, choices in MISSING_BY_TARGET.items():
             for missing in (choices[0], "flat"):
-                row, megabytes = _measure(folder, target, missing)
-                table.add_row(target, missing, *row)
-                worst = max(worst, megabytes)
+                run = run_export(folder, target, "--missing", missing)
+                numbers = f"{run.megabytes:.0f}", f"{run.cpu:.1f}", f"{run.seconds:.1f}", f"{run.written:.0f}"
+                table.add_row(target, missing, *numbers)
+                worst = max(worst, run.megabytes)
     Console().print(table)
     sys.exit(worst > MAX_MEGABYTES)
 
 
-def _measure(folder: Path, target: str, missing: str) -> tuple[list[str], float]:
-    """Return the texts of a row, and the peak in MB."""
-    output = folder / f"{target}-{missing}"
-    options = ["--to", target, "--missing", missing, "--output", str(output)]
-    command = [sys.executable, "-m", "binance_assets", "export", _SERIES, *options]
+@dataclass(frozen=True)
+class ExportRun:
+    """What an export took.
+
+    Attributes:
+        megabytes: The peak memory of its process.
+        cpu: User and system time, s.
+        seconds: From its start to its end.
+        written: The size of its files, MB.
+    """
+
+    megabytes: float
+    cpu: float
+    seconds: float
+    written: float
+
+
+def run_export(folder: Path, target: str, *options: str) -> ExportRun:
+    """Export the series of the lake in a folder, in a process of its own, and remove what it wrote.
+
+    Raises:
+        RuntimeError: The export failed.
+    """
+    output = folder / target
+    command = [sys.executable, "-m", "binance_assets", "export", SERIES, "--to", target, "-o", str(output), *options]
     began = time.monotonic()
     process = subprocess.Popen(
-        command, env={**os.environ, "BINANCE_ASSETS_LAKE": str(folder / "lake")}, stdout=subprocess.DEVNULL
+        command,
+        cwd=folder,
+        env={**os.environ, "BINANCE_ASSETS_LAKE": str(folder / "lake")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"the export to {target} failed")
+        raise RuntimeError(f"the export to {target} failed")
     files = [path for path in output.rglob("*") if path.is_file()]
     written = sum(path.stat().st_size for path in files) / 1_000_000
-    for path in files:
-        path.unlink()
-    peak = usage.ru_maxrss / _KIB_PER_MB
-    return [f"{peak:.0f}", f"{usage.ru_utime + usage.ru_stime:.1f}", f"{wall:.1f}", f"{written:.0f}"], peak
+    shutil.rmtree(output)
+    return ExportRun(usage.ru_maxrss / _KIB_PER_MB, usage.ru_utime + usage.ru_stime, wall, written)
 
 
-def _write_lake(lake: Lake) -> None:
+def write_lake(lake: Lake, first: dt.date, end: dt.date) -> None:
+    """Write all months from one first of a month to another, which is excluded."""
     lake.prepare("sandbox")
-    series, month = parse_series(_SERIES), _FIRST
-    while month < _END:
+    series, month = parse_series(SERIES), first
+    while month < end:
         days = partitions_between(month, next_month(month), series.interval)
         lake.write_all(series, [_day(series, day, day is days[9]) for day in days])
         month = next_month(month)

@@ -24,7 +24,8 @@ How it measures:
 - A whole market is measured on forty symbols, by two commands at once, each with half of them; and on twenty, to show
   that the time is proportional to their number.
 - The second table compares the files of the lake with those of version 0.1.0, see :mod:`benchmarks.lake`; the third
-  measures two thousand series, see :mod:`benchmarks.scale`.
+  measures two thousand series, see :mod:`benchmarks.scale`; the fourth what a user notices, see
+  :mod:`benchmarks.users`.
 
 ``--bulk`` measures only the Dagster runs. ``--sustained`` and ``--memory`` measure these instead, because they take
 minutes. Sustained: a download that needs
@@ -63,6 +64,7 @@ from rich.table import Table
 from benchmarks.lake import LakeRow, lake_rows, print_lake_rows
 from benchmarks.scale import print_scale_rows, scale_rows
 from benchmarks.static_archive import build_archive, static_archive
+from benchmarks.users import print_user_rows, user_rows
 from benchmarks.whole_runs import EARLIER, Download, WholeRun, earlier_version
 from binance_assets.exchange.archive_files import all_files
 from binance_assets.exchange.pages import Page, klines_parameters
@@ -604,6 +606,8 @@ def main() -> None:
     if not (options.memory or options.sustained or options.bulk):
         print_lake_rows(console, _lake_rows())
         print_scale_rows(console, scale_rows())
+        report("what a user notices")
+        print_user_rows(console, list(user_rows()))
 
 
 def _options() -> argparse.Namespace:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # For type checkers; _MODULES says the same for the interpret
     from binance_assets.component import BinanceCandlesComponent
     from binance_assets.definitions import candle_definitions
     from binance_assets.exchange.errors import Cancelled, ExchangeError
+    from binance_assets.exchange.rate_limit.ledger import LedgerError
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.options import DownloadOptions
     from binance_assets.model.intervals import INTERVALS, Interval, parse_interval
@@ -58,6 +59,7 @@ __all__ = [
     "Interval",
     "Lake",
     "LakeError",
+    "LedgerError",
     "Market",
     "Missing",
     "MissingCandles",
@@ -111,6 +113,7 @@ _MODULES = {
     "Interval": "model.intervals",
     "Lake": "storage.lake",
     "LakeError": "storage.lake",
+    "LedgerError": "exchange.rate_limit.ledger",
     "Market": "model.markets",
     "Missing": "api.gaps",
     "MissingCandles": "api.gaps",

@@ -37,7 +37,8 @@ API: Final = {
     "Results": ["Partition", "PartitionResult", "Provenance", "Verdict"],
     "Settings": ["read_settings", "Settings", "Source"],
     "Errors": [
-        "MissingPartitions", "MissingCandles", "LakeError", "ConfigurationError", "ExchangeError", "Cancelled",
+        "MissingPartitions", "MissingCandles", "LakeError", "LedgerError", "ConfigurationError", "ExchangeError",
+        "Cancelled",
     ],
 }  # fmt: skip
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.model.dates import parse_date
 from binance_assets.model.intervals import Interval, parse_derived_interval
-from binance_assets.model.markets import Market, parse_market
+from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.outside import printable, printable_url
 from binance_assets.model.partitions import FIRST_DAY, TOO_EARLY
 from binance_assets.model.series import Series, parse_any_series
 from binance_assets.model.spelling import did_you_mean_market
 from binance_assets.model.timestamps import DAY, to_date, to_ms, to_text
-from binance_assets.settings import ConfigurationError, Settings, env_file_values, named_lake, read_settings
+from binance_assets.settings import ConfigurationError, Settings, Source, env_file_values, named_lake, read_settings
 from binance_assets.storage.lake import Lake
 
 SeriesName = str | Series
@@ -28,6 +28,9 @@ Moment = str | dt.date | dt.datetime
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
+_EARLIEST: Final = to_ms(dt.date.min)
+_LATEST: Final = to_ms(dt.date.max)
+"""A datetime of another time zone may be in a year that no date has; messages name the nearest one."""
 
 
 def current_settings() -> Settings:
@@ -70,6 +73,8 @@ def path_of(location: str | Path) -> Path:
     Raises:
         ConfigurationError: No path can have this name, or it is a URL.
     """
+    if not isinstance(location, str | os.PathLike):
+        raise ConfigurationError(f"{printable(location)} is no path; write a text or a Path")
     if _is_url(location):
         raise ConfigurationError(f"{printable_url(location).partition('?')[0]} is not a folder of this machine")
     text = os.path.expanduser(location)
@@ -102,6 +107,8 @@ def market_of(name: str | Market) -> Market:
     """
     if isinstance(name, Market):
         return name
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{printable(name)} is not a market; the markets are {', '.join(MARKETS)}")
     try:
         return parse_market(name)
     except ValueError as error:
@@ -116,6 +123,8 @@ def all_series_of(names: SeriesName | Sequence[SeriesName]) -> list[Series]:
     """
     if isinstance(names, str | Series):
         return [series_of(names)]
+    if not isinstance(names, Iterable):
+        raise ConfigurationError(f"{printable(names)} is not a series; write it like spot/BTCUSDT/1m")
     found = [series_of(name) for name in names]
     if not found:
         raise ConfigurationError("no series is named; write them like spot/BTCUSDT/1m")
@@ -123,6 +132,17 @@ def all_series_of(names: SeriesName | Sequence[SeriesName]) -> list[Series]:
         if series in found[:position]:
             raise ConfigurationError(f"{series} is named twice")
     return found
+
+
+def source_of(name: Source | None) -> Source | None:
+    """Return where candles come from; None for None.
+
+    Raises:
+        ConfigurationError: There is no such source.
+    """
+    if name is not None and name not in get_args(Source):
+        raise ConfigurationError(f"source={printable(name)!r} is none of {', '.join(map(repr, get_args(Source)))}")
+    return name
 
 
 def interval_of(every: str | Interval | None) -> Interval | None:
@@ -150,7 +170,7 @@ def time_of(name: str, moment: Moment) -> int:
         ConfigurationError: It is no moment, before the first partition, or after the last midnight.
     """
     today = dt.datetime.now(dt.UTC).date()
-    time = _milliseconds(name, moment, today)
+    time = min(max(_milliseconds(name, moment, today), _EARLIEST), _LATEST)
     if time < to_ms(FIRST_DAY):
         raise ConfigurationError(f"{name} {to_text(time).removesuffix(' 00:00')}: {TOO_EARLY}")
     if time > to_ms(today):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def _rule(
         ValueError: A condition is not valid, or makes no sense on this market.
     """
     lists = {
-        name: [names] if isinstance(names, str) else list(names)
+        name: list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
         for name, names in (("quote", quote), ("status", status), ("contract", contract))
     }
     given = {name: value for name, value in (("match", match), ("top", top)) if value is not None}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from binance_assets.api.arguments import Moment, SeriesName, all_series_of, current_settings, day_of, lake_at
+from binance_assets.api.arguments import Moment, SeriesName, all_series_of, current_settings, day_of, lake_at, source_of
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.dates import check_dates
 from binance_assets.ingest.request import DownloadPlan, DownloadRequest, plan_request
@@ -29,7 +29,7 @@ from binance_assets.orchestration.prefetch import (
 )
 from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError, Settings, Source
-from binance_assets.storage.lake import Lake, LakeError
+from binance_assets.storage.lake import Lake
 from binance_assets.storage.universe import read_universe, sources_of
 from binance_assets.storage.writer import write_results
 from binance_assets.waiting import activity, waited
@@ -125,11 +125,14 @@ def download(
         What became of each series, in the given order. Refused partitions raise nothing.
 
     Raises:
-        ConfigurationError: An argument, a setting, or the universe is not valid; the market never had a symbol, and the
-            message names the nearest ones; or the lake cannot be used (:class:`LakeError`).
-        ExchangeError: The exchange cannot be reached.
+        LakeError: The lake cannot be used: it holds candles of another venue, or it cannot be read or written.
+        LedgerError: The ledger of request weight cannot be used.
+        ConfigurationError: An argument, a setting, or the universe is not valid; or the market never had a symbol, and
+            the message names the nearest ones. Both errors above are of this kind.
+        ExchangeError: The exchange cannot be reached, so that what is missing cannot be planned. Once the download has
+            begun, what cannot be fetched is refused as ``unreachable``.
     """
-    members = all_series_of(series)
+    members, given = all_series_of(series), source_of(source)
     chosen = settings or current_settings()
     first, last = day_of("start", start), day_of("end", end)
     target = lake_at(chosen.lake if lake is None else lake)
@@ -137,7 +140,7 @@ def download(
     for member in members:
         if str(member) in universe.derived_names or member.derived:
             raise ConfigurationError(f"{member} is derived and cannot be fetched")
-    sources = sources_of(members, universe, chosen, source)
+    sources = sources_of(members, universe, chosen, given)
     outcomes: dict[Series, Downloaded] = {}
     for market, of_market in by_market(members).items():
         with closing(Exchange(market, chosen, len(of_market))) as exchange:
@@ -146,9 +149,9 @@ def download(
                 check_dates(of_market, first, last)
                 request = DownloadRequest(tuple(of_market), first, last, refresh)
                 plans = plan_request(request, target, exchange, universe.series, common)
-            except LakeError:
-                raise
-            except ConfigurationError as error:  # its message names the options of the command
+            except ConfigurationError as error:  # its message may name the options of the command
+                if type(error) is not ConfigurationError:  # the lake, or the ledger
+                    raise
                 raise ConfigurationError(str(error).replace("--start", "start").replace("--end", "end")) from None
             outcomes |= _fetch_all(plans, exchange, target, sources, chosen.strict, refresh, progress)
     return [outcomes[member] for member in members]

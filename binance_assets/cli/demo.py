@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,12 +25,14 @@ import requests
 
 from binance_assets.cli.exit_codes import INTERRUPTED
 from binance_assets.cli.output import build_table, candles_per_second, print_table
+from binance_assets.cli.progress import Display
 from binance_assets.model.markets import COINM, MARKETS, SPOT, USDM
 from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_date, to_ms
 from binance_assets.processes import end_processes
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.universe_editor import track
+from binance_assets.waiting import phase
 
 FOLDER: Final = "demo"
 
@@ -106,8 +108,10 @@ def run_demo(folder: Path, with_ui: bool) -> int:
     """
     home = folder / FOLDER
     _write_configuration(home)
-    with sandbox_process(home / "sandbox.log", _RTT_MS) as url:
-        _plant_defects(url)
+    with ExitStack() as until_the_end:
+        with Display("the demo"), phase("starting the sandbox exchange"):
+            url = until_the_end.enter_context(sandbox_process(home / "sandbox.log", _RTT_MS))
+            _plant_defects(url)
         # Without DAGSTER_HOME, the commands of a user who goes on in the folder find the runs of the demo.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OF_USER)}
         environment = inherited | demo_environment(home, url)

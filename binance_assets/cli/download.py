@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
@@ -108,8 +108,11 @@ def download_command(
         request = DownloadRequest(requested, start, end, refresh)
         lake = Lake(settings.lake)
         with phase("planning: what the lake has, and what the exchange offers"):
-            plans, venue = _plan(request, settings, lake, universe, sources)
-        if not dry_run:
+            plans, venue = _plan(request, settings, lake, universe, sources, is_priced=dry_run)
+        if dry_run:
+            with phase("pricing what is missing"):
+                forecasts = [plan.forecast(sources[plan.series]) for plan in plans]
+        else:
             if launch:
                 make_fetch = partial(_fetching_by_queue, view, source, lake, refresh)
             else:
@@ -118,13 +121,18 @@ def download_command(
     if dry_run:
         from binance_assets.cli.output import print_plans
 
-        print_plans(plans, sources, as_json)
+        print_plans(plans, forecasts, as_json)
     elif not _print_result(result, view, as_json):
         sys.exit(INCOMPLETE)
 
 
 def _plan(
-    request: DownloadRequest, settings: Settings, lake: Lake, universe: Universe, sources: Mapping[Series, Source]
+    request: DownloadRequest,
+    settings: Settings,
+    lake: Lake,
+    universe: Universe,
+    sources: Mapping[Series, Source],
+    is_priced: bool,
 ) -> tuple[list[DownloadPlan], str | None]:
     """Return a plan for each series, and the venue of the candles to fetch; no venue if there is nothing to do."""
     from binance_assets.exchange.errors import ExchangeError
@@ -134,7 +142,7 @@ def _plan(
     exchange = Exchange(request.market, settings)
     try:
         common: Source = "archive" if set(sources.values()) == {"archive"} else "auto"
-        plans = plan_request(request, lake, exchange, universe.series, common)
+        plans = plan_request(request, lake, exchange, universe.series, common, is_priced)
         return plans, exchange.venue if any(plan.pending for plan in plans) else None
     except ExchangeError as error:
         raise CommandFailed(str(error)) from None
@@ -172,10 +180,7 @@ def _fetching_here(
     from binance_assets.orchestration.resources import Exchanges
 
     def fetch(instance: dg.DagsterInstance, plans: Sequence[DownloadPlan]) -> list[str]:
-        with (
-            closing(Exchanges(series=sum(bool(plan.pending) for plan in plans))) as exchanges,
-            phase("preparing runs of Dagster"),
-        ):
+        with closing(Exchanges(series=sum(bool(plan.pending) for plan in plans))) as exchanges:
             definitions = definitions_for(settings, sources, view, exchanges)
             gc.freeze()  # what is loaded now lasts until the end: searching it for garbage takes 5 % of a download
             try:
@@ -214,17 +219,20 @@ def _run(
 
         fetch = make_fetch()
         opened = open_instance(Path.cwd(), os.environ)
-    with opened as instance:
-        if venue is not None:
-            if uses_queue:
-                from binance_assets.orchestration.queued_runs import check_queue
+    requested = [plan.series for plan in plans]
+    with phase("closing the Dagster instance"), ExitStack() as until_the_end:
+        with phase("opening the Dagster instance, the lake, and the universe"):
+            instance = until_the_end.enter_context(opened)
+            if venue is not None:
+                if uses_queue:
+                    from binance_assets.orchestration.queued_runs import check_queue
 
-                check_queue(instance)
-            lake.prepare(venue)
-        requested = [plan.series for plan in plans]
-        _track(view, settings, requested)
+                    check_queue(instance)
+                lake.prepare(venue)
+            _track(view, settings, requested)
         view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
-        failures = fetch(instance, plans)
+        with phase("preparing runs of Dagster"):
+            failures = fetch(instance, plans)
     with phase("reading what the lake has now"):
         present = present_verdicts(lake, plans)
         outcomes = {

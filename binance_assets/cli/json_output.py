@@ -126,7 +126,7 @@ class Status(TypedDict("_Span", {"from": str | None, "to": str | None})):  # `fr
     """Partitions that the lake lacks and no run has refused, from the first stored one to the last that is over; also
     those that a run has written and that the lake does not hold anymore."""
     refused: int
-    """Partitions that were refused."""
+    """Partitions that their last run did not write: it refused them, or it failed before."""
     rows: int
     """Candles in the lake."""
     bytes: int

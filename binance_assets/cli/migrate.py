@@ -10,6 +10,7 @@ import click
 from binance_assets.cli.exit_codes import INCOMPLETE
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.settings import ConfigurationError, read_settings
+from binance_assets.waiting import phase
 
 
 @click.command("migrate")
@@ -21,29 +22,35 @@ def migrate_command() -> None:
     A program that reads all files of a folder may meet the partitions of one span twice while that span is brought
     over, for some milliseconds.
     """
-    from binance_assets.cli.progress import progress_bar
-    from binance_assets.storage.lake import Lake
+    from binance_assets.cli.progress import Display
 
-    lake = Lake(read_settings(os.environ).lake)
-    if not lake.exists:
-        raise ConfigurationError(f"there is no lake {lake.root}; set BINANCE_ASSETS_LAKE to its folder")
-    lake.migrate_state()
-    series = lake.series()
-    with progress_bar("looking for files", len(series)) as advance:
+    settings = read_settings(os.environ)
+    with Display() as display:
+        with phase("reading the folders of the lake"):
+            from binance_assets.storage.lake import Lake
+
+            lake = Lake(settings.lake)
+            if not lake.exists:
+                raise ConfigurationError(f"there is no lake {lake.root}; set BINANCE_ASSETS_LAKE to its folder")
+            lake.migrate_state()
+            series = lake.series()
+        display.begin("looking for files", len(series))
         spans = []
         for member in series:
             spans += [(member, name) for name in lake.outdated_spans(member)]
-            advance(1)
-    with progress_bar("migrating", len(spans)) as advance:
+            display.advance(1)
+        display.begin("migrating", len(spans))
         for member, name in spans:
             lake.migrate_span(member, name)
-            advance(1)
-    damaged = [line for member in series for line in lake.damaged(member)]
-    damaged += [
-        f"{lake.folder(member)}: {name} has candles that cannot be read"
-        for member in series
-        for name in lake.outdated_spans(member)
-    ]
+            display.advance(1)
+        display.begin("looking for files that cannot be read", len(series))
+        damaged, unread = [], []
+        for member in series:
+            damaged += lake.damaged(member)
+            names = lake.outdated_spans(member)
+            unread += [f"{lake.folder(member)}: {name} has candles that cannot be read" for name in names]
+            display.advance(1)
+        damaged += unread
     for line in damaged:
         click.echo(f"left as it is: {printable(line, MESSAGE)}", err=True)
     members = len({member for member, _ in spans})

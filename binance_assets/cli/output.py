@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from binance_assets.cli.progress import Display
 from binance_assets.model.outside import MESSAGE, printable
 from binance_assets.model.results import (
     PartitionResult,
@@ -24,13 +25,13 @@ from binance_assets.model.results import (
 )
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
-from binance_assets.settings import Source
+from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
     import polars as pl
 
     from binance_assets.cli.json_output import Difference, Outcome, Plan, Status
-    from binance_assets.ingest.request import DownloadPlan
+    from binance_assets.ingest.request import DownloadPlan, Forecast
     from binance_assets.ingest.verify import Finding
     from binance_assets.model.bucket_paths import LakePath
     from binance_assets.model.partitions import Partition
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 _NAMED_REASONS: Final = 10
 _FACT_NAMES: Final = {"stored": "in the lake"}
 _WIDTH_WITHOUT_TERMINAL: Final = 160
+# To lay out 2,000 rows takes a second. From this number on, progress is shown meanwhile.
+_MANY_ROWS: Final = 500
 
 
 def build_table(texts: Sequence[str], numbers: Sequence[str] = (), wrapped: Sequence[str] = ()) -> Table:
@@ -73,7 +76,13 @@ def print_table(table: Table, min_width: int = 0) -> None:
     """
     width = Console().width if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     # Without markup, a cell is shown as it is: `[red]` and `:smile:` mean nothing.
-    Console(width=max(min_width, width), markup=False, emoji=False).print(table)
+    console = Console(width=max(min_width, width), markup=False, emoji=False)
+    if table.row_count < _MANY_ROWS:
+        console.print(table)
+        return
+    with Display(), phase(f"laying out a table of {table.row_count:,} rows"), console.capture() as captured:
+        console.print(table)
+    click.echo(captured.get(), nl=False)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -81,14 +90,14 @@ def print_json(value: Mapping[str, Any]) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source], as_json: bool) -> None:
-    """Print what would be fetched for each series from its source, as a table or as JSON."""
+def print_plans(plans: Sequence[DownloadPlan], forecasts: Sequence[Forecast], as_json: bool) -> None:
+    """Print what would be fetched for each series, and what it costs, as a table or as JSON."""
     if as_json:
-        print_json({str(plan.series): _plan_values(plan, sources[plan.series]) for plan in plans})
+        pairs = zip(plans, forecasts, strict=True)
+        print_json({str(plan.series): _plan_values(plan, forecast) for plan, forecast in pairs})
         return
     counts = ("requested", "present", "missing", "requests", "weight", "files")
     table = build_table(["series"], ["first", "last", *counts])
-    forecasts = [plan.forecast(sources[plan.series]) for plan in plans]
     for plan, forecast in zip(plans, forecasts, strict=True):
         days = (len(plan.requested), len(plan.present), len(plan.missing))
         first, last = (plan.requested[0].key, plan.requested[-1].key) if plan.requested else ("-", "-")
@@ -104,9 +113,8 @@ def print_plans(plans: Sequence[DownloadPlan], sources: Mapping[Series, Source],
             )
 
 
-def _plan_values(plan: DownloadPlan, source: Source) -> Plan:
+def _plan_values(plan: DownloadPlan, forecast: Forecast) -> Plan:
     """Return a plan with the keys that ``--dry-run --json`` prints."""
-    forecast = plan.forecast(source)
     return {
         "days_asked": len(plan.requested),
         "days_present": len(plan.present),

@@ -6,10 +6,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 import click
 from rich.console import Console, RenderableType
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # loaded machine takes long to load the program. Then it gets a line at most this often, so that it stays readable.
 _FIRST_LINE_SECONDS: Final = 1
 _SECONDS_BETWEEN_LINES: Final = 30
+# A terminal shows a frame this often. Where other output must stay as it is, it gets a line this often instead.
+_FRAME_SECONDS: Final = 0.1
+_SECONDS_BETWEEN_SHOWN_LINES: Final = 1.5
 _POLL_SECONDS: Final = 0.2
 # Shorter waits are not shown: with many requests in flight, one of them always waits for a moment.
 _SHORTEST_WAIT_SECONDS: Final = 0.7
@@ -38,7 +41,7 @@ _LONGEST_LINE: Final = 300
 
 
 def in_words(now: Activity) -> str:
-    """Return what a command does or waits for, in one line."""
+    """Return what a command does or waits for, in one line; empty if nothing in it says so."""
     if now.wait is not None and now.wait_seconds >= _SHORTEST_WAIT_SECONDS:
         return printable(str(now.wait), _LONGEST_LINE)
     parts = [printable(now.phase, _LONGEST_LINE)] if now.phase else []
@@ -48,15 +51,33 @@ def in_words(now: Activity) -> str:
     return "; ".join(parts)
 
 
-def is_line_due(now: float, began: float, last: float | None) -> bool:
-    """Return whether a log gets a line, at a time in seconds.
+Place = Literal["frames", "lines", "log"]
+"""Where progress goes: frames of a terminal, each in the place of the last; lines of a terminal; lines of a log."""
+
+
+def next_output(place: Place, began: float, last: float | None) -> float:
+    """Return when the next output is due, whatever the command does then, as a time in seconds.
 
     Args:
-        now: The time.
+        place: Where the output goes.
         began: When the process began.
-        last: When the last line was printed; None if none was.
+        last: When the last output was shown; None if none was.
     """
-    return now - began >= _FIRST_LINE_SECONDS if last is None else now - last >= _SECONDS_BETWEEN_LINES
+    if last is None:
+        return began + {"frames": 0, "lines": _SECONDS_BETWEEN_SHOWN_LINES, "log": _FIRST_LINE_SECONDS}[place]
+    pauses = {"frames": _FRAME_SECONDS, "lines": _SECONDS_BETWEEN_SHOWN_LINES, "log": _SECONDS_BETWEEN_LINES}
+    return last + pauses[place]
+
+
+def shown(done: str, doing: str, otherwise: str) -> str:
+    """Return the words of an output, which is never empty.
+
+    Args:
+        done: How far the command is; empty if it counts nothing yet.
+        doing: What it does or waits for, from :func:`in_words`.
+        otherwise: What to show while neither says anything.
+    """
+    return "; ".join(part for part in (done, doing) if part.strip()) or otherwise
 
 
 def with_time(text: str) -> str:
@@ -75,7 +96,7 @@ class Display:
     """
 
     def __init__(self, loading: str = "Polars") -> None:
-        self._loading = loading
+        self._otherwise = f"loading {loading}"
         self._stream = _copy_of_stderr()
         self._console = Console(file=self._stream or sys.stderr)
         self._spinner = Spinner("dots")
@@ -133,8 +154,15 @@ class Display:
         if self._task is not None:
             self._bars.update(self._task, description=subject)
 
+    def _doing(self) -> str:
+        words = in_words(activity())
+        if words:  # from now on, silence of the code no longer means that something is loaded
+            self._otherwise = "working"
+        return words
+
     def _status_line(self) -> RenderableType:
-        self._spinner.update(text=Text(in_words(activity()), no_wrap=True, overflow="ellipsis"))
+        words = shown("", self._doing(), self._otherwise)
+        self._spinner.update(text=Text(words, no_wrap=True, overflow="ellipsis"))
         return self._spinner
 
     def _print_lines(self) -> None:
@@ -144,7 +172,7 @@ class Display:
 
     def _is_due(self) -> bool:
         """Return whether it is time for a line."""
-        return is_line_due(time.monotonic(), BEGAN, self._last_line)
+        return time.monotonic() >= next_output("log", BEGAN, self._last_line)
 
     def _print_line(self) -> None:
         with self._printing:
@@ -153,8 +181,7 @@ class Display:
             self._last_line = time.monotonic()
             rows = f", {self._rows:,} candles" if self._rows else ""
             done = f"{self._subject}: {self._done:,} of {self._total:,} done{rows}" if self._total else ""
-            parts = [part for part in (done, in_words(activity())) if part]
-            self._console.out(with_time("; ".join(parts) or f"loading {self._loading}"))
+            self._console.out(with_time(shown(done, self._doing(), self._otherwise)))
 
 
 class _Bars(Progress):
@@ -171,6 +198,7 @@ class _Bars(Progress):
             console=console,
             disable=not console.is_interactive,
             transient=True,
+            refresh_per_second=1 / _FRAME_SECONDS,
         )
 
     def get_renderables(self) -> Iterable[RenderableType]:
@@ -253,11 +281,3 @@ def _copy_of_stderr() -> TextIO | None:
         return os.fdopen(os.dup(sys.stderr.fileno()), "w")
     except (OSError, AttributeError):
         return None
-
-
-@contextmanager
-def progress_bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show the progress of some work; yield the function that advances it by a number of steps of ``total``."""
-    with Display() as display:
-        display.begin(description, total)
-        yield display.advance

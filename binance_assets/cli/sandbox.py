@@ -43,6 +43,9 @@ def demo_command(ui: bool) -> None:
     which a candle is lost everywhere is refused. The downloads are Dagster runs. Everything is written into ./demo,
     which can be deleted.
     """
-    from binance_assets.cli.demo import run_demo
+    from binance_assets.cli.progress import Display
+
+    with Display("the demo"):
+        from binance_assets.cli.demo import run_demo
 
     sys.exit(run_demo(Path.cwd(), with_ui=ui))

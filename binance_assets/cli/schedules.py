@@ -64,7 +64,7 @@ def _run(on: bool | None, names: tuple[str, ...], as_json: bool) -> None:
             from binance_assets.orchestration.automations import list_automations, switch
             from binance_assets.orchestration.instance import open_instance
 
-        with open_instance(Path.cwd(), os.environ) as instance, phase("loading the code location in a code server"):
+        with phase("loading the code location in a code server"), open_instance(Path.cwd(), os.environ) as instance:
             automations = (
                 list_automations(instance, Path.cwd()) if on is None else switch(instance, Path.cwd(), names, on)
             )

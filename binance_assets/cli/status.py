@@ -88,8 +88,8 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
     lake, today = Lake(settings.lake), dt.datetime.now(dt.UTC).date()
     statuses: dict[str, Status] = {}
     with ExitStack() as stack:
-        instance = existing_instance(stack)
         with phase("asking Dagster which partitions were refused"):
+            instance = existing_instance(stack)
             absent = absent_partitions(instance, lake, chosen) if instance else Absent()
             runs = last_runs(instance, chosen) if instance else {}
         with phase("reading the index of the lake"):

@@ -14,14 +14,11 @@ from typing import Final
 
 import click
 
-from binance_assets.cli.progress import with_time
+from binance_assets.cli.progress import Place, next_output, with_time
 from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.storage.universe import read_universe
 
-# How often a line reports that the web server does not respond yet: on a terminal, and in a log.
-_TERMINAL_SECONDS: Final = 2
-_LOG_SECONDS: Final = 30
-_POLL_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.2
 _LOOPBACK: Final = "127.0.0.1"
 _DEFAULT_PORT: Final = 3000
 _HOST: Final = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?")
@@ -53,9 +50,12 @@ def ui_command(port: int | None, allowed_hosts: tuple[str, ...]) -> None:
     read_universe(settings.existing_universe())
     chosen = _choose_port(port)
     click.echo(with_time("loading Dagster"), err=True)
+    is_up = threading.Event()
+    threading.Thread(target=_report, args=(is_up,), name="cli-ui", daemon=True).start()
     from binance_assets.orchestration.user_interface import is_listening, serve_user_interface
 
-    threading.Thread(target=_announce, args=(chosen, is_listening), name="cli-ui", daemon=True).start()
+    announcement = threading.Thread(target=_announce, args=(chosen, is_listening, is_up), name="cli-ui", daemon=True)
+    announcement.start()
     serve_user_interface(Path.cwd(), chosen, hosts)
 
 
@@ -87,13 +87,19 @@ def _why_not_free(port: int) -> str | None:
     return None
 
 
-def _announce(port: int, is_listening: Callable[[int], bool]) -> None:
-    """Print a line from time to time until the web server responds, and then its address."""
+def _report(is_up: threading.Event) -> None:
+    """Print a line from time to time until the web server responds."""
     began = last = time.monotonic()
-    pause = _TERMINAL_SECONDS if sys.stderr.isatty() else _LOG_SECONDS
-    while not is_listening(port):
-        time.sleep(_POLL_SECONDS)
-        if time.monotonic() - last >= pause:
+    place: Place = "lines" if sys.stderr.isatty() else "log"
+    while not is_up.wait(_POLL_SECONDS):
+        if time.monotonic() >= next_output(place, began, last):
             last = time.monotonic()
             click.echo(with_time(f"waiting for Dagster's web server, for {last - began:.0f} s"), err=True)
+
+
+def _announce(port: int, is_listening: Callable[[int], bool], is_up: threading.Event) -> None:
+    """Wait until the web server responds, and print its address."""
+    while not is_listening(port):
+        time.sleep(_POLL_SECONDS)
+    is_up.set()
     click.echo(with_time(f"the Dagster UI is at http://{_LOOPBACK}:{port}; Ctrl-C ends it"), err=True)

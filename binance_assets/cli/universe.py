@@ -69,7 +69,8 @@ def track_command(
     if new and not no_check:
         with Display():
             check_known(new, market, settings)
-    added = track(settings.universe, requested)
+    with Display(), phase(f"editing {settings.universe}"):
+        added = track(settings.universe, requested)
     for series in requested:
         click.echo(f"{series} {'is now tracked' if series in added else 'was already tracked'}")
     if added:
@@ -82,10 +83,13 @@ def track_command(
 @intervals_option
 def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[Interval, ...]) -> None:
     """Remove series from the universe; their files stay in the lake."""
+    from binance_assets.cli.progress import Display
+
     settings = read_settings(os.environ)
     requested = combine(symbols, market, intervals)
-    tracked = [str(series) for series in read_universe(settings.existing_universe()).series]
-    removed = untrack(settings.existing_universe(), requested)
+    with Display(), phase(f"editing {settings.universe}"):
+        tracked = [str(series) for series in read_universe(settings.existing_universe()).series]
+        removed = untrack(settings.existing_universe(), requested)
     for series in requested:
         if series in removed:
             click.echo(f"{series} is no longer tracked; its files stay")

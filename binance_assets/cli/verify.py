@@ -69,7 +69,7 @@ def verify_command(
     settings = read_settings(os.environ)
     named = [series_named(name) for name in names]
     universe = read_universe(settings.existing_universe())
-    derived = {entry.series: entry for entry in universe.derived}
+    derived, tracked = {entry.series: entry for entry in universe.derived}, universe.all_series
     chosen = named or [*universe.series, *derived]
 
     from binance_assets.cli.progress import Display
@@ -92,10 +92,11 @@ def verify_command(
                 findings += verify_derived(lake, derived[series], partitions, display.advance)
             else:
                 findings += _verify_fetched(lake, settings, series, partitions, against, display.advance, deep)
-    absent = [series for series in chosen if series not in stored]
-    for series in absent:
-        hint = series_hint(lake, series, universe.all_series)
-        click.echo(f"{series}: no partitions in the lake{hint}", err=True)
+        absent = [series for series in chosen if series not in stored]
+        with phase("looking for series of similar names"):
+            hints = [f"{series}: no partitions in the lake{series_hint(lake, series, tracked)}" for series in absent]
+    for hint in hints:
+        click.echo(hint, err=True)
     if as_json:
         print_verified(stored, absent, findings)
     if names and absent:
@@ -208,7 +209,7 @@ def _accept(
     options = DownloadOptions(source, settings.strict, listing_cache=lake)
     exchange = Exchange(series.market, settings)
     try:
-        with open_instance(Path.cwd(), os.environ) as instance:
+        with phase("recording the partitions with Dagster"), open_instance(Path.cwd(), os.environ) as instance:
             with phase(f"fetching {series} once more"):
                 outcomes = override(lake, exchange, series, partitions, options, _user(), reason)
             present = [outcome.partition for outcome in outcomes if outcome.stored is not None]

@@ -152,7 +152,12 @@ class DownloadPlan:
 
 
 def plan_request(
-    request: DownloadRequest, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
+    request: DownloadRequest,
+    lake: Lake,
+    exchange: Exchange,
+    known: Sequence[Series],
+    source: Source,
+    is_priced: bool = False,
 ) -> list[DownloadPlan]:
     """Return what each series of ``request`` lacks.
 
@@ -166,6 +171,8 @@ def plan_request(
         exchange: The market.
         known: Series whose symbols are known to exist.
         source: Where candles come from; with ``archive`` no request checks whether a symbol exists.
+        is_priced: Whether the plans are to forecast their costs. Then the API is also asked which of the known symbols
+            it serves, by one request, and one more for each symbol that exchangeInfo does not list.
 
     Raises:
         ConfigurationError: The market never had one of the symbols; a date is today or later by the server's clock; or
@@ -174,7 +181,7 @@ def plan_request(
         LakeError: The lake holds candles of another venue.
     """
     try:
-        return _plan_known(request, lake, exchange, known, source)
+        return _plan_known(request, lake, exchange, known, source, is_priced)
     except UnknownSymbol as error:
         symbols = list(dict.fromkeys(series.symbol for series in request.series))
         raise ConfigurationError(_why_unknown(exchange, symbols) or str(error)) from None
@@ -189,7 +196,12 @@ def _why_unknown(exchange: Exchange, symbols: Sequence[str]) -> str | None:
 
 
 def _plan_known(
-    request: DownloadRequest, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
+    request: DownloadRequest,
+    lake: Lake,
+    exchange: Exchange,
+    known: Sequence[Series],
+    source: Source,
+    is_priced: bool,
 ) -> list[DownloadPlan]:
     """Return the plans of :func:`plan_request`.
 
@@ -198,6 +210,7 @@ def _plan_known(
         ConfigurationError, ExchangeError, LakeError: As for :func:`plan_request`.
     """
     first_opens: dict[Series, int | None] = {}
+    unseen: list[Series] = []
     archived_only: set[Series] = set()  # threads add to it
     if request.start is None:
         cached = lake.first_opens()
@@ -216,6 +229,10 @@ def _plan_known(
     unknown = [plan.series for plan in plans if is_checked and not plan.present and plan.series not in exists]
     for _ in exchange.map_concurrently(unknown, lambda series: _check_exists(exchange, series, source, archived_only)):
         pass
+    if is_priced and is_checked:
+        asked = {*unseen, *unknown}
+        others = [plan.series for plan in plans if plan.missing and plan.series not in asked]
+        archived_only |= _not_served(exchange, others, source)
     return [replace(plan, is_archived_only=plan.series in archived_only) for plan in plans]
 
 
@@ -290,6 +307,36 @@ def _check_exists(exchange: Exchange, series: Series, source: Source, archived_o
         if not is_archived(exchange, series, _now(exchange, source)):
             raise
         archived_only.add(series)
+
+
+def _not_served(exchange: Exchange, series: Sequence[Series], source: Source) -> set[Series]:
+    """Return those of ``series`` that the API does not serve, so that only the archive can have their candles.
+
+    The API serves what exchangeInfo lists, and for a while what it lists no longer; only klines shows the latter.
+
+    Raises:
+        ExchangeError: A request failed.
+    """
+    if not series:
+        return set()
+    try:
+        listed = exchange.symbols.listed()
+    except ExchangeError as error:
+        if not _archive_may_know(error, exchange, source):
+            raise
+        return set(series)
+
+    def is_served(member: Series) -> bool:
+        try:
+            exchange.symbols.check_exists(member)
+        except ExchangeError as error:
+            if not _archive_may_know(error, exchange, source):
+                raise
+            return False
+        return True
+
+    unlisted = [member for member in series if member.symbol not in listed]
+    return {member for member, serves in exchange.map_concurrently(unlisted, is_served) if not serves}
 
 
 def _archive_may_know(error: ExchangeError, exchange: Exchange, source: Source) -> bool:

@@ -73,7 +73,12 @@ def coverage_asset(
         index = lake.lake().file_index(market, series)
         lake.lake().remember_files(market, index)
         entries = coverages_of(
-            index, series, now.date(), {member: gaps[member].absent.keys() for member in series}, ended
+            index,
+            series,
+            now.date(),
+            {member: gaps[member].unwritten for member in series},
+            ended,
+            {member: gaps[member].lost for member in series},
         )
         table = coverage_table(entries)
         path = lake.lake().write_coverage(market, table)

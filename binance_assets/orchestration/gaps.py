@@ -26,6 +26,9 @@ from binance_assets.orchestration.dagster_internals.event_reads import (
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.storage.lake import Lake, StoredPartition
 
+LOSSES_JOB: Final = "lost_partitions"
+"""The name of runs that record losses; no code location has a job of that name."""
+
 MAX_EXPLAINED: Final = 100
 """The most gaps whose reason is read; the others are counted."""
 
@@ -33,6 +36,7 @@ _LOST_RUNS: Final = {
     dg.DagsterRunStatus.FAILURE: "its run failed before the partition was written",
     dg.DagsterRunStatus.CANCELED: "its run was canceled before the partition was written",
 }
+_LOST_REASON: Final = "the lake no longer holds it"
 _RUNS_PER_READ: Final = 500
 
 
@@ -59,13 +63,20 @@ class Gaps:
 
     Attributes:
         absent: Why each partition is not in the lake, by key, ascending; empty where a run refused it.
+        lost: Those of them that the lake held once: no run refused them, and none failed to write them.
         stored: The partitions that the lake holds although their last run did not write them.
         under_way: Whether another run may add to the gaps now.
     """
 
     absent: dict[str, str] = field(default_factory=dict)
+    lost: frozenset[str] = frozenset()
     stored: dict[Partition, StoredPartition] = field(default_factory=dict)
     under_way: bool = False
+
+    @property
+    def unwritten(self) -> frozenset[str]:
+        """The absent partitions that their last run did not write: it refused them, or it failed."""
+        return frozenset(self.absent) - self.lost
 
 
 def find_gaps(
@@ -86,8 +97,8 @@ def find_gaps(
         LakeError: A file of the series may not be read.
     """
     attempts = unmaterialized_attempts(instance, [asset_key(series)])[asset_key(series)]
-    statuses = _statuses(instance, {attempt_run for attempt_run, _ in attempts.values()} - {run_id, ""})
-    return _gaps_of(instance, lake, series, attempts, statuses, refused)
+    runs = _runs(instance, {attempt_run for attempt_run, _ in attempts.values()} - {run_id, ""})
+    return _gaps_of(instance, lake, series, attempts, runs, refused)
 
 
 def find_all_gaps(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Series]) -> dict[Series, Gaps]:
@@ -98,8 +109,8 @@ def find_all_gaps(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
     """
     attempts = unmaterialized_attempts(instance, [asset_key(member) for member in series])
     run_ids = {attempt_run for of_series in attempts.values() for attempt_run, _ in of_series.values()}
-    statuses = _statuses(instance, run_ids - {""})
-    return {member: _gaps_of(instance, lake, member, attempts[asset_key(member)], statuses) for member in series}
+    runs = _runs(instance, run_ids - {""})
+    return {member: _gaps_of(instance, lake, member, attempts[asset_key(member)], runs) for member in series}
 
 
 def unsettled_partitions(instance: dg.DagsterInstance, series: Sequence[Series]) -> dict[Series, set[str]]:
@@ -108,10 +119,11 @@ def unsettled_partitions(instance: dg.DagsterInstance, series: Sequence[Series])
     A run that succeeded leaves nothing open. It planned also the partitions that it skipped because they were present.
     """
     attempts = unmaterialized_attempts(instance, [asset_key(member) for member in series])
-    statuses = _statuses(instance, {run for of_series in attempts.values() for run, _ in of_series.values()} - {""})
-    settled = (None, dg.DagsterRunStatus.SUCCESS)  # no status: the run was deleted, or it never was one
+    runs = _runs(instance, {run for of_series in attempts.values() for run, _ in of_series.values()} - {""})
+    # A run that is not among them was deleted, or it never was one.
+    open_runs = {run_id for run_id, run in runs.items() if run.status is not dg.DagsterRunStatus.SUCCESS}
     return {
-        member: {key for key, (run, _) in attempts[asset_key(member)].items() if statuses.get(run) not in settled}
+        member: {key for key, (run_id, _) in attempts[asset_key(member)].items() if run_id in open_runs}
         for member in series
     }
 
@@ -121,22 +133,26 @@ def _gaps_of(
     lake: Lake,
     series: Series,
     attempts: Mapping[str, tuple[str, int]],
-    statuses: Mapping[str, dg.DagsterRunStatus],
+    runs: Mapping[str, dg.DagsterRun],
     refused: Collection[str] = (),
 ) -> Gaps:
-    """Return the gaps of a series, given what was planned and not materialized, and the status of those runs."""
-    open_attempts, reasons = {}, dict.fromkeys(refused, "")
+    """Return the gaps of a series, given what was planned and not materialized, and those runs."""
+    open_attempts, lost, reasons = {}, set(), dict.fromkeys(refused, "")
     for key, (attempt_run, attempt) in attempts.items():
-        status = statuses.get(attempt_run)
-        if status in _LOST_RUNS:
-            reasons.setdefault(key, _LOST_RUNS[status])
-        elif status is not None and status is not dg.DagsterRunStatus.SUCCESS:
+        run = runs.get(attempt_run)
+        if run is None or run.status is dg.DagsterRunStatus.SUCCESS:
+            continue
+        if run.status not in _LOST_RUNS:
             open_attempts[key] = attempt
+        elif key not in reasons:
+            is_lost = run.job_name == LOSSES_JOB
+            reasons[key] = _LOST_REASON if is_lost else _LOST_RUNS[run.status]
+            lost |= {key} if is_lost else set()
     reasons |= dict.fromkeys(_refused_meanwhile(instance, series, open_attempts), "")
     partitions = [partition_for_key(key, series.interval) for key in sorted(reasons)]
     stored = lake.stored_among(series, partitions) if partitions else {}
     absent = {partition.key: reasons[partition.key] for partition in partitions if partition not in stored}
-    return Gaps(absent, stored, bool(open_attempts))
+    return Gaps(absent, frozenset(lost & absent.keys()), stored, bool(open_attempts))
 
 
 def refused_at_last(instance: dg.DagsterInstance, asset: dg.AssetKey, keys: Collection[str]) -> set[str]:
@@ -162,13 +178,13 @@ def explained(instance: dg.DagsterInstance, series: Series, absent: Mapping[str,
     return [observed.get(key) or Gap(key, "", "", absent[key]) for key in keys]
 
 
-def _statuses(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, dg.DagsterRunStatus]:
-    """Return the status of each run that was not deleted."""
-    ids, statuses = sorted(run_ids), {}
+def _runs(instance: dg.DagsterInstance, run_ids: Collection[str]) -> dict[str, dg.DagsterRun]:
+    """Return each run that was not deleted, by its ID."""
+    ids, runs = sorted(run_ids), {}
     for start in range(0, len(ids), _RUNS_PER_READ):
         for run in instance.get_runs(dg.RunsFilter(run_ids=ids[start : start + _RUNS_PER_READ])):
-            statuses[run.run_id] = run.status
-    return statuses
+            runs[run.run_id] = run
+    return runs
 
 
 def _refused_meanwhile(instance: dg.DagsterInstance, series: Series, open_attempts: Mapping[str, int]) -> Iterator[str]:

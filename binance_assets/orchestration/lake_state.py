@@ -23,8 +23,9 @@ from binance_assets.model.outside import printable
 from binance_assets.model.series import Series
 from binance_assets.orchestration.checks import refresh_checks
 from binance_assets.orchestration.coverage import coverage_key
+from binance_assets.orchestration.gaps import LOSSES_JOB
 from binance_assets.orchestration.keys import asset_key
-from binance_assets.orchestration.losses import JOB, record_losses
+from binance_assets.orchestration.losses import record_losses
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 
@@ -65,7 +66,7 @@ def lake_state_sensor(series: Mapping[Market, Sequence[Series]], lake: Lake) -> 
         cursor = json.loads(context.cursor) if context.cursor else cursor
         ended, position = ended_since(context.instance, cursor)
         # Whoever recorded a loss has refreshed the checks.
-        ended = [record for record in ended if record.dagster_run.job_name != JOB]
+        ended = [record for record in ended if record.dagster_run.job_name != LOSSES_JOB]
         look, began = cursor.get("look", 0.0), time.monotonic()
         is_due = is_look_due(now.timestamp(), look)
         requests = {}

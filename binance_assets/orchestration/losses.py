@@ -27,15 +27,12 @@ from binance_assets.model.wording import name_some
 from binance_assets.orchestration.dagster_internals.event_reads import materialized_ranges, recorded_paths
 from binance_assets.orchestration.dagster_internals.event_writes import report_failed_run
 from binance_assets.orchestration.events import report_stored
-from binance_assets.orchestration.gaps import unsettled_partitions
+from binance_assets.orchestration.gaps import LOSSES_JOB, unsettled_partitions
 from binance_assets.orchestration.interrupted import tags_of_this_process
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.partitions import partitions_def_for
 from binance_assets.storage.file_index import stored_in
 from binance_assets.storage.lake import Lake, LakeError
-
-JOB: Final = "lost_partitions"
-"""The name under which the list of runs shows recorded losses; no code location has a job of that name."""
 
 # A lake that is not mounted lacks millions of partitions. Recording them would take hours, and so would undoing it.
 MOST_RECORDED: Final = 20_000
@@ -188,7 +185,7 @@ def record_losses(instance: dg.DagsterInstance, lake: Lake, series: Sequence[Ser
     )
     report_failed_run(
         instance,
-        JOB,
+        LOSSES_JOB,
         {
             asset_key(member): [_observation(member, key, reason) for key, reason in of_series.items()]
             for member, of_series in reasons.items()

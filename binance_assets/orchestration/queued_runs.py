@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -222,12 +222,13 @@ def launch_missing(
         return []
     download = Download(instance, sum(len(plan.missing) for plan in plans))
     try:
-        with phase("loading the code location"):
-            jobs = {asset_key(plan.series): _job(plan.series) for plan in pending}
-            loaded = launch_target(instance, target, jobs)
-        with loaded as location:
+        with ExitStack() as until_submitted:
+            with phase("loading the code location"):
+                jobs = {asset_key(plan.series): _job(plan.series) for plan in pending}
+                location = until_submitted.enter_context(launch_target(instance, target, jobs))
             _submit(download, location, pending, refresh, source, follower)
-        follow(download, follower)
+        with phase("following runs of Dagster"):
+            follow(download, follower)
     except BaseException as error:
         is_interrupt = isinstance(error, KeyboardInterrupt)
         with phase("interrupted; canceling runs" if is_interrupt else "canceling runs"):

@@ -44,7 +44,8 @@ class Absent:
 
     Attributes:
         unwritten: For each series the keys of those that their last run did not write: it refused them, or it failed.
-        lost: For each series the keys of those that a run has written, and that the lake does not hold anymore.
+        lost: For each series the keys of those that a run has written, and that the lake does not hold anymore, whether
+            that is recorded with Dagster or not.
     """
 
     unwritten: Mapping[Series, frozenset[str]] = field(default_factory=dict)
@@ -59,8 +60,8 @@ def absent_partitions(instance: dg.DagsterInstance, lake: Lake, series: Sequence
     """
     gaps, losses = find_all_gaps(instance, lake, series), find_losses(instance, lake, series)
     return Absent(
-        unwritten={member: frozenset(gaps[member].absent) for member in series},
-        lost={member: frozenset(part.key for part in losses.get(member, ())) for member in series},
+        unwritten={member: gaps[member].unwritten for member in series},
+        lost={member: gaps[member].lost.union(part.key for part in losses.get(member, ())) for member in series},
     )
 
 

@@ -477,6 +477,25 @@ def test_a_dry_run_of_a_symbol_that_only_the_archive_has_names_the_most_requests
     assert len([request for request in sent if request.path.endswith(".zip")]) > 0
 
 
+@pytest.mark.usefixtures("new_state")
+def test_a_dry_run_prices_the_archive_for_a_known_symbol_that_the_api_does_not_serve(
+    invoke: Invoke, sandbox: Sandbox
+) -> None:
+    hours = ("--market", "spot", "--interval", "1h")
+    assert invoke("download", "SRMUSDT", *hours, "--start", "2022-09-01", "--end", "2022-09-03").exit_code == 0
+    asked = ("download", "SRMUSDT", "BTCUSDT", *hours, "--start", "2022-09-01", "--end", "2022-09-06")
+    plans = json.loads(invoke(*asked, "--dry-run", "--json").stdout)
+    assert (plans["spot/SRMUSDT/1h"]["days_present"], plans["spot/SRMUSDT/1h"]["weight"]) == (2, 0)
+    assert "spot/SRMUSDT/1h: Binance's API does not serve SRMUSDT here" in invoke(*asked, "--dry-run").stderr
+    assert "BTCUSDT here" not in invoke(*asked, "--dry-run").stderr
+    plan = json.loads(invoke(*asked[:2], *hours, "--end", "2022-09-06", "--dry-run", "--json").stdout)
+    assert plan["spot/SRMUSDT/1h"]["weight"] == 0
+    # Nothing to fetch, nothing to ask.
+    sandbox.requests.clear()
+    assert invoke(*asked[:2], *hours, "--start", "2022-09-01", "--end", "2022-09-03", "--dry-run").exit_code == 0
+    assert [request.path for request in sandbox.requests] == []
+
+
 # -- bad input and configuration ------------------------------------------------------------------------------------
 
 

@@ -14,8 +14,11 @@ from pydantic import TypeAdapter
 import binance_assets as ba
 from binance_assets.cli.json_output import OUTPUTS
 from binance_assets.cli.main import cli
+from binance_assets.model.series import parse_series
 from binance_assets.orchestration.instance import open_instance
+from binance_assets.orchestration.losses import record_losses
 from binance_assets.sandbox import Fault, SandboxOptions, running_sandbox
+from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.instances import copy_state_of_working_folder
 
@@ -189,3 +192,24 @@ def test_schedules_are_turned_on_in_the_instance(printed: Printed, downloaded: D
     with open_instance(Path.cwd(), {}) as instance:
         running = {state.instigator_name for state in instance.all_instigator_state() if state.is_running}
     assert running == {"spot_catch_up", "reissued_archives"}
+
+
+def test_deleted_files_are_missing_and_not_refused_before_and_after_their_loss_is_recorded(
+    printed: Printed, downloaded: Downloaded
+) -> None:
+    lake, series = Lake(downloaded[0] / "lake"), parse_series(NAME)
+    (file,) = lake.folder(series).glob("*.parquet")
+    aside = file.rename(downloaded[0] / "aside")
+    try:
+        noticed = parse("status", printed("status", NAME))[NAME]
+        with open_instance(Path.cwd(), {}) as instance:
+            assert [len(lost) for lost in record_losses(instance, lake, [series]).values()] == [2]
+        recorded = parse("status", printed("status", NAME))[NAME]
+        held, covered = parse("series", printed("series"))[NAME], ba.coverage(NAME, lake=lake)
+    finally:
+        aside.rename(file)
+    for status in (noticed, recorded):
+        assert (status["partitions"], status["missing"], status["refused"]) == (0, 2, 1)
+    # Without Dagster, nobody knows what was asked for.
+    assert held is None or held["partitions"] == 0
+    assert covered.select("partitions", "missing").row(0) == (0, 0)

@@ -79,3 +79,5 @@ def test_a_terminal_shows_what_a_slow_download_waits_for_and_ctrl_c_keeps_what_a
         assert process.returncode == 130
         assert len(stored(tmp_path)) >= done
         assert max(terminal.pauses) < 20  # a loaded machine stops a process for long; idle, it is a tenth of a second
+        assert len(terminal.reasons) > 10
+        assert all(terminal.reasons)

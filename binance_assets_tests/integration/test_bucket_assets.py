@@ -14,7 +14,7 @@ from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.series import parse_series
 from binance_assets.orchestration import losses
-from binance_assets.orchestration.losses import JOB
+from binance_assets.orchestration.gaps import LOSSES_JOB
 from binance_assets.orchestration.status import last_refusal
 from binance_assets.sandbox import Sandbox
 from binance_assets.settings import Settings
@@ -61,7 +61,7 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def recorded(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """Return the runs that show recorded losses."""
-    return [run for run in instance.get_runs() if run.job_name == JOB]
+    return [run for run in instance.get_runs() if run.job_name == LOSSES_JOB]
 
 
 def place_of(lake: Lake) -> BucketPath:

@@ -128,6 +128,19 @@ def test_a_lake_of_another_venue_is_refused(settings: Settings) -> None:
         ba.download(BTC, START, END, settings=settings)
 
 
+def test_an_exchange_that_serves_us_nothing_is_an_error_of_the_exchange(sandbox: Sandbox, settings: Settings) -> None:
+    for path in ("klines", "exchangeInfo", "time", "ping", "archive/listing"):
+        sandbox.faults.add(Fault("status", value=451, path=path))
+    sandbox.faults.add(Fault("status", value=404, path="archive"))
+    for call in (
+        lambda: ba.download(BTC, START, END, settings=settings),
+        lambda: ba.symbols("spot", settings=settings),
+    ):
+        with pytest.raises(ba.ExchangeError, match="does not serve this location"):
+            call()
+    assert not settings.lake.exists()
+
+
 def test_the_source_of_the_universe_counts(sandbox: Sandbox, settings: Settings) -> None:
     settings.universe.write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], source: archive}]\n")
     ba.download(BTC, START, END, settings=settings)

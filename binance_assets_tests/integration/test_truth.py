@@ -4,7 +4,7 @@
 import datetime as dt
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,13 @@ from binance_assets.orchestration import losses
 from binance_assets.orchestration.checks import CHECK_NAME, refresh_check
 from binance_assets.orchestration.dagster_internals.event_reads import latest_check_records
 from binance_assets.orchestration.dagster_internals.event_writes import report_failed_run
+from binance_assets.orchestration.gaps import LOSSES_JOB
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.lake_state import ended_since, is_look_due, next_look
-from binance_assets.orchestration.losses import JOB
 from binance_assets.orchestration.metrics import RunMetrics
 from binance_assets.orchestration.partitions import DAILY, range_tags
 from binance_assets.orchestration.runs import report_present
-from binance_assets.orchestration.status import absent_partitions, last_refusal, last_runs
+from binance_assets.orchestration.status import Absent, absent_partitions, last_refusal, last_runs
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import Settings, read_settings
 from binance_assets.storage.lake import Lake
@@ -110,9 +110,17 @@ def named(check: dg.AssetCheckEvaluation) -> set[str]:
 
 
 def assert_all_agree(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, absent: list[str], series: Series = BTC
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    lake: Lake,
+    absent: list[str],
+    series: Series = BTC,
+    lost: Collection[str] = (),
 ) -> None:
-    """Assert that the check, the partitions tab, and the coverage name the absent partitions, and only those."""
+    """Assert that the check, the partitions tab, and the coverage name the absent partitions, and only those.
+
+    Of these, the lost ones were in the lake once: no run refused them, so they count as missing.
+    """
     check = evaluation(instance, series)
     assert (check.passed, named(check)) == (not absent, set(absent))
     assert check.metadata["days_absent"].value == len(absent)
@@ -122,7 +130,10 @@ def assert_all_agree(
     selection = [dg.AssetKey([series.market.name, "coverage"])]
     assert execute(definitions, instance, dg.RunRequest(asset_selection=selection), "__ASSET_JOB").success
     table = pl.read_parquet(state_folder(lake) / "coverage" / f"{series.market}.parquet")
-    assert table.filter(series=str(series))["refused"].item() == len(absent)
+    assert table.filter(series=str(series))["refused"].item() == len(absent) - len(lost)
+    assert absent_partitions(instance, lake, [series]) == Absent(
+        {series: frozenset(absent) - {*lost}}, {series: frozenset(lost)}
+    )
     assert evaluation(instance, series) == check  # the coverage found nothing to correct
 
 
@@ -243,8 +254,8 @@ def test_files_that_disappear_without_a_run_are_named_until_they_are_back(
     gap = last_refusal(instance, BTC, partition_for_key("2024-03-01", BTC.interval))  # what the command `show` prints
     assert gap is not None
     assert reason in gap.reason
-    assert_all_agree(definitions, instance, lake, march(1, 2, 3))
-    runs = [run for run in instance.get_runs() if run.job_name == JOB]
+    assert_all_agree(definitions, instance, lake, march(1, 2, 3), lost=march(1, 3))
+    runs = [run for run in instance.get_runs() if run.job_name == LOSSES_JOB]
     assert [run.status for run in runs] == [dg.DagsterRunStatus.FAILURE]
     assert not tick(definitions, instance, data.cursor).run_requests  # nothing is recorded twice
 
@@ -267,7 +278,7 @@ def test_the_coverage_notices_lost_files_itself_and_a_lake_that_is_not_there_is_
     aside.rename(lake.root)
     selection = [dg.AssetKey(["spot", "coverage"])]
     assert execute(definitions, instance, dg.RunRequest(asset_selection=selection), "__ASSET_JOB").success
-    assert_all_agree(definitions, instance, lake, march(1, 2))
+    assert_all_agree(definitions, instance, lake, march(1, 2), lost=march(1, 2))
     assert fetch(definitions, instance, [BTC], march(1, 2))[0].success
     assert_all_agree(definitions, instance, lake, [])
 

@@ -109,6 +109,18 @@ def test_the_metadata_states_license_versions_and_types_and_no_invented_address(
     assert metadata.get_all("Project-URL") is None  # until the project has an address
 
 
+def test_no_link_of_the_description_leads_to_a_file_that_the_package_index_lacks(built: Distributions) -> None:
+    metadata = metadata_of(built.wheel)
+    text = str(metadata.get_payload())
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    targets = re.findall(r"\]\(([^)]*)\)", text)
+    assert "https://github.com/ccxt/ccxt" in targets
+    assert [target for target in targets if not target.startswith("https://")] == []
+    readme = (CHECKOUT / "README.md").read_text()
+    assert set(re.findall(r"^#+ .*", text, re.MULTILINE)) == set(re.findall(r"^#+ .*", readme, re.MULTILINE))
+    assert "the folder `docs/` of the source distribution" in text
+
+
 def test_what_the_documentation_installs_is_in_the_wheel(built: Distributions, tmp_path: Path) -> None:
     pages = [CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md"), *(CHECKOUT / "binance_assets").rglob("*.py")]
     named = {

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# The line of progress: a spinner, and words.
+_FRAME = re.compile(r"[\u2800-\u28ff]([^\r\n\u2800-\u28ff]*)")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -28,6 +30,11 @@ class Terminal:
         self.pauses: list[float] = []
         self._controller = controller
         self._last = time.monotonic()
+
+    @property
+    def reasons(self) -> list[str]:
+        """What each frame named as what the command does or waits for; the last frame may not be complete."""
+        return [frame.strip() for frame in _FRAME.findall(self.text)[:-1]]
 
     def read(self, seconds: float) -> None:
         """Read what is shown within some seconds, at least what is there already."""

@@ -20,7 +20,7 @@ import binance_assets as ba
 from binance_assets.api.chart_spans import Absence, spans_of, summary_of
 from binance_assets.api.plotting import chart_of
 from binance_assets.charts.content import LOOKS, UP, ChartSpan, Kind, clipped_to, decimals, duration_text, joined
-from binance_assets.charts.interactive_page import POLICY
+from binance_assets.charts.interactive_page import POLICY, page_of
 from binance_assets.charts.range_picture import time_labels
 from binance_assets.charts.shown_interval import MOST_ASKED, MOST_CANDLES, check_count, check_every, shown_interval
 from binance_assets.cli.main import cli
@@ -32,6 +32,7 @@ from binance_assets.model.timestamps import DAY, HOUR, MINUTE, SECOND, to_date, 
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import without_progress
+from binance_assets_tests.support.exports import candles_of
 from binance_assets_tests.support.results import result_of
 
 HOURS, COIN, MONTHS = map(parse_series, ("spot/BTCUSDT/1h", "coinm/BTCUSD_PERP/1h", "spot/BTCUSDT/1mo"))
@@ -99,6 +100,23 @@ def test_the_shown_interval_is_the_finest_with_few_enough_candles(interval: ba.I
 )
 def test_the_shown_interval_of_usual_ranges(name: str, length: int, shown: str) -> None:
     assert shown_interval(parse_derived_interval(name), length).name == shown
+
+
+def test_a_page_has_few_bytes_for_each_candle_so_that_the_longest_by_itself_opens_at_once(
+    chart: ba.CandleChart,
+) -> None:
+    """A year of 1m has 2,190 candles; the rest of the page are the scripts, which do not grow."""
+    few, most = (replace(chart.content, candles=_candles(count), spans=()) for count in (10, MOST_CANDLES))
+    sizes = [len(page_of(content).encode()) for content in (few, most)]
+    assert sizes[1] - sizes[0] <= 150 * MOST_CANDLES
+    assert sizes[1] <= 2_000_000
+
+
+def _candles(count: int) -> pl.DataFrame:
+    """Return candles as long as those of Binance."""
+    step, first = 4 * HOUR, to_ms(dt.date(2023, 3, 22))
+    candles = candles_of(HOURS, range(first, first + count * step, step))
+    return candles.with_columns(end=pl.col("open_time").dt.offset_by("4h"))
 
 
 def test_an_interval_that_does_not_fit_or_shows_too_much_is_refused() -> None:

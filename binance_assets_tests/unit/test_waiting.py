@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from binance_assets.cli import progress
+from binance_assets.cli import output, progress
 from binance_assets.cli.json_output import Outcome
 from binance_assets.cli.output import print_outcomes
-from binance_assets.cli.progress import in_words, is_line_due
+from binance_assets.cli.progress import Place, in_words, next_output, shown
 from binance_assets.exchange.circuit import Circuit
 from binance_assets.exchange.errors import Cancelled, NoConnection
 from binance_assets.exchange.retry import Retrier
@@ -83,13 +86,47 @@ def test_what_a_command_does_is_one_line(now: Activity, words: str) -> None:
     assert in_words(now) == words
 
 
-@pytest.mark.parametrize(
-    ("now", "last", "due"), [(100.9, None, False), (101, None, True), (130.9, 101, False), (131, 101, True)]
+@pytest.mark.parametrize(("last", "due"), [(None, 101), (101, 131), (500, 530)])
+def test_a_log_gets_a_line_a_second_after_the_start_and_then_every_half_minute(last: float | None, due: float) -> None:
+    assert next_output("log", 100, last) == due
+
+
+@given(
+    place=st.sampled_from(["frames", "lines"]),
+    began=st.floats(0, 1e6),
+    delays=st.lists(st.floats(0, 0.3), max_size=20),
 )
-def test_a_log_gets_a_line_a_second_after_the_start_and_then_every_half_minute(
-    now: float, last: float | None, due: bool
+def test_on_a_terminal_an_output_is_due_within_two_seconds_of_the_start_and_of_the_last_one(
+    place: Place, began: float, delays: list[float]
 ) -> None:
-    assert is_line_due(now, 100, last) is due
+    """Each output may come a moment after it is due: the threads that print look again after so long."""
+    times = [began]
+    for delay in delays:
+        last = None if len(times) == 1 else times[-1]
+        times.append(next_output(place, began, last) + delay)
+    assert all(earlier <= later <= earlier + 2 for earlier, later in itertools.pairwise(times))
+
+
+activities = st.builds(
+    Activity,
+    phase=st.none() | st.text(),
+    wait=st.none() | st.builds(Wait, st.text(), st.none() | st.floats(0, 4e12)),
+    wait_seconds=st.floats(0, 1e5),
+    requests=st.integers(0, 100),
+    request_seconds=st.floats(0, 1e5),
+)
+
+
+@given(now=activities, counted=st.booleans())
+def test_an_output_has_words_whatever_the_process_does(now: Activity, counted: bool) -> None:
+    """Also where code names an empty phase or an empty reason."""
+    done = "spot/BTCUSDT/1m: 0 of 31 done" if counted else ""
+    assert shown(done, in_words(now), "Polars").strip()
+
+
+def test_frames_are_drawn_as_often_as_they_are_due() -> None:
+    with progress.Display() as display:
+        assert display._bars.live.refresh_per_second == pytest.approx(1 / next_output("frames", 0, 0))
 
 
 def test_a_log_gets_lines_also_while_nothing_completes(
@@ -127,6 +164,21 @@ def test_the_final_table_counts_waiting_apart(capsys: pytest.CaptureFixture[str]
     header, row = capsys.readouterr().out.strip().splitlines()
     assert header.split()[-3:] == ["seconds", "waiting", "candles/s"]
     assert row.split()[-3:-1] == ["61.0", "52.5"]
+
+
+@pytest.mark.parametrize("most", [1, 1_000])
+def test_a_long_table_is_printed_like_a_short_one(
+    most: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_MANY_ROWS", most)
+    table = output.build_table(["series"], ["rows"])
+    for number in range(3):
+        table.add_row(f"[bold]{number}", str(number))
+    output.print_table(table)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["series", "rows"],
+        *([f"[bold]{number}", str(number)] for number in range(3)),
+    ]
 
 
 def test_a_retry_announces_its_error_and_its_end() -> None:
