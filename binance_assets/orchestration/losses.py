@@ -37,7 +37,7 @@ from binance_assets.storage.lake import Lake, LakeError
 JOB: Final = "lost_partitions"
 """The name under which the list of runs shows recorded losses; no code location has a job of that name."""
 
-# A lake that is not mounted lacks millions of partitions. Recording them would take hours, and so would undoing it.
+# A lake that is not mounted lacks millions of partitions. To record them would take hours, and as long to take it back.
 MOST_RECORDED: Final = 20_000
 _MAX_NAMED: Final = 5
 _IN_LAKE: Final = ("market", "symbol", "interval")  # the folders between a lake and its files
