@@ -8,8 +8,8 @@ from typing import Final
 
 import binance_assets.waiting  # noqa: F401 - it remembers when the process began
 
-# What is loaded stays, and a download makes few cycles. Searching for them as often as Python does by default takes
-# 6 percent of the CPU time of a download of a year.
+# What is loaded stays, and a download makes few cycles. To search for them as often as Python does by itself takes 6
+# percent of the CPU time of a download of a year.
 _GARBAGE_THRESHOLDS: Final = (50_000, 20, 100)
 
 

@@ -84,7 +84,7 @@ class Interval:
         Args:
             start: Start of the range, ms UTC, included.
             end: End of the range, ms UTC, excluded.
-            phase: The :meth:`phase` of the symbol's candles; not 0 only for ``3d``.
+            phase: The :meth:`phase` of the symbol's candles; 0 for every interval but ``3d``.
         """
         if self.is_month:
             opens = [self.slot_start(slot) for slot in range(self.slot(start), self.slot(end - 1) + 1)]

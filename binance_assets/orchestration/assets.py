@@ -285,23 +285,7 @@ def _materialize(
         if listener:
             listener.started(series, exchange)
         results = _results(context, task, members, binance, exchange, lake)
-        with (
-            closing(BackgroundIterator(results)) as background,
-            closing(write_results(lake, series, iter(background))) as writes,
-        ):
-            for result, written in writes:
-                stored, declined = tally.count_written(written)
-                # A command has no chart: its user waits, and Matplotlib takes as long as the download of a day.
-                page = day_page(context, lake, series, stored, with_chart=listener is None)
-                with phase(f"recording {len(stored):,} partitions of {series} with Dagster"):
-                    yield from materializations(context, series, stored, page)
-                if result is not None and not result.is_accepted:
-                    result = tally.count_refused(result)
-                if listener and result is not None:
-                    listener.partition_done(series, result)
-                for worse in declined:
-                    if listener:
-                        listener.partition_declined(series, worse)
+        yield from _write(context, lake, series, results, tally, listener)
     except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
     except LedgerConnectionLost:
@@ -313,6 +297,34 @@ def _materialize(
         listener.finished(series, metrics)
     _log_outcome(context, series, tally, metrics)
     yield from conclude(context, lake, series, tally, metrics)
+
+
+def _write(
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    series: Series,
+    results: Iterator[PartitionResult],
+    tally: Tally,
+    listener: ProgressListener | None,
+) -> CandleEvents:
+    """Write the accepted results as they arrive, and yield the events of the partitions that were written."""
+    with (
+        closing(BackgroundIterator(results)) as background,
+        closing(write_results(lake, series, iter(background))) as writes,
+    ):
+        for result, written in writes:
+            stored, declined = tally.count_written(written)
+            # A command has no chart: its user waits, and Matplotlib takes as long as the download of a day.
+            page = day_page(context, lake, series, stored, with_chart=listener is None)
+            with phase(f"recording {len(stored):,} partitions of {series} with Dagster"):
+                yield from materializations(context, series, stored, page)
+            if result is not None and not result.is_accepted:
+                result = tally.count_refused(result)
+            if listener and result is not None:
+                listener.partition_done(series, result)
+            for worse in declined:
+                if listener:
+                    listener.partition_declined(series, worse)
 
 
 def _same_market_in_run(

@@ -113,7 +113,7 @@ def blocked_for(error: RateLimited | Banned, now: int | None, number: int = 1) -
     Binance names the end as ``Retry-After`` (in seconds, or as a date) and, for bans, as ``banned until <ms>`` in the
     message; the later of the two applies. Without either, a 429 lasts until the next minute. A 429 lasts at least a
     second and a ban at least two minutes, the shortest ban. This minimum doubles with each block in a row, so that a
-    server that repeats ``Retry-After: 0`` receives fewer and fewer requests.
+    server that repeats ``Retry-After: 0`` receives fewer and fewer requests. No block lasts longer than three days.
 
     Args:
         error: The 429 or 418.
