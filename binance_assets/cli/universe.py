@@ -87,9 +87,10 @@ def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[I
 
     settings = read_settings(os.environ)
     requested = combine(symbols, market, intervals)
-    with Display(), phase(f"editing {settings.universe}"):
-        tracked = [str(series) for series in read_universe(settings.existing_universe()).series]
-        removed = untrack(settings.existing_universe(), requested)
+    universe = settings.existing_universe()
+    with Display(), phase(f"editing {universe}"):
+        tracked = [str(series) for series in read_universe(universe).series]
+        removed = untrack(universe, requested)
     for series in requested:
         if series in removed:
             click.echo(f"{series} is no longer tracked; its files stay")

@@ -111,7 +111,9 @@ def test_the_metadata_states_license_versions_and_types_and_no_invented_address(
 
 def test_no_link_of_the_description_leads_to_a_file_that_the_package_index_lacks(built: Distributions) -> None:
     metadata = metadata_of(built.wheel)
-    text = str(metadata.get_payload())
+    payload = metadata.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    text = payload.decode()
     assert metadata["Description-Content-Type"] == "text/markdown"
     targets = re.findall(r"\]\(([^)]*)\)", text)
     assert "https://github.com/ccxt/ccxt" in targets
