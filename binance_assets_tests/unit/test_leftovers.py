@@ -24,6 +24,7 @@ def test_a_process_that_runs_on_after_its_run_is_named_and_killed(tmp_path: Path
     environment = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
     command = ["sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"]  # the worker that started it has ended
     started = psutil.Process(int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout))
+    until(60, lambda: started.cmdline() == ["sleep", "600"])
     assert end_processes_left_by(tmp_path / "of another run", 0) == []
     assert started.is_running()
     assert end_processes_left_by(tmp_path, 0) == ["sleep 600"]
