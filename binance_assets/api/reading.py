@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, get_args
 
 import polars as pl
@@ -26,6 +25,7 @@ from binance_assets.api.gaps import (
 )
 from binance_assets.candles.columns import TIME, columns
 from binance_assets.candles.resampling import resample
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.intervals import INTERVALS, Interval
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import (
@@ -84,7 +84,7 @@ def scan(
     verdicts: bool = False,
     allow_missing: bool = False,
     check: bool = True,
-    lake: str | Path | Lake | None = None,
+    lake: str | LakePath | Lake | None = None,
 ) -> pl.LazyFrame:
     """Return the candles that open in ``[start, end)`` lazily, sorted by open time.
 
@@ -137,7 +137,7 @@ def load(
     verdicts: bool = False,
     allow_missing: bool = False,
     check: bool = True,
-    lake: str | Path | Lake | None = None,
+    lake: str | LakePath | Lake | None = None,
 ) -> pl.DataFrame:
     """Return the candles that open in ``[start, end)`` as a table in memory; see :func:`scan`.
 
@@ -161,7 +161,7 @@ def panel(
     column: str = "close",
     allow_missing: bool = False,
     check: bool = True,
-    lake: str | Path | Lake | None = None,
+    lake: str | LakePath | Lake | None = None,
 ) -> pl.DataFrame:
     """Return one column of several series side by side, sorted by open time.
 
