@@ -131,7 +131,7 @@ def _measure_write(
 
 
 def _write_layout_1(lake: Lake, series: Series, results: Sequence[PartitionResult]) -> None:
-    folder = lake.folder(series)
+    folder = Path(str(lake.folder(series)))
     folder.mkdir(parents=True)
     for result in results:
         names = ("missing", "note", "archive_file", "archive_sha256", "archive_modified", "derived_from")

@@ -190,10 +190,11 @@ def _write_lake(every: Sequence[Series], today: dt.date) -> None:
         start = today.replace(year=today.year - _YEARS, day=1) if is_deep else today - dt.timedelta(2 * _RECENT_DAYS)
         key = series.market, series.interval, start
         files[key] = files.get(key) or _files_of(series, start, today)
-        lake.folder(series).mkdir(parents=True)
+        folder = Path(str(lake.folder(series)))
+        folder.mkdir(parents=True)
         for name, table, metadata in files[key]:
             content = to_parquet(table, {**metadata, "series": str(series)})
-            (lake.folder(series) / f"{name}.parquet").write_bytes(content)
+            (folder / f"{name}.parquet").write_bytes(content)
 
 
 def _files_of(series: Series, start: dt.date, end: dt.date) -> list[tuple[str, pl.DataFrame, dict[str, str]]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, get_args
 
-from binance_assets.model.bucket_paths import BucketPath
+from binance_assets.model.bucket_paths import BucketPath, LakePath
 from binance_assets.model.dates import parse_date
 from binance_assets.model.intervals import Interval, parse_derived_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
@@ -42,7 +42,7 @@ def current_settings() -> Settings:
     return read_settings({**os.environ, **env_file_values(Path(".env"))})
 
 
-def lake_at(location: str | Path | Lake | None) -> Lake:
+def lake_at(location: str | LakePath | Lake | None) -> Lake:
     """Return the lake at a folder or in a bucket; None for that of the settings.
 
     The variables ``AWS_*`` that say how to reach a bucket may be in ``.env`` as well.

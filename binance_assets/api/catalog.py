@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from pathlib import Path
 
 import polars as pl
 
 from binance_assets.api.arguments import SeriesName, all_series_of, current_settings, lake_at, market_of
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.market_symbols import find_symbols
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.markets import Market
 from binance_assets.model.rules import SymbolRule, make_rule
 from binance_assets.model.series import by_market
@@ -32,7 +32,7 @@ _SYMBOLS: dict[str, pl.DataType] = {
 
 
 def coverage(
-    series: SeriesName | Sequence[SeriesName] | None = None, *, lake: str | Path | Lake | None = None
+    series: SeriesName | Sequence[SeriesName] | None = None, *, lake: str | LakePath | Lake | None = None
 ) -> pl.DataFrame:
     """Return what the lake holds of each series, one row each.
 

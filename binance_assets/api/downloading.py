@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from binance_assets.api.arguments import Moment, SeriesName, all_series_of, current_settings, day_of, lake_at, source_of
 from binance_assets.exchange.session import Exchange
 from binance_assets.ingest.dates import check_dates
 from binance_assets.ingest.request import DownloadPlan, DownloadRequest, plan_request
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.results import PartitionResult, Verdict
 from binance_assets.model.series import Series, by_market
 from binance_assets.orchestration.background import BackgroundIterator
@@ -104,7 +104,7 @@ def download(
     source: Source | None = None,
     refresh: bool = False,
     progress: Progress | None = None,
-    lake: str | Path | Lake | None = None,
+    lake: str | LakePath | Lake | None = None,
     settings: Settings | None = None,
 ) -> list[Downloaded]:
     """Fetch the candles that the lake lacks, validate them, and write the accepted partitions.

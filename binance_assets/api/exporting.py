@@ -17,7 +17,7 @@ from binance_assets.exports.choices import chosen_missing
 from binance_assets.exports.publication import publication
 from binance_assets.exports.target import Candles, File, Item, Target
 from binance_assets.exports.targets import TARGETS
-from binance_assets.model.bucket_paths import BucketPath
+from binance_assets.model.bucket_paths import BucketPath, LakePath
 from binance_assets.model.intervals import Interval
 from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.timestamps import to_iso
@@ -84,7 +84,7 @@ def export(
     *,
     allow_missing: bool = False,
     overwrite: bool = False,
-    lake: str | Path | Lake | None = None,
+    lake: str | LakePath | Lake | None = None,
 ) -> Exported:
     """Write candles into the files of another tool; docs/exports.md describes the targets.
 

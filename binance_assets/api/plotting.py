@@ -18,6 +18,7 @@ from binance_assets.api.reading import check_stored, load, scan
 from binance_assets.charts.content import ChartContent, ChartSpan
 from binance_assets.charts.formats import check_target, format_of, require
 from binance_assets.charts.shown_interval import check_count, check_every, shown_interval
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.intervals import Interval
 from binance_assets.model.markets import COINM
 from binance_assets.model.outside import printable
@@ -117,7 +118,7 @@ def plot(
     every: str | Interval | None = None,
     *,
     check: bool = True,
-    lake: str | Path | Lake | None = None,
+    lake: str | LakePath | Lake | None = None,
 ) -> CandleChart:
     """Return a chart of the candles that open in ``[start, end)``, with what is missing among them.
 

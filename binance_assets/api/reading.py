@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, get_args
 
 import polars as pl
@@ -27,6 +26,7 @@ from binance_assets.api.gaps import (
 from binance_assets.api.signatures import with_parameters_of
 from binance_assets.candles.columns import TIME, columns
 from binance_assets.candles.resampling import resample
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.intervals import INTERVALS, Interval
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import (
@@ -85,7 +85,7 @@ def scan(
     verdicts: bool = False,
     allow_missing: bool = False,
     check: bool = True,
-    lake: str | Path | Lake | None = None,
+    lake: str | LakePath | Lake | None = None,
 ) -> pl.LazyFrame:
     """Return the candles that open in ``[start, end)`` lazily, sorted by open time.
 
@@ -129,7 +129,7 @@ def scan(
 
 
 @with_parameters_of(scan)
-def load(*arguments: Any, lake: str | Path | Lake | None = None, **options: Any) -> pl.DataFrame:
+def load(*arguments: Any, lake: str | LakePath | Lake | None = None, **options: Any) -> pl.DataFrame:
     """Return the candles that open in ``[start, end)`` as a table in memory.
 
     The arguments are those of :func:`scan`.
@@ -151,7 +151,7 @@ def panel(
     column: str = "close",
     allow_missing: bool = False,
     check: bool = True,
-    lake: str | Path | Lake | None = None,
+    lake: str | LakePath | Lake | None = None,
 ) -> pl.DataFrame:
     """Return one column of several series side by side, sorted by open time.
 

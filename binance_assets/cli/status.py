@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from binance_assets.cli.json_output import AbsentDay, Status, StoredDay
     from binance_assets.cli.output import Tail
+    from binance_assets.model.bucket_paths import LakePath
     from binance_assets.model.partitions import Partition
     from binance_assets.storage.lake import Lake
     from binance_assets.storage.metadata import StoredPartition
@@ -148,7 +149,8 @@ def _ends(candles: Any, rows: int) -> Tail:
     return candles.head(rows), candles.tail(min(rows, max(0, candles.height - rows)))
 
 
-def _shown(root: Path, series: Series, partition: Partition, stored: StoredPartition) -> StoredDay:
+def _shown(root: LakePath, series: Series, partition: Partition, stored: StoredPartition) -> StoredDay:
+    from binance_assets.model.bucket_paths import below
     from binance_assets.model.outside import MESSAGE, printable
 
     def text(value: str | None) -> str | None:
@@ -171,7 +173,7 @@ def _shown(root: Path, series: Series, partition: Partition, stored: StoredParti
             "accepted_because": text(stored.accepted_because),
             "version": text(stored.version),
         },
-        "file": str(stored.path.relative_to(root)),
+        "file": str(below(stored.path, root)),
         "content_hash": text(stored.content_hash),
         "rows": stored.rows,
         "bytes": stored.size,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, Final, TypeAlias
 
 SCHEME: Final = "s3://"
 
@@ -15,16 +15,8 @@ _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _SEGMENT: Final = re.compile(r"[\w.=+-]{1,255}")
 
 
-# Whoever has a lake handles its paths as those of files: joins, compares and prints them. For that, one type is enough.
-# What only a file has, such as `exists`, a path in a bucket does not have; only the local store and its tests use that.
-if TYPE_CHECKING:
-    _Base = Path
-else:
-    _Base = object
-
-
 @dataclass(frozen=True)
-class BucketPath(_Base):
+class BucketPath:
     """The place of an object, or of all objects whose keys begin with it; it behaves like a path of a file system.
 
     Attributes:
@@ -81,7 +73,7 @@ class BucketPath(_Base):
         """Return the path itself, because it depends on no working folder."""
         return self
 
-    def relative_to(self, folder: Any) -> PurePosixPath:  # type: ignore[override]
+    def relative_to(self, folder: LakePath) -> PurePosixPath:
         """Return the path below ``folder``.
 
         Raises:
@@ -92,5 +84,15 @@ class BucketPath(_Base):
         return PurePosixPath(self.key).relative_to(folder.key)
 
 
-LakePath = Path
-"""A place in a lake: a path in a folder, or a :class:`BucketPath`."""
+LakePath: TypeAlias = Path | BucketPath
+"""A place in a lake: a path in a folder, or a :class:`BucketPath`. What only a file has, such as ``exists``, is asked
+of a store."""
+
+
+def below(path: LakePath, folder: LakePath) -> PurePath:
+    """Return a path relative to a folder above it.
+
+    Raises:
+        ValueError: It is not below that folder.
+    """
+    return path.relative_to(folder) if isinstance(path, BucketPath) else path.relative_to(str(folder))

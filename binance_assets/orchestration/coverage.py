@@ -7,7 +7,6 @@ sensor that refreshes it (``sensors``).
 # No `from __future__ import annotations` here: Dagster reads the types of an asset's arguments when it is defined.
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -15,6 +14,7 @@ import polars as pl
 
 from binance_assets.charts.coverage_chart import draw_coverage
 from binance_assets.charts.figures import NO_LIBRARY, as_markdown, can_draw
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.markets import Market
 from binance_assets.model.series import Series
 from binance_assets.orchestration.checks import refresh_checks
@@ -92,7 +92,9 @@ def coverage_asset(
     return _downstream_of(coverage, series)
 
 
-def _page(market: Market, entries: Sequence[Coverage], table: pl.DataFrame, path: Path) -> dict[str, dg.MetadataValue]:
+def _page(
+    market: Market, entries: Sequence[Coverage], table: pl.DataFrame, path: LakePath
+) -> dict[str, dg.MetadataValue]:
     """Return the metadata of a materialization, which is the page of the asset."""
     named = most_lacking(entries)
     rest = len(entries) - len(named)

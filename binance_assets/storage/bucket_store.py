@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from binance_assets.model.bucket_paths import BucketPath, LakePath
+from binance_assets.model.bucket_paths import BucketPath
 from binance_assets.storage.bucket_client import Bucket, BucketOptions, bucket_at, no_such_object, refusal
 from binance_assets.storage.parquet_files import FIRST_READ, footer_length
 from binance_assets.storage.store import (
@@ -96,15 +96,13 @@ class _LazySnapshot(FolderView):
         return self._listed
 
 
-class BucketStore(Store):
+class BucketStore(Store[BucketPath]):
     """A lake in a bucket. Nothing is requested before it is needed.
 
     Args:
         root: The place of the lake.
         environment: The variables ``AWS_*``.
     """
-
-    root: BucketPath
 
     def __init__(self, root: BucketPath, environment: Mapping[str, str]) -> None:
         self.root = root
@@ -131,20 +129,20 @@ class BucketStore(Store):
         """Return True: no folder is needed."""
         return True
 
-    def series_folders(self) -> Iterable[LakePath]:
+    def series_folders(self) -> Iterable[BucketPath]:
         """Return the folders of series that have objects."""
-        found: dict[LakePath, None] = {}
+        found: dict[BucketPath, None] = {}
         for key, _, _ in self._list(self.root):
             levels = PurePosixPath(key).parts[: len(_SERIES_LEVELS)]
             if len(levels) == len(_SERIES_LEVELS) and all(map(str.startswith, levels, _SERIES_LEVELS)):
                 found[self.root / "/".join(levels)] = None
         return found
 
-    def view(self, folder: LakePath) -> FolderView:
+    def view(self, folder: BucketPath) -> FolderView:
         """Return the files directly in a folder, listed by one request when they are needed."""
         return _LazySnapshot(lambda: _Snapshot({key: (tag, size) for key, tag, size in self._list(folder)}))
 
-    def views(self, folders: Sequence[LakePath], above: LakePath) -> dict[LakePath, FolderView]:
+    def views(self, folders: Sequence[BucketPath], above: BucketPath) -> dict[BucketPath, FolderView]:
         """Return a view of each folder; of many, all that is below ``above`` is listed at once."""
         if len(folders) <= _MOST_LISTINGS:
             return {folder: self.view(folder) for folder in folders}
@@ -154,7 +152,7 @@ class BucketStore(Store):
             listed[folder][name] = tag, size
         return {folder: _Snapshot(listed.get(str(folder.relative_to(above)), {})) for folder in folders}
 
-    def open_all(self, paths: Sequence[LakePath], whole: bool = False) -> Iterator[OpenedFile]:
+    def open_all(self, paths: Sequence[BucketPath], whole: bool = False) -> Iterator[OpenedFile]:
         """Yield the ends of objects, by range requests at the same time; or all of each, one after the other."""
         if whole:
             yield from map(self._open_whole, paths)
@@ -164,11 +162,11 @@ class BucketStore(Store):
             with ThreadPoolExecutor(min(_READERS, len(paths)), "bucket") as pool:
                 yield from pool.map(self._open_end, paths)
 
-    def read(self, path: LakePath, most: int | None = None) -> Content:
+    def read(self, path: BucketPath, most: int | None = None) -> Content:
         """Return an object."""
         limit = _MOST_BYTES if most is None else most
         with self._asking(path):
-            found = self._bucket.get(_key(path))
+            found = self._bucket.get(path.key)
             if found.meta["size"] > limit:
                 raise ValueError(f"it is larger than {limit:,} bytes")
             return Content(bytes(found.bytes()), found.meta["e_tag"])
@@ -184,7 +182,7 @@ class BucketStore(Store):
         """Return where a file beside the lake is, or would be."""
         return self.state_folder / name
 
-    def scan(self, path: LakePath) -> pl.LazyFrame:
+    def scan(self, path: BucketPath) -> pl.LazyFrame:
         """Return the rows of an object lazily; Polars reads it when they are collected."""
         options = self._options.of_polars()
         return pl.scan_parquet(
@@ -200,15 +198,15 @@ class BucketStore(Store):
                 raise StoreError("a file was removed while it was read; try again") from None
             raise StoreError(refusal(error, self.root.bucket, self._options)) from None
 
-    def _open_whole(self, path: LakePath) -> OpenedFile:
+    def _open_whole(self, path: BucketPath) -> OpenedFile:
         data, version = self.read(path)
         length = footer_length(data, len(data))
         return OpenedFile(data[-length:] if length else b"", len(data), version, data)
 
-    def _open_end(self, path: LakePath) -> OpenedFile:
+    def _open_end(self, path: BucketPath) -> OpenedFile:
         with self._asking(path):
             try:
-                found = self._bucket.get(_key(path), {"range": {"suffix": FIRST_READ}})
+                found = self._bucket.get(path.key, {"range": {"suffix": FIRST_READ}})
             except Exception as error:
                 if "InvalidRange" not in str(error):
                     raise
@@ -217,20 +215,20 @@ class BucketStore(Store):
             length = footer_length(end, size)
             if length > len(end):
                 wanted = {"range": {"suffix": length}, "if_match": version}
-                end = bytes(self._bucket.get(_key(path), wanted).bytes())
+                end = bytes(self._bucket.get(path.key, wanted).bytes())
             return OpenedFile(end[-length:] if length else b"", size, version)
 
-    def _list(self, folder: LakePath) -> Iterator[tuple[str, str, int]]:
+    def _list(self, folder: BucketPath) -> Iterator[tuple[str, str, int]]:
         """Yield key below ``folder``, ETag, and size of each object."""
         with self._asking(folder, missing_is_possible=False):
-            for listed in self._bucket.list(_key(folder)):
+            for listed in self._bucket.list(folder.key):
                 for entry in listed:
-                    below = entry["path"].removeprefix(f"{_key(folder)}/")
+                    below = entry["path"].removeprefix(f"{folder.key}/")
                     yield below, entry["e_tag"] or "", entry["size"]
 
     # Writing ------------------------------------------------------------------------------------------------------
 
-    def exclusively(self, folder: LakePath, attempt: Callable[[], T]) -> T:
+    def exclusively(self, folder: BucketPath, attempt: Callable[[], T]) -> T:
         """Return what ``attempt`` returns; repeat it while others replace what it has read."""
         began, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
         with waits() as announce:
@@ -246,22 +244,22 @@ class BucketStore(Store):
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         raise StoreError(f"other processes keep replacing the files in {folder}; let them finish, then try again")
 
-    def replace(self, path: LakePath, content: bytes, before: str | None) -> None:
+    def replace(self, path: BucketPath, content: bytes, before: str | None) -> None:
         """Replace the version ``before`` of an object; None creates it."""
         mode: Any = "create" if before is None else {"e_tag": before}
         with self._asking(path, missing_is_possible=False):
-            self._bucket.put(_key(path), content, mode)
+            self._bucket.put(path.key, content, mode)
 
-    def overwrite(self, path: LakePath, content: bytes) -> None:
+    def overwrite(self, path: BucketPath, content: bytes) -> None:
         """Replace an object, whatever it holds."""
         with self._asking(path, missing_is_possible=False):
-            self._bucket.put(_key(path), content, "overwrite")
+            self._bucket.put(path.key, content, "overwrite")
 
-    def remove(self, paths: Sequence[LakePath]) -> None:
+    def remove(self, paths: Sequence[BucketPath]) -> None:
         """Remove objects."""
         for path in paths:
             with self._asking(path, missing_is_possible=False):
-                self._bucket.delete(_key(path))
+                self._bucket.delete(path.key)
 
     def create_lake(self) -> None:
         """Do nothing: a bucket has no folders. The user deletes the marker together with the lake."""
@@ -290,7 +288,7 @@ class BucketStore(Store):
         self.remove([probe])
         self._bucket.proved.add(self.root)
 
-    def _is_refused(self, probe: LakePath, before: str | None) -> bool:
+    def _is_refused(self, probe: BucketPath, before: str | None) -> bool:
         try:
             self.replace(probe, b"1", before)
         except Changed:
@@ -303,7 +301,7 @@ class BucketStore(Store):
         return marker and marker.version
 
     @contextmanager
-    def _asking(self, path: LakePath, missing_is_possible: bool = True) -> Iterator[None]:
+    def _asking(self, path: BucketPath, missing_is_possible: bool = True) -> Iterator[None]:
         """Raise what a request raises as one of the errors of the interface.
 
         Raises:
@@ -325,10 +323,3 @@ class BucketStore(Store):
             if missing_is_possible and no_such_object(error):
                 raise FileNotFoundError(f"there is no {path}") from None
             raise StoreError(refusal(error, self.root.bucket, self._options)) from None
-
-
-def _key(path: LakePath) -> str:
-    """Return the key of an object."""
-    if not isinstance(path, BucketPath):
-        raise TypeError(f"{path} is not in a bucket")
-    return path.key

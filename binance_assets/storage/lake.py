@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from binance_assets.candles.columns import empty_candles
-from binance_assets.model.bucket_paths import LakePath
+from binance_assets.model.bucket_paths import LakePath, below
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import printable
 from binance_assets.model.partitions import Partition, next_partition_first_day, partitions_between
@@ -173,7 +173,7 @@ class Lake:
         with self._reading():
             folders = list(self._store.series_folders())
         for folder in folders:
-            names = (part.split("=", 1)[1] for part in folder.relative_to(self.root).parts)
+            names = (part.split("=", 1)[1] for part in below(folder, self.root).parts)
             try:
                 found.append(parse_any_series("/".join(names)))
             except ValueError:

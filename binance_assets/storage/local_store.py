@@ -73,14 +73,12 @@ class _LocalView(FolderView):
         return Identity(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-class LocalStore(Store):
+class LocalStore(Store[Path]):
     """A lake in a folder. Nothing is created before the first write.
 
     Args:
         root: The folder.
     """
-
-    root: Path
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-from binance_assets.model.bucket_paths import LakePath
+from binance_assets.model.bucket_paths import LakePath, below
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import whole_number
 from binance_assets.model.timestamps import CANDLE_TIMES
@@ -191,9 +191,7 @@ class LakeState:
             Changed: In a bucket, another process has just kept a copy of this name.
         """
         content = self.store.read(path).data
-        first = self.store.state_folder / DAMAGED
-        for part in path.relative_to(self.store.root).parts:
-            first = first / part
+        first = self.store.state_folder / DAMAGED / below(path, self.store.root)
         for number in count(1):
             copy = first.with_name(f"{first.name}.{number}") if number > 1 else first
             try:

@@ -12,13 +12,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import polars as pl
 
 from binance_assets.model.bucket_paths import LakePath
 
 T = TypeVar("T")
+P = TypeVar("P", bound=LakePath)
+"""The paths of a store: those of files, or of objects in a bucket."""
 
 # Where a lake has its other files, below the folder beside it.
 MARKER: Final = "lake.json"
@@ -95,18 +97,18 @@ class FolderView(ABC):
         """Return the identity of a file; None if there is none."""
 
 
-class Store(ABC):
+class Store(ABC, Generic[P]):
     """What holds the files of a lake.
 
     Every method may raise :class:`StoreError`, and OSError where it reads or writes a file of this machine.
     """
 
-    root: LakePath
+    root: P
     """The folder of the candles."""
 
     @property
     @abstractmethod
-    def state_folder(self) -> LakePath:
+    def state_folder(self) -> P:
         """The folder of the other files."""
 
     # Reading ------------------------------------------------------------------------------------------------------
@@ -120,19 +122,19 @@ class Store(ABC):
         """Return whether there is, or can be, a lake: no file is in its place."""
 
     @abstractmethod
-    def series_folders(self) -> Iterable[LakePath]:
+    def series_folders(self) -> Iterable[P]:
         """Return the folders ``market=…/symbol=…/interval=…`` of the lake, in any order."""
 
     @abstractmethod
-    def view(self, folder: LakePath) -> FolderView:
+    def view(self, folder: P) -> FolderView:
         """Return the files directly in a folder, whether it exists or not."""
 
     @abstractmethod
-    def views(self, folders: Sequence[LakePath], above: LakePath) -> dict[LakePath, FolderView]:
+    def views(self, folders: Sequence[P], above: P) -> dict[P, FolderView]:
         """Return a view of each folder; all of them are below ``above``, which may be listed at once."""
 
     @abstractmethod
-    def open_all(self, paths: Sequence[LakePath], whole: bool = False) -> Iterator[OpenedFile]:
+    def open_all(self, paths: Sequence[P], whole: bool = False) -> Iterator[OpenedFile]:
         """Yield the ends of Parquet files, in the given order.
 
         Args:
@@ -144,7 +146,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def read(self, path: LakePath, most: int | None = None) -> Content:
+    def read(self, path: P, most: int | None = None) -> Content:
         """Return a file.
 
         Args:
@@ -165,11 +167,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def find_state(self, name: str) -> LakePath:
+    def find_state(self, name: str) -> P:
         """Return where a file beside the lake is, or would be."""
 
     @abstractmethod
-    def scan(self, path: LakePath) -> pl.LazyFrame:
+    def scan(self, path: P) -> pl.LazyFrame:
         """Return the rows of a Parquet file lazily."""
 
     @abstractmethod
@@ -179,7 +181,7 @@ class Store(ABC):
     # Writing ------------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def exclusively(self, folder: LakePath, attempt: Callable[[], T]) -> T:
+    def exclusively(self, folder: P, attempt: Callable[[], T]) -> T:
         """Return what ``attempt`` returns, which reads and replaces files of a folder; nobody else replaces them.
 
         Args:
@@ -188,7 +190,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def replace(self, path: LakePath, content: bytes, before: str | None) -> None:
+    def replace(self, path: P, content: bytes, before: str | None) -> None:
         """Replace a file that was read within :meth:`exclusively`, or create it, atomically and durably.
 
         Args:
@@ -201,11 +203,11 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def overwrite(self, path: LakePath, content: bytes) -> None:
+    def overwrite(self, path: P, content: bytes) -> None:
         """Replace a file, whatever it holds, atomically and durably."""
 
     @abstractmethod
-    def remove(self, paths: Sequence[LakePath]) -> None:
+    def remove(self, paths: Sequence[P]) -> None:
         """Remove files of one folder durably."""
 
     @abstractmethod

@@ -35,7 +35,7 @@ from binance_assets.orchestration.partitions import DAILY
 from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import Run, cli_environment, without_progress
-from binance_assets_tests.support.lakes import change, keys, read, remove, stored, temporary_files
+from binance_assets_tests.support.lakes import change, keys, local, read, remove, stored, temporary_files
 from binance_assets_tests.support.loaded_machine import at_most
 from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.results import result_of
@@ -985,7 +985,7 @@ def test_verify_names_every_partition_of_a_damaged_file(invoke: Invoke, week: Pa
         lake_of_other = Lake(week.parent / "other")
         lake_of_other.prepare("sandbox")
         lake_of_other.write(other, result_of(other, "2024-01-01"))
-        path.write_bytes(lake_of_other.path(other, partition_for_key("2024-01-01", other.interval)).read_bytes())
+        path.write_bytes(local(lake_of_other.path(other, partition_for_key("2024-01-01", other.interval))).read_bytes())
     verified = invoke("verify", "spot/BTCUSDT/1m")
     assert verified.exit_code == 1
     lines = [line for line in verified.stdout.splitlines() if line.startswith("spot/BTCUSDT/1m")]

@@ -33,7 +33,7 @@ from binance_assets.storage.metadata import FileMetadata, LaterLayout, Partition
 from binance_assets.storage.parquet_files import Unreadable, file_metadata, read_all, read_footer, to_parquet
 from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.file_server import serving
-from binance_assets_tests.support.lakes import keys, state_folder
+from binance_assets_tests.support.lakes import keys, local, state_folder
 from binance_assets_tests.support.mutated_lake import Part, read_damaged
 from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.results import result_of, write_as_layout_1
@@ -86,7 +86,7 @@ HOSTILE_MARKERS: Final = NOT_AN_OBJECT | {
 @pytest.mark.parametrize("name", HOSTILE_MARKERS)
 def test_a_hostile_marker_is_the_error_of_the_lake(lake: Lake, name: str, place: str) -> None:
     (state_folder(lake) / "lake.json").unlink()
-    path = lake.root.parent / place
+    path = local(lake.root).parent / place
     path.write_bytes(HOSTILE_MARKERS[name])
     for use_lake in (lake.prepare, lake.check_venue):
         with pytest.raises(LakeError) as error:
@@ -106,7 +106,7 @@ def test_a_hostile_marker_is_the_error_of_the_lake(lake: Lake, name: str, place:
     ],
 )
 def test_hostile_first_candles_are_as_good_as_none_and_are_replaced(lake: Lake, content: bytes, place: str) -> None:
-    (lake.root.parent / place).write_bytes(content)
+    (local(lake.root).parent / place).write_bytes(content)
     assert lake.first_open(SERIES) is None
     lake.remember_first_open(SERIES, PARTITIONS[0].start)
     assert lake.first_open(SERIES) == PARTITIONS[0].start
@@ -170,7 +170,7 @@ def test_a_marker_that_another_process_writes_in_the_meantime_counts(tmp_path: P
         except LakeError as error:
             errors.append(error)
 
-    lake.root.mkdir()
+    local(lake.root).mkdir()
     with file_lock(state_folder(lake) / "incoming" / LOCK_NAME):
         thread = threading.Thread(target=prepare)
         with opened_files() as opened:
@@ -298,7 +298,7 @@ HOSTILE_METADATA: Final = {
 
 def write_with(lake: Lake, metadata: dict[str, str]) -> Path:
     """Give the file of the lake other metadata; its checksums are right."""
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     path.write_bytes(to_parquet(pl.read_parquet(path, hive_partitioning=False), metadata))
     return path
 
@@ -315,7 +315,7 @@ def test_a_file_with_hostile_metadata_is_damaged_in_one_line_and_is_replaced(lak
     assert [type(candles) for _, _, candles in lake.read_each(SERIES, PARTITIONS)] == [str] * 3
     lake.write(SERIES, result_of(SERIES, DAYS[1]))
     assert keys(lake, SERIES) == [DAYS[1]]
-    assert (state_folder(lake) / "damaged" / path.relative_to(lake.root)).read_bytes() == content
+    assert (state_folder(lake) / "damaged" / path.relative_to(local(lake.root))).read_bytes() == content
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -411,10 +411,10 @@ def with_footer(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
 
 @pytest.mark.parametrize("layout", [1, 2])
 def test_a_footer_that_asks_for_gigabytes_is_a_damaged_file(lake: Lake, layout: int) -> None:
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     if layout == 1:
         path.unlink()
-        path = write_as_layout_1(lake.root, SERIES, result_of(SERIES, DAYS[0]))
+        path = local(write_as_layout_1(lake.root, SERIES, result_of(SERIES, DAYS[0])))
     content = path.read_bytes()
     path.write_bytes(with_footer(content, with_huge_list))
     assert path.read_bytes() != content
@@ -428,7 +428,7 @@ def test_a_footer_that_asks_for_gigabytes_is_a_damaged_file(lake: Lake, layout: 
 
 
 def test_a_flipped_bit_in_the_metadata_is_a_damaged_file_and_not_a_later_layout(lake: Lake) -> None:
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     path.write_bytes(
         with_footer(path.read_bytes(), lambda footer: footer.replace(b"layout\x18\x012", b"layout\x18\x013"))
     )
@@ -436,7 +436,7 @@ def test_a_flipped_bit_in_the_metadata_is_a_damaged_file_and_not_a_later_layout(
 
 
 def test_a_page_that_asks_for_exabytes_costs_its_row_group_only(lake: Lake) -> None:
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     content = path.read_bytes()
     path.write_bytes(with_body(content, with_one_value_too_many))
     assert path.read_bytes() != content
@@ -452,7 +452,7 @@ def test_a_damaged_row_group_costs_only_its_partitions(tmp_path: Path) -> None:
     lake, days = Lake(tmp_path / "lake"), [f"2024-01-{day:02}" for day in range(1, 22)]
     lake.prepare("sandbox")
     lake.write_all(series, [result_of(series, day) for day in days])
-    path = lake.path(series, partition_for_key(days[0], series.interval))
+    path = local(lake.path(series, partition_for_key(days[0], series.interval)))
     content = path.read_bytes()
     middle = (len(content) - int.from_bytes(content[-8:-4], "little")) // 2
     path.write_bytes(content[:middle] + b"\xff" * 64 + content[middle + 64 :])
@@ -505,7 +505,7 @@ def test_a_rehearsal_that_a_person_kills_says_nothing_of_the_file(lake: Lake) ->
 
 def test_bytes_that_kill_the_rehearsal_are_not_blamed_on_the_next_ones(lake: Lake) -> None:
     old = write_as_layout_1(lake.root, SERIES, result_of(SERIES, "2023-01-01"))
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     footer, _ = read_footer(path)
     deadly = with_body(path.read_bytes(), with_one_value_too_many)
     for _ in range(2):

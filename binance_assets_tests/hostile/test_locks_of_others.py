@@ -24,6 +24,7 @@ from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.local_store import LocalStore
 from binance_assets.storage.locks import LOCK_NAME, LocksUnsupported, LockTimeout, file_lock, local_locks, own_file
 from binance_assets_tests.support.environment import CHECKOUT, Run
+from binance_assets_tests.support.lakes import local
 from binance_assets_tests.support.results import result_of
 
 SERIES = parse_series("spot/BTCUSDT/1h")
@@ -122,8 +123,8 @@ def test_a_series_that_stays_locked_is_an_error_of_the_lake_that_names_the_holde
     lake = Lake(tmp_path / "lake")
     lake.prepare("sandbox")
     lake.write(SERIES, result_of(SERIES, "2024-01-01"))
-    lock = lake.folder(SERIES) / LOCK_NAME
-    note = LocalStore(lake.root).lock_note(lake.folder(SERIES))
+    lock = local(lake.folder(SERIES)) / LOCK_NAME
+    note = LocalStore(local(lake.root)).lock_note(local(lake.folder(SERIES)))
     monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.2)
     with file_lock(lock, note), pytest.raises(LakeError) as raised:
         lake.write(SERIES, result_of(SERIES, "2024-01-02"))

@@ -27,7 +27,7 @@ from binance_assets.storage.universe import Tracked, Universe
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import with_quick_retries
-from binance_assets_tests.support.lakes import keys, read, stored
+from binance_assets_tests.support.lakes import keys, local, read, stored
 from binance_assets_tests.support.warm_python import WarmPython
 
 pytestmark = pytest.mark.usefixtures("without_plot")
@@ -100,7 +100,7 @@ def test_a_single_day(definitions: dg.Definitions, instance: dg.DagsterInstance,
     result = job.execute_in_process(instance=instance, asset_selection=[asset_key(BTC)], partition_key="2024-01-01")
     assert result.success
     assert materialized(instance, asset_key(BTC)) == ["2024-01-01"]
-    (path,) = lake.root.rglob("*.parquet")
+    (path,) = local(lake.root).rglob("*.parquet")
     start = to_ms(dt.date(2024, 1, 1))
     assert pl.read_parquet(path, hive_partitioning=False).equals(
         expected_candles(sandbox, str(BTC), start, start + DAY)
@@ -156,7 +156,7 @@ def test_the_metadata_of_a_day(definitions: dg.Definitions, instance: dg.Dagster
     assert event is not None
     assert event.asset_materialization is not None
     metadata = {name: value.value for name, value in event.asset_materialization.metadata.items()}
-    path, entry = lake.path(BTC, partition_for_key("2024-01-02", BTC.interval)), stored(lake, BTC, "2024-01-02")
+    path, entry = local(lake.path(BTC, partition_for_key("2024-01-02", BTC.interval))), stored(lake, BTC, "2024-01-02")
     assert metadata["dagster/partition_row_count"] == 1440
     assert metadata["path"] == str(path)
     assert metadata["bytes"] == entry.size
@@ -216,7 +216,7 @@ def test_a_refused_refresh_keeps_the_earlier_file(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:
     run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03")
-    (path,) = lake.root.rglob("*.parquet")
+    (path,) = local(lake.root).rglob("*.parquet")
     before = path.read_bytes()
     lose_two_minutes(sandbox)
     assert not run(definitions, instance, [asset_key(BTC)], "2024-01-03", "2024-01-03").success

@@ -26,7 +26,7 @@ from binance_assets_tests.support.dagster_internals import ScheduleExecutionData
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import execute, fetch, universe_of, with_quick_retries
-from binance_assets_tests.support.lakes import content_of, files_read_in, keys, remove, state_folder, stored
+from binance_assets_tests.support.lakes import content_of, files_read_in, keys, local, remove, state_folder, stored
 from binance_assets_tests.support.results import result_of
 
 pytestmark = pytest.mark.usefixtures("without_plot")
@@ -272,7 +272,7 @@ def test_prefetching_writes_the_same_files_as_runs_of_single_series(
     for series in members:
         assert keys(lake, series) == keys(Lake(apart.lake), series)
         first = lake.partitions(series)[0]  # its file holds the others too
-        assert content_of(lake.path(series, first)) == content_of(Lake(apart.lake).path(series, first))
+        assert content_of(local(lake.path(series, first))) == content_of(local(Lake(apart.lake).path(series, first)))
     assert keys(lake, members[1]) == ["2024-03-01"]
 
 
@@ -336,7 +336,7 @@ def test_the_days_of_an_unreadable_file_are_requested_and_the_run_replaces_the_f
     definitions = build_defs(settings.model_copy(update={"catch_up_days": 5}), universe_of(BTC))
     days = ["2023-12-30", "2023-12-31", "2024-01-01", "2024-01-02", "2024-01-03"]
     fetch(definitions, instance, [BTC], days)
-    damaged = lake.path(BTC, lake.partitions(BTC)[-1])
+    damaged = local(lake.path(BTC, lake.partitions(BTC)[-1]))
     intact = content_of(damaged)
     damaged.write_bytes(b"torn")
     assert keys(lake, BTC) == days[:2]  # the file of the other year
@@ -347,7 +347,7 @@ def test_the_days_of_an_unreadable_file_are_requested_and_the_run_replaces_the_f
     assert execute(definitions, instance, request, "spot_daily").success
     assert keys(lake, BTC) == days
     assert content_of(damaged) == intact
-    copy = state_folder(lake) / "damaged" / damaged.relative_to(lake.root)
+    copy = state_folder(lake) / "damaged" / damaged.relative_to(local(lake.root))
     assert copy.read_bytes() == b"torn"
 
 
@@ -451,7 +451,8 @@ def test_a_queued_catch_up_covers_its_own_days_and_series_only(
         assert request.asset_selection == [asset_key(series)]
         begin(definitions, instance, "spot_daily", request.tags, queued, [series])
     assert not evaluate(definitions, instance, "spot_catch_up").run_requests
-    Lake(settings.lake).path(BTC, Lake(settings.lake).partitions(BTC)[0]).unlink()  # no queued run covers its days
+    lake = Lake(settings.lake)
+    local(lake.path(BTC, lake.partitions(BTC)[0])).unlink()  # no queued run covers its days
     assert requested_days(evaluate(definitions, instance, "spot_catch_up")) == {str(BTC): LAST_WEEK[4:]}
 
 

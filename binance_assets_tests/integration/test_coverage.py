@@ -48,7 +48,7 @@ from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
 from binance_assets_tests.support.killed_writers import Spec, write
-from binance_assets_tests.support.lakes import coverage_of, files_read_in, state_folder
+from binance_assets_tests.support.lakes import coverage_of, files_read_in, local, state_folder
 from binance_assets_tests.support.results import result_of
 
 pytestmark = pytest.mark.usefixtures("without_plot")
@@ -124,7 +124,7 @@ def test_the_page_of_a_market_shows_what_the_lake_holds(
     assert (btc["first"], btc["last"], btc["partitions"]) == ("2024-03-01", "2024-03-07", 5)
     assert (btc["complete"], btc["refused"], btc["rows"]) == (5, 1, 5 * 24)
     assert btc["missing"] in {days - 6 for days in days_until_today("2024-03-01")}  # the 4th, and since the 7th
-    assert btc["bytes"] == sum(file.stat().st_size for file in lake.folder(BTC).iterdir())
+    assert btc["bytes"] == sum(file.stat().st_size for file in local(lake.folder(BTC)).iterdir())
     assert (arb["before_listing"], arb["listing"], arb["complete"], arb["rows"]) == (1, 1, 1, 9 + 24)
     assert (arb["refused"], derived["refused"], derived["partitions"], derived["rows"]) == (0, 0, 2, 12)
 
@@ -192,8 +192,8 @@ def test_coverage_sends_no_request_and_its_file_is_not_read_as_candles(
     refresh(definitions, instance, "spot")
     refresh(definitions, instance, "coinm")
     assert sandbox.requests == []
-    assert pl.scan_parquet(lake.root / "market=spot").collect().height == 24
-    assert {path.name for path in lake.root.rglob("*") if path.is_file()} == {"2024.parquet", LOCK_NAME}
+    assert pl.scan_parquet(local(lake.root) / "market=spot").collect().height == 24
+    assert {path.name for path in local(lake.root).rglob("*") if path.is_file()} == {"2024.parquet", LOCK_NAME}
     for market in ("spot", "coinm"):
         names = pl.read_parquet(state_folder(lake) / "coverage" / f"{market}.parquet")["series"]
         assert [name.split("/")[0] for name in names] == [market]
@@ -317,10 +317,10 @@ def test_the_days_of_an_unreadable_file_count_as_missing(filled: Lake) -> None:
     until = dt.date(2024, 3, 4)
     coverage = coverage_of(filled, MINUTES, until, frozenset())
     assert (coverage.missing, coverage.verdicts["complete"], coverage.rows) == (2, 3, 3 * 1_440)
-    filled.path(MINUTES, partition_for_key("2024-03-01", MINUTES.interval)).write_bytes(b"torn")
+    local(filled.path(MINUTES, partition_for_key("2024-03-01", MINUTES.interval))).write_bytes(b"torn")
     coverage = coverage_of(filled, MINUTES, until, frozenset())
     assert (coverage.missing, coverage.verdicts["complete"], coverage.rows) == (3, 2, 2 * 1_440)
-    filled.path(MINUTES, partition_for_key("2024-02-28", MINUTES.interval)).write_bytes(b"torn")
+    local(filled.path(MINUTES, partition_for_key("2024-02-28", MINUTES.interval))).write_bytes(b"torn")
     coverage = coverage_of(filled, MINUTES, until, frozenset())
     assert (coverage.first, coverage.missing, coverage.rows) == (None, 0, 0)  # as if nothing had been stored
 
@@ -401,7 +401,7 @@ def test_whoever_reads_many_files_remembers_them_for_the_next_process(lake: Lake
         opened.clear()
         Lake(lake.root).file_index(MINUTES.market, [MINUTES])
         assert opened == ["2021-01.parquet"]
-    lake.folder(MINUTES).joinpath("2021-05.parquet").unlink()
+    local(lake.folder(MINUTES)).joinpath("2021-05.parquet").unlink()
     assert Lake(lake.root).file_index(MINUTES.market, [MINUTES]).height == len(months) - 1
 
 
@@ -436,7 +436,7 @@ def test_a_refresh_reads_only_the_files_that_changed_and_sees_every_change(lake:
     def refreshed() -> list[Coverage]:
         found = coverages_of(refresh(), members, until, {})
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
-        fresh = Lake(shutil.copytree(lake.root, tmp_path / "copy"))
+        fresh = Lake(shutil.copytree(local(lake.root), tmp_path / "copy"))
         assert found == [coverage_of(fresh, member, until, set()) for member in members]
         return found
 
@@ -448,8 +448,8 @@ def test_a_refresh_reads_only_the_files_that_changed_and_sees_every_change(lake:
         assert opened == []
     before = refreshed()
     write(lake.root, MINUTES, [Spec("2024-02-01", 7), Spec("2024-02-02", 7)])
-    (lake.folder(MINUTES) / "2024-03.parquet").unlink()
-    damaged = lake.folder(MINUTES) / "2024-04.parquet"
+    (local(lake.folder(MINUTES)) / "2024-03.parquet").unlink()
+    damaged = local(lake.folder(MINUTES)) / "2024-04.parquet"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     with files_read_in(lake) as opened:
         refresh()

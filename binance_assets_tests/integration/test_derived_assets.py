@@ -28,7 +28,7 @@ from binance_assets.storage.parquet_files import to_parquet
 from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles, pointed_to
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
-from binance_assets_tests.support.lakes import keys, read, stored
+from binance_assets_tests.support.lakes import keys, local, read, stored
 
 pytestmark = pytest.mark.usefixtures("without_plot")
 
@@ -129,7 +129,7 @@ def test_a_derived_file_is_stored_like_a_fetched_one(
     (result,) = fetch(definitions, instance, [UNCOMMON.series], DAYS[:1])
     (event,) = result.asset_materializations_for_node(op_name(UNCOMMON.series))
     assert {"preview", "chart", "dagster/column_lineage"} <= event.metadata.keys()
-    folder = lake.root / "market=spot" / "symbol=BTCUSDT"
+    folder = local(lake.root) / "market=spot" / "symbol=BTCUSDT"
     files = [folder / "interval=45m" / "2024.parquet", folder / "interval=1m" / "2024-03.parquet"]
     derived_file, base_file = map(pl.read_parquet_metadata, files)
     assert derived_file.keys() == base_file.keys()
@@ -142,7 +142,7 @@ def test_a_derived_file_is_stored_like_a_fetched_one(
     (event,) = result.asset_materializations_for_node("spot__BTCUSDT__45m")
     assert event.metadata["derived_from"].value == str(BTC)
     assert event.metadata["dagster/partition_row_count"].value == 32
-    hive = pl.scan_parquet(lake.root / "market=spot", hive_partitioning=True).collect()
+    hive = pl.scan_parquet(local(lake.root) / "market=spot", hive_partitioning=True).collect()
     assert hive.group_by("interval").len().sort("interval").rows() == [("1m", 1440), ("45m", 32)]
 
 
@@ -249,7 +249,7 @@ def test_of_a_damaged_base_file_no_day_is_derived_and_the_earlier_derived_file_s
 ) -> None:
     partitions = [partition_for_key(key, HOUR.series.interval) for key in DAYS]
     fetch(definitions, filled, [HOUR.series], DAYS[:1])
-    derived_file, base_file = lake.path(HOUR.series, partitions[0]), lake.path(BTC, partitions[0])
+    derived_file, base_file = local(lake.path(HOUR.series, partitions[0])), local(lake.path(BTC, partitions[0]))
     assert lake.path(BTC, partitions[1]) == base_file  # it holds both days
     before, content = derived_file.read_bytes(), base_file.read_bytes()
     half = len(content) // 2
@@ -272,7 +272,7 @@ def test_days_that_were_derived_before_an_error_are_written_and_reported(
     definitions = build_defs(settings, universe_of(BTC, derived=[HOUR]))
     days = ["2024-02-28", "2024-02-29", "2024-03-01"]
     fetch(definitions, instance, [BTC], days)
-    march = stored(lake, BTC, "2024-03-01").path
+    march = local(stored(lake, BTC, "2024-03-01").path)
     metadata = pl.read_parquet_metadata(march) | {"layout": "3"}
     march.write_bytes(to_parquet(pl.read_parquet(march, hive_partitioning=False), metadata))
     (result,) = fetch(definitions, instance, [HOUR.series], days)

@@ -21,7 +21,7 @@ from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series, parse_series
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets_tests.support.environment import Fetch
-from binance_assets_tests.support.lakes import keys, read, stored
+from binance_assets_tests.support.lakes import keys, local, read, stored
 
 SPOT = parse_series("spot/BTCUSDT/1h")
 MINUTES = parse_series("spot/BTCUSDT/1m")
@@ -65,7 +65,7 @@ def test_files_span_a_month_or_a_year_by_interval_and_hold_the_fetched_candles(
 ) -> None:
     series = parse_series(name)
     results = store(lake, fetch, name, start, end)
-    folder = lake.root / "market=spot" / "symbol=BTCUSDT" / f"interval={series.interval.name}"
+    folder = local(lake.root) / "market=spot" / "symbol=BTCUSDT" / f"interval={series.interval.name}"
     assert sorted(path.stem for path in folder.glob("*.parquet")) == files
     frames = [pl.read_parquet(folder / f"{file}.parquet", hive_partitioning=False) for file in files]
     assert pl.concat(frames).equals(pl.concat([result.candles for result in results]))
@@ -79,7 +79,7 @@ def test_a_file_of_seconds_spans_a_day(lake: Lake) -> None:
     partitions = partitions_between(date.fromisoformat("2024-01-01"), date.fromisoformat("2024-01-03"), series.interval)
     empty = empty_candles(series.market)
     lake.write_all(series, [PartitionResult(partition, "outage", empty) for partition in partitions])
-    assert sorted(path.name for path in lake.folder(series).glob("*.parquet")) == [
+    assert sorted(path.name for path in local(lake.folder(series)).glob("*.parquet")) == [
         "2024-01-01.parquet",
         "2024-01-02.parquet",
     ]
@@ -87,7 +87,7 @@ def test_a_file_of_seconds_spans_a_day(lake: Lake) -> None:
 
 def test_the_metadata_of_a_file_describes_it_and_its_partitions(lake: Lake, fetch: Fetch) -> None:
     results = store(lake, fetch, "spot/BTCUSDT/1h")
-    metadata = pl.read_parquet_metadata(lake.path(SPOT, DAY))
+    metadata = pl.read_parquet_metadata(local(lake.path(SPOT, DAY)))
     assert (metadata["series"], metadata["layout"], metadata["venue"]) == ("spot/BTCUSDT/1h", "2", "sandbox")
     assert metadata["version"] == __version__
     for result in results:
@@ -104,7 +104,7 @@ def test_files_are_sorted_zstd_with_statistics_and_a_small_file_is_one_row_group
     assert query(f"SELECT DISTINCT compression, stats_min_value IS NOT NULL, row_group_id FROM {table}") == [
         ("ZSTD", True, 0)
     ]
-    assert pl.read_parquet(lake.path(SPOT, DAY))["open_time"].is_sorted()
+    assert pl.read_parquet(local(lake.path(SPOT, DAY)))["open_time"].is_sorted()
 
 
 def test_a_day_of_a_month_of_minutes_is_found_in_one_of_several_row_groups(lake: Lake, fetch: Fetch) -> None:
@@ -140,10 +140,10 @@ def test_a_replaced_partition_leaves_its_neighbors_as_they_were(lake: Lake, fetc
 
 def test_a_partition_without_candles_is_an_entry_of_the_metadata(lake: Lake, fetch: Fetch) -> None:
     lake.write(SPOT, PartitionResult(DAY, "before_listing", empty_candles(SPOT.market)))
-    assert dict(pl.read_parquet_schema(lake.path(SPOT, DAY))) == columns(SPOT.market)
+    assert dict(pl.read_parquet_schema(local(lake.path(SPOT, DAY)))) == columns(SPOT.market)
     entry = stored(lake, SPOT, "2024-01-01")
     assert (entry.rows, entry.verdict, entry.first, entry.last) == (0, "before_listing", None, None)
-    assert entry.size == lake.path(SPOT, DAY).stat().st_size
+    assert entry.size == local(lake.path(SPOT, DAY)).stat().st_size
     store(lake, fetch, "spot/BTCUSDT/1h", "2024-01-02", "2024-01-04")
     assert keys(lake, SPOT) == ["2024-01-01", "2024-01-02", "2024-01-03"]
     assert read(lake, SPOT, "2024-01-01").is_empty()
@@ -165,7 +165,7 @@ def test_polars_duckdb_and_pyarrow_read_the_whole_lake_as_one_table(lake: Lake, 
     store(lake, fetch, "spot/ETHUSDT/4h")
     lake.remember_first_open(SPOT, 0)
     lake.write_coverage(SPOT.market, pl.DataFrame({"series": ["spot/BTCUSDT/1h"]}))
-    table = pl.scan_parquet(lake.root).collect()
+    table = pl.scan_parquet(local(lake.root)).collect()
     assert table.height == 3 * 24 + 3 * 6
     assert set(table["symbol"]) == {"BTCUSDT", "ETHUSDT"}
     rows = query(f"SELECT symbol, interval, count(*) FROM '{lake.root}/**/*.parquet' GROUP BY ALL ORDER BY ALL")
@@ -198,7 +198,7 @@ def test_real_and_synthetic_candles_are_never_mixed(lake: Lake, tmp_path: Path) 
 
 def test_a_copy_of_the_lake_without_its_marker_still_knows_its_venue(lake: Lake, fetch: Fetch, tmp_path: Path) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
-    copy = Lake(lake.root.rename(tmp_path / "copy"))
+    copy = Lake(local(lake.root).rename(tmp_path / "copy"))
     assert copy.venue == "sandbox"
     with pytest.raises(LakeError, match="'sandbox'"):
         copy.prepare("binance")
@@ -206,10 +206,10 @@ def test_a_copy_of_the_lake_without_its_marker_still_knows_its_venue(lake: Lake,
 
 def test_a_damaged_file_or_one_of_another_series_counts_as_absent(lake: Lake, fetch: Fetch) -> None:
     store(lake, fetch, "spot/BTCUSDT/1h")
-    path = lake.path(SPOT, DAY)
+    path = local(lake.path(SPOT, DAY))
     other = parse_series("spot/ETHUSDT/1h")
-    lake.path(other, DAY).parent.mkdir(parents=True)
-    lake.path(other, DAY).write_bytes(path.read_bytes())
+    local(lake.path(other, DAY)).parent.mkdir(parents=True)
+    local(lake.path(other, DAY)).write_bytes(path.read_bytes())
     assert lake.stored(other, DAY) is None
     assert lake.damaged(other) == [f"{lake.path(other, DAY)} holds spot/BTCUSDT/1h, not spot/ETHUSDT/1h"]
     content = path.read_bytes()
@@ -224,7 +224,7 @@ def test_a_damaged_file_or_one_of_another_series_counts_as_absent(lake: Lake, fe
 def test_a_write_into_a_damaged_file_keeps_a_copy_and_what_can_be_read(lake: Lake, fetch: Fetch) -> None:
     """Damage in one row group costs the days of this group only; they count as absent, so they are fetched again."""
     january = store(lake, fetch, "spot/BTCUSDT/1m", "2024-01-01", "2024-02-01")
-    path = lake.path(MINUTES, DAY)
+    path = local(lake.path(MINUTES, DAY))
     content = bytearray(path.read_bytes())
     content[100:2000] = bytes(1900)  # in the first row group, which holds the first ten days
     path.write_bytes(content)
@@ -233,13 +233,13 @@ def test_a_write_into_a_damaged_file_keeps_a_copy_and_what_can_be_read(lake: Lak
     assert held == [f"2024-01-{day:02}" for day in range(11, 32)]
     for result in january[10:]:
         assert read(lake, MINUTES, result.partition.key).equals(result.candles)
-    copy = lake.root.with_name("lake.state") / "damaged" / path.relative_to(lake.root)
+    copy = local(lake.root).with_name("lake.state") / "damaged" / path.relative_to(local(lake.root))
     assert copy.read_bytes() == bytes(content)
 
 
 def test_a_file_of_a_later_layout_is_an_error_and_is_never_replaced(lake: Lake, fetch: Fetch) -> None:
     (result, *_) = store(lake, fetch, "spot/BTCUSDT/1h")
-    path = lake.path(SPOT, DAY)
+    path = local(lake.path(SPOT, DAY))
     result.candles.write_parquet(path, metadata={"series": str(SPOT), "layout": "3"})
     before = path.read_bytes()
     with pytest.raises(LakeError, match=r"layout 3.*later binance-assets"):
@@ -247,7 +247,7 @@ def test_a_file_of_a_later_layout_is_an_error_and_is_never_replaced(lake: Lake, 
     with pytest.raises(LakeError, match="layout 3"):
         lake.write(SPOT, result)
     assert path.read_bytes() == before
-    (lake.root.with_name("lake.state") / "lake.json").write_text('{"origin": "sandbox", "layout": 3}')
+    (local(lake.root).with_name("lake.state") / "lake.json").write_text('{"origin": "sandbox", "layout": 3}')
     with pytest.raises(LakeError, match=r"layout 3.*later binance-assets"):
         lake.prepare("sandbox")
 
@@ -264,7 +264,7 @@ with own_file(Path(sys.argv[1])) as file:
 
 
 def test_prepare_removes_temporary_files_of_dead_processes_only(lake: Lake) -> None:
-    incoming = lake.root.with_name("lake.state") / "incoming"
+    incoming = local(lake.root).with_name("lake.state") / "incoming"
     paths = [incoming / f"{number:032x}.part" for number in range(2)]
     writers = [subprocess.Popen([sys.executable, "-c", WRITE_AND_WAIT, path], stdout=subprocess.PIPE) for path in paths]
     try:
@@ -282,7 +282,7 @@ def test_prepare_removes_temporary_files_of_dead_processes_only(lake: Lake) -> N
 
 
 def test_prepare_removes_temporary_files_of_earlier_versions_after_a_day(lake: Lake) -> None:
-    incoming = lake.root.with_name("lake.state") / "incoming"
+    incoming = local(lake.root).with_name("lake.state") / "incoming"
     old, new = (incoming / f"{2**22 + 1}-{name}-{os.uname().nodename}" for name in ("0123", "4567"))
     for path in (old, new):
         path.write_bytes(b"half")
@@ -294,13 +294,13 @@ def test_prepare_removes_temporary_files_of_earlier_versions_after_a_day(lake: L
 
 def test_a_failed_write_is_an_error_and_keeps_the_files(lake: Lake, fetch: Fetch) -> None:
     (result, *_) = store(lake, fetch, "spot/BTCUSDT/1h")
-    before = lake.path(SPOT, DAY).read_bytes()
-    incoming = lake.root.with_name("lake.state") / "incoming"
+    before = local(lake.path(SPOT, DAY)).read_bytes()
+    incoming = local(lake.root).with_name("lake.state") / "incoming"
     shutil.rmtree(incoming)
     incoming.write_text("in the way")  # root may write anywhere, so permissions prove nothing
     with pytest.raises(LakeError, match="cannot be written"):
         lake.write(SPOT, result)
-    assert lake.path(SPOT, DAY).read_bytes() == before
+    assert local(lake.path(SPOT, DAY)).read_bytes() == before
 
 
 def test_a_lake_behind_a_symbolic_link_keeps_its_other_files_beside_the_real_folder(
@@ -319,8 +319,8 @@ def test_a_lake_behind_a_symbolic_link_keeps_its_other_files_beside_the_real_fol
 def test_a_symbol_outside_ascii_keeps_its_name(lake: Lake, fetch: Fetch) -> None:
     series: Series = parse_series("usdm/币安人生USDT/1h")
     store(lake, fetch, str(series), "2026-01-01", "2026-01-02")
-    assert (lake.root / "market=usdm" / "symbol=币安人生USDT").is_dir()
-    assert set(pl.scan_parquet(lake.root / "market=usdm").collect()["symbol"]) == {"币安人生USDT"}
+    assert (local(lake.root) / "market=usdm" / "symbol=币安人生USDT").is_dir()
+    assert set(pl.scan_parquet(local(lake.root) / "market=usdm").collect()["symbol"]) == {"币安人生USDT"}
     assert lake.series() == [series]
 
 

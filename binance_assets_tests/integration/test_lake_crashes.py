@@ -20,7 +20,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.spans import span_name
 from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.killed_writers import KilledWriters, Spec, killed_writers, write
-from binance_assets_tests.support.lakes import stored, temporary_files
+from binance_assets_tests.support.lakes import local, stored, temporary_files
 from binance_assets_tests.support.results import write_as_layout_1
 
 MINUTES = parse_series("spot/BTCUSDT/1m")
@@ -55,7 +55,7 @@ def check(root: Path, series: Series, model: Mapping[str, Spec]) -> None:
     expected = [row for result in results.values() for row in result.candles.rows()]
     assert lake.read(series, list(held)).rows() == expected
     assert lake.scan(series, list(held)).collect().rows() == expected
-    paths = {entry.path for entry in held.values()}
+    paths = {local(entry.path) for entry in held.values()}
     assert sum(entry.size for entry in held.values()) == sum(path.stat().st_size for path in paths)
     # A program that lists files meets a partition twice between the two steps that bring it to the current layout.
     if results and not lake.outdated_spans(series):

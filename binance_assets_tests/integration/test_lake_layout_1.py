@@ -22,7 +22,7 @@ from binance_assets.storage.lake import Lake
 from binance_assets.storage.locks import file_lock
 from binance_assets.storage.parquet_files import read_footer
 from binance_assets_tests.support.environment import Fetch, cli_environment, without_progress
-from binance_assets_tests.support.lakes import coverage_of, keys, read, stored
+from binance_assets_tests.support.lakes import coverage_of, keys, local, read, stored
 
 LAYOUT_1 = Path(__file__).parents[1] / "support" / "layout_1"
 
@@ -69,7 +69,7 @@ def printed(result: Result) -> str:
 
 
 def paths(lake: Lake) -> list[str]:
-    return sorted(str(path.relative_to(lake.root)) for path in lake.root.rglob("*.parquet"))
+    return sorted(str(path.relative_to(local(lake.root))) for path in local(lake.root).rglob("*.parquet"))
 
 
 def test_every_partition_is_found_and_read(lake: Lake, fetch: Fetch) -> None:
@@ -78,7 +78,7 @@ def test_every_partition_is_found_and_read(lake: Lake, fetch: Fetch) -> None:
     for result in fetch("spot/BTCUSDT/1h", "2023-12-30", "2024-01-03"):
         entry = stored(lake, HOURS, result.partition.key)
         assert (entry.rows, entry.verdict, entry.source, entry.version) == (24, "complete", "rest", "0.1.0")
-        assert entry.size == entry.path.stat().st_size
+        assert entry.size == local(entry.path).stat().st_size
         assert read(lake, HOURS, result.partition.key).equals(result.candles)
     derived = parse_any_series("spot/BTCUSDT/45m")
     assert stored(lake, derived, "2024-01-01").derived_from == "spot/BTCUSDT/15m"
@@ -87,13 +87,13 @@ def test_every_partition_is_found_and_read(lake: Lake, fetch: Fetch) -> None:
 
 
 def test_commands_that_read_leave_it_as_it_is(lake: Lake, command: Command) -> None:
-    before = {path: (lake.root / path).read_bytes() for path in paths(lake)}
+    before = {path: (local(lake.root) / path).read_bytes() for path in paths(lake)}
     assert len(before) == FILES + 1  # the coverage of a market is Parquet too
     result = command("verify")
     assert (result.exit_code, printed(result)) == (0, "28 partitions of 8 series are as they should be\n")
     result = command("series")
     assert "spot/BTCUSDT/1m                       2 partitions, 2024-01-31 to 2024-02-01" in result.output
-    assert {path: (lake.root / path).read_bytes() for path in paths(lake)} == before
+    assert {path: (local(lake.root) / path).read_bytes() for path in paths(lake)} == before
 
 
 def test_a_first_write_to_a_span_brings_that_span_over(lake: Lake, command: Command, fetch: Fetch) -> None:
@@ -101,7 +101,7 @@ def test_a_first_write_to_a_span_brings_that_span_over(lake: Lake, command: Comm
     before = {key: read(lake, HOURS, key) for key in keys(lake, HOURS)}
     lake.prepare("sandbox")
     lake.write(HOURS, later)
-    assert sorted(path.name for path in lake.folder(HOURS).glob("*.parquet")) == [
+    assert sorted(path.name for path in local(lake.folder(HOURS)).glob("*.parquet")) == [
         "2023-12-30.parquet",
         "2023-12-31.parquet",
         "2024.parquet",
@@ -109,8 +109,8 @@ def test_a_first_write_to_a_span_brings_that_span_over(lake: Lake, command: Comm
     assert keys(lake, HOURS) == [*HELD["spot/BTCUSDT/1h"], "2024-01-03"]
     for key, candles in before.items():
         assert read(lake, HOURS, key).equals(candles)
-    assert [path.name for path in lake.root.iterdir() if not path.name.startswith("market=")] == []
-    assert pl.scan_parquet(lake.root / "market=spot" / "symbol=BTCUSDT" / "interval=1h").collect().height == 5 * 24
+    assert [path.name for path in local(lake.root).iterdir() if not path.name.startswith("market=")] == []
+    assert pl.scan_parquet(local(lake.folder(HOURS))).collect().height == 5 * 24
     assert command("verify", "spot/BTCUSDT/1h").exit_code == 0
 
 
@@ -136,7 +136,7 @@ def test_migrate_brings_the_whole_lake_over_and_does_nothing_the_next_time(lake:
         "market=usdm/symbol=ETHUSDT/interval=4h/2024.parquet",
     ]
     assert command("verify").exit_code == 0
-    state = lake.root.with_name("lake.state")
+    state = local(lake.root).with_name("lake.state")
     assert (state / "coverage" / "spot.parquet").exists()
     again = command("migrate")
     assert (again.exit_code, printed(again)) == (
@@ -165,7 +165,7 @@ def read_all(lake: Lake, name: str) -> list[object]:
 
 
 def test_migrate_leaves_a_damaged_file_and_names_it(lake: Lake, command: Command) -> None:
-    damaged = lake.folder(HOURS) / "2024-01-01.parquet"
+    damaged = local(lake.folder(HOURS)) / "2024-01-01.parquet"
     damaged.write_bytes(b"torn")
     result = command("migrate")
     assert result.exit_code == 1
@@ -184,7 +184,7 @@ def test_migrate_without_a_lake_says_which_setting_names_it(command: Command, tm
 
 def test_a_file_of_layout_1_beside_the_file_that_replaced_it_does_not_count(lake: Lake) -> None:
     """A migration that was killed leaves both; the file of the span is the later one."""
-    old = lake.folder(HOURS) / "2024-01-01.parquet"
+    old = local(lake.folder(HOURS)) / "2024-01-01.parquet"
     content = old.read_bytes()
     lake.migrate_state()
     lake.migrate_span(HOURS, "2024")
@@ -201,12 +201,12 @@ def test_migrate_adds_checksums_to_files_of_layout_2_and_removes_a_lock_file_tha
 ) -> None:
     """Development versions of 0.2.0 wrote neither checksums nor the lock file of this version."""
     assert command("migrate").exit_code == 0
-    path = lake.folder(HOURS) / "2024.parquet"
+    path = local(lake.folder(HOURS)) / "2024.parquet"
     before = [read(lake, HOURS, key) for key in keys(lake, HOURS)]
     metadata = {name: text for name, text in pl.read_parquet_metadata(path).items() if not name.endswith("_crc32")}
     pl.read_parquet(path, hive_partitioning=False).write_parquet(path, metadata=metadata)
-    (lake.folder(HOURS) / ".lock").touch()
-    (lake.folder(MINUTES) / ".lock").touch()
+    (local(lake.folder(HOURS)) / ".lock").touch()
+    (local(lake.folder(MINUTES)) / ".lock").touch()
     assert footer_is_intact(read_footer(path)[0]) is None
     assert lake.outdated_spans(HOURS) == ["2024"]
     result = command("migrate")
@@ -214,10 +214,10 @@ def test_migrate_adds_checksums_to_files_of_layout_2_and_removes_a_lock_file_tha
     assert footer_is_intact(read_footer(path)[0]) is True
     assert lake.outdated_spans(HOURS) == []
     assert all(read(lake, HOURS, key).equals(candles) for key, candles in zip(keys(lake, HOURS), before, strict=True))
-    assert not (lake.folder(HOURS) / ".lock").exists()
-    assert (lake.folder(MINUTES) / ".lock").exists()  # nothing was written there
-    with file_lock(lake.folder(MINUTES) / ".lock"):
+    assert not (local(lake.folder(HOURS)) / ".lock").exists()
+    assert (local(lake.folder(MINUTES)) / ".lock").exists()  # nothing was written there
+    with file_lock(local(lake.folder(MINUTES)) / ".lock"):
         lake.migrate_span(MINUTES, "2024-01")
-        assert (lake.folder(MINUTES) / ".lock").exists()
+        assert (local(lake.folder(MINUTES)) / ".lock").exists()
     lake.migrate_span(MINUTES, "2024-01")
-    assert not (lake.folder(MINUTES) / ".lock").exists()
+    assert not (local(lake.folder(MINUTES)) / ".lock").exists()

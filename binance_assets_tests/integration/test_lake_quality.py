@@ -24,7 +24,7 @@ from binance_assets.model.series import derived_series, parse_series
 from binance_assets.storage.lake import Lake
 from binance_assets.storage.metadata import Replaced
 from binance_assets.storage.universe import Derived
-from binance_assets_tests.support.lakes import change, keys, read, stored
+from binance_assets_tests.support.lakes import change, keys, local, read, stored
 from binance_assets_tests.support.results import result_of, write_as_layout_1
 
 HOURS = parse_series("spot/BTCUSDT/1h")
@@ -69,7 +69,7 @@ def test_the_order_covers_every_accepted_verdict() -> None:
 def test_a_result_replaces_an_equal_or_worse_partition_only(lake: Lake, old: Verdict, new: Verdict) -> None:
     first, second = result_of(HOURS, KEY, verdict=old), other(new)
     lake.write_all(HOURS, [first, result_of(HOURS, NEIGHBOR)])
-    path = lake.path(HOURS, first.partition)
+    path = local(lake.path(HOURS, first.partition))
     before = path.read_bytes()
     written = lake.write(HOURS, second)
     now = stored(lake, HOURS, KEY)
@@ -205,7 +205,7 @@ def test_verify_accepts_sums_of_earlier_versions_and_names_other_amounts_and_a_b
 
     assert findings(result.candles) == findings(before) == []
     assert len(findings(before.with_columns(pl.col("volume") + 1))) == 1
-    lake.path(HOURS, base.partition).unlink()
+    local(lake.path(HOURS, base.partition)).unlink()
     (message,) = findings(before)
     assert message.startswith("it cannot be derived again: ")
 

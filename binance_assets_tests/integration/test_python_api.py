@@ -15,7 +15,7 @@ from binance_assets.sandbox import Fault, Sandbox
 from binance_assets.settings import ConfigurationError, Settings
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles, klines
-from binance_assets_tests.support.lakes import keys
+from binance_assets_tests.support.lakes import keys, local
 
 BTC, ETH, COIN = "spot/BTCUSDT/1m", "spot/ETHUSDT/1m", "coinm/BTCUSD_PERP/1m"
 START, END = "2024-03-01", "2024-03-03"
@@ -119,7 +119,7 @@ def test_a_bad_request_is_answered_before_anything_is_written(
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):
         ba.download(*arguments, settings=settings)
-    assert not settings.lake.exists()
+    assert not local(settings.lake).exists()
 
 
 def test_a_lake_of_another_venue_is_refused(settings: Settings) -> None:

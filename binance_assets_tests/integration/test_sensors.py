@@ -30,7 +30,7 @@ from binance_assets.storage.universe import Derived
 from binance_assets_tests.support.dagster_internals import SensorExecutionData, report_materialization_at
 from binance_assets_tests.support.exchange import ALL_SOURCES, expected_candles
 from binance_assets_tests.support.instances import copy_of, execute, fetch, prepare, universe_of
-from binance_assets_tests.support.lakes import change
+from binance_assets_tests.support.lakes import change, local
 
 pytestmark = pytest.mark.usefixtures("without_plot")
 
@@ -584,4 +584,4 @@ def test_the_io_manager_writes_nothing(definitions: dg.Definitions, instance: dg
     result = run_asset(with_assets(definitions, writes_candles), instance, writes_candles)
     assert not result.success
     assert 'the IO manager "candles" only reads' in failure_of(result)
-    assert not lake.root.exists()
+    assert not local(lake.root).exists()

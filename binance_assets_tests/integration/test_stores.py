@@ -16,7 +16,7 @@ from binance_assets.storage.parquet_files import file_metadata, intact_table, to
 from binance_assets.storage.store import Store
 from binance_assets.storage.stores import store_at
 
-NewStore = Callable[[], Store]
+NewStore = Callable[[], Store[LakePath]]
 
 
 @pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.services)])
@@ -30,7 +30,7 @@ def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> NewStore:
 
 
 @pytest.fixture
-def store(new_store: NewStore) -> Store:
+def store(new_store: NewStore) -> Store[LakePath]:
     store = new_store()
     store.create_lake()
     store.create_state()
@@ -38,11 +38,11 @@ def store(new_store: NewStore) -> Store:
     return store
 
 
-def folder_of(store: Store, symbol: str = "BTCUSDT") -> LakePath:
+def folder_of(store: Store[LakePath], symbol: str = "BTCUSDT") -> LakePath:
     return store.root / "market=spot" / f"symbol={symbol}" / "interval=1h"
 
 
-def write(store: Store, path: LakePath, content: bytes) -> None:
+def write(store: Store[LakePath], path: LakePath, content: bytes) -> None:
     def attempt() -> None:
         try:
             before = store.read(path).version
@@ -53,7 +53,7 @@ def write(store: Store, path: LakePath, content: bytes) -> None:
     store.exclusively(path.parent, attempt)
 
 
-def test_a_file_is_created_and_replaced_as_a_whole(store: Store, new_store: NewStore) -> None:
+def test_a_file_is_created_and_replaced_as_a_whole(store: Store[LakePath], new_store: NewStore) -> None:
     path = folder_of(store) / "2024.parquet"
     with pytest.raises(FileNotFoundError):
         store.read(path)
@@ -63,7 +63,7 @@ def test_a_file_is_created_and_replaced_as_a_whole(store: Store, new_store: NewS
     assert set(store.view(path.parent).names()) - {".binance-assets.lock"} == {"2024.parquet"}
 
 
-def test_a_file_that_is_too_large_is_not_read(store: Store) -> None:
+def test_a_file_that_is_too_large_is_not_read(store: Store[LakePath]) -> None:
     path = folder_of(store) / "2024.parquet"
     write(store, path, b"12345")
     assert store.read(path, 5).data == b"12345"
@@ -71,7 +71,7 @@ def test_a_file_that_is_too_large_is_not_read(store: Store) -> None:
         store.read(path, 4)
 
 
-def test_a_removed_file_is_gone_and_a_new_one_may_take_its_place(store: Store) -> None:
+def test_a_removed_file_is_gone_and_a_new_one_may_take_its_place(store: Store[LakePath]) -> None:
     path = folder_of(store) / "2024.parquet"
     write(store, path, b"1")
     store.remove([path])
@@ -82,7 +82,7 @@ def test_a_removed_file_is_gone_and_a_new_one_may_take_its_place(store: Store) -
     assert store.read(path).data == b"2"
 
 
-def test_another_content_has_another_identity_and_the_same_file_has_the_same(store: Store) -> None:
+def test_another_content_has_another_identity_and_the_same_file_has_the_same(store: Store[LakePath]) -> None:
     path = folder_of(store) / "2024.parquet"
     write(store, path, b"one")
     first = [store.view(path.parent).identity(path.name) for _ in range(2)]
@@ -93,7 +93,7 @@ def test_another_content_has_another_identity_and_the_same_file_has_the_same(sto
     assert second.size == 3
 
 
-def test_views_of_many_folders_are_those_of_each(store: Store) -> None:
+def test_views_of_many_folders_are_those_of_each(store: Store[LakePath]) -> None:
     folders = [folder_of(store, f"S{number}USDT") for number in range(25)]
     for folder in folders[::5]:
         write(store, folder / "2024.parquet", folder.parent.name.encode())
@@ -105,7 +105,7 @@ def test_views_of_many_folders_are_those_of_each(store: Store) -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 3, 40_000])
-def test_the_end_of_a_file_says_what_all_of_it_says(store: Store, rows: int) -> None:
+def test_the_end_of_a_file_says_what_all_of_it_says(store: Store[LakePath], rows: int) -> None:
     table, path = pl.DataFrame({"number": range(rows)}, schema={"number": pl.Int64}), folder_of(store) / "2024.parquet"
     notes = {"note": "n" * rows * 3}  # the longest one is longer than what is read first
     content = to_parquet(table, notes)
@@ -122,7 +122,7 @@ def test_the_end_of_a_file_says_what_all_of_it_says(store: Store, rows: int) -> 
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"no Parquet at all" * 10_000])
-def test_what_is_not_parquet_has_no_footer(store: Store, content: bytes) -> None:
+def test_what_is_not_parquet_has_no_footer(store: Store[LakePath], content: bytes) -> None:
     path = folder_of(store) / "2024.parquet"
     write(store, path, content)
     for whole in (False, True):
@@ -130,7 +130,7 @@ def test_what_is_not_parquet_has_no_footer(store: Store, content: bytes) -> None
         assert (opened.footer, opened.size) == (b"", len(content))
 
 
-def test_of_many_files_each_is_opened_in_its_place(store: Store) -> None:
+def test_of_many_files_each_is_opened_in_its_place(store: Store[LakePath]) -> None:
     paths = [folder_of(store) / f"{2000 + number}.parquet" for number in range(30)]
     for path in paths[:-1]:
         write(store, path, to_parquet(pl.DataFrame({"a": [1]}), {"name": path.name}))
@@ -140,7 +140,7 @@ def test_of_many_files_each_is_opened_in_its_place(store: Store) -> None:
         list(store.open_all(paths))
 
 
-def test_eight_writers_that_change_one_file_lose_nothing(store: Store, new_store: NewStore) -> None:
+def test_eight_writers_that_change_one_file_lose_nothing(store: Store[LakePath], new_store: NewStore) -> None:
     path, start = folder_of(store) / "2024.parquet", threading.Barrier(8)
 
     def count(_: int) -> None:
@@ -163,7 +163,7 @@ def test_eight_writers_that_change_one_file_lose_nothing(store: Store, new_store
     assert store.read(path).data == b"40"
 
 
-def test_files_beside_the_lake_are_found_where_they_are(store: Store, new_store: NewStore) -> None:
+def test_files_beside_the_lake_are_found_where_they_are(store: Store[LakePath], new_store: NewStore) -> None:
     assert store.read_state("lake.json", 100) is None
     assert store.stamp() is None
     store.overwrite(store.state_folder / "lake.json", b"{}")

@@ -41,7 +41,7 @@ from binance_assets_tests.support.dagster_internals import SensorExecutionData
 from binance_assets_tests.support.environment import environment_of
 from binance_assets_tests.support.exchange import ALL_SOURCES
 from binance_assets_tests.support.instances import execute, fetch, instance_in, universe_of
-from binance_assets_tests.support.lakes import keys, state_folder
+from binance_assets_tests.support.lakes import keys, local, state_folder
 
 pytestmark = pytest.mark.usefixtures("without_plot")
 
@@ -242,7 +242,7 @@ def test_files_that_disappear_without_a_run_are_named_until_they_are_back(
     lose(sandbox, 2)
     fetch(definitions, instance, [BTC], march(1, 2, 3))
     refresh_check(instance, lake, BTC)
-    file, kept = lake.folder(BTC) / "2024.parquet", tmp_path / "kept"
+    file, kept = local(lake.folder(BTC)) / "2024.parquet", tmp_path / "kept"
     shutil.copy(file, kept)
     tick(definitions, instance, None)
     lose_file(file, tmp_path / "aside")
@@ -269,13 +269,13 @@ def test_the_coverage_notices_lost_files_itself_and_a_lake_that_is_not_there_is_
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch(definitions, instance, [BTC], march(1, 2))
-    (lake.folder(BTC) / "2024.parquet").unlink()
+    (local(lake.folder(BTC)) / "2024.parquet").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(losses, "MOST_RECORDED", 1)
         assert losses.record_losses(instance, lake, [BTC]) == {}
-    aside = lake.root.rename(lake.root.with_name("aside"))
+    aside = local(lake.root).rename(local(lake.root).with_name("aside"))
     assert losses.record_losses(instance, lake, [BTC]) == {}
-    aside.rename(lake.root)
+    aside.rename(local(lake.root))
     selection = [dg.AssetKey(["spot", "coverage"])]
     assert execute(definitions, instance, dg.RunRequest(asset_selection=selection), "__ASSET_JOB").success
     assert_all_agree(definitions, instance, lake, march(1, 2), lost=march(1, 2))
@@ -289,7 +289,7 @@ def test_a_partition_that_a_later_run_skipped_because_it_was_present_can_be_lost
     fetch(definitions, instance, [BTC], march(1))
     assert fetch(definitions, instance, [BTC], march(1), {"only_missing": True})[0].success
     assert losses.find_losses(instance, lake, [BTC]) == {}
-    file = lake.folder(BTC) / "2024.parquet"
+    file = local(lake.folder(BTC)) / "2024.parquet"
     content = file.read_bytes()
     file.unlink()
     assert absent_partitions(instance, lake, [BTC]).lost[BTC] == set(march(1))
@@ -314,12 +314,12 @@ def test_a_second_lake_has_not_lost_what_the_first_one_holds(
     assert losses.find_losses(instance, second, [BTC]) == {}
     assert losses.record_losses(instance, second, [BTC]) == {}
     link = tmp_path / "link"
-    link.symlink_to(lake.root)  # another name of the first lake, which has lost a file
-    (lake.folder(BTC) / "2024.parquet").unlink()
+    link.symlink_to(local(lake.root))  # another name of the first lake, which has lost a file
+    (local(lake.folder(BTC)) / "2024.parquet").unlink()
     for name in (lake.root, link):
         assert [part.key for part in losses.find_losses(instance, Lake(name), [BTC])[BTC]] == march(1, 2)
     # A lake that was moved is no second one: what did not come along is lost.
-    moved = Lake(lake.root.rename(tmp_path / "moved"))
+    moved = Lake(local(lake.root).rename(tmp_path / "moved"))
     assert [part.key for part in losses.find_losses(instance, moved, [BTC])[BTC]] == march(1, 2)
 
 
@@ -327,7 +327,7 @@ def test_a_partition_that_is_written_while_its_loss_is_recorded_is_not_left_fail
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch(definitions, instance, [BTC], march(1))
-    file = lake.folder(BTC) / "2024.parquet"
+    file = local(lake.folder(BTC)) / "2024.parquet"
     content = file.read_bytes()
     file.unlink()
 

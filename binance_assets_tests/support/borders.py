@@ -29,6 +29,7 @@ from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.universe import UniverseError, read_universe
 from binance_assets.storage.universe_lock import read_lock
+from binance_assets_tests.support.lakes import local
 from binance_assets_tests.support.results import result_of
 
 Read = Callable[[bytes], object]
@@ -140,14 +141,14 @@ def _parquet_samples(series: Series, days: int) -> bytes:
         lake.prepare("sandbox")
         partitions = partitions_between(START, START + dt.timedelta(days), series.interval)
         lake.write_all(series, [result_of(series, partition.key) for partition in partitions])
-        return lake.path(series, partitions[0]).read_bytes()
+        return local(lake.path(series, partitions[0])).read_bytes()
 
 
 def _lake_file(series: Series) -> Callable[[Path], Read]:
     def reader(folder: Path) -> Read:
         lake = Lake(folder / "lake")
         partitions = partitions_between(START, START + dt.timedelta(3), series.interval)
-        path = lake.path(series, partitions[0])
+        path = local(lake.path(series, partitions[0]))
         path.parent.mkdir(parents=True, exist_ok=True)
 
         def read(content: bytes) -> object:
@@ -162,7 +163,7 @@ def _lake_file(series: Series) -> Callable[[Path], Read]:
 def _state_file(name: str, ask: Callable[[Lake], object]) -> Callable[[Path], Read]:
     def reader(folder: Path) -> Read:
         lake = Lake(folder / "lake")
-        lake.root.mkdir(exist_ok=True)
+        local(lake.root).mkdir(exist_ok=True)
         (folder / "lake.state" / name).parent.mkdir(parents=True, exist_ok=True)
 
         def read(content: bytes) -> object:

@@ -22,6 +22,7 @@ from typing import Any
 import polars as pl
 
 from binance_assets.candles.columns import columns
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult, Provenance
 from binance_assets.model.series import Series, parse_series
@@ -61,7 +62,7 @@ class Spec:
         return PartitionResult(partition, self.verdict, candles, (), f"seed {self.seed}", source)
 
 
-def write(root: Path, series: Series, specs: Sequence[Spec]) -> None:
+def write(root: LakePath, series: Series, specs: Sequence[Spec]) -> None:
     """Write partitions, all in one call."""
     lake = Lake(root)
     lake.prepare("sandbox")

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from binance_assets.candles.content_hash import content_hash
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.partitions import Partition, partition_for_key
 from binance_assets.model.series import Series
 from binance_assets.storage.coverage import Coverage, coverages_of
@@ -23,9 +24,15 @@ from binance_assets.storage.metadata import decode, encode
 from binance_assets.storage.parquet_files import to_parquet
 
 
+def local(path: LakePath) -> Path:
+    """Return a path in a lake that is a folder."""
+    assert isinstance(path, Path)
+    return path
+
+
 def state_folder(lake: Lake) -> Path:
     """Return the folder beside a lake with the files that belong to the lake but hold no candles."""
-    return lake.root.with_name(f"{lake.root.name}.state")
+    return local(lake.root).with_name(f"{lake.root.name}.state")
 
 
 def content_of(path: Path) -> tuple[int, bytes, dict[str, str]]:
@@ -82,13 +89,13 @@ def files_read_in(lake: Lake) -> Iterator[list[str]]:
 
 def temporary_files(lake: Lake) -> list[Path]:
     """Return the files that a write has left behind."""
-    return [path for path in (lake.root.with_name("lake.state") / "incoming").iterdir() if path.name != LOCK_NAME]
+    return [path for path in (state_folder(lake) / "incoming").iterdir() if path.name != LOCK_NAME]
 
 
 def remove(lake: Lake, series: Series, *keys: str) -> None:
     """Take partitions out of their files, as if they had never been written."""
     partitions = [partition_for_key(key, series.interval) for key in keys]
-    for path in {lake.path(series, partition) for partition in partitions}:
+    for path in {local(lake.path(series, partition)) for partition in partitions}:
         candles, metadata = pl.read_parquet(path, hive_partitioning=False), pl.read_parquet_metadata(path)
         entries = decode(metadata, path.stem, series.interval).entries
         removed = [partition for partition in partitions if lake.path(series, partition) == path]
@@ -104,7 +111,7 @@ def change(lake: Lake, series: Series, key: str, candles: pl.Expr | None = None,
     The hash follows the changed candles, as if they had been written like that.
     """
     partition = partition_for_key(key, series.interval)
-    path = lake.path(series, partition)
+    path = local(lake.path(series, partition))
     whole, metadata = pl.read_parquet(path, hive_partitioning=False), pl.read_parquet_metadata(path)
     entries = decode(metadata, path.stem, series.interval).entries
     entries[partition] = replace(entries[partition], **entry)

@@ -25,6 +25,7 @@ from binance_assets.model.partitions import Partition
 from binance_assets.model.series import Series, parse_series
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import CHECKOUT
+from binance_assets_tests.support.lakes import local
 from binance_assets_tests.support.results import result_of, write_as_layout_1
 
 Part = Literal["footer", "body"]
@@ -89,7 +90,7 @@ def _main(folder: str, layout: str, part: Part, first: str, count: str) -> None:
     intact = {result.partition: result.candles for result in results}
     if layout == "2":
         lake.write_all(SERIES, results)
-        path = lake.path(SERIES, results[0].partition)
+        path = local(lake.path(SERIES, results[0].partition))
     else:
         path = write_as_layout_1(lake.root, SERIES, results[0])
     content = path.read_bytes()

@@ -8,11 +8,13 @@ from pathlib import Path
 import polars as pl
 
 from binance_assets.candles.columns import columns
+from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult, Verdict
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
 from binance_assets.storage.lake import Lake
+from binance_assets_tests.support.lakes import local
 
 
 def result_of(series: Series, key: str, rows: int | None = None, verdict: Verdict = "complete") -> PartitionResult:
@@ -34,7 +36,7 @@ def result_of(series: Series, key: str, rows: int | None = None, verdict: Verdic
     return PartitionResult(partition, verdict, candles, strict=False)
 
 
-def write_as_layout_1(root: Path, series: Series, result: PartitionResult) -> Path:
+def write_as_layout_1(root: LakePath, series: Series, result: PartitionResult) -> Path:
     """Write a partition as version 0.1.0 did, in a file of its own, and return the path of the file."""
     opens = result.candles["open_time"].to_physical()
     provenance = result.provenance
@@ -55,7 +57,7 @@ def write_as_layout_1(root: Path, series: Series, result: PartitionResult) -> Pa
         "last_open_time": str(opens[-1]) if len(opens) else "",
         "version": "0.1.0",
     }
-    path = Lake(root).folder(series) / f"{result.partition}.parquet"
+    path = local(Lake(root).folder(series)) / f"{result.partition}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     result.candles.write_parquet(path, compression="zstd", metadata=metadata)
     return path

@@ -39,6 +39,7 @@ from binance_assets_tests.support.exports import (
     export_lake,
     rows_of,
 )
+from binance_assets_tests.support.lakes import local
 
 DAY = {"start": "2024-03-02", "end": "2024-03-03"}  # the day with the gap
 
@@ -294,13 +295,13 @@ def test_a_folder_in_the_place_of_a_file_is_never_replaced(name: str, lake: Lake
 
 @pytest.mark.parametrize("inside", ["", "exports", "market=spot/symbol=BTCUSDT/interval=1h"])
 def test_nothing_is_exported_into_the_lake(inside: str, lake: Lake, tmp_path: Path) -> None:
-    before = files_in(lake.root)
+    before = files_in(local(lake.root))
     link = tmp_path / "link"
-    link.symlink_to(lake.root)
-    for root in (lake.root, link):
+    link.symlink_to(local(lake.root))
+    for root in (local(lake.root), link):
         with pytest.raises(ConfigurationError, match=r"is in the lake .*; choose another output"):
             ba.export(SPOT_HOURS, "parquet", root / inside, lake=lake)
-    assert files_in(lake.root) == before
+    assert files_in(local(lake.root)) == before
 
 
 def test_a_file_of_the_lake_that_is_gone_is_not_an_error_of_the_output(tmp_path: Path) -> None:

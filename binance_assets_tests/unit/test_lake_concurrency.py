@@ -13,7 +13,7 @@ import pytest
 from binance_assets.model.series import parse_series
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.state import LakeState
-from binance_assets_tests.support.lakes import keys, state_folder
+from binance_assets_tests.support.lakes import keys, local, state_folder
 from binance_assets_tests.support.results import result_of
 
 SERIES = parse_series("spot/BTCUSDT/1h")
@@ -61,7 +61,7 @@ def test_a_partition_that_is_replaced_while_it_is_read_has_metadata_and_candles_
     lake.write(SERIES, result_of(SERIES, KEY, verdict="outage"))
     shorter = result_of(SERIES, KEY, 20, "outage")
     InterruptedPath.meanwhile.append(lambda: lake.write(SERIES, shorter))
-    (content,) = Lake(InterruptedPath(lake.root)).read_each(SERIES, [shorter.partition])
+    (content,) = Lake(InterruptedPath(local(lake.root))).read_each(SERIES, [shorter.partition])
     assert not InterruptedPath.meanwhile
     assert content.stored is not None
     assert (content.stored.verdict, content.stored.rows) == ("outage", 20)

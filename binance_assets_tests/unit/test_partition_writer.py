@@ -19,7 +19,7 @@ from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.writer import FLUSH_SECONDS, PartitionWriter, write_results
 from binance_assets_tests.support.killed_writers import Spec
-from binance_assets_tests.support.lakes import keys
+from binance_assets_tests.support.lakes import keys, local
 from binance_assets_tests.support.results import result_of
 
 MINUTES = parse_series("spot/BTCUSDT/1m")
@@ -144,7 +144,7 @@ def test_a_closed_iterator_lets_its_thread_end_and_takes_few_items_ahead() -> No
 def test_what_could_not_be_written_stays_collected(lake: Lake) -> None:
     writer = PartitionWriter(lake, HOURS, Clock())
     writer.add(result_of(HOURS, NAMES[0]))
-    folder = lake.folder(HOURS)
+    folder = local(lake.folder(HOURS))
     folder.parent.mkdir(parents=True)
     folder.write_text("in the way")  # root may write anywhere, so permissions prove nothing
     with pytest.raises(LakeError, match="cannot be written"):

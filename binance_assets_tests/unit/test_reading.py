@@ -23,7 +23,7 @@ from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
-from binance_assets_tests.support.lakes import change, files_read_in
+from binance_assets_tests.support.lakes import change, files_read_in, local
 from binance_assets_tests.support.results import result_of, write_as_layout_1
 
 HOURS, QUARTERS = parse_series("spot/BTCUSDT/1h"), parse_series("spot/BTCUSDT/15m")
@@ -120,7 +120,7 @@ def test_a_bad_argument_is_answered_in_one_line(lake: Lake, arguments: dict[str,
 def test_a_month_out_of_ten_years_opens_one_file_and_lists_nothing(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     lake.write_all(MINUTES, [result_of(MINUTES, key) for key in ("2024-02-29", "2024-03-01", "2024-03-02")])
-    source = lake.path(MINUTES, partition_for_key("2024-02-29", MINUTES.interval))
+    source = local(lake.path(MINUTES, partition_for_key("2024-02-29", MINUTES.interval)))
     for year in range(2018, 2024):  # the names are enough: nobody looks at them
         (source.parent / f"{year}-01.parquet").write_bytes(source.read_bytes())
     listed: list[str] = []
@@ -146,7 +146,7 @@ def test_a_month_out_of_ten_years_opens_one_file_and_lists_nothing(tmp_path: Pat
 def test_files_of_layout_1_are_found_by_name_beside_the_file_of_their_span(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     write_as_layout_1(lake.root, HOURS, result_of(HOURS, KEYS[1]))
-    lake.root.joinpath("market=spot").touch()
+    local(lake.root).joinpath("market=spot").touch()
     assert ba.load(HOURS, KEYS[1], KEYS[2], lake=lake).height == 24
     lake.write_all(QUARTERS, [result_of(QUARTERS, KEYS[0])])
     write_as_layout_1(lake.root, QUARTERS, result_of(QUARTERS, KEYS[1]))
@@ -187,7 +187,7 @@ def test_a_series_without_files_raises_too(lake: Lake) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
-    path = lake.write(HOURS, result_of(HOURS, KEYS[0])).path
+    path = local(lake.write(HOURS, result_of(HOURS, KEYS[0])).path)
     path.write_bytes(b"PAR1 is not enough")
     with pytest.raises(ba.MissingPartitions, match=f"{path} cannot be read"):
         ba.scan(HOURS, KEYS[0], KEYS[1], lake=lake)

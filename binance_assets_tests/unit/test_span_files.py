@@ -14,7 +14,7 @@ from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.partitions import partition_for_key, partitions_between
 from binance_assets.model.series import parse_series
 from binance_assets.storage.lake import Lake, LakeError
-from binance_assets_tests.support.lakes import change, keys, state_folder
+from binance_assets_tests.support.lakes import change, keys, local, state_folder
 from binance_assets_tests.support.results import result_of, write_as_layout_1
 
 SERIES = parse_series("spot/BTCUSDT/1h")
@@ -55,12 +55,12 @@ def test_a_migration_of_files_without_readable_candles_leaves_them_as_they_are(l
     half = len(content) // 2
     path.write_bytes(b"\0" * half + content[half:])  # the footer is readable, the candles are not
     lake.migrate_span(SERIES, "2024")
-    assert list(lake.root.rglob("*.parquet")) == [path]
+    assert list(local(lake.root).rglob("*.parquet")) == [path]
 
 
 def test_what_is_not_the_end_of_a_parquet_file_is_called_so(lake: Lake) -> None:
     lake.write(SERIES, result_of(SERIES, DAYS[0]))
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     intact = path.read_bytes()
     for content in (b"", b"torn", intact[:-1], intact + b"appended"):
         path.write_bytes(content)
@@ -68,13 +68,13 @@ def test_what_is_not_the_end_of_a_parquet_file_is_called_so(lake: Lake) -> None:
 
 
 def test_each_damaged_version_of_a_file_is_kept_once(lake: Lake) -> None:
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     for content in (b"torn", b"torn again", b"torn"):
         lake.write_all(SERIES, [result_of(SERIES, key) for key in DAYS])
         path.write_bytes(content)
         lake.write(SERIES, result_of(SERIES, DAYS[0]))
         assert keys(lake, SERIES) == DAYS[:1]  # the others were in the damaged file
-    copies = state_folder(lake) / "damaged" / path.relative_to(lake.root)
+    copies = state_folder(lake) / "damaged" / path.relative_to(local(lake.root))
     assert {copy.name: copy.read_bytes() for copy in copies.parent.iterdir()} == {
         "2024.parquet": b"torn",
         "2024.parquet.2": b"torn again",
@@ -85,7 +85,7 @@ def test_a_damaged_file_of_this_year_may_have_held_the_days_until_yesterday(lake
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     first = dt.date(yesterday.year - 1, 12, 30)
     lake.write(SERIES, result_of(SERIES, first.isoformat()))
-    lake.path(SERIES, partition_for_key(yesterday.isoformat(), SERIES.interval)).write_bytes(b"torn")
+    local(lake.path(SERIES, partition_for_key(yesterday.isoformat(), SERIES.interval))).write_bytes(b"torn")
     found = lake.partitions(SERIES)
     today = dt.datetime.now(dt.UTC).date()  # two days after `yesterday`, if midnight has just passed
     ends = (yesterday + dt.timedelta(days=1), today)
@@ -111,7 +111,7 @@ def silent_changes(content: bytes, bits: Iterable[int]) -> Iterator[tuple[bytes,
 
 def test_every_flipped_bit_that_changes_a_value_is_found_and_names_its_partitions_only(lake: Lake) -> None:
     lake.write_all(SERIES, [result_of(SERIES, key) for key in DAYS])
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     content, intact = path.read_bytes(), lake.read(SERIES, PARTITIONS)
     body = 8 * (len(content) - 8 - int.from_bytes(content[-8:-4], "little"))
     found, unreadable = 0, set()
@@ -136,7 +136,7 @@ def test_every_flipped_bit_that_changes_a_value_is_found_and_names_its_partition
 
 def test_a_write_drops_candles_without_their_hash_and_keeps_the_damaged_file(lake: Lake) -> None:
     lake.write_all(SERIES, [result_of(SERIES, key) for key in DAYS])
-    path = lake.path(SERIES, PARTITIONS[0])
+    path = local(lake.path(SERIES, PARTITIONS[0]))
     content = path.read_bytes()
     for damaged, _ in silent_changes(content, range(32, 8 * len(content), 5)):
         path.write_bytes(damaged)
@@ -147,7 +147,7 @@ def test_a_write_drops_candles_without_their_hash_and_keeps_the_damaged_file(lak
             break
     lake.write(SERIES, result_of(SERIES, DAYS[4]))
     assert keys(lake, SERIES) == [key for key in DAYS if key not in lost]
-    assert (state_folder(lake) / "damaged" / path.relative_to(lake.root)).read_bytes() == damaged
+    assert (state_folder(lake) / "damaged" / path.relative_to(local(lake.root))).read_bytes() == damaged
 
 
 def test_partitions_without_a_hash_are_readable_and_a_migration_adds_it(lake: Lake) -> None:
