@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -116,6 +116,8 @@ def all_series_of(names: SeriesName | Sequence[SeriesName]) -> list[Series]:
     """
     if isinstance(names, str | Series):
         return [series_of(names)]
+    if not isinstance(names, Iterable):
+        raise ConfigurationError(f"{printable(names)} is not a series; write it like spot/BTCUSDT/1m")
     found = [series_of(name) for name in names]
     if not found:
         raise ConfigurationError("no series is named; write them like spot/BTCUSDT/1m")

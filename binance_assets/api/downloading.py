@@ -145,7 +145,7 @@ def download(
             try:
                 check_dates(of_market, first, last)
                 request = DownloadRequest(tuple(of_market), first, last, refresh)
-                plans = plan_request(request, target, exchange, universe.series, common)
+                plans = plan_request(request, target, exchange, universe.series, common, universe.ended)
             except LakeError:
                 raise
             except ConfigurationError as error:  # its message names the options of the command

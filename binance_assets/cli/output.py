@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from binance_assets.model.outside import MESSAGE, printable
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _NAMED_REASONS: Final = 10
 _FACT_NAMES: Final = {"stored": "in the lake"}
 _WIDTH_WITHOUT_TERMINAL: Final = 160
+_WIDEST: Final = 1_000
 
 
 def build_table(texts: Sequence[str], numbers: Sequence[str] = (), wrapped: Sequence[str] = ()) -> Table:
@@ -73,7 +75,20 @@ def print_table(table: Table, min_width: int = 0) -> None:
     """
     width = Console().width if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     # Without markup, a cell is shown as it is: `[red]` and `:smile:` mean nothing.
-    Console(width=max(min_width, width), markup=False, emoji=False).print(table)
+    console = Console(width=max(min_width, width, _least_width(table)), markup=False, emoji=False)
+    if sys.stdout.isatty():
+        console.print(table)
+        return
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        print(line.rstrip())  # programs and reviewers stumble over the spaces that fill a line
+
+
+def _least_width(table: Table) -> int:
+    """Return the width at which no number and no name is cut off; a narrower terminal wraps the lines."""
+    console = Console(width=_WIDEST, markup=False, emoji=False)
+    return Measurement.get(console, console.options, table).minimum
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ from binance_assets.model.partitions import (
     FIRST_DAY,
     Partition,
     last_finished_end,
+    next_partition_first_day,
     partition_first_day,
     partitions_between,
 )
@@ -152,7 +153,12 @@ class DownloadPlan:
 
 
 def plan_request(
-    request: DownloadRequest, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
+    request: DownloadRequest,
+    lake: Lake,
+    exchange: Exchange,
+    known: Sequence[Series],
+    source: Source,
+    ended: Mapping[Series, dt.date] | None = None,
 ) -> list[DownloadPlan]:
     """Return what each series of ``request`` lacks.
 
@@ -166,6 +172,8 @@ def plan_request(
         exchange: The market.
         known: Series whose symbols are known to exist.
         source: Where candles come from; with ``archive`` no request checks whether a symbol exists.
+        ended: The last day, UTC, of series whose symbol is known to be delisted; unless an end is given, no later
+            partition of them is requested.
 
     Raises:
         ConfigurationError: The market never had one of the symbols; a date is today or later by the server's clock; or
@@ -174,7 +182,7 @@ def plan_request(
         LakeError: The lake holds candles of another venue.
     """
     try:
-        return _plan_known(request, lake, exchange, known, source)
+        return _plan_known(request, lake, exchange, known, source, ended or {})
     except UnknownSymbol as error:
         symbols = list(dict.fromkeys(series.symbol for series in request.series))
         raise ConfigurationError(_why_unknown(exchange, symbols) or str(error)) from None
@@ -189,7 +197,12 @@ def _why_unknown(exchange: Exchange, symbols: Sequence[str]) -> str | None:
 
 
 def _plan_known(
-    request: DownloadRequest, lake: Lake, exchange: Exchange, known: Sequence[Series], source: Source
+    request: DownloadRequest,
+    lake: Lake,
+    exchange: Exchange,
+    known: Sequence[Series],
+    source: Source,
+    ended: Mapping[Series, dt.date],
 ) -> list[DownloadPlan]:
     """Return the plans of :func:`plan_request`.
 
@@ -208,7 +221,12 @@ def _plan_known(
         )
     index = lake.file_index(request.market, request.series, request.start, request.end)
     held = _Held(index)
-    plans = [_plan_series(request, series, held, exchange, first_opens, source) for series in request.series]
+    plans = [
+        _plan_series(request, series, held, exchange, first_opens, source, ended.get(series))
+        for series in request.series
+    ]
+    if not any(plan.requested for plan in plans) and (over := next(iter(ended.keys() & set(request.series)), None)):
+        raise ConfigurationError(f"nothing to fetch: {over} ended on {ended[over]}, because its symbol was delisted")
     if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue, exchange.hosts)
     exists = {*known, *first_opens}
@@ -377,11 +395,15 @@ def _plan_series(
     exchange: Exchange,
     first_opens: Mapping[Series, int | None],
     source: Source,
+    last_day: dt.date | None,
 ) -> DownloadPlan:
     end = _end(request, series.interval, exchange, source)
+    is_over = last_day is not None and request.end is None
+    if last_day is not None and request.end is None:
+        end = min(end, next_partition_first_day(partition_first_day(last_day, series.interval), series.interval))
     start = request.start or _first_day(series, first_opens[series])
     requested = _requested(start, end, series.interval) if start else ()
-    if not requested and (request.start or request.end):
+    if not requested and not is_over and (request.start or request.end):
         begins = f"begins on {start}" if start else "has no candles"
         raise ConfigurationError(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
     present, absent = held.split(series, requested)
