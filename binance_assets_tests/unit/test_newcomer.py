@@ -19,7 +19,7 @@ from binance_assets.storage.universe import UniverseError, read_universe
     [
         ("series:\n  - market: spot\n    symbols: [BTCUSDT\n    intervals: [1d]\n", "is not YAML: line 4, column 14: "),
         ("series:\n  - market: spot\n\tsymbols: [A]\n", "is not YAML: line 3, column 1: "),
-        ("series:\n  - {market: spot, symbol: [A], intervals: [1d]}\n", "symbol: there is no such key (did you mean symbol"),
+        ("series:\n  - {market: spot, symbol: [A], intervals: [1d]}\n", "there is no such key (did you mean symbols?)"),
         ("series:\n  - {market: spot, symbols: [A]}\n", "intervals: the key is missing"),
         ("series:\n  - {market: spot, symbols: [A], intervals: 1d}\n", "intervals: write a list, such as [A, B]"),
     ],
