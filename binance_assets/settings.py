@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationError
 
 from binance_assets.model.bucket_paths import SCHEME, BucketPath, LakePath
@@ -334,15 +335,31 @@ def env_file_values(path: Path) -> dict[str, str]:
     """Return the variables that an ``.env`` file sets; none if there is no such file.
 
     Raises:
-        ConfigurationError: The file cannot be read.
+        ConfigurationError: The file cannot be read, or has a line that sets nothing.
     """
     try:
+        if path.is_file():
+            _check_lines(path)
         values = dotenv_values(path, encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path} is not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_lines(path: Path) -> None:
+    """Refuse a line that python-dotenv would leave out with a warning: a setting of the user would not count.
+
+    Raises:
+        ConfigurationError: There is one; the message does not show it, because it may hold a password.
+    """
+    with path.open(encoding="utf-8") as file:
+        for binding in parse_stream(file):
+            if binding.error:
+                text = binding.original.string
+                line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+                raise ConfigurationError(f"{path}: line {line} does not read NAME=value, or a quote is not closed")
 
 
 def named_lake(location: object) -> LakePath:

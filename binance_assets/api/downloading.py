@@ -148,7 +148,7 @@ def download(
             try:
                 check_dates(of_market, first, last)
                 request = DownloadRequest(tuple(of_market), first, last, refresh)
-                plans = plan_request(request, target, exchange, universe.series, common)
+                plans = plan_request(request, target, exchange, universe.series, common, universe.ended)
             except ConfigurationError as error:  # its message may name the options of the command
                 if type(error) is not ConfigurationError:  # the lake, or the ledger
                     raise

@@ -165,7 +165,9 @@ def _check_folder(folder: Path, lake: Lake) -> None:
     if isinstance(lake.root, BucketPath):
         return
     if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(lake.root)):
-        raise ConfigurationError(f"{printable(folder)} is in the lake {printable(lake.root)}; choose another output")
+        raise ConfigurationError(
+            f"{printable(folder)} is in the folder of the lake, {printable(lake.root)}; choose another output"
+        )
 
 
 def _claims(target: Target, items: Sequence[Item]) -> list[str]:

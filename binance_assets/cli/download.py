@@ -16,6 +16,7 @@ import click
 from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
 from binance_assets.cli.options import (
     DateType,
+    WordType,
     combine,
     intervals_option,
     json_option,
@@ -60,7 +61,7 @@ _NAMED_SERIES: Final = 3
 @click.option("--end", type=DateType(), help="Day after the last one, UTC.  [default: up to the last closed partition]")
 @click.option(
     "--source",
-    type=click.Choice(["rest", "archive", "auto"]),
+    type=WordType(["rest", "archive", "auto"]),
     help="Where the candles come from.  [default: from the universe, else from BINANCE_ASSETS_SOURCE]",
 )
 @click.option("--refresh", is_flag=True, help="Fetch again what is already in the lake.")
@@ -135,17 +136,17 @@ def _plan(
     is_priced: bool,
 ) -> tuple[list[DownloadPlan], str | None]:
     """Return a plan for each series, and the venue of the candles to fetch; no venue if there is nothing to do."""
-    from binance_assets.exchange.errors import ExchangeError
+    from binance_assets.exchange.errors import ExchangeError, cause_of
     from binance_assets.exchange.session import Exchange
     from binance_assets.ingest.request import plan_request
 
     exchange = Exchange(request.market, settings)
     try:
         common: Source = "archive" if set(sources.values()) == {"archive"} else "auto"
-        plans = plan_request(request, lake, exchange, universe.series, common, is_priced)
+        plans = plan_request(request, lake, exchange, universe.series, common, universe.ended, is_priced=is_priced)
         return plans, exchange.venue if any(plan.pending for plan in plans) else None
     except ExchangeError as error:
-        raise CommandFailed(str(error)) from None
+        raise CommandFailed(str(cause_of(error))) from None
     finally:
         exchange.close()
 

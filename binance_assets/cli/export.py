@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from binance_assets.cli.options import DateType, DerivedIntervalType, SeriesType, json_option, series_named
+from binance_assets.cli.options import DateType, DerivedIntervalType, SeriesType, WordType, json_option, series_named
 from binance_assets.exports.choices import MISSING_BY_TARGET, chosen_missing
 from binance_assets.settings import ConfigurationError
 
@@ -28,15 +28,15 @@ _OPTIONS = {
 }
 
 
-@click.command("export")
+@click.command("export", short_help="Write candles into the files that another tool loads.")
 @click.argument("names", metavar="SERIES...", type=SeriesType(), nargs=-1, required=True)
-@click.option("--to", "target", type=click.Choice(list(MISSING_BY_TARGET)), required=True, help="The tool or format.")
+@click.option("--to", "target", type=WordType(list(MISSING_BY_TARGET)), required=True, help="The tool or format.")
 @click.option("--start", type=DateType(), help="First day.  [default: the first in the lake]")
 @click.option("--end", type=DateType(), help="Day after the last one.  [default: up to the last in the lake]")
 @click.option("--every", type=DerivedIntervalType(), help="Resample to a coarser interval, at most 1d.")
 @click.option(
     "--missing",
-    type=click.Choice(["keep", "null", "flat", "raise"]),
+    type=WordType(["keep", "null", "flat", "raise"]),
     help="What becomes of candles that the exchange lacks.  [default: null for qlib, else keep]",
 )
 @click.option("--allow-missing", is_flag=True, help="Go on without the days that the lake lacks.")

@@ -41,7 +41,7 @@ Next:
   binance-assets ui"""
 
 
-@click.command("init")
+@click.command("init", short_help="Write the files of a new project.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def init_command(folder: Path) -> None:
     """Write the files of a new project into FOLDER, by default the working folder.

@@ -6,6 +6,7 @@ that names the cause and the fix; 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -75,7 +76,10 @@ class CommandGroup(click.Group):
                 raise
             reason = first_line(str(error))
             if _is_of_dagster_state(error):
-                _fail(f"Dagster cannot use its state in $DAGSTER_HOME or .dagster: {reason}", INCOMPLETE)
+                remedy = "check that its disk has room and can be written"
+                _fail(f"Dagster cannot use its state in $DAGSTER_HOME or .dagster: {reason}; {remedy}", INCOMPLETE)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                _fail("no space is left on the device to which the command writes", INCOMPLETE)
             _fail(
                 f"unexpected {type(error).__name__}: {reason} (--debug before the command shows the traceback)",
                 INCOMPLETE,
@@ -184,6 +188,8 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    if sys.stdout is None:  # the caller has closed it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
         cli.main()
     finally:

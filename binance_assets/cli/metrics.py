@@ -12,7 +12,7 @@ from binance_assets.model.exposition import exposition
 from binance_assets.settings import ConfigurationError, read_settings
 
 
-@click.command("metrics")
+@click.command("metrics", short_help="Print figures of the lake, the request weight, and the runs.")
 @click.option(
     "-o",
     "--output",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,7 @@ from binance_assets.model.intervals import INTERVALS, Interval, parse_derived_in
 from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.partitions import FIRST_DAY, TOO_EARLY, partition_first_day
 from binance_assets.model.series import Series, parse_any_series
-from binance_assets.model.spelling import did_you_mean_interval, did_you_mean_market
+from binance_assets.model.spelling import did_you_mean, did_you_mean_interval, did_you_mean_market, nearest
 from binance_assets.model.symbol_names import spelled
 from binance_assets.settings import ConfigurationError, read_settings
 from binance_assets.storage.universe import read_universe
@@ -35,9 +36,26 @@ class MarketType(click.ParamType[Market]):
         except ValueError as error:
             self.fail(f"{error}{did_you_mean_market(str(value))}", param, ctx)
 
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str | None:
+        """Return what to write instead of the name of a series, which other commands take."""
+        for name in ctx.params.get("symbols") or () if ctx else ():
+            with suppress(ValueError):
+                series = parse_any_series(name)
+                return f"For {name}, write {series.symbol} --market {series.market} --interval {series.interval}"
+        return None
+
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the markets that begin with what was typed."""
         return _completions(MARKETS, incomplete)
+
+
+class WordType(click.Choice[str]):
+    """One of some words; a misspelled one is answered with the one that is probably meant."""
+
+    def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
+        """Return the message for a word that is none of them."""
+        hint = did_you_mean(nearest(str(value), map(str, self.choices)))
+        return f"{super().get_invalid_choice_message(value, ctx).rstrip('.')}{hint}"
 
 
 class IntervalType(click.ParamType[Interval]):

@@ -7,10 +7,12 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from binance_assets.cli.progress import Display
@@ -47,6 +49,7 @@ _FACT_NAMES: Final = {"stored": "in the lake"}
 _WIDTH_WITHOUT_TERMINAL: Final = 160
 # To lay out 2,000 rows takes a second. From this number on, progress is shown meanwhile.
 _MANY_ROWS: Final = 500
+_WIDEST: Final = 1_000
 
 
 def build_table(texts: Sequence[str], numbers: Sequence[str] = (), wrapped: Sequence[str] = ()) -> Table:
@@ -74,15 +77,25 @@ def print_table(table: Table, min_width: int = 0) -> None:
         table: The table.
         min_width: Minimum width, also on a narrower terminal. A file or a pipe has room for every table.
     """
-    width = Console().width if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
-    # Without markup, a cell is shown as it is: `[red]` and `:smile:` mean nothing.
-    console = Console(width=max(min_width, width), markup=False, emoji=False)
-    if table.row_count < _MANY_ROWS:
-        console.print(table)
-        return
-    with Display(), phase(f"laying out a table of {table.row_count:,} rows"), console.capture() as captured:
-        console.print(table)
-    click.echo(captured.get(), nl=False)
+    is_terminal = sys.stdout.isatty()
+    width = Console().width if is_terminal else _WIDTH_WITHOUT_TERMINAL
+    with ExitStack() as shown:
+        if table.row_count >= _MANY_ROWS:
+            shown.enter_context(Display())
+            shown.enter_context(phase(f"laying out a table of {table.row_count:,} rows"))
+        # Without markup, a cell is shown as it is: `[red]` and `:smile:` mean nothing.
+        console = Console(width=max(min_width, width, _least_width(table)), markup=False, emoji=False)
+        with console.capture() as printed:
+            console.print(table)
+    lines = printed.get().splitlines(keepends=True)
+    # Spaces that fill a line mean nothing to programs, and reviewers stumble over them.
+    click.echo("".join(lines if is_terminal else [line.rstrip() + "\n" for line in lines]), nl=False)
+
+
+def _least_width(table: Table) -> int:
+    """Return the width at which no number and no name is cut off; a narrower terminal wraps the lines."""
+    console = Console(width=_WIDEST, markup=False, emoji=False)
+    return Measurement.get(console, console.options, table).minimum
 
 
 def print_json(value: Mapping[str, Any]) -> None:

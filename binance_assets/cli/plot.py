@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from binance_assets.storage.lake import Lake
 
 
-@click.command("plot")
+@click.command("plot", short_help="Draw a chart of candles, volume, and what is missing.")
 @one_series_argument
 @click.option("--start", type=DateType(), help="First day.  [default: the first in the lake]")
 @click.option("--end", type=DateType(), help="Day after the last one.  [default: up to the last in the lake]")

@@ -34,7 +34,7 @@ def sandbox_command(port: int, rtt_ms: float, jitter_ms: float, replay: Path | N
         raise ConfigurationError(f"the sandbox cannot serve on port {port}: {error}") from None
 
 
-@click.command("demo")
+@click.command("demo", short_help="Download a month with three defects from the sandbox.")
 @click.option("--ui", is_flag=True, help="Serve the Dagster UI on the result afterwards, until interrupted.")
 def demo_command(ui: bool) -> None:
     """Download a month of three series with three defects from the sandbox.

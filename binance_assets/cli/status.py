@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     """Show what the lake has of each series, what it lacks, and the last run.
 
     SERIES is written like spot/BTCUSDT/1m; the default is all series of the universe. Missing and refused partitions
-    are counted from the first stored one to the last that is over.
+    are counted from the first stored one to the last that is over, or to the last day of a delisted symbol.
     """
     from binance_assets.cli.progress import Display
 
@@ -53,7 +53,7 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
     universe = read_universe(settings.existing_universe())
     chosen = chosen or universe.all_series
     with Display("Dagster"):
-        statuses = _statuses(settings, chosen)
+        statuses = _statuses(settings, chosen, universe.ended)
     from binance_assets.cli.output import print_absent_lake, print_statuses
 
     print_statuses(statuses, as_json)
@@ -70,15 +70,15 @@ def status_command(names: tuple[str, ...], as_json: bool) -> None:
 
 
 def _print_hints(lake: Lake, empty: Sequence[Series], universe: Universe) -> None:
-    """Print which series may be meant by those of which the lake has nothing."""
+    """Print of which series the lake has nothing, and which may be meant instead."""
     from binance_assets.api.reading import series_hint
 
     for series in empty:
-        if hint := series_hint(lake, series, universe.all_series):
-            click.echo(f"{series}: no partitions in the lake{hint}", err=True)
+        hint = series_hint(lake, series, universe.all_series)
+        click.echo(f"{series}: no partitions in the lake{hint}", err=True)
 
 
-def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
+def _statuses(settings: Settings, chosen: list[Series], ended: Mapping[Series, dt.date]) -> dict[str, Status]:
     """Return the status of each series with the keys that ``--json`` prints."""
     with phase("loading Dagster"):
         from binance_assets.cli.output import status_of
@@ -96,7 +96,7 @@ def _statuses(settings: Settings, chosen: list[Series]) -> dict[str, Status]:
         with phase("reading the index of the lake"):
             for market, members in by_market(chosen).items():
                 index = lake.file_index(market, members)
-                for coverage in coverages_of(index, members, today, absent.unwritten, lost=absent.lost):
+                for coverage in coverages_of(index, members, today, absent.unwritten, ended, absent.lost):
                     statuses[str(coverage.series)] = status_of(coverage, runs.get(coverage.series))
     return {str(member): statuses[str(member)] for member in chosen}
 
@@ -110,7 +110,7 @@ def existing_instance(stack: ExitStack) -> dg.DagsterInstance | None:
     return stack.enter_context(open_instance(Path.cwd(), os.environ))
 
 
-@click.command("show")
+@click.command("show", short_help="Show one day: its verdict, its source, and its candles.")
 @one_series_argument
 @click.argument("day", metavar="DAY", type=DateType())
 @click.option("--rows", type=click.IntRange(0, 1_000), default=3, show_default=True, help="Candles at each end.")

@@ -133,7 +133,7 @@ def series_command(as_json: bool) -> None:
         click.echo(f"{settings.universe} tracks no series yet; see binance-assets track --help", err=True)
 
 
-@click.group("universe")
+@click.group("universe", short_help="Resolve the rules of the universe.")
 def universe_group() -> None:
     """The universe: the file of the tracked series, and the rules in it."""
 

@@ -16,6 +16,7 @@ from binance_assets.cli.exit_codes import INCOMPLETE, CommandFailed
 from binance_assets.cli.options import (
     DateRangeType,
     DateType,
+    WordType,
     check_key,
     json_option,
     one_series_argument,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--end", type=DateType(), help="Day after the last partition.  [default: up to the last in the lake]")
 @click.option(
     "--against",
-    type=click.Choice(["rest", "archive"]),
+    type=WordType(["rest", "archive"]),
     help="Compare all partitions with this source.  [default: a sample, with the source that it did not come from]",
 )
 @click.option(

@@ -239,12 +239,16 @@ class NotSent(ExchangeError):
         return not_sent
 
 
+def cause_of(error: ExchangeError) -> ExchangeError:
+    """Return the error of the request that failed: the earlier one if a request was not sent because of it."""
+    while isinstance(error, NotSent) and error.earlier is not None:
+        error = error.earlier
+    return error
+
+
 def refuses_location(error: ExchangeError) -> bool:
     """Return whether Binance does not serve this location, also if only an earlier request showed it."""
-    cause: ExchangeError | None = error
-    while isinstance(cause, NotSent):
-        cause = cause.earlier
-    return isinstance(cause, RestrictedLocation)
+    return isinstance(cause_of(error), RestrictedLocation)
 
 
 _TRANSIENT_CODES: Final = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})

@@ -33,6 +33,7 @@ from binance_assets.model.partitions import (
     FIRST_DAY,
     Partition,
     last_finished_end,
+    next_partition_first_day,
     partition_first_day,
     partitions_between,
 )
@@ -157,6 +158,8 @@ def plan_request(
     exchange: Exchange,
     known: Sequence[Series],
     source: Source,
+    ended: Mapping[Series, dt.date] | None = None,
+    *,
     is_priced: bool = False,
 ) -> list[DownloadPlan]:
     """Return what each series of ``request`` lacks.
@@ -171,6 +174,8 @@ def plan_request(
         exchange: The market.
         known: Series whose symbols are known to exist.
         source: Where candles come from; with ``archive`` no request checks whether a symbol exists.
+        ended: The last day, UTC, of series whose symbol is known to be delisted; unless an end is given, no later
+            partition of them is requested.
         is_priced: Whether the plans are to forecast their costs. Then the API is also asked which of the known symbols
             it serves, by one request, and one more for each symbol that exchangeInfo does not list.
 
@@ -181,7 +186,7 @@ def plan_request(
         LakeError: The lake holds candles of another venue.
     """
     try:
-        return _plan_known(request, lake, exchange, known, source, is_priced)
+        return _plan_known(request, lake, exchange, known, source, ended or {}, is_priced)
     except UnknownSymbol as error:
         symbols = list(dict.fromkeys(series.symbol for series in request.series))
         raise ConfigurationError(_why_unknown(exchange, symbols) or str(error)) from None
@@ -201,6 +206,7 @@ def _plan_known(
     exchange: Exchange,
     known: Sequence[Series],
     source: Source,
+    ended: Mapping[Series, dt.date],
     is_priced: bool,
 ) -> list[DownloadPlan]:
     """Return the plans of :func:`plan_request`.
@@ -221,7 +227,12 @@ def _plan_known(
         )
     index = lake.file_index(request.market, request.series, request.start, request.end)
     held = _Held(index)
-    plans = [_plan_series(request, series, held, exchange, first_opens, source) for series in request.series]
+    plans = [
+        _plan_series(request, series, held, exchange, first_opens, source, ended.get(series))
+        for series in request.series
+    ]
+    if not any(plan.requested for plan in plans) and (over := next(iter(ended.keys() & set(request.series)), None)):
+        raise ConfigurationError(f"nothing to fetch: {over} ended on {ended[over]}, because its symbol was delisted")
     if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue, exchange.hosts)
     exists = {*known, *first_opens}
@@ -424,11 +435,15 @@ def _plan_series(
     exchange: Exchange,
     first_opens: Mapping[Series, int | None],
     source: Source,
+    last_day: dt.date | None,
 ) -> DownloadPlan:
     end = _end(request, series.interval, exchange, source)
+    is_over = last_day is not None and request.end is None
+    if last_day is not None and request.end is None:
+        end = min(end, next_partition_first_day(partition_first_day(last_day, series.interval), series.interval))
     start = request.start or _first_day(series, first_opens[series])
     requested = _requested(start, end, series.interval) if start else ()
-    if not requested and (request.start or request.end):
+    if not requested and not is_over and (request.start or request.end):
         begins = f"begins on {start}" if start else "has no candles"
         raise ConfigurationError(f"nothing to fetch: {series} {begins}, and its last finished partition ends on {end}")
     present, absent = held.split(series, requested)

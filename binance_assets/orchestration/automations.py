@@ -16,6 +16,7 @@ from typing import Literal
 
 import dagster as dg
 
+from binance_assets.model.spelling import did_you_mean, nearest
 from binance_assets.model.wording import name_some
 from binance_assets.orchestration.dagster_internals.code_location import RemoteAutomation, loaded_automations
 from binance_assets.orchestration.user_interface import target_of
@@ -61,7 +62,9 @@ def switch(instance: dg.DagsterInstance, folder: Path, names: Collection[str], o
         by_name = {remote.name: remote for remote in remotes}
         unknown = [name for name in names if name not in by_name]
         if unknown:
-            raise ConfigurationError(f"there is no {name_some(unknown, 3)}; there are {', '.join(by_name) or 'none'}")
+            hint = did_you_mean(nearest(unknown[0], by_name))
+            known = ", ".join(by_name) or "none"
+            raise ConfigurationError(f"there is no {name_some(unknown, 3)}{hint}; there are {known}")
         for name in names or [remote.name for remote in remotes if remote.kind == "schedule"]:
             by_name[name].switch(instance, on)
         return _states(instance, remotes)

@@ -106,7 +106,7 @@ def lake_metrics(settings: Settings, universe: Universe, instance: dg.DagsterIns
     stale: set[Series] = set()
     for market, members in by_market(series).items():
         index = lake.file_index(market, members)
-        coverages += coverages_of(index, members, now.date(), absent.unwritten, lost=absent.lost)
+        coverages += coverages_of(index, members, now.date(), absent.unwritten, universe.ended, absent.lost)
         stale.update(entry.series for entry in stale_series(index, members, now, universe.ended))
 
     def of_each(value: Callable[[Coverage], float]) -> list[Sample]:

@@ -86,7 +86,7 @@ def serve(options: SandboxOptions, port: int) -> None:
     listener = _listener(port)
     url = _url(listener)
     variables = " ".join(f"BINANCE_{name.upper()}_URL={url}" for name in (*MARKETS, "archive"))
-    print(f"The sandbox is at {url}; to point the client to it, set {variables}", flush=True)
+    print(f"The sandbox is at {url}; to point the client to it, run: export {variables}", flush=True)
     _Server(app).run(sockets=[listener])
 
 

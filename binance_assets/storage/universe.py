@@ -28,12 +28,14 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError
 
 from binance_assets.model.intervals import Interval, parse_derived_interval, parse_interval
 from binance_assets.model.markets import MARKETS, Market, parse_market
 from binance_assets.model.outside import printable, reason_of
 from binance_assets.model.rules import SymbolRule, make_rule
 from binance_assets.model.series import Series, derived_series
+from binance_assets.model.spelling import did_you_mean, nearest
 from binance_assets.settings import Settings, Source
 from binance_assets.storage.plain_yaml import UnusualYaml, plain_document
 from binance_assets.storage.universe_lock import LockedRule, is_current, lock_path, locked_for, read_lock
@@ -435,6 +437,8 @@ def load_document(path: Path) -> CommentedMap:
         raise
     except UnicodeDecodeError as error:
         raise UniverseError(f"{path} cannot be read: {printable(error)}") from None
+    except MarkedYAMLError as error:
+        raise UniverseError(f"{path} is not YAML: {_position(error)}") from None
     except Exception as error:  # also a ValueError or a TypeError of the YAML reader, for a number or a tag
         raise UniverseError(f"{path} is not YAML: {reason_of(error)}") from None
     if _nodes(document, {}) > _MOST_NODES:
@@ -444,6 +448,13 @@ def load_document(path: Path) -> CommentedMap:
     if not isinstance(document, CommentedMap) or set(document) - {"series"}:
         raise UniverseError(f"{path}: the file must have one key, series, with a list of entries")
     return document
+
+
+def _position(error: MarkedYAMLError) -> str:
+    """Return where a text is not YAML, and why; the text of the error itself has lines of the file."""
+    reason = printable(error.problem or error.context or "it cannot be read")
+    mark = error.problem_mark or error.context_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {reason}" if mark else reason
 
 
 def _read_text(path: Path) -> str:
@@ -514,10 +525,18 @@ def _entry(path: Path, number: int, raw: Any) -> _Entry | _RuleEntry:
             return _RuleEntry.model_validate(plain | {"symbols": _rule(path, number, plain)})
         return _Entry.model_validate(plain)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelled key also leaves the right one missing, but only the first names the mistake.
+        first = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
         field = printable(".".join(str(part) for part in first["loc"]))
-        message = printable(first["msg"].removeprefix("Value error, "))
+        message = _reason(first["type"], field) or printable(first["msg"].removeprefix("Value error, "))
         raise UniverseError(f"{path}: entry {number} of series{', ' + field if field else ''}: {message}") from None
+
+
+def _reason(kind: str, field: str) -> str | None:
+    """Return what is wrong with a key of an entry; None for the words of Pydantic."""
+    if kind == "extra_forbidden":
+        return f"there is no such key{did_you_mean(nearest(field, _Entry.model_fields))}"
+    return {"missing": "the key is missing", "list_type": "write a list, such as [A, B]"}.get(kind)
 
 
 def _rule(path: Path, number: int, plain: Mapping[str, Any]) -> SymbolRule:

@@ -15,7 +15,7 @@ from binance_assets.ingest.request import DownloadRequest, plan_request
 from binance_assets.ingest.verify import verify
 from binance_assets.model.intervals import DAILY
 from binance_assets.model.partitions import partitions_between
-from binance_assets.model.series import parse_series
+from binance_assets.model.series import Series, parse_series
 from binance_assets.model.timestamps import DAY, HOUR, MINUTE, to_ms
 from binance_assets.sandbox import Fault, Sandbox, ServedRequest
 from binance_assets.settings import ConfigurationError, Settings, Source
@@ -346,6 +346,28 @@ def test_a_user_may_request_a_symbol_that_only_the_archive_has(
             assert plan.requested[0].key == (start.isoformat() if start else first)
     finally:
         exchange.close()
+
+
+@pytest.mark.parametrize(("interval", "last"), [("1d", "2022-11-28"), ("1mo", "2022-11-01")])
+def test_a_request_without_an_end_ends_with_the_last_day_of_a_delisted_symbol(
+    settings: Settings, interval: str, last: str
+) -> None:
+    over, live = parse_series(f"spot/SRMUSDT/{interval}"), parse_series(f"spot/BTCUSDT/{interval}")
+    ended, lake = {over: dt.date(2022, 11, 28)}, Lake(settings.lake)
+    with closing(Exchange(over.market, settings, retrier=quick_retrier())) as exchange:
+
+        def plans(start: str, *series: Series) -> list[list[str]]:
+            request = DownloadRequest(series, dt.date.fromisoformat(start), None, refresh=False)
+            found = plan_request(request, lake, exchange, series, "auto", ended)
+            return [[partition.key for partition in plan.requested] for plan in found]
+
+        of_both = plans("2022-11-01", over, live)
+        assert (of_both[0][0], of_both[0][-1]) == ("2022-11-01", last)
+        assert of_both[1][-1] > last
+        later = plans("2023-01-01", over, live)  # the rest of a whole market is fetched all the same
+        assert (later[0], later[1][0]) == ([], "2023-01-01")
+        with pytest.raises(ConfigurationError, match=f"{over} ended on 2022-11-28"):
+            plans("2023-01-01", over)
 
 
 @pytest.mark.parametrize(
