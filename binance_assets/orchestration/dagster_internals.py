@@ -59,6 +59,8 @@ from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME as INDEX_SHARD
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import KeyValueStoreTable
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
 from dagster._core.storage.sql import ALEMBIC_SCRIPTS_LOCATION
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
@@ -146,6 +148,37 @@ def launcher_of(home: Path) -> object:
     ``DagsterInstance.get`` connects to the storages, and a worker forks: its children must not share connections.
     """
     return InstanceRef.from_dir(str(home)).run_launcher
+
+
+def stored_value(instance: dg.DagsterInstance, key: str) -> str | None:
+    """Return the value of a key in the run storage, in which Dagster's daemon keeps its cursors; None without one."""
+    return instance.daemon_cursor_storage.get_cursor_values({key}).get(key)
+
+
+def swap_value(instance: dg.DagsterInstance, key: str, old: str | None, new: str | None) -> bool:
+    """Replace the value of a key in the run storage if it is ``old``; return whether it was.
+
+    One statement decides, so of several that expect the same value, on whatever hosts, exactly one succeeds. Dagster
+    itself replaces such values without a comparison, and so it does with the tags of a run.
+
+    Args:
+        instance: The instance, whose storage is SQLite or Postgres.
+        key: The key; a unique index makes sure that it has one value.
+        old: What the value has to be; None if there must be no value.
+        new: What it becomes; None to delete it.
+    """
+    storage, table = instance.run_storage, KeyValueStoreTable
+    if not isinstance(storage, SqlRunStorage):
+        raise ConfigurationError("runs on workers need Dagster's storage in SQLite or Postgres")
+    is_old = db.and_(table.c.key == key, table.c.value == old)
+    statement: Any
+    if old is None:
+        statement = db.text("INSERT INTO kvs (key, value) VALUES (:key, :new) ON CONFLICT (key) DO NOTHING")
+        statement = statement.bindparams(key=key, new=new)
+    else:
+        statement = table.delete().where(is_old) if new is None else table.update().where(is_old).values(value=new)
+    with storage.connect() as connection:
+        return bool(connection.execute(statement).rowcount)
 
 
 def report_engine_event(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
@@ -323,14 +356,13 @@ def _rows(storage: SqlEventLogStorage, query: db.TextClause, **values: object) -
 def rows_of_postgres(instance: dg.DagsterInstance, query: db.TextClause, **values: object) -> Sequence[Any] | None:
     """Return the rows of a query to an event log on Postgres; None if the event log is elsewhere.
 
-    The public interface of an instance does not show the transactions of its database.
+    The public interface of an instance does not show the transactions of its database. Its storage is a class of
+    dagster-postgres, which only the extra ``postgres`` installs.
     """
     storage = instance.event_log_storage
-    if not isinstance(storage, SqlEventLogStorage):
+    if not isinstance(storage, SqlEventLogStorage) or type(storage).__name__ != "PostgresEventLogStorage":
         return None
-    with storage.index_connection() as connection:
-        is_postgres = connection.dialect.name == "postgresql"
-        return connection.execute(query, values).fetchall() if is_postgres else None
+    return _rows(storage, query, **values)
 
 
 def newest_materializations(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> dict[dg.AssetKey, int]:

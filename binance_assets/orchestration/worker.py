@@ -22,7 +22,7 @@ from dagster_celery.tasks import create_execute_job_task
 from binance_assets.orchestration.dagster_internals import interrupts_kept, launcher_of
 from binance_assets.orchestration.instance import home_folder
 from binance_assets.orchestration.launcher import WorkerLauncher
-from binance_assets.orchestration.worker_runs import interrupted_by_reports, run_of, takes
+from binance_assets.orchestration.worker_runs import interrupted_by_reports, release, run_of, takes
 from binance_assets.settings import ConfigurationError
 
 
@@ -31,12 +31,15 @@ class RunTask(celery.Task):  # type: ignore[misc]
 
     def __call__(self, **arguments: object) -> object:
         """Execute a run, in a process of its own; return whatever the task of dagster-celery returns."""
-        task = self.request.id
+        task, worker = self.request.id, self.request.hostname
         with interrupts_kept(), dg.DagsterInstance.get() as instance:
-            if not takes(instance, task, self.request.hostname):
+            if not takes(instance, task, worker):
                 return None
-            with interrupted_by_reports(instance, run_of(task)):
-                return self.run(**arguments)
+            try:
+                with interrupted_by_reports(instance, run_of(task)):
+                    return self.run(**arguments)
+            finally:
+                release(instance, task, worker)
 
 
 def worker_app() -> celery.Celery:
