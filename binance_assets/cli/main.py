@@ -75,6 +75,9 @@ class CommandGroup(click.Group):
             if "--debug" in sys.argv:
                 raise
             reason = first_line(str(error))
+            if type(error).__name__ == "DagsterPostgresException":  # of dagster-postgres, which is an extra
+                reason = first_line(str(error.__cause__ or error))
+                _fail(f"Dagster cannot reach its storage on Postgres: {reason}", INCOMPLETE)
             if _is_of_dagster_state(error):
                 remedy = "check that its disk has room and can be written"
                 _fail(f"Dagster cannot use its state in $DAGSTER_HOME or .dagster: {reason}; {remedy}", INCOMPLETE)

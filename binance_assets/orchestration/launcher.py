@@ -9,7 +9,8 @@ dagster-celery does in five ways (0.29.27, November 2026):
 - A worker answers only for what it executes itself, by a name that is new at each start. Nothing is read from a result
   backend, so there is none.
 - A run whose process or host died is reported as failed, and Dagster retries it in a run of its own.
-- A task is for one attempt to launch a run. A message that arrives late, or twice, executes nothing.
+- A task is for one attempt to launch a run. A worker takes it, or the launcher withdraws it, by a compare-and-swap in
+  Dagster's storage. So a message that arrives late, or twice, executes nothing.
 
 Here belongs what the daemon and the web server do. What does not belong here: what a worker does (``worker``,
 ``worker_runs``).
@@ -26,7 +27,16 @@ import dagster as dg
 
 from binance_assets.model.outside import first_line
 from binance_assets.orchestration.dagster_internals.runs import CheckRunHealthResult, RequeueRun, WorkerStatus
-from binance_assets.orchestration.worker_runs import TASK_TAG, WORKER_TAG, new_task, taken_by, was_taken
+from binance_assets.orchestration.worker_runs import (
+    WORKER_TAG,
+    Claim,
+    claim_of,
+    new_task,
+    offer,
+    release,
+    run_of,
+    withdraw,
+)
 from binance_assets.settings import ConfigurationError
 
 try:
@@ -52,10 +62,6 @@ _EXPIRES_SECONDS: Final = 600
 _POLL_SECONDS: Final = 0.1
 _CONNECT_SECONDS: Final = 5
 _FORGET_SECONDS: Final = 3600
-_NO_TASK: Final = "withdrawn"
-# How long a worker may need to step back from a task that was withdrawn while it took it, and how often to look.
-_STEP_BACK_SECONDS: Final = 2.0
-_LOOKS: Final = 4
 
 # What launcher and workers must agree on; `config_source` in dagster.yaml is applied before.
 _CELERY: Final = {
@@ -148,8 +154,10 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
                 as often as ``max_user_code_failure_retries`` allows, otherwise it fails with this line.
         """
         queue, task = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue), new_task(run.run_id)
-        # A retried run has inherited the worker of the run that failed.
-        self._instance.add_run_tags(run.run_id, {TASK_TAG: task, WORKER_TAG: ""})
+        if run.tags.get(WORKER_TAG):  # a retried run has inherited the worker of the run that failed
+            self._instance.add_run_tags(run.run_id, {WORKER_TAG: ""})
+        if not offer(self._instance, task):
+            return
         try:
             with self._connected() as connection:
                 task_signature.apply_async(
@@ -160,48 +168,36 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
                     expires=_EXPIRES_SECONDS,
                 )
         except RequeueRun:
-            self._withdraw(run)
-            raise
-        if self._is_taken(run.run_id, task) or self._is_taken_after_all(run, task) or self._cancel(run.run_id):
+            if withdraw(self._instance, task):
+                raise
+            return  # the message arrived, although sending it failed
+        if self._is_taken(task) or self._has_ended(run.run_id):
             return
         raise RequeueRun(
             f"no worker took the run within {self.pickup_seconds} s: start workers on the queue {queue}, "
             "or wait until one is free"
         )
 
-    def _is_taken(self, run_id: str, task: str) -> bool:
-        """Wait for a worker that takes a task; return whether one did, or the run ended in another way."""
+    def _is_taken(self, task: str) -> bool:
+        """Wait for a worker that takes a task; return whether one did. If none did, none will."""
         deadline = time.monotonic() + self.pickup_seconds
-        while time.monotonic() < deadline:
-            run = self._instance.get_run_by_id(run_id)
-            if run is None or run.is_finished or was_taken(run, task):
+        while time.monotonic() < deadline and self._is_starting(run_of(task)):
+            if claim_of(self._instance, run_of(task)) != Claim(task):
                 return True
-            if run.status == dg.DagsterRunStatus.CANCELING:
-                return False
             time.sleep(_POLL_SECONDS)
-        return False
+        return not withdraw(self._instance, task)
 
-    def _is_taken_after_all(self, run: dg.DagsterRun, task: str) -> bool:
-        """Withdraw a task; return whether a worker had taken it before, and does not step back."""
-        self._withdraw(run)
-        for _ in range(_LOOKS):
-            time.sleep(_STEP_BACK_SECONDS / _LOOKS)
-            now = self._instance.get_run_by_id(run.run_id)
-            if now is None or not was_taken(now, task):
-                return False
-        self._instance.add_run_tags(run.run_id, {TASK_TAG: task})
-        return True
-
-    def _withdraw(self, run: dg.DagsterRun) -> None:
-        self._instance.add_run_tags(run.run_id, {TASK_TAG: _NO_TASK})
-
-    def _cancel(self, run_id: str) -> bool:
-        """Report a run as canceled if that was asked for before a worker took it; return whether it was."""
+    def _is_starting(self, run_id: str) -> bool:
         run = self._instance.get_run_by_id(run_id)
-        if run is None or run.status != dg.DagsterRunStatus.CANCELING:
-            return False
-        self._instance.report_run_canceled(run, "It was canceled before a worker took it.")
-        return True
+        return run is not None and run.status == dg.DagsterRunStatus.STARTING
+
+    def _has_ended(self, run_id: str) -> bool:
+        """Return whether a run that no worker took has ended; one that is being canceled ends here."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is not None and run.status == dg.DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceled(run, "It was canceled before a worker took it.")
+            return True
+        return run is None or run.is_finished
 
     def terminate(self, run_id: str) -> bool:
         """Cancel a run: its worker sees within a second or two that Dagster reports it as being canceled.
@@ -223,20 +219,23 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Return whether the process of a run lives, as far as its worker or the silence of its worker shows it."""
-        worker = taken_by(run)
+        claim = claim_of(self._instance, run.run_id)
+        if claim is None:
+            return _ended_on(run.tags.get(WORKER_TAG, "a worker"))
         try:
-            executed = self._is_executed(worker, run.tags.get(TASK_TAG, ""))
+            executed = self._is_executed(*claim)
         except RequeueRun as error:
             self._silent.clear()  # workers need a while to find their broker again
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"unknown: {error}")
         if executed is None:
-            return self._silence(run.run_id, worker)
+            return self._silence(run.run_id, claim.worker)
         self._silent.pop(run.run_id, None)
         if executed:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.FAILED, f"its process on {worker} has ended without a report")
+        release(self._instance, *claim)
+        return _ended_on(claim.worker)
 
-    def _is_executed(self, worker: str, task: str) -> bool | None:
+    def _is_executed(self, task: str, worker: str) -> bool | None:
         """Ask a worker whether it executes a task; None if it does not answer."""
         with self._connected() as connection:
             inspect = self.celery.control.inspect(destination=[worker], timeout=_ANSWER_SECONDS, connection=connection)
@@ -256,7 +255,7 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """Return which worker took a run."""
-        return f"worker: {taken_by(run) or 'none'}, Celery task: {run.tags.get(TASK_TAG)}"
+        return f"worker: {run.tags.get(WORKER_TAG) or 'none'}"
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
@@ -272,3 +271,7 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
             except (*connection.connection_errors, *connection.channel_errors, KombuError, OSError) as error:
                 reason = first_line(str(error), type(error).__name__)
                 raise RequeueRun(f"the broker {connection.as_uri()} is away: {reason}") from None
+
+
+def _ended_on(worker: str) -> CheckRunHealthResult:
+    return CheckRunHealthResult(WorkerStatus.FAILED, f"its process on {worker} has ended without a report")

@@ -261,14 +261,14 @@ def _submit(
     left = []
     for plan in plans:
         candidates = under_way.get(asset_key(plan.series), ())
-        run = next((run for run in candidates if covers(run, plan, refresh)), None)
+        run = next((run for run in candidates if covers(run, plan, refresh, source)), None)
         if run is None:
             left.append(plan)
         else:
             followed.setdefault(run.run_id, []).append(plan.series)
     lacked = {plan.series: len(plan.missing) for plan in plans}
     for run_id, series in followed.items():
-        follower.note(f"{name_some(series, _MAX_NAMED)}: run {run_id} is under way for the same range; following it")
+        follower.note(f"{name_some(series, _MAX_NAMED)}: run {run_id} is under way for the same days; following it")
         partitions = sum(lacked[member] for member in series)
         download.runs.append(QueuedRun(tuple(series), partitions, [run_id], is_own=False))
     runs = list(runs_for(left, not refresh, MOST_TOGETHER, source))
@@ -297,14 +297,22 @@ def _tags(run: RangeRun, command: str) -> dict[str, str]:
     return {**range_tags(run.first.key, run.last.key), LAUNCH_TAG: command}
 
 
-def covers(run: dg.DagsterRun, plan: DownloadPlan, refresh: bool) -> bool:
-    """Return whether a run fetches all that a plan lacks; with ``refresh`` it has to fetch present partitions again."""
+def covers(run: dg.DagsterRun, plan: DownloadPlan, refresh: bool, source: Source | None) -> bool:
+    """Return whether a run fetches all that a plan lacks, from the same source.
+
+    Args:
+        run: A run that is queued or running.
+        plan: What is lacking.
+        refresh: Whether the run has to fetch present partitions again.
+        source: The source that was asked for; None for what the code location names.
+    """
     covered, pending = tagged_range(run.tags), plan.pending
     if covered is None or asset_key(plan.series) not in (run.asset_selection or ()):
         return False
     config: Mapping[str, Any] = run.run_config
-    skips = config.get("ops", {}).get(op_name(plan.series), {}).get("config", {}).get("only_missing", False)
-    return covered[0] <= pending[0].key and pending[-1].key <= covered[1] and not (refresh and skips)
+    step = config.get("ops", {}).get(op_name(plan.series), {}).get("config", {})
+    is_same_request = step.get("source") == source and not (refresh and step.get("only_missing", False))
+    return is_same_request and covered[0] <= pending[0].key and pending[-1].key <= covered[1]
 
 
 def follow(download: Download, follower: Follower) -> None:

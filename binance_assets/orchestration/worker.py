@@ -23,7 +23,7 @@ from binance_assets.orchestration.dagster_internals.instance import launcher_of
 from binance_assets.orchestration.dagster_internals.runs import interrupts_kept
 from binance_assets.orchestration.instance import home_folder
 from binance_assets.orchestration.launcher import WorkerLauncher
-from binance_assets.orchestration.worker_runs import interrupted_by_reports, run_of, takes
+from binance_assets.orchestration.worker_runs import interrupted_by_reports, release, run_of, takes
 from binance_assets.settings import ConfigurationError
 
 
@@ -32,12 +32,15 @@ class RunTask(celery.Task):  # type: ignore[misc]
 
     def __call__(self, **arguments: object) -> object:
         """Execute a run, in a process of its own; return whatever the task of dagster-celery returns."""
-        task = self.request.id
+        task, worker = self.request.id, self.request.hostname
         with interrupts_kept(), dg.DagsterInstance.get() as instance:
-            if not takes(instance, task, self.request.hostname):
+            if not takes(instance, task, worker):
                 return None
-            with interrupted_by_reports(instance, run_of(task)):
-                return self.run(**arguments)
+            try:
+                with interrupted_by_reports(instance, run_of(task)):
+                    return self.run(**arguments)
+            finally:
+                release(instance, task, worker)
 
 
 def worker_app() -> celery.Celery:

@@ -12,14 +12,12 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Final, NamedTuple
 
 import dagster as dg
 
+from binance_assets.orchestration.dagster_internals.instance import stored_value, swap_value
 from binance_assets.orchestration.dagster_internals.runs import report_engine_event
-
-TASK_TAG: Final = "dagster-celery/task_id"
-"""The tag of a run with the task that may execute it; dagster-celery has the same."""
 
 WORKER_TAG: Final = "binance_assets/worker"
 """The tag of a run with the worker that executes it, for people: a name that is new at each start, and the host."""
@@ -42,30 +40,46 @@ def run_of(task: str) -> str:
     return task.partition(".")[0]
 
 
-def taken_by(run: dg.DagsterRun) -> str:
-    """Return the worker that has taken the task of a run; an empty text if none has."""
-    return run.tags.get(_tag_of(run.tags.get(TASK_TAG, "")), "")
+class Claim(NamedTuple):
+    """What may execute a run.
+
+    Attributes:
+        task: The task that was sent for it last.
+        worker: The worker that has taken the task, by a name that is new at each start; empty if none has.
+    """
+
+    task: str
+    worker: str = ""
 
 
-def was_taken(run: dg.DagsterRun, task: str) -> bool:
-    """Return whether a worker has taken a task, also if the task was withdrawn since."""
-    return bool(run.tags.get(_tag_of(task)))
+def claim_of(instance: dg.DagsterInstance, run_id: str) -> Claim | None:
+    """Return what may execute a run; None if nothing may: no task was sent, it was withdrawn, or its process ended."""
+    value = stored_value(instance, _key(run_id))
+    return None if value is None else Claim(*value.split(" ", 1))
 
 
-def _tag_of(task: str) -> str:
-    """Return the tag with the worker that has taken a task. A worker that is late overwrites that of no other task."""
-    return f".dagster/binance_assets_worker_{task.partition('.')[2]}"
+def offer(instance: dg.DagsterInstance, task: str) -> bool:
+    """Let a worker take the run of a task, and no earlier task; return whether no worker has taken it already."""
+    before = claim_of(instance, run_of(task))
+    return not (before and before.worker) and _replace(instance, run_of(task), before, Claim(task))
+
+
+def withdraw(instance: dg.DagsterInstance, task: str) -> bool:
+    """Let no worker take a task anymore; return whether none had."""
+    return _replace(instance, run_of(task), Claim(task), None)
+
+
+def release(instance: dg.DagsterInstance, task: str, worker: str) -> None:
+    """Record that the process of a task has ended on a worker."""
+    _replace(instance, run_of(task), Claim(task, worker), None)
 
 
 def takes(instance: dg.DagsterInstance, task: str, worker: str) -> bool:
     """Return whether a worker takes the run of a task, and record that it does.
 
     It leaves a run that another task may execute: its message arrived late, or twice. It leaves one that has started or
-    ended, and cancels one that is being canceled.
-
-    The launcher withdraws the task and then looks whether it was taken; the worker takes it and then looks whether it
-    was withdrawn. So at least one of them sees the other. Dagster reads all tags of a run to add one, and the last of
-    two that do so at the same time overwrites the other's; so the worker looks twice, and the launcher after a moment.
+    ended, and cancels one that is being canceled. The launcher withdraws a task by a compare-and-swap, and a worker
+    takes it by another one of the same value, so exactly one of them succeeds.
     """
     run = instance.get_run_by_id(run_of(task))
     if run is None:
@@ -73,23 +87,25 @@ def takes(instance: dg.DagsterInstance, task: str, worker: str) -> bool:
     if run.status == dg.DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, "It was canceled before a worker took it.")
         return False
-    is_free = run.tags.get(TASK_TAG) == task and not was_taken(run, task)
-    if is_free and run.status == dg.DagsterRunStatus.STARTING:
-        instance.add_run_tags(run.run_id, {_tag_of(task): worker})
-        if _is_for(instance, task):
-            instance.add_run_tags(run.run_id, {WORKER_TAG: worker})
-            if _is_for(instance, task):
-                report_engine_event(instance, run, f"Taken by the worker {worker}.")
-                return True
-        instance.add_run_tags(run.run_id, {_tag_of(task): ""})
+    is_free = run.status == dg.DagsterRunStatus.STARTING
+    if is_free and _replace(instance, run.run_id, Claim(task), Claim(task, worker)):
+        instance.add_run_tags(run.run_id, {WORKER_TAG: worker})
+        report_engine_event(instance, run, f"Taken by the worker {worker}.")
+        return True
     report_engine_event(instance, run, f"Ignored on the worker {worker}: a message that came late or twice.")
     return False
 
 
-def _is_for(instance: dg.DagsterInstance, task: str) -> bool:
-    """Return whether a task is the one that may execute its run."""
-    run = instance.get_run_by_id(run_of(task))
-    return run is not None and run.tags.get(TASK_TAG) == task
+def _replace(instance: dg.DagsterInstance, run_id: str, old: Claim | None, new: Claim | None) -> bool:
+    return swap_value(instance, _key(run_id), old and _text(old), new and _text(new))
+
+
+def _text(claim: Claim) -> str:
+    return f"{claim.task} {claim.worker}"
+
+
+def _key(run_id: str) -> str:
+    return f"binance_assets/task/{run_id}"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from binance_assets.sandbox import Fault, SandboxOptions, running_sandbox
 from binance_assets.storage.lake import Lake
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.instances import copy_state_of_working_folder
+from binance_assets_tests.support.lakes import local
 
 Printed = Callable[..., str]
 Downloaded = tuple[Path, dict[str, str | None], str]
@@ -198,7 +199,7 @@ def test_deleted_files_are_missing_and_not_refused_before_and_after_their_loss_i
     printed: Printed, downloaded: Downloaded
 ) -> None:
     lake, series = Lake(downloaded[0] / "lake"), parse_series(NAME)
-    (file,) = lake.folder(series).glob("*.parquet")
+    (file,) = local(lake.folder(series)).glob("*.parquet")
     aside = file.rename(downloaded[0] / "aside")
     try:
         noticed = parse("status", printed("status", NAME))[NAME]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import shutil
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.sandbox import Fault, Sandbox
+from binance_assets_tests.integration.test_postgres_ledger import assert_bounded
 from binance_assets_tests.support.environment import CHECKOUT, Run
 from binance_assets_tests.support.postgres_server import PostgresServer
 
@@ -61,3 +65,19 @@ def test_a_bare_url_is_answered_with_the_form_that_works(run_cli: Run, postgres:
     assert "must begin with postgresql+psycopg2:// and not with postgresql://" in result.stderr
     assert "secret-word" not in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_urls_that_are_shipped_bound_how_long_dagster_waits_for_a_silent_server(postgres: PostgresServer) -> None:
+    shipped = [CHECKOUT / "docs" / "more_than_one_machine.md", CHECKOUT / "deploy" / "compose" / "compose.yaml"]
+    shipped += (CHECKOUT / "deploy").glob("dagster-*.yaml")
+    urls = re.findall(r"DAGSTER_POSTGRES_URL[=:] .*|DAGSTER_POSTGRES_URL='.*'", "".join(map(Path.read_text, shipped)))
+    (parameters,) = {url.rstrip("'").partition("?connect_timeout")[2] for url in urls}
+    assert len(urls) == len(shipped) + 1
+    engine = sqlalchemy.create_engine(f"{postgres.url()}?connect_timeout{parameters}")
+    with engine.connect() as connection:
+        assert_bounded(connection.connection.dbapi_connection.fileno())  # type: ignore[union-attr]
+    engine.dispose()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg2://ada:word@127.0.0.1:{silent.getsockname()[1]}/candles?connect_timeout{parameters}"
+        with pytest.raises(sqlalchemy.exc.OperationalError, match="timeout expired"):
+            sqlalchemy.create_engine(url.replace("timeout=5&", "timeout=2&")).connect()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -248,6 +250,34 @@ def test_a_connection_that_is_lost_in_a_transaction_ends_it_and_the_next_one_wor
             lose_the_connection()
         with ledger.transaction(GROUP) as transaction:
             assert transaction.minute(7, 100).ours == 0
+
+
+def test_a_server_that_accepts_and_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_CONNECT_SECONDS", 2)  # the least that libpq takes
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg2://ada:secret-word@127.0.0.1:{silent.getsockname()[1]}/candles"
+        with pytest.raises(LedgerError, match="timeout expired"):
+            Ledger(SecretStr(url))
+
+
+def test_a_connection_has_bounds_for_a_host_that_answers_no_more(url: str) -> None:
+    with closing(Ledger(SecretStr(url))) as ledger:
+        assert_bounded(ledger._engine._connection.fileno())  # type: ignore[attr-defined]
+
+
+def assert_bounded(descriptor: int) -> None:
+    """Assert that the kernel ends a connection to a silent host after some seconds, also one that is idle."""
+    with socket.socket(fileno=os.dup(descriptor)) as shared:
+        found = [
+            shared.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (
+                socket.TCP_USER_TIMEOUT,
+                socket.TCP_KEEPIDLE,
+                socket.TCP_KEEPINTVL,
+                socket.TCP_KEEPCNT,
+            )
+        ]
+    assert found == [10_000, 5, 2, 3]
 
 
 def test_a_host_that_dies_in_a_transaction_does_not_stop_the_others_for_long(

@@ -138,7 +138,7 @@ def test_an_exchange_that_serves_us_nothing_is_an_error_of_the_exchange(sandbox:
     ):
         with pytest.raises(ba.ExchangeError, match="does not serve this location"):
             call()
-    assert not settings.lake.exists()
+    assert not local(settings.lake).exists()
 
 
 def test_the_source_of_the_universe_counts(sandbox: Sandbox, settings: Settings) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import binance_assets as ba
 from binance_assets.storage.parquet_files import to_parquet
-from binance_assets_tests.support.lakes import change
+from binance_assets_tests.support.lakes import change, local
 from binance_assets_tests.support.results import result_of
 
 HOURS = ba.parse_series("spot/BTCUSDT/1h")
@@ -64,7 +64,7 @@ def test_candles_that_are_not_those_that_were_written_are_an_error_of_the_lake(r
 def test_a_file_of_a_later_version_is_an_error_of_the_lake_for_the_coverage() -> None:
     lake = lake_with(KEY)
     assert ba.coverage(lake=lake)["missing"].item() > 0
-    (path,) = lake.root.rglob("*.parquet")
+    (path,) = local(lake.root).rglob("*.parquet")
     metadata = pl.read_parquet_metadata(path) | {"layout": "99"}
     path.write_bytes(to_parquet(pl.read_parquet(path, hive_partitioning=False), metadata))
     for read in (ba.coverage, lambda: ba.scan(NAME)):

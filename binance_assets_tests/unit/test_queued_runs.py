@@ -27,7 +27,7 @@ from binance_assets.orchestration.queued_runs import (
     follow,
     in_words,
 )
-from binance_assets.settings import ConfigurationError
+from binance_assets.settings import ConfigurationError, Source
 from binance_assets.waiting import activity
 from binance_assets_tests.support.dagster_internals import materialization_entries
 from binance_assets_tests.support.instances import new_instance
@@ -43,9 +43,10 @@ def plan(days: int, series: str = "spot/BTCUSDT/1h") -> DownloadPlan:
     return DownloadPlan(member, partitions, (), partitions)
 
 
-def run(first: str, last: str, only_missing: bool = True) -> dg.DagsterRun:
+def run(first: str, last: str, only_missing: bool = True, source: str | None = None) -> dg.DagsterRun:
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-    config = {"ops": {op_name(BTC): {"config": {"only_missing": only_missing}}}}
+    step = {"only_missing": only_missing} | ({"source": source} if source else {})
+    config = {"ops": {op_name(BTC): {"config": step}}}
     return dg.DagsterRun("spot_daily", asset_selection=frozenset([asset_key(BTC)]), tags=tags, run_config=config)
 
 
@@ -63,13 +64,21 @@ def run(first: str, last: str, only_missing: bool = True) -> dg.DagsterRun:
 def test_a_run_is_followed_if_it_fetches_all_that_is_missing(
     first: str, last: str, only_missing: bool, refresh: bool, expected: bool
 ) -> None:
-    assert covers(run(first, last, only_missing), plan(10), refresh) is expected
+    assert covers(run(first, last, only_missing), plan(10), refresh, None) is expected
+
+
+@pytest.mark.parametrize("asked", [None, "rest", "archive"])
+@pytest.mark.parametrize("fetched_from", [None, "rest", "archive"])
+def test_a_run_from_another_source_is_not_followed(fetched_from: Source | None, asked: Source | None) -> None:
+    """Without a source, the code location decides, so such a run is not one from the source that it names today."""
+    under_way = run("2024-01-01", "2024-01-10", source=fetched_from)
+    assert covers(under_way, plan(10), False, asked) is (fetched_from == asked)
 
 
 def test_a_run_of_other_series_or_without_partitions_is_not_followed() -> None:
     other = plan(10, "spot/ETHUSDT/1h")
-    assert not covers(run("2024-01-01", "2024-01-10"), other, refresh=False)
-    assert not covers(dg.DagsterRun("spot_daily", asset_selection=frozenset([asset_key(BTC)])), plan(10), False)
+    assert not covers(run("2024-01-01", "2024-01-10"), other, False, None)
+    assert not covers(dg.DagsterRun("spot_daily", asset_selection=frozenset([asset_key(BTC)])), plan(10), False, None)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 import pytest
@@ -13,14 +14,16 @@ from sqlalchemy.exc import DBAPIError
 from binance_assets.exchange.rate_limit.ledger import LedgerConnectionLost, LedgerError
 from binance_assets.orchestration.retried import RETRY_TAG, materialized_before, step_retried_if_disconnected
 from binance_assets.orchestration.worker_runs import (
-    TASK_TAG,
     WORKER_TAG,
+    Claim,
+    claim_of,
     interrupted_by_reports,
     new_task,
+    offer,
+    release,
     run_of,
-    taken_by,
     takes,
-    was_taken,
+    withdraw,
 )
 from binance_assets.settings import ConfigurationError
 from binance_assets_tests.support.event_runs import DAYS, run_days
@@ -39,7 +42,7 @@ def launched(instance: dg.DagsterInstance, status: dg.DagsterRunStatus = dg.Dags
     """Return the task that was sent for a new run."""
     run = instance.create_run_for_job(some_job, status=status)
     task = new_task(run.run_id)
-    instance.add_run_tags(run.run_id, {TASK_TAG: task})
+    assert offer(instance, task)
     return task
 
 
@@ -58,8 +61,8 @@ def test_a_worker_takes_a_run_once_and_ignores_the_same_message_after_that(insta
     task = launched(instance)
     assert takes(instance, task, "worker-1@north")
     assert not takes(instance, task, "worker-2@south")
-    run = run_with(instance, task)
-    assert taken_by(run) == run.tags[WORKER_TAG] == "worker-1@north"
+    assert claim_of(instance, run_of(task)) == Claim(task, "worker-1@north")
+    assert run_with(instance, task).tags[WORKER_TAG] == "worker-1@north"
     assert messages(instance, task) == [
         "Taken by the worker worker-1@north.",
         "Ignored on the worker worker-2@south: a message that came late or twice.",
@@ -79,25 +82,64 @@ def test_a_worker_leaves_a_run_for_which_another_task_was_sent(instance: dg.Dags
     task = launched(instance)
     assert not takes(instance, new_task(run_of(task)), "worker@south")
     assert takes(instance, task, "worker@north")
-    assert taken_by(run_with(instance, task)) == "worker@north"
+    assert claim_of(instance, run_of(task)) == Claim(task, "worker@north")
     assert not takes(instance, new_task("00000000-0000-4000-8000-000000000000"), "worker@north")
 
 
-@pytest.mark.parametrize("writes", [1, 2])
-def test_a_worker_steps_back_from_a_task_that_is_withdrawn_while_it_takes_it(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, writes: int
+def test_a_task_that_was_withdrawn_or_replaced_is_taken_by_no_worker(instance: dg.DagsterInstance) -> None:
+    first = launched(instance)
+    assert withdraw(instance, first)
+    assert not takes(instance, first, "worker@north")
+    second, third = new_task(run_of(first)), new_task(run_of(first))
+    assert offer(instance, second)
+    assert offer(instance, third)
+    assert not takes(instance, second, "worker@north")
+    assert takes(instance, third, "worker@north")
+
+
+def test_a_task_that_a_worker_has_taken_can_neither_be_withdrawn_nor_replaced_until_its_process_ends(
+    instance: dg.DagsterInstance,
 ) -> None:
-    task, add = launched(instance), instance.add_run_tags
-    left = iter(range(1, writes))
+    task = launched(instance)
+    assert takes(instance, task, "worker@north")
+    assert not withdraw(instance, task)
+    assert not offer(instance, new_task(run_of(task)))
+    release(instance, task, "worker@south")
+    assert claim_of(instance, run_of(task)) == Claim(task, "worker@north")
+    release(instance, task, "worker@north")
+    assert claim_of(instance, run_of(task)) is None
+    assert not takes(instance, task, "worker@south")
 
-    def withdrawn_meanwhile(run_id: str, tags: dict[str, str]) -> None:
-        add(run_id, tags)
-        if "worker@north" in tags.values() and next(left, None) is None:
-            add(run_id, {TASK_TAG: "withdrawn"})
 
-    monkeypatch.setattr(instance, "add_run_tags", withdrawn_meanwhile)
-    assert not takes(instance, task, "worker@north")
-    assert not was_taken(run_with(instance, task), task)
+def test_of_workers_that_take_a_task_while_it_is_withdrawn_exactly_one_succeeds_or_none(
+    instance: dg.DagsterInstance,
+) -> None:
+    assert_exactly_one_decides(instance, rounds=8)
+
+
+def assert_exactly_one_decides(instance: dg.DagsterInstance, rounds: int) -> None:
+    """Let three workers take a task while the launcher withdraws it, again and again: exactly one of the four succeeds.
+
+    ``test_claims.py`` does the same with Postgres.
+    """
+    for _ in range(rounds):
+        task, start, succeeded = launched(instance), threading.Barrier(4), list[str]()
+
+        def take(worker: str, task: str = task, start: threading.Barrier = start) -> bool:
+            start.wait(30)
+            return takes(instance, task, worker)
+
+        def end(task: str = task, start: threading.Barrier = start) -> bool:
+            start.wait(30)
+            return withdraw(instance, task)
+
+        with ThreadPoolExecutor(4) as pool:
+            decided = {pool.submit(take, f"worker-{number}@north"): f"worker-{number}@north" for number in range(3)}
+            decided[pool.submit(end)] = "withdrawn"
+            succeeded += [name for future, name in decided.items() if future.result(60)]
+        assert len(succeeded) == 1, succeeded
+        expected = None if succeeded == ["withdrawn"] else Claim(task, succeeded[0])
+        assert claim_of(instance, run_of(task)) == expected
 
 
 def test_a_run_that_is_canceled_before_a_worker_takes_it_ends_as_canceled(instance: dg.DagsterInstance) -> None:

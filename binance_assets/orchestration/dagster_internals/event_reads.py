@@ -130,14 +130,13 @@ def _rows(storage: SqlEventLogStorage, query: db.TextClause, **values: object) -
 def rows_of_postgres(instance: dg.DagsterInstance, query: db.TextClause, **values: object) -> Sequence[Any] | None:
     """Return the rows of a query to an event log on Postgres; None if the event log is elsewhere.
 
-    The public interface of an instance does not show the transactions of its database.
+    The public interface of an instance does not show the transactions of its database. Its storage is a class of
+    dagster-postgres, which only the extra ``postgres`` installs.
     """
     storage = instance.event_log_storage
-    if not isinstance(storage, SqlEventLogStorage):
+    if not isinstance(storage, SqlEventLogStorage) or type(storage).__name__ != "PostgresEventLogStorage":
         return None
-    with storage.index_connection() as connection:
-        is_postgres = connection.dialect.name == "postgresql"
-        return connection.execute(query, values).fetchall() if is_postgres else None
+    return _rows(storage, query, **values)
 
 
 def newest_materializations(instance: dg.DagsterInstance, assets: Sequence[dg.AssetKey]) -> dict[dg.AssetKey, int]:

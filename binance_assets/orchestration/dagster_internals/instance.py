@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
+import sqlalchemy as db
 from dagster._core.instance import InstanceRef
+from dagster._core.storage.runs import SqlRunStorage
+from dagster._core.storage.runs.schema import KeyValueStoreTable
+
+from binance_assets.settings import ConfigurationError
 
 # Dagster selects storage classes by module path, and it does not export this class. Without it, Dagster starts two
 # more processes to capture what a step prints, and a Ctrl-C on the terminal reaches those as well.
@@ -45,6 +50,37 @@ def launcher_of(home: Path) -> object:
     ``DagsterInstance.get`` connects to the storages, and a worker forks: its children must not share connections.
     """
     return InstanceRef.from_dir(str(home)).run_launcher
+
+
+def stored_value(instance: dg.DagsterInstance, key: str) -> str | None:
+    """Return the value of a key in the run storage, in which Dagster's daemon keeps its cursors; None without one."""
+    return instance.daemon_cursor_storage.get_cursor_values({key}).get(key)
+
+
+def swap_value(instance: dg.DagsterInstance, key: str, old: str | None, new: str | None) -> bool:
+    """Replace the value of a key in the run storage if it is ``old``; return whether it was.
+
+    One statement decides, so of several that expect the same value, on whatever hosts, exactly one succeeds. Dagster
+    itself replaces such values without a comparison, and so it does with the tags of a run.
+
+    Args:
+        instance: The instance, whose storage is SQLite or Postgres.
+        key: The key; a unique index makes sure that it has one value.
+        old: What the value has to be; None if there must be no value.
+        new: What it becomes; None to delete it.
+    """
+    storage, table = instance.run_storage, KeyValueStoreTable
+    if not isinstance(storage, SqlRunStorage):
+        raise ConfigurationError("runs on workers need Dagster's storage in SQLite or Postgres")
+    is_old = db.and_(table.c.key == key, table.c.value == old)
+    statement: Any
+    if old is None:
+        statement = db.text("INSERT INTO kvs (key, value) VALUES (:key, :new) ON CONFLICT (key) DO NOTHING")
+        statement = statement.bindparams(key=key, new=new)
+    else:
+        statement = table.delete().where(is_old) if new is None else table.update().where(is_old).values(value=new)
+    with storage.connect() as connection:
+        return bool(connection.execute(statement).rowcount)
 
 
 QUEUE_DAEMON: Final = "QUEUED_RUN_COORDINATOR"
