@@ -47,6 +47,7 @@ from dagster._core.events import (
 )
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.context.data_version_cache import InputAssetVersionInfo
+from dagster._core.execution.context.metadata_logging import AssetMetadataHandle, OutputMetadataAccumulator
 from dagster._core.instance import InstanceRef
 from dagster._core.instance.utils import RUNLESS_JOB_NAME, RUNLESS_RUN_ID
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
@@ -457,6 +458,23 @@ def recorded_paths(instance: dg.DagsterInstance, asset: dg.AssetKey, partitions:
             if key is not None and isinstance(path, dg.PathMetadataValue) and path.path:
                 paths[key] = path.path
     return paths
+
+
+def add_partition_metadata(
+    context: dg.AssetExecutionContext, metadata: Mapping[str, Mapping[str, dg.MetadataValue]]
+) -> None:
+    """Add metadata, by partition key, to the materializations that Dagster makes of the output of a step.
+
+    ``context.add_asset_metadata``, the public method, lists the partitions of the run for each key, and copies what was
+    added before: half a minute for the days of nine years (Dagster 1.13.28).
+    """
+    step = context.get_step_execution_context()
+    added: dict[Any, Mapping[str, Any]] = {
+        AssetMetadataHandle(asset_key=context.asset_key, partition_key=key): of_partition
+        for key, of_partition in metadata.items()
+    }
+    before = step._metadata_accumulator.per_output_metadata
+    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata={**before, **added})
 
 
 def find_target_of_check(context: dg.AssetExecutionContext) -> None:
