@@ -283,12 +283,12 @@ def check_alert(evaluation: dg.AssetCheckEvaluation, run: dg.DagsterRun | None) 
 def digest_of(evaluation: dg.AssetCheckEvaluation) -> str:
     """Return a digest of what a failed evaluation names; "" if the check passed.
 
-    The evaluation of ``gap_free`` has a digest of all absent partitions, of which its tables name the first.
+    That of ``gap_free`` covers all absent partitions, of which its tables may name only the first.
     """
     if evaluation.passed:
         return ""
-    named = evaluation.metadata.get(checks.DIGEST)
-    text = "\n".join(_named(evaluation)) if named is None else str(named.value)
+    named = checks.named_digest(evaluation)
+    text = "\n".join(_named(evaluation)) if named is None else named
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

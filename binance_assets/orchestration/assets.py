@@ -14,14 +14,13 @@ here: the step of a derived asset (``derived``), the check (``checks``), and how
 import datetime as dt
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import dagster as dg
-from pydantic import Field
 
 from binance_assets.candles.columns import DESCRIPTIONS, columns
 from binance_assets.exchange.errors import Cancelled
@@ -35,7 +34,7 @@ from binance_assets.model.series import Series, ascii_symbol
 from binance_assets.orchestration.backfill_policies import SINGLE_RUN
 from binance_assets.orchestration.background import BackgroundIterator
 from binance_assets.orchestration.checks import format_refused, gap_free_spec
-from binance_assets.orchestration.conclusion import CandleEvents, conclude
+from binance_assets.orchestration.conclusion import CandleEvent, CandleEvents, conclude
 from binance_assets.orchestration.dagster_internals.steps import expected_step_order, keys_in_run
 from binance_assets.orchestration.day_page import day_page
 from binance_assets.orchestration.events import materializations
@@ -54,21 +53,17 @@ from binance_assets.storage.writer import write_results
 from binance_assets.waiting import phase, waited
 
 
-class CandlesConfig(dg.Config):
-    """Run configuration of a fetched asset's step."""
+@dataclass(frozen=True, slots=True)
+class CandlesConfig:
+    """Run configuration of a fetched asset's step.
 
-    only_missing: bool = Field(
-        default=False, description="Skip partitions that are in the lake; otherwise they are fetched again"
-    )
-    source: str | None = Field(
-        default=None,
-        pattern="^(rest|archive|auto)$",
-        description="Where the candles come from: rest, archive, or auto; by default as the universe names it",
-    )
+    Attributes:
+        only_missing: Whether to skip partitions that are in the lake.
+        source: Where the candles come from; None for what the universe names.
+    """
 
-    def source_or(self, default: Source) -> Source:
-        """Return the source of the step, or ``default`` if the configuration names none."""
-        return cast("Source", self.source) if self.source else default
+    only_missing: bool = False
+    source: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +99,38 @@ _OUTPUT: Final = "result"
 _OPTIONAL_OUT: Final = dg.Out(is_required=False)
 _CHECK_OUT: Final = dg.Out(dagster_type=None)
 _NOTHING_IN: Final = dg.In(dg.Nothing)
+# The catalog shows them beside the name. It has icons for these two; a third kind takes the place of the symbol.
+_KINDS: Final = {"polars", "parquet"}
 with warnings.catch_warnings():
     # Users can do nothing about the beta label of code references.
     warnings.simplefilter("ignore", dg.BetaWarning)
     _CODE: Final = dg.CodeReferencesMetadataValue(
         code_references=[dg.LocalFileCodeReference(file_path=__file__, label="the step")]
     )
-_CONFIG: Final = CandlesConfig.to_config_schema().as_field()
+# Dagster's own types, and not those of `dg.Config`: the launchpad offers the sources, and refuses any other value
+# before it launches a run. Its message names the type, and no value that it has.
+_SOURCES: Final = dg.Enum(
+    "rest_or_archive_or_auto",
+    [
+        dg.EnumValue("rest", description="The REST API"),
+        dg.EnumValue("archive", description="The public archive"),
+        dg.EnumValue("auto", description="The one that needs fewer requests"),
+    ],
+)
+_CONFIG: Final = dg.Field(
+    {
+        "only_missing": dg.Field(
+            bool,
+            default_value=False,
+            description="Skip partitions that are in the lake; otherwise they are fetched again",
+        ),
+        "source": dg.Field(
+            dg.Noneable(_SOURCES),
+            is_required=False,
+            description="Where the candles come from: rest, archive, or auto; by default as the universe names it",
+        ),
+    }
+)
 
 
 def pool_name(market: Market) -> str:
@@ -146,7 +166,6 @@ def candles_asset(
         series,
         lake,
         candles,
-        kinds={"binance", "polars", "parquet"},
         description=_description(series),
         metadata={"source": member.source},
         resources={"binance", "lake"},
@@ -162,7 +181,6 @@ def series_asset(
     lake: Lake,
     step: Step,
     *,
-    kinds: set[str],
     description: str,
     metadata: Mapping[str, str],
     resources: set[str],
@@ -181,7 +199,6 @@ def series_asset(
         series: The series.
         lake: The lake; only its location is used here, for the asset's page.
         step: What materializes the asset.
-        kinds: The kinds that the catalog shows beside the asset's name.
         description: Markdown for the asset's page.
         metadata: Further entries for the asset's page.
         resources: The keys of the resources that the step uses.
@@ -210,7 +227,7 @@ def series_asset(
         deps=parents,
         partitions_def=partitions_def_for(series.interval),
         group_name=series.market.name,
-        kinds=kinds,
+        kinds=_KINDS,
         owners=owners,
         tags={
             "market": series.market.name,
@@ -250,7 +267,7 @@ def _description(series: Series) -> str:
     return (
         f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, in Parquet files.\n\n"
         f"A {partition} is written only if its candles are valid and none with trades is missing. The check "
-        f"`gap_free` names each refused {partition} and the reason."
+        f"gap_free names each refused {partition} and the reason."
     )
 
 
@@ -285,7 +302,7 @@ def _materialize(
         if listener:
             listener.started(series, exchange)
         results = _results(context, task, members, binance, exchange, lake)
-        yield from _write(context, lake, series, results, tally, listener)
+        page = yield from _write(context, lake, series, results, tally, listener)
     except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
     except LedgerConnectionLost:
@@ -296,7 +313,7 @@ def _materialize(
     if listener:
         listener.finished(series, metrics)
     _log_outcome(context, series, tally, metrics)
-    yield from conclude(context, lake, series, tally, metrics)
+    yield from conclude(context, lake, series, tally, metrics, page)
 
 
 def _write(
@@ -306,8 +323,13 @@ def _write(
     results: Iterator[PartitionResult],
     tally: Tally,
     listener: ProgressListener | None,
-) -> CandleEvents:
-    """Write the accepted results as they arrive, and yield the events of the partitions that were written."""
+) -> Generator[CandleEvent, None, dict[str, dg.MetadataValue]]:
+    """Write the accepted results as they arrive, and yield the events of the partitions that were written.
+
+    Returns:
+        The metadata of :func:`day_page`, if the run is over a single partition.
+    """
+    page: dict[str, dg.MetadataValue] = {}
     with (
         closing(BackgroundIterator(results)) as background,
         closing(write_results(lake, series, iter(background))) as writes,
@@ -315,7 +337,7 @@ def _write(
         for result, written in writes:
             stored, declined = tally.count_written(written)
             # A command has no chart: its user waits, and Matplotlib takes as long as the download of a day.
-            page = day_page(context, lake, series, stored, with_chart=listener is None)
+            page = page or day_page(context, lake, series, stored, with_chart=listener is None)
             with phase(f"recording {len(stored):,} partitions of {series} with Dagster"):
                 yield from materializations(context, series, stored, page)
             if result is not None and not result.is_accepted:
@@ -325,6 +347,7 @@ def _write(
             for worse in declined:
                 if listener:
                     listener.partition_declined(series, worse)
+    return page
 
 
 def _same_market_in_run(
@@ -385,7 +408,7 @@ def _task(
     config = CandlesConfig(**values)
     done = before.get(asset_key(member.series), frozenset())
     left = tuple(partition for partition in partitions if partition.key not in done)
-    return FetchTask(member.series, config.source_or(member.source), left, config.only_missing)
+    return FetchTask(member.series, config.source or member.source, left, config.only_missing)
 
 
 def _log_outcome(context: dg.AssetExecutionContext, series: Series, tally: Tally, metrics: RunMetrics) -> None:

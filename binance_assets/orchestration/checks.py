@@ -10,7 +10,7 @@ validation itself (``completeness``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Final
 
 import dagster as dg
@@ -36,7 +36,10 @@ CHECK_NAME: Final = "gap_free"
 _MAX_NAMED: Final = 5
 _MAX_TABLE_ROWS: Final = 1_000
 _MAX_EVALUATIONS: Final = 500
-DIGEST: Final = "absent_digest"
+# An evaluation has the digest only if its tables do not name all absent partitions.
+_DIGEST: Final = "absent_digest"
+_COUNT: Final = "days_absent"
+_TABLES: Final = ("refused", "absent")
 
 
 def gap_free_spec(key: dg.AssetKey) -> dg.AssetCheckSpec:
@@ -72,11 +75,11 @@ def gap_free_result(
         "days_accepted": dg.MetadataValue.int(sum(verdicts.values())),
         "days_refused": dg.MetadataValue.int(len(refused)),
         "verdicts": dg.MetadataValue.json(other_verdicts(verdicts)),
-        **_state_metadata({*earlier, *(result.partition.key for result in refused)}, gaps),
         **metrics.metadata(),
     }
     if refused:
         metadata["refused"] = dg.MetadataValue.table([_record(result) for result in refused[:_MAX_TABLE_ROWS]])
+    metadata |= _state_metadata({*earlier, *(result.partition.key for result in refused)}, gaps, metadata)
     texts = [format_refused(refused)] if refused else []
     texts += [format_gaps(len(earlier), gaps)] if earlier else []
     return dg.AssetCheckResult(
@@ -88,12 +91,21 @@ def gap_free_result(
     )
 
 
-def _state_metadata(absent: Iterable[str], gaps: Sequence[Gap]) -> dict[str, dg.MetadataValue]:
-    keys = set(absent)
-    metadata: dict[str, dg.MetadataValue] = {"days_absent": dg.MetadataValue.int(len(keys))}
-    metadata[DIGEST] = dg.MetadataValue.text(digest(keys))
+def _state_metadata(
+    absent: Set[str], gaps: Sequence[Gap], others: Mapping[str, dg.MetadataValue] | None = None
+) -> dict[str, dg.MetadataValue]:
+    """Return the metadata that names the absent partitions, for the page and for :func:`named_digest`.
+
+    Args:
+        absent: The keys of all absent partitions.
+        gaps: Those that the step did not refuse itself; the first of them.
+        others: The other metadata, with the table of what the step refused.
+    """
+    metadata: dict[str, dg.MetadataValue] = {_COUNT: dg.MetadataValue.int(len(absent))}
     if gaps:
         metadata["absent"] = dg.MetadataValue.table([_gap_record(gap) for gap in gaps])
+    if named_partitions({**(others or {}), **metadata}) != absent:
+        metadata[_DIGEST] = dg.MetadataValue.text(digest(absent))
     return metadata
 
 
@@ -152,16 +164,36 @@ def _is_settled(
     if record.status.value == PLANNED:
         run = instance.get_run_by_id(record.run_id)
         return run is not None and not run.is_finished
-    named = named_digest(record)
+    named = _digest_in(record)
     return named == digest(absent) or (named is None and not absent and record.status.value == "SUCCEEDED")
 
 
-def named_digest(record: AssetCheckExecutionRecord) -> str | None:
-    """Return the digest of the partitions that an evaluation names; None if an earlier version evaluated the check."""
+def _digest_in(record: AssetCheckExecutionRecord) -> str | None:
     event = record.event.dagster_event if record.event else None
     evaluation = event.event_specific_data if event else None
-    value = evaluation.metadata.get(DIGEST) if isinstance(evaluation, dg.AssetCheckEvaluation) else None
-    return None if value is None else str(value.value)
+    return named_digest(evaluation) if isinstance(evaluation, dg.AssetCheckEvaluation) else None
+
+
+def named_digest(evaluation: dg.AssetCheckEvaluation) -> str | None:
+    """Return the digest of the partitions that are absent by an evaluation; None if it does not name them all.
+
+    The latter is so of another check, and of an evaluation of version 0.1.0.
+    """
+    value = evaluation.metadata.get(_DIGEST)
+    if value is not None:
+        return str(value.value)
+    return digest(named_partitions(evaluation.metadata)) if _COUNT in evaluation.metadata else None
+
+
+def named_partitions(metadata: Mapping[str, dg.MetadataValue]) -> set[str]:
+    """Return the keys of the partitions in the tables of an evaluation."""
+    tables = [metadata.get(name) for name in _TABLES]
+    return {
+        str(record.data["day"])
+        for table in tables
+        if isinstance(table, dg.TableMetadataValue)
+        for record in table.records
+    }
 
 
 def is_latest(instance: dg.DagsterInstance, series: Series, run_id: str) -> bool:
@@ -177,7 +209,7 @@ def _evaluation(instance: dg.DagsterInstance, series: Series, absent: Mapping[st
         passed=not absent,
         description=_description(format_gaps(len(absent), gaps) if absent else ""),
         blocking=True,
-        metadata=_state_metadata(absent, gaps),
+        metadata=_state_metadata(absent.keys(), gaps),
     )
 
 
@@ -209,7 +241,7 @@ def format_gaps(count: int, gaps: Sequence[Gap]) -> str:
         f"{name_some(keys, 1)}{f' {verdict}' if verdict else ''}: {printable(reason, MESSAGE)}"
         for (verdict, reason), keys in groups.items()
     )
-    more = f"; of {count - len(gaps):,} the reason is not read" if count > len(gaps) else ""
+    more = f"; the reasons of {count - len(gaps):,} more are not listed" if count > len(gaps) else ""
     return f"{count:,} asked for earlier and not in the lake: {name_some(reasons, _MAX_NAMED, separator='; ')}{more}"
 
 

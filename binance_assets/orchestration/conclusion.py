@@ -6,13 +6,14 @@ the check (``checks``) and the counting (``tally``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from typing import Final
 
 import dagster as dg
 
 from binance_assets.model.outside import MESSAGE, printable
+from binance_assets.model.partitions import partition_for_key
 from binance_assets.model.results import PartitionResult
 from binance_assets.model.series import Series
 from binance_assets.model.wording import name_some
@@ -20,11 +21,12 @@ from binance_assets.orchestration.checks import format_refused, gap_free_result,
 from binance_assets.orchestration.dagster_internals.event_reads import find_target_of_check
 from binance_assets.orchestration.dagster_internals.event_writes import withdraw_plan
 from binance_assets.orchestration.dagster_internals.steps import (
+    add_partition_metadata,
     as_not_blocking,
     downstream_in_run,
     has_downstream_in_run,
 )
-from binance_assets.orchestration.events import refusals
+from binance_assets.orchestration.events import materialization, refusals
 from binance_assets.orchestration.gaps import Gaps, explained, find_gaps, refused_at_last
 from binance_assets.orchestration.keys import asset_key
 from binance_assets.orchestration.metrics import RunMetrics
@@ -32,9 +34,12 @@ from binance_assets.orchestration.tally import Tally
 from binance_assets.settings import ConfigurationError
 from binance_assets.storage.lake import Lake
 
-CandleEvents = Iterator[
+CandleEvent = (
     dg.DagsterEvent | dg.MaterializeResult | dg.AssetCheckResult | dg.AssetCheckEvaluation | dg.Output  # type: ignore[type-arg]
-]
+)
+"""What the step of a candles asset yields, one at a time."""
+
+CandleEvents = Iterator[CandleEvent]
 """What the step of a candles asset yields."""
 
 REFUSED: Final = "days_refused"
@@ -44,7 +49,12 @@ _MAX_NAMED: Final = 5
 
 
 def conclude(
-    context: dg.AssetExecutionContext, lake: Lake, series: Series, tally: Tally, metrics: RunMetrics
+    context: dg.AssetExecutionContext,
+    lake: Lake,
+    series: Series,
+    tally: Tally,
+    metrics: RunMetrics,
+    of_asset: Mapping[str, dg.MetadataValue],
 ) -> CandleEvents:
     """Yield the last events of a step, and fail it if it refused a partition.
 
@@ -54,16 +64,19 @@ def conclude(
         series: The series.
         tally: What the step wrote and refused.
         metrics: What the step did.
+        of_asset: Metadata that the newest event of the asset has beside that of its partition.
 
     Raises:
         Failure: A partition was refused, or the lake cannot be read. The description is one line with the reasons.
     """
     instance, refused = context.instance, {result.partition.key for result in tally.refused}
     yield from refusals(context, asset_key(series), tally.refused)
-    # Downstream steps of the same run start only after an output, which marks all partitions of the run.
-    if not refused and has_downstream_in_run(context):
-        yield dg.MaterializeResult()
     try:
+        # Downstream steps of the same run start only after an output, of which Dagster makes the newest event of every
+        # partition of the run.
+        if not refused and has_downstream_in_run(context):
+            add_partition_metadata(context, _metadata_of_run(context, lake, series, of_asset))
+            yield dg.MaterializeResult()
         gaps = find_gaps(instance, lake, series, refused, context.run.run_id)
         yield from _evaluate(context, series, tally, metrics, gaps, refused)
         # Another run may have changed the state since, or the page may show an evaluation that was planned later.
@@ -74,6 +87,23 @@ def conclude(
     if refused:
         yield from _withhold(context, series, tally, gaps.absent.keys())
         raise _failure(context, series, tally)
+
+
+def _metadata_of_run(
+    context: dg.AssetExecutionContext, lake: Lake, series: Series, of_asset: Mapping[str, dg.MetadataValue]
+) -> dict[str, dict[str, dg.MetadataValue]]:
+    """Return the metadata of each partition of the run that the lake holds; the last one has also that of the asset.
+
+    Raises:
+        LakeError: A file of the series may not be read.
+    """
+    partitions = [partition_for_key(key, series.interval) for key in context.partition_keys]
+    metadata = {
+        partition.key: dict(materialization(series, partition, stored).metadata)
+        for partition, stored in lake.stored_among(series, partitions).items()
+    }
+    metadata.setdefault(partitions[-1].key, {}).update(of_asset)
+    return metadata
 
 
 def _evaluate(
@@ -114,7 +144,7 @@ def _withhold(
 
 
 def _unreachable(series: Series, result: PartitionResult) -> PartitionResult:
-    reason = f"{series} {result.partition} was refused: {result.verdict}: {result.reason}"
+    reason = f"{series} {result.partition} was refused as {result.verdict}: {result.reason}"
     return replace(result, verdict="unreachable", missing=(), reason=reason)
 
 

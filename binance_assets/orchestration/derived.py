@@ -52,7 +52,6 @@ def derived_asset(
         series,
         lake,
         candles,
-        kinds={"polars", "parquet"},
         description=f"{series.interval} candles of {series.symbol} on Binance {series.market.title}, derived from the "
         f"{derived.base.interval} candles as Binance itself computes them, without a request.",
         metadata={"derived_from": str(derived.base)},
@@ -75,6 +74,7 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
         "dagster/column_lineage": dg.MetadataValue.column_lineage(column_lineage(derived))
     }
     started_at, tally = time.monotonic(), Tally(lake, derived.series)
+    page: dict[str, dg.MetadataValue] = {}
     try:
         if (venue := lake.venue) is not None:
             lake.prepare(venue)
@@ -83,7 +83,7 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
         with closing(write_results(lake, derived.series, results)) as writes:
             for result, written in writes:
                 stored, _ = tally.count_written(written)
-                page = day_page(context, lake, derived.series, stored)
+                page = page or day_page(context, lake, derived.series, stored)
                 yield from materializations(context, derived.series, stored, lineage | page)
                 if result is not None and not result.is_accepted:
                     tally.count_refused(result)
@@ -93,4 +93,4 @@ def _materialize(context: dg.AssetExecutionContext, lake: Lake, derived: Derived
     if tally.refused:
         context.log.error(f"{derived.series}: {format_refused(tally.refused)}")
     metrics = RunMetrics(0, 0, 0, 0, None, tally.rows, time.monotonic() - started_at)
-    yield from conclude(context, lake, derived.series, tally, metrics)
+    yield from conclude(context, lake, derived.series, tally, metrics, lineage | page)

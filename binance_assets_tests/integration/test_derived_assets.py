@@ -301,6 +301,15 @@ def test_base_and_derived_series_in_one_run(
     assert read(lake, FIVE.series, DAYS[0]).equals(expected_candles(sandbox, str(FIVE.series), start, start + DAY))
 
 
+def test_a_fetched_day_has_its_metadata_also_if_something_is_derived_in_the_same_run(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> None:
+    fetch(definitions, instance, [BTC, HOUR.series], DAYS[:1])
+    (newest,) = instance.fetch_materializations(asset_key(BTC), limit=1).records
+    assert newest.asset_materialization is not None
+    assert {"verdict", "path", "dagster/partition_row_count", "preview"} <= newest.asset_materialization.metadata.keys()
+
+
 def test_with_a_refused_base_day_nothing_is_derived_in_the_same_run(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:

@@ -379,7 +379,7 @@ def test_hundreds_of_gaps_are_counted_and_the_first_are_named(
     assert (len(named(check)), min(named(check))) == (100, "2022-01-01")
     assert str(check.description) == (
         "365 asked for earlier and not in the lake: 2022-01-01 and 99 more: its run failed before the partition was "
-        "written; of 265 the reason is not read"
+        "written; the reasons of 265 more are not listed"
     )
 
 
@@ -452,7 +452,7 @@ def test_the_good_days_of_downstream_assets_are_not_failed_by_a_refused_day_in_t
     assert "\n" not in text
 
     tick(definitions, instance, cursor)  # names the absent day in the check of the derived series
-    reason = "2024-03-02 unreachable: spot/BTCUSDT/1h 2024-03-02 was refused: lost: no candles for 2024-03-02 12:00"
+    reason = "2024-03-02 unreachable: spot/BTCUSDT/1h 2024-03-02 was refused as lost: no candles for 2024-03-02 12:00"
     assert reason in str(evaluation(instance, FOUR_HOURS.series).description)
     assert_all_agree(definitions, instance, lake, march(2), FOUR_HOURS.series)
     assert fetch(definitions, instance, [FOUR_HOURS.series], march(1))[0].success  # what its sensor requests

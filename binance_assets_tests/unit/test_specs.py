@@ -99,6 +99,13 @@ def test_pages_show_owners_where_the_code_is_and_a_uri_that_can_be_pasted() -> N
     assert {pool_name(market) for market in (USDM, COINM)} == {"binance_futures"}
 
 
+def test_a_wrong_source_is_refused_before_a_run_and_the_right_ones_are_named() -> None:
+    defs = build_defs(read_settings({}), Universe((Tracked(parse_series("spot/BTCUSDT/1m")),)))
+    config = {"ops": {"spot__BTCUSDT__1m": {"config": {"source": "rets"}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match="rest_or_archive_or_auto got rets"):
+        dg.validate_run_config(defs.resolve_job_def("spot_daily"), config)
+
+
 def columns_of(spec: dg.AssetSpec) -> Sequence[dg.TableColumn]:
     schema = spec.metadata.get("dagster/column_schema")
     return schema.columns if schema else []
