@@ -11,6 +11,8 @@ SCHEME: Final = "s3://"
 
 # Names as S3 allows them, and those of older buckets: no user name and password, port, or query.
 _BUCKET: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_BUCKET_CHARACTERS: Final = re.compile(r"[A-Za-z0-9._-]+")
+_BUCKET_LENGTHS: Final = range(3, 64)
 # What neither a glob nor a URL gives another meaning.
 _SEGMENT: Final = re.compile(r"[\w.=+-]{1,255}")
 
@@ -36,8 +38,10 @@ class BucketPath:
         """
         bucket, _, key = text.removeprefix(SCHEME).partition("/")
         segments = key.rstrip("/").split("/")
-        if not text.startswith(SCHEME) or not _BUCKET.fullmatch(bucket) or not segments[0]:
+        if not text.startswith(SCHEME) or not bucket or not segments[0]:
             raise ValueError(f"must be {SCHEME}BUCKET/PREFIX, such as {SCHEME}my-candles/lake")
+        if not _BUCKET.fullmatch(bucket):
+            raise ValueError(f"must be {SCHEME}BUCKET/PREFIX, and {_broken_rule(bucket)}")
         if not all(_SEGMENT.fullmatch(segment) and segment.strip(".") for segment in segments):
             raise ValueError("the prefix must be names of letters, digits, and . = + - _ between single slashes")
         return cls(bucket, "/".join(segments))
@@ -82,6 +86,15 @@ class BucketPath:
         if not isinstance(folder, BucketPath) or folder.bucket != self.bucket:
             raise ValueError(f"{self} is not below {folder}")
         return PurePosixPath(self.key).relative_to(folder.key)
+
+
+def _broken_rule(bucket: str) -> str:
+    """Return which rule the name of a bucket breaks, without the name, which may be a key."""
+    if not _BUCKET_CHARACTERS.fullmatch(bucket):
+        return "the bucket must be a name of letters, digits, and . _ - without a user name or port"
+    if len(bucket) not in _BUCKET_LENGTHS:
+        return f"the name of the bucket must have {_BUCKET_LENGTHS[0]} to {_BUCKET_LENGTHS[-1]} characters"
+    return "the name of the bucket must begin and end with a letter or digit"
 
 
 LakePath: TypeAlias = Path | BucketPath

@@ -29,6 +29,7 @@ from binance_assets.storage.parquet_files import FIRST_READ, footer_length
 from binance_assets.storage.store import (
     INCOMING,
     MARKER,
+    MOST_BYTES,
     Changed,
     Content,
     FolderView,
@@ -36,12 +37,12 @@ from binance_assets.storage.store import (
     OpenedFile,
     Store,
     StoreError,
+    TooLarge,
 )
 from binance_assets.waiting import Wait, waits
 
 T = TypeVar("T")
 
-_MOST_BYTES: Final = 1 << 30  # of an object; a file of the lake has a few megabytes
 _READERS: Final = 16  # requests for the ends of files in flight at once
 # A folder of a series is listed by one request; from so many on, the whole market is cheaper.
 _MOST_LISTINGS: Final = 20
@@ -121,7 +122,7 @@ class BucketStore(Store[BucketPath]):
 
     def exists(self) -> bool:
         """Return whether there is a marker or an object of the lake."""
-        if self.read_state(MARKER, _MOST_BYTES) is not None:
+        if self.stamp() is not None:
             return True
         return any(islice(self._list(self.root), 1))
 
@@ -164,11 +165,11 @@ class BucketStore(Store[BucketPath]):
 
     def read(self, path: BucketPath, most: int | None = None) -> Content:
         """Return an object."""
-        limit = _MOST_BYTES if most is None else most
+        limit = MOST_BYTES if most is None else most
         with self._asking(path):
             found = self._bucket.get(path.key)
             if found.meta["size"] > limit:
-                raise ValueError(f"it is larger than {limit:,} bytes")
+                raise TooLarge(limit, found.meta["e_tag"])
             return Content(bytes(found.bytes()), found.meta["e_tag"])
 
     def read_state(self, name: str, most: int) -> Content | None:
@@ -199,7 +200,12 @@ class BucketStore(Store[BucketPath]):
             raise StoreError(refusal(error, self.root.bucket, self._options)) from None
 
     def _open_whole(self, path: BucketPath) -> OpenedFile:
-        data, version = self.read(path)
+        with self._asking(path):
+            found = self._bucket.get(path.key)
+            size, version = found.meta["size"], found.meta["e_tag"]
+            if size > MOST_BYTES:
+                return OpenedFile(b"", size, version)
+            data = bytes(found.bytes())
         length = footer_length(data, len(data))
         return OpenedFile(data[-length:] if length else b"", len(data), version, data)
 
@@ -297,8 +303,10 @@ class BucketStore(Store[BucketPath]):
 
     def stamp(self) -> object:
         """Return the version of the marker; None if there is none."""
-        marker = self.read_state(MARKER, _MOST_BYTES)
-        return marker and marker.version
+        path = self.state_folder / MARKER
+        with suppress(FileNotFoundError), self._asking(path):
+            return self._bucket.get(path.key).meta["e_tag"]
+        return None
 
     @contextmanager
     def _asking(self, path: BucketPath, missing_is_possible: bool = True) -> Iterator[None]:

@@ -32,7 +32,7 @@ from binance_assets.storage.parquet_files import intact_table, to_parquet
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
 from binance_assets.storage.spans import by_span, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState, Marker
-from binance_assets.storage.store import Content, StoreError
+from binance_assets.storage.store import Content, StoreError, TooLarge
 
 __all__ = ["Lake", "LakeError", "PartitionContent", "StoredPartition"]
 
@@ -495,9 +495,12 @@ class Lake:
             return _index_of(self._read_index(self._state.file_index_path(market)))
 
     def _read_index(self, path: LakePath) -> Content | None:
-        with suppress(OSError):  # only a cache: all footers are read
+        try:
             return self._store.read(path)
-        return None
+        except OSError:  # only a cache: all footers are read
+            return None
+        except TooLarge as error:
+            return Content(b"", error.version)
 
     def first_opens(self) -> dict[str, int]:
         """Return the cached open times of first candles, ms UTC, by name of the series.

@@ -36,6 +36,7 @@ from binance_assets.storage.store import (
     Identity,
     OpenedFile,
     Store,
+    TooLarge,
 )
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class LocalStore(Store[Path]):
         with path.open("rb") as file:
             content = file.read(most + 1)
         if len(content) > most:
-            raise ValueError(f"it is larger than {most:,} bytes")
+            raise TooLarge(most, None)
         return Content(content, None)
 
     def read_state(self, name: str, most: int) -> Content | None:

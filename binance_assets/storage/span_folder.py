@@ -52,7 +52,7 @@ from binance_assets.storage.parquet_files import (
 )
 from binance_assets.storage.spans import KEY, by_span, is_span_name, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState
-from binance_assets.storage.store import FolderView, Identity, OpenedFile
+from binance_assets.storage.store import MOST_BYTES, FolderView, Identity, OpenedFile, StoreError, TooLarge
 
 # Files may be deleted or replaced between the listing and the reading of a folder. The next listing has what succeeds
 # them.
@@ -182,7 +182,7 @@ class SpanFolder:
         for path, opened in zip(paths, self._store.open_all(paths), strict=True):
             summary = None
             with suppress(ValueError):
-                summary = self._decode(path, opened.footer, summarize)
+                summary = self._decode(path, opened, summarize)
             yield summary, opened.size
 
     def stored(self, names: Sequence[str] | None = None) -> dict[Partition, StoredPartition]:
@@ -380,7 +380,7 @@ class SpanFolder:
         files: list[SpanFile | DamagedFile] = []
         for path, opened in zip(paths, self._store.open_all(paths, whole), strict=True):
             try:
-                metadata = self._decode(path, opened.footer, decode)
+                metadata = self._decode(path, opened, decode)
             except ValueError as error:
                 files.append(DamagedFile(path, str(error), opened))
                 continue
@@ -391,16 +391,18 @@ class SpanFolder:
         return files
 
     def _decode(
-        self, path: LakePath, footer: bytes, decoded_by: Callable[[Mapping[str, str], str, Interval], Metadata]
+        self, path: LakePath, opened: OpenedFile, decoded_by: Callable[[Mapping[str, str], str, Interval], Metadata]
     ) -> Metadata:
-        """Return the metadata of a file, given its footer and the function that decodes it.
+        """Return the metadata of a file, given its end and the function that decodes it.
 
         Raises:
             LaterLayout: A later version wrote the file.
             ValueError: It cannot be read, or is not that of this series; the message says why in one line.
         """
+        if opened.size > MOST_BYTES:
+            raise ValueError(f"cannot be read: {TooLarge(MOST_BYTES, opened.version)}")
         try:
-            metadata = decoded_by(file_metadata(footer), path.stem, self._series.interval)
+            metadata = decoded_by(file_metadata(opened.footer), path.stem, self._series.interval)
         except LaterLayout as error:
             raise LaterLayout(
                 f"{path} has {error}, which this version cannot read; install a later binance-assets, or set "
@@ -522,7 +524,10 @@ class SpanFolder:
         return {partition: unread if isinstance(frame, str) else frame for partition, frame in found.items()}
 
     def _keep_damaged(self, path: LakePath, reason: str) -> None:
-        copy = self._state.keep_damaged(path)
+        try:
+            copy = self._state.keep_damaged(path)
+        except TooLarge as error:
+            raise StoreError(f"{path} cannot be copied before it is replaced: {error}; remove it") from None
         _log.warning("%s %s; a copy is kept as %s", path, reason, copy)
 
     def _content(self, entries: Entries, frames: Sequence[pl.DataFrame], venue: str | None) -> bytes:

@@ -18,7 +18,7 @@ from binance_assets.model.bucket_paths import LakePath, below
 from binance_assets.model.markets import Market
 from binance_assets.model.outside import whole_number
 from binance_assets.model.timestamps import CANDLE_TIMES
-from binance_assets.storage.store import COVERAGE, DAMAGED, FILE_INDEX, FIRST_CANDLES, MARKER, Content
+from binance_assets.storage.store import COVERAGE, DAMAGED, FILE_INDEX, FIRST_CANDLES, MARKER, Content, TooLarge
 from binance_assets.storage.stores import store_at
 
 # What the files can have: a marker a few lines, the first candles a line for each of a million series.
@@ -165,10 +165,13 @@ class LakeState:
     def _first_candles(self) -> Content | None:
         """Return the cache as it is; without its bytes where these are damaged, so that it is written again."""
         content = None
-        with suppress(OSError):
-            content = self.store.read_state(FIRST_CANDLES, _MOST_FIRST_CANDLES)
         try:
+            content = self.store.read_state(FIRST_CANDLES, _MOST_FIRST_CANDLES)
             _first_opens_of(content)
+        except OSError:
+            return None
+        except TooLarge as error:
+            return Content(b"{}", error.version)
         except ValueError:
             return content and content._replace(data=b"{}")
         return content

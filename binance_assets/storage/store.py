@@ -30,9 +30,25 @@ FILE_INDEX: Final = "files"
 INCOMING: Final = "incoming"
 DAMAGED: Final = "damaged"
 
+MOST_BYTES: Final = 1 << 30
+"""The most bytes of a file of the lake, which has a few megabytes; a larger one counts as damaged."""
+
 
 class StoreError(Exception):
     """The store cannot be used, so nothing is known of its files; the message is one line with the way out."""
+
+
+class TooLarge(ValueError):
+    """A file has more bytes than it may have, so it was not read.
+
+    Args:
+        most: The most bytes.
+        version: As in :class:`Content`, so that the file can be replaced.
+    """
+
+    def __init__(self, most: int, version: str | None) -> None:
+        super().__init__(f"it is larger than {most:,} bytes")
+        self.version = version
 
 
 class Changed(Exception):
@@ -155,7 +171,7 @@ class Store(ABC, Generic[P]):
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It has more than ``most`` bytes.
+            TooLarge: It has more than ``most`` bytes.
         """
 
     @abstractmethod
@@ -163,7 +179,7 @@ class Store(ABC, Generic[P]):
         """Return a file beside the lake; None if there is none.
 
         Raises:
-            ValueError: It has more than ``most`` bytes.
+            TooLarge: It has more than ``most`` bytes.
         """
 
     @abstractmethod

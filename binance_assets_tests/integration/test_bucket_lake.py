@@ -553,6 +553,39 @@ def test_a_damaged_file_counts_as_absent_and_is_copied_before_it_is_replaced(
         assert s3_server.read(BucketPath.parse(copy)) == content
 
 
+def test_an_object_that_is_too_large_is_not_read_and_counts_as_damaged(
+    s3_server: S3Server, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = lake.write(HOURS, result_of(HOURS, "2024-01-01"))
+    for module in ("span_folder", "bucket_store"):
+        monkeypatch.setattr(f"binance_assets.storage.{module}.MOST_BYTES", written.size - 1)
+    reason = f"{written.path} cannot be read: it is larger than {written.size - 1:,} bytes"
+    assert keys(lake, HOURS) == []
+    assert lake.damaged(HOURS) == [reason]
+    (content,) = lake.read_each(HOURS, [written_day := result_of(HOURS, "2024-01-01").partition])
+    assert (content.partition, content.candles) == (written_day, reason)
+    with pytest.raises(LakeError, match=r"cannot be copied before it is replaced: it is larger than .*; remove it$"):
+        lake.write(HOURS, result_of(HOURS, "2024-01-02"))
+    monkeypatch.undo()
+    assert keys(lake, HOURS) == ["2024-01-01"]
+
+
+def test_remembered_files_and_first_candles_that_are_too_large_are_replaced(
+    s3_server: S3Server, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = lake.root.with_name(f"{lake.root.name}.state")
+    monkeypatch.setattr("binance_assets.storage.state._MOST_FIRST_CANDLES", 100)
+    s3_server.write(state / "first_candles.json", b" " * 200)
+    lake.remember_first_open(HOURS, 1_502_942_400_000)
+    assert lake.first_opens() == {"spot/BTCUSDT/1h": 1_502_942_400_000}
+    s3_server.write(state / "files" / "spot.parquet", b" " * 100_000)
+    lake.write(HOURS, result_of(HOURS, "2024-01-01"))
+    with monkeypatch.context() as patch:
+        patch.setattr("binance_assets.storage.bucket_store.MOST_BYTES", 50_000)
+        lake.remember_files(HOURS.market, lake.file_index(HOURS.market, [HOURS]))
+    assert len(s3_server.read(state / "files" / "spot.parquet")) < 50_000
+
+
 def test_a_changed_byte_of_the_candles_is_found(s3_server: S3Server, lake: Lake) -> None:
     lake.write_all(MINUTES, [result_of(MINUTES, f"2024-01-{day:02}") for day in range(1, 29)])
     path = lake.path(MINUTES, result_of(MINUTES, "2024-01-01").partition)

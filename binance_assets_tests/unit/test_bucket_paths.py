@@ -63,6 +63,23 @@ def test_what_is_no_place_is_refused_in_one_line_without_secrets(text: str) -> N
         assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("bucket", "rule"),
+    [
+        ("ab", "must have 3 to 63 characters"),
+        ("a" * 64, "must have 3 to 63 characters"),
+        ("-candles", "must begin and end with a letter or digit"),
+        ("key:secretword@candles", "letters, digits, and . _ - without a user name or port"),
+        ("my candles", "letters, digits, and . _ -"),
+    ],
+)
+def test_a_bucket_is_refused_by_the_rule_that_its_name_breaks(bucket: str, rule: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        read_settings({"BINANCE_ASSETS_LAKE": f"s3://{bucket}/lake"})
+    assert rule in str(raised.value)
+    assert "secret" not in str(raised.value)
+
+
 @pytest.mark.parametrize("text", ["lake", "/data/lake", "C:\\lake", "C:/lake", "s3"])
 def test_a_folder_stays_a_path(text: str) -> None:
     assert read_settings({"BINANCE_ASSETS_LAKE": text}).lake == Path(text)
