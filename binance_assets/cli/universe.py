@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from binance_assets.cli import json_output
     from binance_assets.ingest.universe_refresh import Change, Refresh
 
+_MOST_HINTS: Final = 20  # to find names that are spelled alike takes milliseconds for each of them
+
 _WORDS: Final = {
     "added": "added",
     "delisted": "delisted; stays tracked",
@@ -70,7 +72,7 @@ def track_command(
         with Display():
             check_known(new, market, settings)
     with Display(), phase(f"editing {settings.universe}"):
-        added = track(settings.universe, requested)
+        added = set(track(settings.universe, requested))
     for series in requested:
         click.echo(f"{series} {'is now tracked' if series in added else 'was already tracked'}")
     if added:
@@ -90,12 +92,14 @@ def untrack_command(symbols: tuple[str, ...], market: Market, intervals: tuple[I
     universe = settings.existing_universe()
     with Display(), phase(f"editing {universe}"):
         tracked = [str(series) for series in read_universe(universe).series]
-        removed = untrack(universe, requested)
+        removed = set(untrack(universe, requested))
+        hinted = [series for series in requested if series not in removed][:_MOST_HINTS]
+        hints = {series: did_you_mean(nearest_series(str(series), tracked)) for series in hinted}
     for series in requested:
         if series in removed:
             click.echo(f"{series} is no longer tracked; its files stay")
         else:
-            click.echo(f"{series} was not tracked{did_you_mean(nearest_series(str(series), tracked))}")
+            click.echo(f"{series} was not tracked{hints.get(series, '')}")
     if not removed:
         sys.exit(INCOMPLETE)
 

@@ -225,6 +225,35 @@ def test_untrack_undoes_track(path: Path) -> None:
     assert names(path) == []
 
 
+def test_many_edits_at_once_write_the_same_as_one_after_the_other(path: Path) -> None:
+    """Entries that are split twice, that lose all symbols but one, that get symbols and intervals, and that vanish."""
+    text = (
+        "series:\n  - {market: spot, symbols: [A, B, C], intervals: [1m, 1h, 1d], source: rest} # three\n"
+        "  - {market: spot, symbols: [D], intervals: [1m]}\n  # the last one\n"
+        "  - {market: usdm, symbols: [D], intervals: [1m, 1h]}\n"
+    )
+    added = ["spot/E/1m", "spot/D/1h", "spot/F/1m", "spot/D/5m", "spot/F/5m", "spot/G/5m", "usdm/D/1d", "usdm/E/1d"]
+    removed = [
+        "spot/A/1m",
+        "spot/B/1h",
+        "spot/A/1d",
+        "spot/C/1m",
+        "spot/A/1h",
+        "usdm/D/1h",
+        "spot/C/1h",
+        "spot/C/1d",
+        "spot/D/1m",
+    ]
+    for edit, edited in ((track, added), (untrack, removed)):
+        path.write_text(text)
+        edit(path, [parse_series(name) for name in edited])
+        at_once = path.read_text()
+        path.write_text(text)
+        for name in edited:
+            edit(path, [parse_series(name)])
+        assert at_once == path.read_text()
+
+
 def test_an_edit_that_contradicts_the_file_changes_nothing(path: Path) -> None:
     path.write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m], derive: [1h]}]")
     before = path.read_text()

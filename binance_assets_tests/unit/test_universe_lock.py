@@ -269,6 +269,14 @@ def test_untrack_of_one_interval_keeps_the_others_of_the_symbol(path: Path) -> N
     assert sorted(names(path)) == ["spot/BTCUSDT/1d", "spot/BTCUSDT/1h", "spot/SRMUSDT/1d"]
 
 
+def test_untrack_of_all_intervals_excludes_the_symbol_once(path: Path) -> None:
+    path.write_text("series:\n" + ENTRY.replace("[1d]", "[1h, 1d]"))
+    lock_with(path)
+    untrack(path, [parse_series("spot/SRMUSDT/1h"), parse_series("spot/SRMUSDT/1d")])
+    assert sorted(names(path)) == ["spot/BTCUSDT/1d", "spot/BTCUSDT/1h"]
+    assert "exclude: [SRMUSDT]" in path.read_text()
+
+
 def test_untrack_removes_a_series_from_list_and_rule_alike(path: Path) -> None:
     path.write_text("series:\n  - {market: spot, symbols: [BTCUSDT], intervals: [1d]}\n" + ENTRY)
     lock_with(path)
