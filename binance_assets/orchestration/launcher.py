@@ -35,6 +35,7 @@ from binance_assets.orchestration.worker_runs import (
     offer,
     release,
     run_of,
+    was_canceled,
     withdraw,
 )
 from binance_assets.settings import ConfigurationError
@@ -153,6 +154,9 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
             RequeueRun: The broker is away, or no worker took the run in time. Dagster puts the run back into its queue
                 as often as ``max_user_code_failure_retries`` allows, otherwise it fails with this line.
         """
+        if was_canceled(self._instance, run.run_id):
+            self._instance.report_run_canceled(run, "It was canceled while the daemon took it from the queue.")
+            return
         queue, task = run.tags.get(DAGSTER_CELERY_QUEUE_TAG, self.default_queue), new_task(run.run_id)
         if run.tags.get(WORKER_TAG):  # a retried run has inherited the worker of the run that failed
             self._instance.add_run_tags(run.run_id, {WORKER_TAG: ""})

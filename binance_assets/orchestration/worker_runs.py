@@ -74,6 +74,15 @@ def release(instance: dg.DagsterInstance, task: str, worker: str) -> None:
     _replace(instance, run_of(task), Claim(task, worker), None)
 
 
+def was_canceled(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Return whether a run was canceled, whatever its status is now.
+
+    Dagster's daemon reads the status of a run in the queue, and then records that it starts. If a user cancels the run
+    in between, the run is canceled first and starting then (1.13.27).
+    """
+    return bool(instance.all_logs(run_id, of_type=dg.DagsterEventType.RUN_CANCELED))
+
+
 def takes(instance: dg.DagsterInstance, task: str, worker: str) -> bool:
     """Return whether a worker takes the run of a task, and record that it does.
 

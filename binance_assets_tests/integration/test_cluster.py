@@ -77,7 +77,7 @@ def database(postgres: PostgresServer) -> str:
 def cluster(
     slow_sandbox: Sandbox, database: str, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """Two hosts with two processes for runs each; the daemon has not been started yet."""
+    """Two hosts with two processes for runs each; a test that needs the daemon starts it."""
     folder = tmp_path_factory.mktemp("cluster")
     (folder / "universe.yaml").write_text(UNIVERSE)
     environment = cli_environment(slow_sandbox, folder) | {
@@ -196,6 +196,8 @@ def test_backfills_of_four_series_run_on_both_hosts_while_broker_and_postgres_ar
 def test_a_run_is_terminated_a_child_and_a_host_are_killed_and_every_day_is_green_once(
     cluster: Cluster, ui: UserInterface, slow_sandbox: Sandbox
 ) -> None:
+    cluster.start_daemon()
+
     def stored(symbol: str) -> int:
         return len(ui.stored(symbol, SUMMER[0], SUMMER[-1]))
 
@@ -236,6 +238,7 @@ def test_a_run_is_terminated_a_child_and_a_host_are_killed_and_every_day_is_gree
 def test_a_worker_that_is_stopped_interrupts_its_run_which_goes_on_elsewhere(
     cluster: Cluster, ui: UserInterface, slow_sandbox: Sandbox
 ) -> None:
+    cluster.start_daemon()
     with hanging_from(slow_sandbox, [SYMBOLS[1]], AUTUMN[10]):
         run = ui.launch(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])
         until(120, lambda: len(ui.stored(SYMBOLS[1], AUTUMN[0], AUTUMN[-1])) >= 2)
@@ -251,6 +254,7 @@ def test_a_worker_that_is_stopped_interrupts_its_run_which_goes_on_elsewhere(
 def test_a_run_that_no_worker_takes_goes_back_to_the_queue_and_can_be_canceled_there(
     cluster: Cluster, ui: UserInterface
 ) -> None:
+    cluster.start_daemon()
     day = "2024-12-01"
     run = ui.launch(SYMBOLS[0], day, day, {"dagster-celery/queue": "nobody"})
     line = "no worker took the run within 6 s: start workers on the queue nobody, or wait until one is free"
@@ -264,6 +268,7 @@ def test_a_run_that_no_worker_takes_goes_back_to_the_queue_and_can_be_canceled_t
 def test_a_run_waits_in_the_queue_while_the_broker_is_away_and_its_page_says_why(
     cluster: Cluster, ui: UserInterface, redis: RedisServer
 ) -> None:
+    cluster.start_daemon()
     redis.stop()
     try:
         run = ui.launch(SYMBOLS[0], "2024-09-01", "2024-09-01")

@@ -89,8 +89,9 @@ class Cluster:
         until(_START_SECONDS, self._is_loaded)
 
     def start_daemon(self) -> None:
-        """Start the daemon."""
-        self._start("daemon", "dagster-daemon", "run", "-w", "workspace.yaml")
+        """Start the daemon, if it does not run."""
+        if "daemon" not in self._processes:
+            self._start("daemon", "dagster-daemon", "run", "-w", "workspace.yaml")
 
     def start_worker(self, host: str, concurrency: int = 2) -> None:
         """Start a worker on a host of its own: host name and processes are not those of this machine."""

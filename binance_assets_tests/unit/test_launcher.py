@@ -1,12 +1,27 @@
-"""The configuration of the run launcher for workers."""
+"""The run launcher for workers: its configuration, and a run that was canceled before it was launched."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
 import pytest
 
 from binance_assets.settings import ConfigurationError
+from binance_assets_tests.support.instances import instance_in
 
 pytestmark = pytest.mark.services
+
+
+@dg.op
+def nothing() -> None: ...
+
+
+@dg.job
+def some_job() -> None:
+    nothing()
 
 
 @pytest.mark.parametrize(
@@ -25,3 +40,23 @@ def test_a_broker_is_not_asked_for_before_a_run_is_launched() -> None:
     from binance_assets.orchestration.launcher import WorkerLauncher
 
     assert WorkerLauncher("redis://:secret-word@127.0.0.1:1/0").pickup_seconds > 0
+
+
+def test_a_run_that_a_user_cancels_while_the_daemon_takes_it_from_the_queue_stays_canceled(tmp_path: Path) -> None:
+    from binance_assets.orchestration.launcher import WorkerLauncher
+
+    origin: Any = dg.reconstructable(some_job).get_python_origin()
+    with instance_in(tmp_path) as instance:
+        launcher = WorkerLauncher("redis://127.0.0.1:1/0")  # nothing listens there, so a task that is sent fails
+        launcher.register_instance(instance)
+        run = instance.create_run_for_job(some_job, status=dg.DagsterRunStatus.STARTING, job_code_origin=origin)
+        instance.report_run_canceling(run)
+        instance.report_run_canceled(run)
+        starting = dg.DagsterEvent(dg.DagsterEventType.RUN_STARTING.value, run.job_name)
+        instance.report_dagster_event(starting, run.run_id)  # as the daemon does, which saw the run in the queue
+        context: Any = SimpleNamespace(dagster_run=instance.get_run_by_id(run.run_id), workspace=None)
+        assert context.dagster_run.status == dg.DagsterRunStatus.STARTING
+        launcher.launch_run(context)
+        ended = instance.get_run_by_id(run.run_id)
+        assert ended is not None
+        assert ended.status == dg.DagsterRunStatus.CANCELED
