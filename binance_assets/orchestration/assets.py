@@ -303,6 +303,8 @@ def _materialize(
             listener.started(series, exchange)
         results = _results(context, task, members, binance, exchange, lake)
         page = yield from _write(context, lake, series, results, tally, listener)
+        if tally.accepted + len(tally.refused) < len(task.partitions):
+            yield from _unrecorded(context, lake, task)
     except Cancelled:
         raise dg.DagsterExecutionInterruptedError from None
     except LedgerConnectionLost:
@@ -348,6 +350,19 @@ def _write(
                 if listener:
                     listener.partition_declined(series, worse)
     return page
+
+
+def _unrecorded(context: dg.AssetExecutionContext, lake: Lake, task: FetchTask) -> CandleEvents:
+    """Yield the events of partitions that the step skipped because the lake holds them, and that Dagster does not know.
+
+    An attempt before this one wrote them, and could not record them: its process ended, or Dagster's storage was away.
+    Once a run has succeeded that planned them, nothing else looks for them.
+    """
+    known = context.instance.get_materialized_partitions(asset_key(task.series))
+    unknown = [partition for partition in task.partitions if partition.key not in known]
+    if unknown and (stored := lake.stored_among(task.series, unknown)):
+        context.log.info(f"{task.series}: {len(stored)} partitions are in the lake and were not recorded with Dagster")
+        yield from materializations(context, task.series, stored)
 
 
 def _same_market_in_run(

@@ -225,14 +225,14 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
         """Return whether the process of a run lives, as far as its worker or the silence of its worker shows it."""
         claim = claim_of(self._instance, run.run_id)
         if claim is None:
-            return _ended_on(run.tags.get(WORKER_TAG, "a worker"))
+            return _ended_on(run.tags.get(WORKER_TAG) or "a worker")
         try:
             executed = self._is_executed(*claim)
         except RequeueRun as error:
             self._silent.clear()  # workers need a while to find their broker again
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"unknown: {error}")
         if executed is None:
-            return self._silence(run.run_id, claim.worker)
+            return self._silence(run.run_id, claim)
         self._silent.pop(run.run_id, None)
         if executed:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
@@ -246,16 +246,16 @@ class WorkerLauncher(CeleryRunLauncher):  # type: ignore[misc]
             answer = (inspect.query_task(task) or {}).get(worker)
         return task in answer if isinstance(answer, dict) and "error" not in answer else None
 
-    def _silence(self, run_id: str, worker: str) -> CheckRunHealthResult:
+    def _silence(self, run_id: str, claim: Claim) -> CheckRunHealthResult:
         now = time.monotonic()
         self._silent = {run: since for run, since in self._silent.items() if now - since < _FORGET_SECONDS}
         seconds = now - self._silent.setdefault(run_id, now)
+        message = f"{claim.worker} has been silent for {seconds:.0f} s"
         if seconds < self.silence_seconds:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"{worker} has been silent for {seconds:.0f} s")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, message)
         del self._silent[run_id]
-        return CheckRunHealthResult(
-            WorkerStatus.NOT_FOUND, f"{worker} has been silent for {seconds:.0f} s: its host is down or cut off"
-        )
+        release(self._instance, *claim)
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"{message}: its host is down or cut off")
 
     def get_run_worker_debug_info(self, run: dg.DagsterRun, include_container_logs: bool | None = True) -> str | None:
         """Return which worker took a run."""

@@ -212,6 +212,23 @@ def test_the_next_run_fetches_a_repaired_day(
     assert not any(request.path.endswith(".zip") for request in sandbox.requests)  # two pages are cheaper
 
 
+def test_a_run_over_missing_days_records_also_those_of_which_an_event_was_lost(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
+) -> None:
+    run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-01")
+    with dg.DagsterInstance.ephemeral() as lost:  # whose events of the next two days nobody keeps
+        run(definitions, lost, [asset_key(BTC)], "2024-01-02", "2024-01-03")
+    assert materialized(instance, asset_key(BTC)) == ["2024-01-01"]
+    sandbox.requests.clear()
+    for expected in (["2024-01-04", "2024-01-02", "2024-01-03"], []):
+        result = run(definitions, instance, [asset_key(BTC)], "2024-01-01", "2024-01-04", only_missing=True)
+        assert result.success
+        assert [event.partition for event in result.asset_materializations_for_node(op_name(BTC))] == expected
+    assert materialized(instance, asset_key(BTC)) == keys(lake, BTC)
+    windows = [request.params["startTime"] for request in sandbox.requests if request.params.get("interval") == "1m"]
+    assert all(int(start) >= NOON_OF_THE_3RD + 12 * HOUR for start in windows)
+
+
 def test_a_refused_refresh_keeps_the_earlier_file(
     definitions: dg.Definitions, instance: dg.DagsterInstance, lake: Lake, sandbox: Sandbox
 ) -> None:

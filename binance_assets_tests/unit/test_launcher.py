@@ -1,4 +1,4 @@
-"""The run launcher for workers: its configuration, and a run that was canceled before it was launched."""
+"""The run launcher for workers: its configuration, a run that was canceled before its launch, a silent worker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from binance_assets.orchestration.dagster_internals.runs import WorkerStatus
+from binance_assets.orchestration.worker_runs import WORKER_TAG, claim_of, new_task, offer, takes
 from binance_assets.settings import ConfigurationError
 from binance_assets_tests.support.instances import instance_in
 
@@ -60,3 +62,25 @@ def test_a_run_that_a_user_cancels_while_the_daemon_takes_it_from_the_queue_stay
         ended = instance.get_run_by_id(run.run_id)
         assert ended is not None
         assert ended.status == dg.DagsterRunStatus.CANCELED
+
+
+def test_a_run_whose_worker_is_silent_counts_as_dead_and_no_task_may_execute_it_anymore(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from binance_assets.orchestration import launcher
+
+    monkeypatch.setattr(launcher, "_ANSWER_SECONDS", 0.1)
+    run = dg.DagsterRun("some_job", status=dg.DagsterRunStatus.STARTED, tags={WORKER_TAG: ""})
+    task = new_task(run.run_id)
+    health = launcher.WorkerLauncher("memory://", silence_seconds=0)
+    health.register_instance(instance)
+    assert offer(instance, task)
+    instance.add_run(run.with_status(dg.DagsterRunStatus.STARTING))
+    assert takes(instance, task, "worker@north")
+    silent = health.check_run_worker_health(run)
+    assert (silent.status, silent.msg) == (
+        WorkerStatus.NOT_FOUND,
+        "worker@north has been silent for 0 s: its host is down or cut off",
+    )
+    assert claim_of(instance, run.run_id) is None
+    assert health.check_run_worker_health(run).msg == "its process on a worker has ended without a report"
