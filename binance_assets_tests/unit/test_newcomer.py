@@ -1,4 +1,4 @@
-"""What a newcomer mistypes is answered with what to write, and what is printed can be read."""
+"""The message about what a newcomer mistypes names what to write, and what is printed can be read."""
 
 from __future__ import annotations
 
