@@ -1067,9 +1067,10 @@ def test_verify_finds_a_removed_candle(invoke: Invoke, week: Path) -> None:
     fewer = read(lake, SERIES, "2024-01-04").filter(pl.int_range(pl.len()) != 700)
     partition = partition_for_key("2024-01-04", SERIES.interval)
     lake.write(SERIES, PartitionResult(partition, entry.verdict, fewer))
-    verified = invoke("verify")
+    verified = invoke("verify", str(SERIES), "spot/ETHUSDT/1m")  # one of which the lake has nothing hides no finding
     assert verified.exit_code == 1
     assert "it was complete and is lost: no candles for 2024-01-04 11:40 to 11:41" in verified.stdout
+    assert "spot/ETHUSDT/1m: no partitions in the lake" in verified.stderr
 
 
 def test_verify_reads_only_the_requested_partitions(invoke: Invoke, week: Path) -> None:
