@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,8 @@ _WIDTH_WITHOUT_TERMINAL: Final = 160
 # To lay out 2,000 rows takes a second. From this number on, progress is shown meanwhile.
 _MANY_ROWS: Final = 500
 _BETWEEN_COLUMNS: Final = 2
+# Spaces that fill a line, before the code that ends bold. A narrow terminal would show them as empty lines.
+_FILLING: Final = re.compile(r" +(\x1b\[0m|)$")
 
 
 def build_table(texts: Sequence[str], numbers: Sequence[str] = (), wrapped: Sequence[str] = ()) -> Table:
@@ -77,8 +80,7 @@ def print_table(table: Table, min_width: int = 0) -> None:
         table: The table.
         min_width: Minimum width, also on a narrower terminal. A file or a pipe has room for every table.
     """
-    is_terminal = sys.stdout.isatty()
-    width = Console().width if is_terminal else _WIDTH_WITHOUT_TERMINAL
+    width = Console().width if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
     with ExitStack() as shown:
         if table.row_count >= _MANY_ROWS:
             shown.enter_context(Display())
@@ -87,9 +89,7 @@ def print_table(table: Table, min_width: int = 0) -> None:
         console = Console(width=max(min_width, width, _least_width(table)), markup=False, emoji=False)
         with console.capture() as printed:
             console.print(table)
-    lines = printed.get().splitlines(keepends=True)
-    # Spaces that fill a line mean nothing to programs, and reviewers stumble over them.
-    click.echo("".join(lines if is_terminal else [line.rstrip() + "\n" for line in lines]), nl=False)
+    click.echo("".join(_FILLING.sub(r"\1", line) + "\n" for line in printed.get().splitlines()), nl=False)
 
 
 def _least_width(table: Table) -> int:
