@@ -619,6 +619,18 @@ def test_a_full_device_is_reported_in_one_line(sandbox: Sandbox, tmp_path: Path,
     assert (result.returncode, line) == (1, "error: no space is left on the device to which the command writes")
 
 
+def test_a_pipe_that_nobody_reads_any_more_ends_the_command_without_a_message(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        result = subprocess.run(
+            [sys.executable, "-m", "binance_assets", "series"], cwd=tmp_path, env=cli_environment(sandbox, tmp_path),
+            stdout=pipe, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (result.returncode, without_progress(result.stderr)) == (1, [])
+
+
 @pytest.mark.parametrize(
     ("command", "code", "line"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import sys
 import threading
 from pathlib import Path
 
@@ -101,6 +103,25 @@ def test_a_table_cuts_off_nothing_and_ends_lines_without_spaces(capsys: pytest.C
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "spot/BTCUSDT/1h  1,234,567"
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_terminal_shows_the_header_in_bold_and_no_line_that_spaces_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    table = build_table(["fact"], wrapped=["value"])
+    table.add_row("hash", "f" * 200)
+    table.add_row("rows", "24")
+    controller, descriptor = pty.openpty()
+    try:
+        with os.fdopen(descriptor, "w") as terminal:
+            monkeypatch.setattr(sys, "stdout", terminal)
+            print_table(table)
+            header, *rows = os.read(controller, 65_536).decode().splitlines()
+    finally:
+        os.close(controller)
+    assert header.startswith("\x1b[1mfact")
+    assert header.endswith("value\x1b[0m")
+    assert rows == ["hash  " + "f" * 200, "rows  24"]
 
 
 def test_the_cause_of_a_request_that_was_not_sent_is_the_one_that_failed() -> None:
