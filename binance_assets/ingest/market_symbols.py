@@ -264,14 +264,26 @@ class NothingSelected(Exception):
 def why_nothing(catalog: Catalog, rule: SymbolRule) -> str:
     """Return one line about a rule that selects no symbol of a catalog, with the words that are probably meant."""
     symbols = catalog.symbols.values()
-    known = {
-        "quote": {member.quote for member in symbols},
-        "status": {member.status for member in symbols},
-        "contract": {member.contract for member in symbols},
-    }
-    unknown = [(word, words) for name, words in known.items() for word in getattr(rule, name) if word not in words]
-    hint = did_you_mean([near for word, words in unknown for near in nearest(word, words - {""})[:1]])
-    return f"{catalog.market.title} has no symbol{f' with {rule}' if rule.values() else ''}{hint}"
+    meant = [
+        *_meant(rule.quote, {member.quote for member in symbols}).values(),
+        *_meant(rule.status, {member.status for member in symbols}).values(),
+        *_meant(rule.contract, {member.contract for member in symbols}).values(),
+    ]
+    return f"{catalog.market.title} has no symbol{f' with {rule}' if rule.values() else ''}{did_you_mean(meant)}"
+
+
+def why_no_quote(catalog: Catalog, rule: SymbolRule) -> str | None:
+    """Return one line about quote assets of a rule that are probably misspelled; None if none is."""
+    meant = _meant(rule.quote, {member.quote for member in catalog.symbols.values()})
+    if not meant:
+        return None
+    return f"{catalog.market.title} has no symbol with quote={','.join(meant)}{did_you_mean(meant.values())}"
+
+
+def _meant(words: Iterable[str], known: set[str]) -> dict[str, str]:
+    """Return for each unknown word the known one that is spelled almost alike; a word without one is left out."""
+    unknown = {word: nearest(word, known - {""}) for word in words if word not in known}
+    return {word: near[0] for word, near in unknown.items() if near}
 
 
 def find_symbols(

@@ -31,6 +31,7 @@ from binance_assets.ingest.market_symbols import (
     delisted_symbol,
     first_days,
     read_catalog,
+    why_no_quote,
     why_nothing,
     with_listed_by_days,
 )
@@ -239,7 +240,7 @@ def check_plausible(
 
 
 def check_selection(catalog: Catalog, outcome: RuleOutcome, previous: LockedRule | None) -> None:
-    """Refuse a new or an edited rule that selects nothing, which a typo does: what it had selected would be lost.
+    """Refuse a new or an edited rule with a typo, by which it selects nothing, or loses what it had of a quote asset.
 
     Args:
         catalog: What the market has and had.
@@ -250,10 +251,11 @@ def check_selection(catalog: Catalog, outcome: RuleOutcome, previous: LockedRule
         RefreshRefused: The message names the rule, and what is probably meant.
     """
     entry = outcome.entry
-    if outcome.locked.symbols or (previous is not None and is_current(entry.rule, previous)):
+    if previous is not None and is_current(entry.rule, previous):
         return
-    reason = why_nothing(catalog, entry.rule)
-    raise RefreshRefused(f"entry {entry.number} of series selects nothing: {reason}; nothing was changed: {_ACCEPT}")
+    why = why_no_quote if outcome.locked.symbols else why_nothing
+    if (reason := why(catalog, entry.rule)) is not None:
+        raise RefreshRefused(f"entry {entry.number} of series: {reason}; nothing was changed: {_ACCEPT}")
 
 
 def check_sizes(catalog: Catalog, size: CatalogSize | None) -> None:
@@ -300,7 +302,7 @@ def refresh_universe(
         path: The universe file.
         settings: Hosts, limits, the source of candles.
         dry_run: Whether to leave the lock file as it is.
-        accept_loss: Whether to accept a response that lacks most symbols, and a new rule that selects nothing.
+        accept_loss: Whether to accept a response that lacks most symbols, and a new rule that seems to have a typo.
         report: Receives a line about each step that takes long.
         retrier: How to retry failed requests; None waits in real time between two attempts.
         deadline: ``time.monotonic()`` after which to give up; None for no such time.
@@ -309,8 +311,8 @@ def refresh_universe(
         UniverseError: A file cannot be read or written.
         ConfigurationError: The sources do not fit together, or cannot serve a rule.
         ExchangeError: A source failed.
-        RefreshRefused: A response is not plausible, a new or an edited rule selects nothing, the universe changed
-            meanwhile, or the deadline passed.
+        RefreshRefused: A response is not plausible, a new or an edited rule selects nothing or has a typo, the
+            universe changed meanwhile, or the deadline passed.
     """
     entries, lock = read_universe(path).rules, read_lock(lock_path(path))
     previous = dict(zip(entries, locked_for([(e.market, e.rule) for e in entries], lock), strict=True))

@@ -404,7 +404,7 @@ def test_the_command_prints_the_difference_and_what_to_do(invoke: Callable[..., 
     (tmp_path / "universe.yaml").write_text(RULES.replace('quote: USDT, match: "[', 'quote: USDTT, match: "['))
     refused = invoke("universe", "refresh")
     assert (refused.exit_code, refused.stdout) == (1, "")
-    assert "entry 1 of series selects nothing: spot has no symbol with quote=USDTT" in refused.stderr
+    assert "entry 1 of series: spot has no symbol with quote=USDTT" in refused.stderr
     assert "(did you mean USDT?)" in refused.stderr
     assert (tmp_path / "universe.lock.yaml").read_bytes() == selected
     assert "spot/SRMUSDT/1d" in invoke("series").stdout

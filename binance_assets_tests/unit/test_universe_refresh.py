@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -110,7 +111,7 @@ def test_while_a_rule_stays_the_same_nothing_that_it_selected_is_ever_lost(tradi
     [
         ({"quote": "USDTT"}, "spot has no symbol with quote=USDTT (did you mean USDT?); nothing was changed: "),
         ({"quote": "USDT", "status": "TRADNG"}, "(did you mean TRADING?)"),
-        ({"match": "BTC"}, "entry 3 of series selects nothing: spot has no symbol with match=BTC; "),
+        ({"match": "BTC"}, "entry 3 of series: spot has no symbol with match=BTC; "),
     ],
 )  # fmt: skip
 def test_a_new_or_an_edited_rule_that_selects_nothing_removes_nothing(conditions: dict[str, str], message: str) -> None:
@@ -121,6 +122,22 @@ def test_a_new_or_an_edited_rule_that_selects_nothing_removes_nothing(conditions
             check_selection(catalog, nothing, previous)
         assert message in str(refused.value)
     check_selection(catalog, nothing, locked(rule))  # accepted once
+
+
+def test_a_misspelled_quote_asset_among_others_loses_nothing() -> None:
+    catalog = catalog_of(["BTCUSDT", "ETHUSDT"])
+    for quotes, is_refused in ((["USDT", "USDTT"], True), (["USDT", "FDUSD"], False)):
+        rule = make_rule({"quote": quotes})
+        outcome = RuleOutcome(RuleEntry(1, SPOT, rule), locked(rule, BTCUSDT=LISTED), ())
+        check_selection(catalog, outcome, locked(rule, BTCUSDT=LISTED))
+        with (
+            pytest.raises(RefreshRefused, match=r"quote=USDTT \(did you mean USDT\?\)") if is_refused else nullcontext()
+        ):
+            check_selection(catalog, outcome, locked(USDT, BTCUSDT=LISTED))
+
+
+def test_an_exclusion_may_leave_nothing_of_a_rule() -> None:
+    catalog = catalog_of(["BTCUSDT"])
     excluding = make_rule({"quote": "USDT", "exclude": ["BTCUSDT"]})
     check_selection(
         catalog, RuleOutcome(RuleEntry(1, SPOT, excluding), locked(excluding), ()), locked(USDT, BTCUSDT=LISTED)
