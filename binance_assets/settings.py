@@ -9,6 +9,7 @@ it accepts variables in any case, and it refuses a variable that holds only spac
 from __future__ import annotations
 
 import difflib
+import io
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -338,28 +339,27 @@ def env_file_values(path: Path) -> dict[str, str]:
         ConfigurationError: The file cannot be read, or has a line that sets nothing.
     """
     try:
-        if path.is_file():
-            _check_lines(path)
-        values = dotenv_values(path, encoding="utf-8")
+        # Windows begins the file with a byte order mark, which older versions of python-dotenv take for a letter.
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() or path.is_fifo() else ""
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path} is not UTF-8 text; save it as UTF-8") from None
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
-    return {name: value for name, value in values.items() if value is not None}
+    _check_lines(path, text)
+    return {name: value for name, value in dotenv_values(stream=io.StringIO(text)).items() if value is not None}
 
 
-def _check_lines(path: Path) -> None:
-    """Refuse a line that python-dotenv would leave out with a warning: a setting of the user would not count.
+def _check_lines(path: Path, text: str) -> None:
+    """Refuse a line that sets nothing: python-dotenv leaves it out, and a name alone also unsets an earlier value.
 
     Raises:
         ConfigurationError: There is one; the message does not show it, because it may hold a password.
     """
-    with path.open(encoding="utf-8") as file:
-        for binding in parse_stream(file):
-            if binding.error:
-                text = binding.original.string
-                line = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-                raise ConfigurationError(f"{path}: line {line} does not read NAME=value, or a quote is not closed")
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            original = binding.original.string
+            line = binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")
+            raise ConfigurationError(f"{path}: line {line} does not read NAME=value, or a quote is not closed")
 
 
 def named_lake(location: object) -> LakePath:

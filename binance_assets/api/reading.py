@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 import polars as pl
 
@@ -23,7 +23,6 @@ from binance_assets.api.gaps import (
     with_flat_candles,
     with_null_rows,
 )
-from binance_assets.api.signatures import with_parameters_of
 from binance_assets.candles.columns import TIME, columns
 from binance_assets.candles.resampling import resample
 from binance_assets.model.bucket_paths import LakePath
@@ -128,8 +127,18 @@ def scan(
     return pl.concat(labeled, how="diagonal")
 
 
-@with_parameters_of(scan)
-def load(*arguments: Any, lake: str | LakePath | Lake | None = None, **options: Any) -> pl.DataFrame:
+def load(
+    series: SeriesName | Sequence[SeriesName],
+    start: Moment | None = None,
+    end: Moment | None = None,
+    every: str | Interval | None = None,
+    missing: Missing = "keep",
+    *,
+    verdicts: bool = False,
+    allow_missing: bool = False,
+    check: bool = True,
+    lake: str | LakePath | Lake | None = None,
+) -> pl.DataFrame:
     """Return the candles that open in ``[start, end)`` as a table in memory.
 
     The arguments are those of :func:`scan`.
@@ -138,7 +147,10 @@ def load(*arguments: Any, lake: str | LakePath | Lake | None = None, **options: 
         MissingPartitions, MissingCandles, LakeError, ConfigurationError: As for :func:`scan`.
     """
     source = lake_at(lake)
-    return source.collect(scan(*arguments, lake=source, **options))
+    table = scan(
+        series, start, end, every, missing, verdicts=verdicts, allow_missing=allow_missing, check=check, lake=source
+    )
+    return source.collect(table)
 
 
 def panel(

@@ -50,7 +50,7 @@ class MarketType(click.ParamType[Market]):
 
 
 class WordType(click.Choice[str]):
-    """One of some words; a misspelled one is answered with the one that is probably meant."""
+    """One of some words; a misspelled one is refused with the one that is probably meant."""
 
     def get_invalid_choice_message(self, value: str, ctx: click.Context | None) -> str:
         """Return the message for a word that is none of them."""

@@ -57,9 +57,12 @@ def symbols_command(
     conditions: dict[str, Any] = {"quote": _split(quote), "status": _split(status), "contract": _split(contract)}
     conditions["delisted"] = delisted
     conditions |= {name: value for name, value in (("match", match), ("top", top)) if value is not None}
-    settings = read_settings(os.environ)
-    found = _find(market, _rule(market, conditions), settings, with_days=not no_days)
-    _print_symbols(market, found, as_json, with_days=not no_days)
+    settings, rule = read_settings(os.environ), _rule(market, conditions)
+    found, why_none = _find(market, rule, settings, with_days=not no_days)
+    if as_json or found:
+        _print_symbols(market, found, as_json, with_days=not no_days)
+    if why_none is not None:
+        raise CommandFailed(why_none)
 
 
 def _split(values: Sequence[str]) -> list[str]:
@@ -75,13 +78,19 @@ def _rule(market: Market, conditions: dict[str, Any]) -> SymbolRule:
     return rule
 
 
-def _find(market: Market, rule: SymbolRule, settings: Settings, with_days: bool) -> Sequence[FoundSymbol]:
-    """Return the symbols that a rule selects, and show the progress."""
+def _find(
+    market: Market, rule: SymbolRule, settings: Settings, with_days: bool
+) -> tuple[Sequence[FoundSymbol], str | None]:
+    """Return the symbols that a rule selects, and one line if there is no such symbol; show the progress."""
     from binance_assets.cli.progress import Display
-    from binance_assets.ingest.market_symbols import find_symbols
+    from binance_assets.ingest.market_symbols import NothingSelected, find_symbols
 
+    archive_alone = settings.source == "archive"
     with Display() as display, _open_exchange(market, settings) as exchange, phase(f"asking for symbols of {market}"):
-        return find_symbols(exchange, rule, with_days, settings.source == "archive", display.note)
+        try:
+            return find_symbols(exchange, rule, with_days, archive_alone, display.note, must_find=True), None
+        except NothingSelected as error:
+            return [], str(error)
 
 
 @contextmanager
@@ -170,9 +179,9 @@ def requested_symbols(
         rule.check_for(market)
     except ValueError as error:
         raise ConfigurationError(f"{'--symbols-from: ' if symbols_from else ''}{error}") from None
-    found = _find(market, rule, settings, with_days=False)
-    if not found:
-        raise ConfigurationError(f"--symbols-from: {market.title} has no symbol with {rule}")
+    found, why_none = _find(market, rule, settings, with_days=False)
+    if why_none is not None:
+        raise ConfigurationError(f"--symbols-from: {why_none}")
     return list(dict.fromkeys([*named, *(entry.symbol.symbol for entry in found)]))
 
 

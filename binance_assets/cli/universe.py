@@ -144,7 +144,9 @@ def universe_group() -> None:
 
 @universe_group.command("refresh")
 @click.option("--dry-run", is_flag=True, help="Print the difference; write nothing.")
-@click.option("--accept-loss", is_flag=True, help="Accept a response that lacks most of the symbols.")
+@click.option(
+    "--accept-loss", is_flag=True, help="Accept a response that lacks most symbols, and a rule that has none."
+)
 @json_option
 def refresh_command(dry_run: bool, accept_loss: bool, as_json: bool) -> None:
     """Resolve the rules of the universe into its lock file.

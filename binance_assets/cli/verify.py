@@ -100,10 +100,10 @@ def verify_command(
         click.echo(hint, err=True)
     if as_json:
         print_verified(stored, absent, findings)
-    if names and absent:
-        sys.exit(INCOMPLETE)
-    _report(findings, f"{total:,} partitions of {len(stored)} series", others, as_json)
-    if findings:
+    lacks_named = bool(names and absent)
+    if stored or not lacks_named:
+        _report(findings, f"{total:,} partitions of {len(stored)} series", others, as_json)
+    if findings or lacks_named:
         sys.exit(INCOMPLETE)
 
 

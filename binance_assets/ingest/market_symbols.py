@@ -19,6 +19,7 @@ from binance_assets.model.intervals import DAILY
 from binance_assets.model.markets import TRADED_ON, Market
 from binance_assets.model.rules import MarketSymbol, SymbolRule, matches_name, select
 from binance_assets.model.series import Series, is_trackable
+from binance_assets.model.spelling import did_you_mean, nearest
 from binance_assets.model.symbol_names import contract_by_name, quote_by_name, unknown_message
 from binance_assets.model.timestamps import to_date
 from binance_assets.settings import ConfigurationError
@@ -256,12 +257,43 @@ def first_days(
                 yield symbol, to_date(first)
 
 
+class NothingSelected(Exception):
+    """A rule selects no symbol; the message is one line that names what is probably meant."""
+
+
+def why_nothing(catalog: Catalog, rule: SymbolRule) -> str:
+    """Return one line about a rule that selects no symbol of a catalog, with the words that are probably meant."""
+    symbols = catalog.symbols.values()
+    meant = [
+        *_meant(rule.quote, {member.quote for member in symbols}).values(),
+        *_meant(rule.status, {member.status for member in symbols}).values(),
+        *_meant(rule.contract, {member.contract for member in symbols}).values(),
+    ]
+    return f"{catalog.market.title} has no symbol{f' with {rule}' if rule.values() else ''}{did_you_mean(meant)}"
+
+
+def why_no_quote(catalog: Catalog, rule: SymbolRule) -> str | None:
+    """Return one line about quote assets of a rule that are probably misspelled; None if none is."""
+    meant = _meant(rule.quote, {member.quote for member in catalog.symbols.values()})
+    if not meant:
+        return None
+    return f"{catalog.market.title} has no symbol with quote={','.join(meant)}{did_you_mean(meant.values())}"
+
+
+def _meant(words: Iterable[str], known: set[str]) -> dict[str, str]:
+    """Return for each unknown word the known one that is spelled almost alike; a word without one is left out."""
+    unknown = {word: nearest(word, known - {""}) for word in words if word not in known}
+    return {word: near[0] for word, near in unknown.items() if near}
+
+
 def find_symbols(
     exchange: Exchange,
     rule: SymbolRule,
     with_days: bool = True,
     archive_alone: bool = False,
     report: Report = lambda line: None,
+    *,
+    must_find: bool = False,
 ) -> list[FoundSymbol]:
     """Return the symbols of a market that a rule selects: by name, or the largest volume first if the rule has ``top``.
 
@@ -271,10 +303,12 @@ def find_symbols(
         with_days: Whether to ask for first and last days, a request for each symbol.
         archive_alone: Whether to do without exchangeInfo where that is possible.
         report: Receives a line about each step that takes long.
+        must_find: Whether to raise an error instead of returning no symbol.
 
     Raises:
         ExchangeError: A request failed.
         ConfigurationError: API and archive belong to different exchanges, or cannot serve the rule.
+        NothingSelected: The rule selects no symbol.
         Cancelled: The exchange was closed.
     """
     catalog = read_catalog(exchange, [rule], rule.delisted, archive_alone, report)
@@ -283,6 +317,8 @@ def find_symbols(
     if catalog.from_archive_alone:
         catalog, days = with_listed_by_days(catalog, [rule], exchange, report)
     chosen = select(rule, catalog.symbols.values(), catalog.volumes)
+    if must_find and not chosen:
+        raise NothingSelected(why_nothing(catalog, rule))
     if with_days and not catalog.from_archive_alone:
         firsts = dict(first_days(exchange, [member.symbol for member in chosen if member.listed], report))
         days = dict(archived_days(exchange, [member.symbol for member in chosen if not member.listed], report))

@@ -231,7 +231,8 @@ def _plan_known(
         _plan_series(request, series, held, exchange, first_opens, source, ended.get(series))
         for series in request.series
     ]
-    if not any(plan.requested for plan in plans) and (over := next(iter(ended.keys() & set(request.series)), None)):
+    over = next((series for series in request.series if series in ended), None)
+    if over is not None and not any(plan.requested for plan in plans):
         raise ConfigurationError(f"nothing to fetch: {over} ended on {ended[over]}, because its symbol was delisted")
     if any(plan.pending for plan in plans):
         lake.check_venue(exchange.venue, exchange.hosts)
@@ -438,9 +439,10 @@ def _plan_series(
     last_day: dt.date | None,
 ) -> DownloadPlan:
     end = _end(request, series.interval, exchange, source)
-    is_over = last_day is not None and request.end is None
+    is_over = False
     if last_day is not None and request.end is None:
-        end = min(end, next_partition_first_day(partition_first_day(last_day, series.interval), series.interval))
+        after = next_partition_first_day(partition_first_day(last_day, series.interval), series.interval)
+        end, is_over = min(end, after), True
     start = request.start or _first_day(series, first_opens[series])
     requested = _requested(start, end, series.interval) if start else ()
     if not requested and not is_over and (request.start or request.end):

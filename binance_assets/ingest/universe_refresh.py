@@ -31,6 +31,8 @@ from binance_assets.ingest.market_symbols import (
     delisted_symbol,
     first_days,
     read_catalog,
+    why_no_quote,
+    why_nothing,
     with_listed_by_days,
 )
 from binance_assets.model.markets import MARKETS, Market
@@ -237,6 +239,25 @@ def check_plausible(
         )
 
 
+def check_selection(catalog: Catalog, outcome: RuleOutcome, previous: LockedRule | None) -> None:
+    """Refuse a new or an edited rule with a typo, by which it selects nothing, or loses what it had of a quote asset.
+
+    Args:
+        catalog: What the market has and had.
+        outcome: What the rule selects.
+        previous: What the lock file has of the rule, perhaps before it was edited; None if nothing.
+
+    Raises:
+        RefreshRefused: The message names the rule, and what is probably meant.
+    """
+    entry = outcome.entry
+    if previous is not None and is_current(entry.rule, previous):
+        return
+    why = why_no_quote if outcome.locked.symbols else why_nothing
+    if (reason := why(catalog, entry.rule)) is not None:
+        raise RefreshRefused(f"entry {entry.number} of series: {reason}; nothing was changed: {_ACCEPT}")
+
+
 def check_sizes(catalog: Catalog, size: CatalogSize | None) -> None:
     """Refuse a catalog that has lost most of its symbols, before anything is requested for each of them.
 
@@ -281,7 +302,7 @@ def refresh_universe(
         path: The universe file.
         settings: Hosts, limits, the source of candles.
         dry_run: Whether to leave the lock file as it is.
-        accept_loss: Whether to accept a response that lacks most symbols.
+        accept_loss: Whether to accept a response that lacks most symbols, and a new rule that seems to have a typo.
         report: Receives a line about each step that takes long.
         retrier: How to retry failed requests; None waits in real time between two attempts.
         deadline: ``time.monotonic()`` after which to give up; None for no such time.
@@ -290,7 +311,8 @@ def refresh_universe(
         UniverseError: A file cannot be read or written.
         ConfigurationError: The sources do not fit together, or cannot serve a rule.
         ExchangeError: A source failed.
-        RefreshRefused: A response is not plausible, the universe changed meanwhile, or the deadline passed.
+        RefreshRefused: A response is not plausible, a new or an edited rule selects nothing or has a typo, the
+            universe changed meanwhile, or the deadline passed.
     """
     entries, lock = read_universe(path).rules, read_lock(lock_path(path))
     previous = dict(zip(entries, locked_for([(e.market, e.rule) for e in entries], lock), strict=True))
@@ -311,6 +333,8 @@ def refresh_universe(
             today, size = max(today, catalog.today), lock.catalog.get(market.name)
             if not accept_loss:
                 check_plausible(catalog, size, before, after)
+                for outcome in resolved:
+                    check_selection(catalog, outcome, of_market[outcome.entry])
             outcomes |= {outcome.entry.number: outcome for outcome in resolved}
             sizes[market.name] = _new_size(catalog, size)
         changes += changes_between(market, before, after)

@@ -14,7 +14,7 @@ from binance_assets.storage.store import Store
 def store_at(root: LakePath, environment: Mapping[str, str] | None = None) -> Store[LakePath]:
     """Return the store of a lake; nothing is read or requested yet.
 
-    It takes paths below the root only, so they are of the root's kind; whoever has the store need not know which.
+    It takes paths below the root only, so they are of the root's kind; callers need not know which that is.
 
     Args:
         root: The folder, or the place in a bucket.

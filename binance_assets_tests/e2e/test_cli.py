@@ -607,7 +607,7 @@ def test_without_a_command_the_help_is_printed_and_the_exit_code_is_2(invoke: In
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_an_unexpected_error_is_reported_in_one_line(sandbox: Sandbox, tmp_path: Path, unbuffered: str) -> None:
+def test_a_full_device_is_reported_in_one_line(sandbox: Sandbox, tmp_path: Path, unbuffered: str) -> None:
     (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(
@@ -616,17 +616,41 @@ def test_an_unexpected_error_is_reported_in_one_line(sandbox: Sandbox, tmp_path:
             stdout=full, stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
     (line,) = without_progress(result.stderr)  # a loaded machine is so slow that progress is shown
-    assert (result.returncode, line.startswith("error: unexpected OSError: ")) == (1, True), line
+    assert (result.returncode, line) == (1, "error: no space is left on the device to which the command writes")
 
 
-def test_bad_input_is_reported_in_one_line_also_if_standard_output_is_closed(sandbox: Sandbox, tmp_path: Path) -> None:
-    command = '"$0" -m binance_assets show BTC/USDT yesterday >&-'
+def test_a_pipe_that_nobody_reads_any_more_ends_the_command_without_a_message(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "universe.yaml").write_text("series: [{market: spot, symbols: [BTCUSDT], intervals: [1m]}]")
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        result = subprocess.run(
+            [sys.executable, "-m", "binance_assets", "series"], cwd=tmp_path, env=cli_environment(sandbox, tmp_path),
+            stdout=pipe, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (result.returncode, without_progress(result.stderr)) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "line"),
+    [
+        ("show BTC/USDT yesterday >&-", 2, "error: 'BTC/USDT' is not a series; "),
+        ("series >&-", 0, "universe.yaml: entry 2 of series has a rule that selects nothing yet"),
+    ],
+)  # fmt: skip
+def test_a_closed_standard_output_changes_no_message_and_no_exit_code(
+    command: str, code: int, line: str, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    entries = (
+        "{market: spot, symbols: [BTCUSDT], intervals: [1d]}, {market: usdm, symbols: {match: B.*}, intervals: [1d]}"
+    )
+    (tmp_path / "universe.yaml").write_text(f"series: [{entries}]")
     result = subprocess.run(
-        ["sh", "-c", command, sys.executable], cwd=tmp_path, env=cli_environment(sandbox, tmp_path),
-        stderr=subprocess.PIPE, text=True, check=False,
+        ["sh", "-c", f'"$0" -m binance_assets {command}', sys.executable], cwd=tmp_path,
+        env=cli_environment(sandbox, tmp_path), stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
-    (line,) = without_progress(result.stderr)
-    assert (result.returncode, line.startswith("error: 'BTC/USDT' is not a series; ")) == (2, True), line
+    (found,) = without_progress(result.stderr)
+    assert (result.returncode, found.startswith(line)) == (code, True), found
 
 
 # -- interrupts -----------------------------------------------------------------------------------------------------
@@ -1055,9 +1079,10 @@ def test_verify_finds_a_removed_candle(invoke: Invoke, week: Path) -> None:
     fewer = read(lake, SERIES, "2024-01-04").filter(pl.int_range(pl.len()) != 700)
     partition = partition_for_key("2024-01-04", SERIES.interval)
     lake.write(SERIES, PartitionResult(partition, entry.verdict, fewer))
-    verified = invoke("verify")
+    verified = invoke("verify", str(SERIES), "spot/ETHUSDT/1m")  # one of which the lake has nothing hides no finding
     assert verified.exit_code == 1
     assert "it was complete and is lost: no candles for 2024-01-04 11:40 to 11:41" in verified.stdout
+    assert "spot/ETHUSDT/1m: no partitions in the lake" in verified.stderr
 
 
 def test_verify_reads_only_the_requested_partitions(invoke: Invoke, week: Path) -> None:

@@ -356,9 +356,13 @@ def test_a_request_without_an_end_ends_with_the_last_day_of_a_delisted_symbol(
     ended, lake = {over: dt.date(2022, 11, 28)}, Lake(settings.lake)
     with closing(Exchange(over.market, settings, retrier=quick_retrier())) as exchange:
 
-        def plans(start: str, *series: Series) -> list[list[str]]:
-            request = DownloadRequest(series, dt.date.fromisoformat(start), None, refresh=False)
-            found = plan_request(request, lake, exchange, series, "auto", ended)
+        def plans(start: str, *series: Series, end: dt.date | None = None, source: Source = "auto") -> list[list[str]]:
+            request = DownloadRequest(series, dt.date.fromisoformat(start), end, refresh=True)
+            found = plan_request(request, lake, exchange, series, source, ended, is_priced=True)
+            assert [plan.is_archived_only for plan in found if plan.missing] == [
+                source == "auto" and plan.series == over for plan in found if plan.missing
+            ]
+            assert [plan.missing for plan in found] == [plan.requested for plan in found]
             return [[partition.key for partition in plan.requested] for plan in found]
 
         of_both = plans("2022-11-01", over, live)
@@ -366,6 +370,9 @@ def test_a_request_without_an_end_ends_with_the_last_day_of_a_delisted_symbol(
         assert of_both[1][-1] > last
         later = plans("2023-01-01", over, live)  # the rest of a whole market is fetched all the same
         assert (later[0], later[1][0]) == ([], "2023-01-01")
+        assert plans("2022-11-01", over, live, source="archive") == of_both
+        (until_an_end,) = plans("2022-11-01", over, end=dt.date(2023, 1, 1))  # who names an end gets it
+        assert until_an_end[-1] > last
         with pytest.raises(ConfigurationError, match=f"{over} ended on 2022-11-28"):
             plans("2023-01-01", over)
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from binance_assets.cli.main import cli
 from binance_assets.model.exposition import exposition
+from binance_assets.model.rules import make_rule
+from binance_assets.model.series import parse_series
 from binance_assets.model.timestamps import HOUR, to_ms
 from binance_assets.orchestration.scrape import scrape
 from binance_assets.sandbox import Fault, Sandbox
+from binance_assets.storage.lake import Lake
+from binance_assets.storage.universe_lock import LockedRule, LockedSymbol, UniverseLock, write_lock
 from binance_assets_tests.support.environment import Run, environment_of
+from binance_assets_tests.support.results import result_of
 
 SERIES = {"market": "spot", "symbol": "BTCUSDT", "interval": "1h"}
 DOWNLOAD = ("download", "BTCUSDT", "--market", "spot", "--interval", "1h", "--source", "rest")
@@ -75,6 +82,29 @@ def test_metrics_after_a_download_with_a_refused_day_and_a_block(
     assert "weight_used" not in rest
     assert rest["partitions"] == found["partitions"]
     assert ({"source": "ledger"}, 0) in rest["source_up"]
+
+
+def test_after_the_last_day_of_a_delisted_symbol_neither_status_nor_metrics_miss_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    over, live = parse_series("spot/SRMUSDT/1d"), parse_series("spot/BTCUSDT/1d")
+    Path("universe.yaml").write_text("series: [{market: spot, symbols: {delisted: true}, intervals: [1d]}]\n")
+    since, first, last = dt.date(2024, 1, 1), dt.date(2022, 11, 26), dt.date(2022, 11, 28)
+    records = {"SRMUSDT": LockedSymbol(since, first, last, False), "BTCUSDT": LockedSymbol(since, first, None, True)}
+    rule = LockedRule(over.market, make_rule({"delisted": True}), records)
+    write_lock(Path("universe.lock.yaml"), UniverseLock(since, (rule,)))
+    lake = Lake(Path("lake"))
+    lake.prepare("sandbox")
+    for series in (over, live):
+        lake.write_all(series, [result_of(series, key) for key in ("2022-11-26", "2022-11-28")])
+
+    cli.main(["status", "--json"])
+    missing = {name: status["missing"] for name, status in json.loads(capsys.readouterr().out).items()}
+    assert (missing[str(over)], missing[str(live)] > 365) == (1, True)
+    found = parsed(exposition(scrape(tmp_path, {"BINANCE_ASSETS_LEDGER": "ledger.sqlite"}).metrics))
+    of_symbol = {labels["symbol"]: value for labels, value in found["partitions_missing"]}
+    assert (of_symbol["SRMUSDT"], of_symbol["BTCUSDT"] > 365) == (1, True)
 
 
 def test_without_lake_ledger_and_history_there_is_nothing_to_measure_and_nothing_is_created(

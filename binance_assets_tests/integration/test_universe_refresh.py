@@ -400,6 +400,17 @@ def test_the_command_prints_the_difference_and_what_to_do(invoke: Callable[..., 
     assert "reload the code location" in done.stderr
     assert invoke("universe", "refresh").stdout.splitlines()[-1] == "no change; universe.lock.yaml is written"
     assert "spot/SRMUSDT/1d" in invoke("series").stdout
+    selected = (tmp_path / "universe.lock.yaml").read_bytes()
+    (tmp_path / "universe.yaml").write_text(RULES.replace('quote: USDT, match: "[', 'quote: USDTT, match: "['))
+    refused = invoke("universe", "refresh")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "entry 1 of series: spot has no symbol with quote=USDTT" in refused.stderr
+    assert "(did you mean USDT?)" in refused.stderr
+    assert (tmp_path / "universe.lock.yaml").read_bytes() == selected
+    assert "spot/SRMUSDT/1d" in invoke("series").stdout
+    assert invoke("universe", "refresh", "--accept-loss").exit_code == 0
+    assert "spot/SRMUSDT/1d" not in invoke("series").stdout
+    assert invoke("universe", "refresh").exit_code == 0  # what a user accepted is not asked again
 
 
 def test_symbols_lists_what_a_market_has_and_had(invoke: Callable[..., Result]) -> None:
@@ -421,6 +432,10 @@ def test_symbols_lists_what_a_market_has_and_had(invoke: Callable[..., Result]) 
     assert top["symbols"][0]["quote_volume"] > top["symbols"][1]["quote_volume"]
     bad = invoke("symbols", "spot", "--top", "2")
     assert (bad.exit_code, "--top: needs quote" in bad.stderr) == (2, True)
+    none = invoke("symbols", "spot", "--quote", "USDTT", "--no-days", "--json")
+    assert (none.exit_code, json.loads(none.stdout)["symbols"]) == (1, [])
+    assert none.stderr.splitlines()[-1] == "error: spot has no symbol with quote=USDTT (did you mean USDT?)"
+    assert invoke("symbols", "spot", "--quote", "USDTT", "--no-days").stdout == ""
 
 
 def test_track_takes_queries_and_files_and_names_all_unknown_symbols_at_once(

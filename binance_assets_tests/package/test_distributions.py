@@ -120,6 +120,9 @@ def test_no_link_of_the_description_leads_to_a_file_that_the_package_index_lacks
     assert [target for target in targets if not target.startswith("https://")] == []
     readme = (CHECKOUT / "README.md").read_text()
     assert set(re.findall(r"^#+ .*", text, re.MULTILINE)) == set(re.findall(r"^#+ .*", readme, re.MULTILINE))
+    assert re.findall(r"^```.*?^```", text, re.MULTILINE | re.DOTALL) == re.findall(
+        r"^```.*?^```", readme, re.MULTILINE | re.DOTALL
+    )
     assert "the folder `docs/` of the source distribution" in text
 
 

@@ -1,7 +1,11 @@
-"""What a newcomer mistypes is answered with what to write, and what is printed can be read."""
+"""The message about what a newcomer mistypes names what to write, and what is printed can be read."""
 
 from __future__ import annotations
 
+import os
+import pty
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,8 +46,27 @@ def test_a_line_of_the_env_file_that_sets_nothing_is_named_without_its_text(tmp_
     (tmp_path / ".env").write_text('A="open\n')
     with pytest.raises(ConfigurationError, match="line 1"):
         env_file_values(tmp_path / ".env")
-    (tmp_path / ".env").write_text("export A='b c'\n")
+    (tmp_path / ".env").write_text("A=1\nexport A\n")  # python-dotenv would unset it
+    with pytest.raises(ConfigurationError, match="line 2"):
+        env_file_values(tmp_path / ".env")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"export A='b c' # why\n", b'A="b c"', b"# A\n\n  \n\tA = b c # why\n\n", b"\r\n# A\r\nA='b c'\r\n",
+        b"\xef\xbb\xbfA=b c\n", b"\xef\xbb\xbf# A\r\n\r\nA=b c\r\n",
+    ],
+)  # fmt: skip
+def test_the_env_file_may_have_whatever_shells_and_editors_write(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(content)
     assert env_file_values(tmp_path / ".env") == {"A": "b c"}
+
+
+def test_where_the_env_file_is_a_pipe_it_is_read_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".env")
+    threading.Thread(target=(tmp_path / ".env").write_text, args=("A=1\n",), daemon=True).start()
+    assert env_file_values(tmp_path / ".env") == {"A": "1"}
 
 
 @pytest.mark.parametrize(
@@ -72,11 +95,33 @@ def test_a_table_cuts_off_nothing_and_ends_lines_without_spaces(capsys: pytest.C
     table = build_table(["series"], ["candles"], ["last run"])
     table.add_row("spot/BTCUSDT/1h", "1,234,567", "")
     table.add_row("spot/BTCUSDT/1d", "12", "success 2024-01-01 00:00")
-    assert len("spot/BTCUSDT/1h  1,234,567") < _least_width(table) < 60
+    assert _least_width(table) == len("spot/BTCUSDT/1h  1,234,567  2024-01-01")
+    sizes = build_table(["series"], ["size"])
+    sizes.add_row("spot/币安人生USDT/1h", "3.6 kB")
+    assert _least_width(sizes) == len("spot/--------USDT/1h  3.6 kB")
     print_table(table)
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "spot/BTCUSDT/1h  1,234,567"
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_terminal_shows_the_header_in_bold_and_no_line_that_spaces_fill(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    table = build_table(["fact"], wrapped=["value"])
+    table.add_row("hash", "f" * 200)
+    table.add_row("rows", "24")
+    controller, descriptor = pty.openpty()
+    try:
+        with os.fdopen(descriptor, "w") as terminal:
+            monkeypatch.setattr(sys, "stdout", terminal)
+            print_table(table)
+            header, *rows = os.read(controller, 65_536).decode().splitlines()
+    finally:
+        os.close(controller)
+    assert header.startswith("\x1b[1mfact")
+    assert header.endswith("value\x1b[0m")
+    assert rows == ["hash  " + "f" * 200, "rows  24"]
 
 
 def test_the_cause_of_a_request_that_was_not_sent_is_the_one_that_failed() -> None:

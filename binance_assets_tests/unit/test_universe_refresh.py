@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -14,14 +15,17 @@ from binance_assets.exchange.symbols import SymbolInfo
 from binance_assets.ingest.market_symbols import Catalog, merged_symbols
 from binance_assets.ingest.universe_refresh import (
     RefreshRefused,
+    RuleOutcome,
     changes_between,
     check_plausible,
+    check_selection,
     chosen_symbols,
     is_settled,
     new_record,
 )
 from binance_assets.model.markets import SPOT
 from binance_assets.model.rules import MarketSymbol, SymbolRule, make_rule
+from binance_assets.storage.universe import RuleEntry
 from binance_assets.storage.universe_lock import CatalogSize, LockedRule, LockedSymbol
 
 TODAY = dt.date(2026, 11, 26)
@@ -100,6 +104,44 @@ def test_while_a_rule_stays_the_same_nothing_that_it_selected_is_ever_lost(tradi
     assert {"AUSDT", "ZUSDT"} <= set(symbols)
     assert len(set(symbols) - set(kept)) == min(top, len(trading))
     assert chosen(rule, catalog_of(trading), locked(rule, **dict.fromkeys(symbols, LISTED)))[0] == symbols
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"quote": "USDTT"}, "spot has no symbol with quote=USDTT (did you mean USDT?); nothing was changed: "),
+        ({"quote": "USDT", "status": "TRADNG"}, "(did you mean TRADING?)"),
+        ({"match": "BTC"}, "entry 3 of series: spot has no symbol with match=BTC; "),
+    ],
+)  # fmt: skip
+def test_a_new_or_an_edited_rule_that_selects_nothing_removes_nothing(conditions: dict[str, str], message: str) -> None:
+    catalog, rule = catalog_of(["BTCUSDT", "ETHUSDT"]), make_rule(conditions)
+    nothing = RuleOutcome(RuleEntry(3, SPOT, rule), locked(rule), ())
+    for previous in (None, locked(USDT, BTCUSDT=LISTED), locked(USDT)):
+        with pytest.raises(RefreshRefused, match="--accept-loss") as refused:
+            check_selection(catalog, nothing, previous)
+        assert message in str(refused.value)
+    check_selection(catalog, nothing, locked(rule))  # accepted once
+
+
+def test_a_misspelled_quote_asset_among_others_loses_nothing() -> None:
+    catalog = catalog_of(["BTCUSDT", "ETHUSDT"])
+    for quotes, is_refused in ((["USDT", "USDTT"], True), (["USDT", "FDUSD"], False)):
+        rule = make_rule({"quote": quotes})
+        outcome = RuleOutcome(RuleEntry(1, SPOT, rule), locked(rule, BTCUSDT=LISTED), ())
+        check_selection(catalog, outcome, locked(rule, BTCUSDT=LISTED))
+        with (
+            pytest.raises(RefreshRefused, match=r"quote=USDTT \(did you mean USDT\?\)") if is_refused else nullcontext()
+        ):
+            check_selection(catalog, outcome, locked(USDT, BTCUSDT=LISTED))
+
+
+def test_an_exclusion_may_leave_nothing_of_a_rule() -> None:
+    catalog = catalog_of(["BTCUSDT"])
+    excluding = make_rule({"quote": "USDT", "exclude": ["BTCUSDT"]})
+    check_selection(
+        catalog, RuleOutcome(RuleEntry(1, SPOT, excluding), locked(excluding), ()), locked(USDT, BTCUSDT=LISTED)
+    )
 
 
 def member(symbol: str, listed: bool) -> MarketSymbol:
