@@ -34,6 +34,7 @@ MAX_MEGABYTES: Final = 500
 SERIES: Final = "spot/BTCUSDT/1m"
 FIRST, END = dt.date(2017, 7, 1), dt.date(2027, 7, 1)  # the first partition is the earliest that there can be
 _KIB_PER_MB: Final = 1_000_000 / 1_024
+_MOST_PRINTED: Final = 2_000  # characters
 
 
 def main() -> None:
@@ -79,18 +80,23 @@ def run_export(folder: Path, target: str, *options: str) -> ExportRun:
     output = folder / target
     command = [sys.executable, "-m", "binance_assets", "export", SERIES, "--to", target, "-o", str(output), *options]
     began = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "BINANCE_ASSETS_LAKE": str(folder / "lake")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "BINANCE_ASSETS_LAKE": str(folder / "lake")},
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        raise
     wall = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"the export to {target} failed")
+        raise RuntimeError(f"the export to {target} failed: {(folder / 'log').read_text()[-_MOST_PRINTED:].strip()}")
     files = [path for path in output.rglob("*") if path.is_file()]
     written = sum(path.stat().st_size for path in files) / 1_000_000
     shutil.rmtree(output)

@@ -96,6 +96,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):
         return
+    # A run that is terminated ends as after Ctrl-C, and leaves nothing behind either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     is_large = config.getoption("markexpr") in ("package", "exports")
     has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM
     parent = _MEMORY if has_room and not is_large else Path(tempfile.gettempdir())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
+import pytest
 
-from binance_assets_tests.support.leftovers import TRACKER, end_processes_left_by, kill_group
+from binance_assets_tests.support.leftovers import TRACKER, end_processes_left_by, kill_group, new_temporary_folder
 from binance_assets_tests.support.polling import until
 
 SEMAPHORE = """
@@ -42,3 +44,18 @@ def test_a_killed_group_leaves_no_semaphore() -> None:
         kill_group(process.pid)
         assert process.wait() == -9
     assert not semaphore.exists()
+
+
+def test_a_long_path_for_temporary_files_is_not_used_because_sockets_could_not_be_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)  # what the variable named before is restored with it
+    monkeypatch.setenv("TMPDIR", str(long))
+    folder = new_temporary_folder(long)
+    try:
+        assert folder.parent == Path("/tmp")
+        assert tempfile.gettempdir() == os.environ["TMPDIR"] == str(folder)
+    finally:
+        folder.rmdir()
