@@ -5,6 +5,7 @@ Each test with one of them runs for every interpreter that the variable ``INTERP
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def environment(wheel: Path, interpreter: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def user(environment: Environment, tmp_path: Path) -> User:
-    folders = [tmp_path / name for name in ("home", "work", "temporary")]
+    folders = [tmp_path / name for name in ("home", "work")]
     for folder in folders:
         folder.mkdir()
-    return User(environment, *folders)
+    # In the folder of the run, whose end ends the processes that have it.
+    return User(environment, *folders, Path(tempfile.mkdtemp(prefix="user-")))

@@ -36,7 +36,7 @@ def new_temporary_folder(parent: Path) -> Path:
 
 
 def end_processes_left_by(folder: Path, patience: float) -> list[str]:
-    """Kill the processes that inherited a temporary folder and do not end by themselves; return their commands.
+    """Kill the processes whose temporary folder is that of a run or in it, and that do not end; return their commands.
 
     A worker that is interrupted ends without its fixtures, whose servers and browsers would run on. The children of
     this process are left alone: helpers of libraries, which end with it.
@@ -60,7 +60,7 @@ def _processes_with(folder: Path) -> list[psutil.Process]:
     own, found = {this, *this.children(recursive=True)}, []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process not in own and process.environ().get("TMPDIR") == str(folder):
+            if process not in own and Path(process.environ().get("TMPDIR", "")).is_relative_to(folder):
                 found.append(process)
     return found
 

@@ -23,7 +23,7 @@ time.sleep(600)
 
 
 def test_a_process_that_runs_on_after_its_run_is_named_and_killed(tmp_path: Path) -> None:
-    environment = {"TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    environment = {"TMPDIR": str(tmp_path / "of its user"), "PATH": os.environ["PATH"]}
     command = ["sh", "-c", "sleep 600 >/dev/null 2>&1 & echo $!"]  # the worker that started it has ended
     started = psutil.Process(int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout))
     until(60, lambda: started.cmdline() == ["sleep", "600"])
