@@ -1,16 +1,14 @@
 """Measure what the command ``export`` takes for ten years of 1m, by target: ``python -m benchmarks.exports``.
 
 How it measures: a synthetic lake of one series is written once, ten years with a gap of an hour in each month. Each
-target is a process of its own, from its start to its end. The peak of its memory is ``VmHWM`` of Linux, read until it
-ends; ``ru_maxrss`` of a child begins with the peak of the process that started it. CPU time is user and system time.
-Exits with 1 if a target needs more memory than the limit.
+target is a process of its own, from its start to its end. The peak of its memory is read until it ends; CPU time is
+user and system time. Exits with 1 if a target needs more memory than the limit.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -25,6 +23,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.peak_memory import peak_megabytes
 from binance_assets.candles.columns import columns
 from binance_assets.exports.choices import MISSING_BY_TARGET
 from binance_assets.model.partitions import Partition, next_month, partitions_between
@@ -36,7 +35,6 @@ from binance_assets.storage.lake import Lake
 MAX_MEGABYTES: Final = 500
 SERIES: Final = "spot/BTCUSDT/1m"
 FIRST, END = dt.date(2017, 7, 1), dt.date(2027, 7, 1)  # the first partition is the earliest that there can be
-_KIB_PER_MB: Final = 1_000_000 / 1_024
 _POLL_SECONDS: Final = 0.02
 _MOST_PRINTED: Final = 2_000  # characters
 
@@ -104,15 +102,14 @@ def run_export(folder: Path, target: str, *options: str) -> ExportRun:
     files = [path for path in output.rglob("*") if path.is_file()]
     written = sum(path.stat().st_size for path in files) / 1_000_000
     shutil.rmtree(output)
-    return ExportRun(peak / _KIB_PER_MB, usage.ru_utime + usage.ru_stime, wall, written)
+    return ExportRun(peak, usage.ru_utime + usage.ru_stime, wall, written)
 
 
-def _wait(process: int) -> tuple[int, int, resource.struct_rusage]:
-    """Wait for a process; return the peak of its memory in KiB, its status, and what it used."""
-    peak = 0
+def _wait(process: int) -> tuple[float, int, resource.struct_rusage]:
+    """Wait for a process; return the peak of its memory in MB, its status, and what it used."""
+    peak = 0.0
     while True:
-        if found := re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(), re.MULTILINE):
-            peak = int(found[1])
+        peak = max(peak, peak_megabytes(process))
         ended, status, usage = os.wait4(process, os.WNOHANG)
         if ended:
             return peak, status, usage
