@@ -33,8 +33,8 @@ def environment(wheel: Path, interpreter: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def user(environment: Environment, tmp_path: Path) -> User:
-    folders = [tmp_path / name for name in ("home", "work")]
-    for folder in folders:
-        folder.mkdir()
+    home, folder = tmp_path / "home", tmp_path / "work"
+    for path in (home, folder):
+        path.mkdir()
     # In the folder of the run, whose end ends the processes that have it.
-    return User(environment, *folders, Path(tempfile.mkdtemp(prefix="user-")))
+    return User(environment, home, folder, Path(tempfile.mkdtemp(prefix="user-")))
