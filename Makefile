@@ -154,4 +154,5 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; select one with: make PYTHON=python3.12 ...")'
 	@echo "Creating the virtual environment $(VENV) ..."
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --quiet --upgrade pip # that of Python 3.11 takes half a minute longer
+	@# That of Python 3.11 takes half a minute longer, but it works as well.
+	$(PIP) --quiet $(INSTALL_ARGS) --upgrade pip || echo "pip stays as it is, because it cannot be upgraded"

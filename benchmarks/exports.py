@@ -1,14 +1,15 @@
 """Measure what the command ``export`` takes for ten years of 1m, by target: ``python -m benchmarks.exports``.
 
 How it measures: a synthetic lake of one series is written once, ten years with a gap of an hour in each month. Each
-target is a process of its own, from its start to its end. The peak of its memory is ``ru_maxrss``, as the system counts
-it for a child; CPU time is user and system time. Exits with 1 if a target needs more memory than the limit.
+target is a process of its own, from its start to its end. The peak of its memory is read until it ends; CPU time is
+user and system time. Exits with 1 if a target needs more memory than the limit.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.peak_memory import peak_megabytes
 from binance_assets.candles.columns import columns
 from binance_assets.exports.choices import MISSING_BY_TARGET
 from binance_assets.model.partitions import Partition, next_month, partitions_between
@@ -33,7 +35,8 @@ from binance_assets.storage.lake import Lake
 MAX_MEGABYTES: Final = 500
 SERIES: Final = "spot/BTCUSDT/1m"
 FIRST, END = dt.date(2017, 7, 1), dt.date(2027, 7, 1)  # the first partition is the earliest that there can be
-_KIB_PER_MB: Final = 1_000_000 / 1_024
+_POLL_SECONDS: Final = 0.02
+_MOST_PRINTED: Final = 2_000  # characters
 
 
 def main() -> None:
@@ -79,22 +82,38 @@ def run_export(folder: Path, target: str, *options: str) -> ExportRun:
     output = folder / target
     command = [sys.executable, "-m", "binance_assets", "export", SERIES, "--to", target, "-o", str(output), *options]
     began = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**os.environ, "BINANCE_ASSETS_LAKE": str(folder / "lake")},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    _, status, usage = os.wait4(process.pid, 0)
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "BINANCE_ASSETS_LAKE": str(folder / "lake")},
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+        )
+    try:
+        peak, status, usage = _wait(process.pid)
+    except BaseException:
+        process.kill()
+        raise
     wall = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"the export to {target} failed")
+        raise RuntimeError(f"the export to {target} failed: {(folder / 'log').read_text()[-_MOST_PRINTED:].strip()}")
     files = [path for path in output.rglob("*") if path.is_file()]
     written = sum(path.stat().st_size for path in files) / 1_000_000
     shutil.rmtree(output)
-    return ExportRun(usage.ru_maxrss / _KIB_PER_MB, usage.ru_utime + usage.ru_stime, wall, written)
+    return ExportRun(peak, usage.ru_utime + usage.ru_stime, wall, written)
+
+
+def _wait(process: int) -> tuple[float, int, resource.struct_rusage]:
+    """Wait for a process; return the peak of its memory in MB, its status, and what it used."""
+    peak = 0.0
+    while True:
+        peak = max(peak, peak_megabytes(process))
+        ended, status, usage = os.wait4(process, os.WNOHANG)
+        if ended:
+            return peak, status, usage
+        time.sleep(_POLL_SECONDS)
 
 
 def write_lake(lake: Lake, first: dt.date, end: dt.date) -> None:

@@ -152,9 +152,11 @@ def record(
                 recording.words.append((time.monotonic() - began, words))
         recording.code = process.wait(max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        pass  # it is killed
     finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # with its children
+            process.wait()
         os.close(controller)
     recording.seconds = time.monotonic() - began
     return recording

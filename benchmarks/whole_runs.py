@@ -20,6 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from benchmarks.peak_memory import peak_megabytes
+
 EARLIER: Final = "af4929a"
 """The commit that the ratios refer to."""
 
@@ -65,14 +67,14 @@ class Download:
 
     def wait(self, only_first_file: bool = False) -> WholeRun:
         """Wait for the end of the process; or interrupt it once the first file is there."""
+        peak = 0.0
         while True:
+            peak = max(peak, peak_megabytes(self._process.pid))
             process, status, usage = os.wait4(self._process.pid, os.WNOHANG)
             seconds = time.perf_counter() - self._began
             if process:
                 code = self._process.returncode = os.waitstatus_to_exitcode(status)
-                unit = 1 if sys.platform == "darwin" else 1024
-                cpu, megabytes = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6
-                return WholeRun(seconds, cpu, megabytes, self._first_file, code)
+                return WholeRun(seconds, usage.ru_utime + usage.ru_stime, peak, self._first_file, code)
             if self._first_file is None and next(self._lake.rglob("*.parquet"), None) is not None:
                 self._first_file = seconds
                 if only_first_file:

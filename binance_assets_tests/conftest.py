@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import dagster as dg
 import hypothesis
@@ -96,11 +97,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):
         return
+    signal.signal(signal.SIGTERM, _interrupt)
     is_large = config.getoption("markexpr") in ("package", "exports")
     has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ROOM
     parent = _MEMORY if has_room and not is_large else Path(tempfile.gettempdir())
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(parent))
     config.stash[_TEMPORARY] = new_temporary_folder(parent)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    """End a run that is terminated as Ctrl-C does, so that it leaves nothing behind.
+
+    The next signal is ignored: `timeout` and `make` pass on the same one.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    raise KeyboardInterrupt
 
 
 @pytest.hookimpl(trylast=True)

@@ -12,6 +12,7 @@ import pytest
 
 from binance_assets.processes import end_processes
 from binance_assets.sandbox import Sandbox
+from binance_assets_tests.support.dagster_dev import STOP_SECONDS
 from binance_assets_tests.support.environment import cli_environment
 from binance_assets_tests.support.polling import until
 
@@ -45,7 +46,7 @@ def test_sigterm_ends_the_demos_user_interface_with_all_its_children(sandbox: Sa
     try:
         until(240, has_daemon)
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(STOP_SECONDS)
         _, running = psutil.wait_procs(started.values(), timeout=60)
         assert [_command(child) for child in running] == []
         printed = (tmp_path / "log").read_text()

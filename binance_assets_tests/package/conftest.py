@@ -5,6 +5,7 @@ Each test with one of them runs for every interpreter that the variable ``INTERP
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def environment(wheel: Path, interpreter: str, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def user(environment: Environment, tmp_path: Path) -> User:
-    folders = [tmp_path / name for name in ("home", "work", "temporary")]
-    for folder in folders:
-        folder.mkdir()
-    return User(environment, *folders)
+    home, folder = tmp_path / "home", tmp_path / "work"
+    for path in (home, folder):
+        path.mkdir()
+    # In the folder of the run, whose end ends the processes that have it.
+    return User(environment, home, folder, Path(tempfile.mkdtemp(prefix="user-")))

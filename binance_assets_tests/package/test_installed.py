@@ -15,7 +15,7 @@ import pytest
 import requests
 
 import binance_assets
-from binance_assets_tests.support.dagster_dev import free_port
+from binance_assets_tests.support.dagster_dev import STOP_SECONDS, free_port
 from binance_assets_tests.support.installed_package import IMPORTS, User
 from binance_assets_tests.support.polling import until
 from release.installation import run_demo
@@ -111,10 +111,12 @@ def test_a_new_project_is_served_until_sigterm_and_leaves_no_process(user: User)
         )  # fmt: skip
     started = [psutil.Process(process.pid)]
     try:
-        assert until(240, lambda: asset_keys(port)) == ["spot/BTCUSDT/1m", "spot/coverage"]
+        until(240, lambda: asset_keys(port) or process.poll() is not None)
+        assert process.poll() is None, (user.folder / "log").read_text()
+        assert asset_keys(port) == ["spot/BTCUSDT/1m", "spot/coverage"]
         started += psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(STOP_SECONDS)
         _, running = psutil.wait_procs(started, timeout=60)
         assert running == []
     finally:

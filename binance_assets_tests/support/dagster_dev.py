@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 import requests
 
@@ -25,7 +26,8 @@ load_from:
 """
 
 _START_SECONDS = 240
-_STOP_SECONDS = 60
+STOP_SECONDS: Final = 200
+"""How long ``dagster dev`` may take to end: it gives its web server a minute, and then its daemon."""
 
 
 def free_port() -> int:
@@ -79,7 +81,7 @@ class DagsterDev:
         process = self._started[-1]
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_SECONDS)
+            process.wait(STOP_SECONDS)
 
     @property
     def is_running(self) -> bool:

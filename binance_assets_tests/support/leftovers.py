@@ -13,6 +13,7 @@ from typing import Final
 import psutil
 
 _END_SECONDS: Final = 60
+_LONGEST_PARENT: Final = 45  # bytes; the sockets of Postgres, Chromium, and Dagster add 62 at most, of 107
 TRACKER: Final = "multiprocessing.resource_tracker"
 """What the command of a tracker contains."""
 
@@ -23,9 +24,11 @@ def new_temporary_folder(parent: Path) -> Path:
     Browsers, servers, and Dagster leave sockets and folders in the folder for temporary files when they are killed.
 
     Args:
-        parent: Where the folder goes. Its path is short, because paths of sockets have at most 107 bytes.
+        parent: Where the folder goes; instead of one with a long path, it is ``/tmp``, because paths of sockets have at
+            most 107 bytes.
     """
-    folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent))
+    is_short = len(os.fsencode(parent)) <= _LONGEST_PARENT
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=parent if is_short else "/tmp"))
     folder.chmod(0o711)  # PostgreSQL runs as a user of its own, with a folder below this one
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None  # read the variable again
@@ -33,7 +36,7 @@ def new_temporary_folder(parent: Path) -> Path:
 
 
 def end_processes_left_by(folder: Path, patience: float) -> list[str]:
-    """Kill the processes that inherited a temporary folder and do not end by themselves; return their commands.
+    """Kill the processes whose temporary folder is that of a run or in it, and that do not end; return their commands.
 
     A worker that is interrupted ends without its fixtures, whose servers and browsers would run on. The children of
     this process are left alone: helpers of libraries, which end with it.
@@ -57,7 +60,7 @@ def _processes_with(folder: Path) -> list[psutil.Process]:
     own, found = {this, *this.children(recursive=True)}, []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process not in own and process.environ().get("TMPDIR") == str(folder):
+            if process not in own and Path(process.environ().get("TMPDIR", "")).is_relative_to(folder):
                 found.append(process)
     return found
 

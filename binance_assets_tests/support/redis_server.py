@@ -80,8 +80,8 @@ def running_redis() -> Iterator[RedisServer]:
     """Yield a server that has just been started, and end it."""
     with TemporaryDirectory(prefix="redis-") as folder:
         server = RedisServer(Path(folder), free_port())
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.stop()
