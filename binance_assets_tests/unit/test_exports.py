@@ -299,7 +299,7 @@ def test_nothing_is_exported_into_the_lake(inside: str, lake: Lake, tmp_path: Pa
     link = tmp_path / "link"
     link.symlink_to(local(lake.root))
     for root in (local(lake.root), link):
-        with pytest.raises(ConfigurationError, match=r"is in the lake .*; choose another output"):
+        with pytest.raises(ConfigurationError, match=r"is in the folder of the lake, .*; choose another output"):
             ba.export(SPOT_HOURS, "parquet", root / inside, lake=lake)
     assert files_in(local(lake.root)) == before
 
