@@ -415,7 +415,7 @@ _SERIES_SPREAD: Final = 100
 def _among(partitions: Iterable[Partition], starts: pl.Series | None) -> tuple[Partition, ...]:
     if starts is None:
         return ()
-    known = frozenset(starts)  # not kept: those of 2,000 series over years would take half a gigabyte
+    known = frozenset(starts.to_list())  # not kept: those of 2,000 series over years would take half a gigabyte
     return tuple(partition for partition in partitions if partition.start in known)
 
 

@@ -28,7 +28,7 @@ from binance_assets.model.timestamps import to_date, to_ms
 from binance_assets.settings import ConfigurationError, named_lake
 from binance_assets.storage.file_index import empty_index, is_worth_remembering, merged_index, refreshed_index
 from binance_assets.storage.metadata import LAYOUT, LaterLayout, StoredPartition, entries_of
-from binance_assets.storage.parquet_files import intact_table, to_parquet
+from binance_assets.storage.parquet_files import intact_table, to_cache_file
 from binance_assets.storage.span_folder import PartitionContent, SpanFolder
 from binance_assets.storage.spans import by_span, partitions_of_file, span_name
 from binance_assets.storage.state import LakeState, Marker
@@ -458,7 +458,8 @@ class Lake:
         first, last = (start or dt.date.min).isoformat(), (end or dt.date.max).isoformat()
         remembered = self._remembered_files(market) if known is None else known
         with self._reading():
-            index = refreshed_index(self._folders(market, series), remembered, first, last)
+            folder = self.root if isinstance(self.root, Path) else None
+            index = refreshed_index(self._folders(market, series), remembered, first, last, folder)
         if known is None and is_worth_remembering(remembered, index):
             covered = pl.col("series").is_in([str(member) for member in series]) & (start is None and end is None)
             with suppress(LakeError):  # only a cache
@@ -485,7 +486,7 @@ class Lake:
 
         def attempt() -> None:
             content = self._read_index(path)
-            self._store.replace(path, to_parquet(change(_index_of(content)), {}), content and content.version)
+            self._store.replace(path, to_cache_file(change(_index_of(content))), content and content.version)
 
         with self._writing():
             self._store.exclusively(self._store.state_folder, attempt)

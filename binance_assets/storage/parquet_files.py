@@ -24,6 +24,7 @@ __all__ = [
     "read_all",
     "read_blocks",
     "read_footer",
+    "to_cache_file",
     "to_parquet",
 ]
 
@@ -55,6 +56,19 @@ def to_parquet(table: pl.DataFrame, metadata: Mapping[str, str]) -> bytes:
         column_encoding=dict.fromkeys(integers, "delta_binary_packed"),
         key_value_metadata=dict(metadata) | PLACEHOLDERS,
     )
+    return _with_checksums(buffer)
+
+
+def to_cache_file(table: pl.DataFrame) -> bytes:
+    """Return a Parquet file of a table that holds no candles, with checksums; lists take a third of the memory."""
+    buffer = io.BytesIO()
+    table.write_parquet(
+        buffer, compression="zstd", compression_level=1, row_group_size=_ROW_GROUP, metadata=PLACEHOLDERS
+    )
+    return _with_checksums(buffer)
+
+
+def _with_checksums(buffer: io.BytesIO) -> bytes:
     with buffer.getbuffer() as content:
         fill_in(content, _footer_length(content))
     return buffer.getvalue()
@@ -92,6 +106,8 @@ def _footer_length(end: bytes | memoryview) -> int:
 def file_metadata(footer: bytes) -> dict[str, str]:
     """Return the key-value metadata of a file, given its bytes from the footer to the end.
 
+    Of an intact file of layout 2 it has what :func:`binance_assets.storage.metadata.decode` reads.
+
     Raises:
         Unreadable: It cannot be read.
         OSError: No process can be started to try it.
@@ -101,8 +117,49 @@ def file_metadata(footer: bytes) -> dict[str, str]:
     is_proved = footer_is_intact(footer)
     if is_proved is False:
         raise Unreadable("its footer is not the one that was written")
+    if is_proved and (texts := _texts_of(footer)) is not None:
+        return texts
     metadata: dict[str, str] = _read("metadata", footer, is_proved is True)
     return metadata
+
+
+def _texts_of(footer: bytes) -> dict[str, str] | None:
+    """Return the metadata of a file of the lake, given its intact footer; None if it is elsewhere.
+
+    Polars reads the statistics of all columns first, which takes five times as long. The pairs of key and value come
+    after them, so the last place of a key is the one that counts.
+    """
+    texts = {}
+    for key, pattern in _PLACES.items():
+        found = footer.rfind(pattern)
+        start, length = _length_at(footer, found + len(pattern))
+        end = start + length
+        if found < 0 or footer[end : end + 1] != b"\0":
+            return None
+        try:
+            texts[key] = footer[start:end].decode()
+        except UnicodeDecodeError:
+            return None
+    return texts
+
+
+def _length_at(footer: bytes, place: int) -> tuple[int, int]:
+    """Return where a text begins, given the place of its length, and the length: seven bits in each byte."""
+    length = shift = 0
+    for byte in footer[place : place + _MOST_LENGTH_BYTES]:
+        place += 1
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    return place, length
+
+
+# A pair in the footer: its key and its value, each a field of type binary (0x18), its length, and its text.
+_PLACES: Final = {
+    key: b"\x18" + bytes([len(key)]) + key.encode() + b"\x18" for key in ("layout", "series", "venue", "partitions")
+}
+_MOST_LENGTH_BYTES: Final = 4
 
 
 def read_all(content: bytes, footer: bytes) -> pl.DataFrame:

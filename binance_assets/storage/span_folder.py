@@ -156,8 +156,8 @@ class SpanFolder:
         """Return the names of the spans that have files, of either layout, ascending."""
         return sorted({span_name(stem, self._series.interval) for stem in self._stems()})
 
-    def identified(self, first: str, last: str) -> Iterator[tuple[LakePath, Identity]]:
-        """Yield the files of the spans from that of the key ``first`` to that of the key ``last``, unread.
+    def identified(self, first: str, last: str) -> Iterator[tuple[str, Identity]]:
+        """Yield the names of the files of the spans from that of the key ``first`` to that of ``last``, unread.
 
         Those of spans come first, then those of layout 1, each ascending.
 
@@ -166,19 +166,21 @@ class SpanFolder:
         """
         interval = self._series.interval
         begin, end = span_name(first, interval), span_name(last, interval)
-        for path in self._sorted_paths(stem for stem in self._stems() if begin <= span_name(stem, interval) <= end):
-            identity = self._view.identity(path.name)
+        for stem in _in_order(stem for stem in self._stems() if begin <= span_name(stem, interval) <= end):
+            name = f"{stem}{_ENDING}"
+            identity = self._view.identity(name)
             if identity is None:
-                raise FileNotFoundError(f"{path} was removed")
-            yield path, identity
+                raise FileNotFoundError(f"{self.path / name} was removed")
+            yield name, identity
 
-    def summaries(self, paths: Sequence[LakePath]) -> Iterator[tuple[FileSummary | None, int]]:
+    def summaries(self, names: Sequence[str]) -> Iterator[tuple[FileSummary | None, int]]:
         """Yield what files of :meth:`identified` hold, None for what cannot be read, and their sizes.
 
         Raises:
             OSError: A file may not be read, or does not exist anymore.
             LaterLayout: A later version wrote it.
         """
+        paths = [self.path / name for name in names]
         for path, opened in zip(paths, self._store.open_all(paths), strict=True):
             summary = None
             with suppress(ValueError):
@@ -335,8 +337,7 @@ class SpanFolder:
         )
 
     def _sorted_paths(self, stems: Iterable[str]) -> list[LakePath]:
-        # A span's name is never longer than a key.
-        return [self.path / f"{stem}{_ENDING}" for stem in sorted(stems, key=lambda stem: (len(stem), stem))]
+        return [self.path / f"{stem}{_ENDING}" for stem in _in_order(stems)]
 
     def _open_named(
         self, name: str, partitions: Sequence[Partition], whole: bool = False
@@ -547,6 +548,11 @@ class SpanFolder:
             if isinstance(file, DamagedFile):
                 self._keep_damaged(file.path, file.reason)
         self._store.remove([file.path for file in replaced])
+
+
+def _in_order(stems: Iterable[str]) -> list[str]:
+    """Return names of files in order: those of spans, which are never longer than a key, then those of layout 1."""
+    return sorted(sorted(stems), key=len)
 
 
 def _checked(candles: pl.DataFrame, entry: PartitionEntry, digest: str) -> pl.DataFrame | str:

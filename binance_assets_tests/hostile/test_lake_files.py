@@ -29,11 +29,11 @@ from binance_assets.settings import make_settings
 from binance_assets.storage import rehearsal
 from binance_assets.storage.lake import Lake, LakeError
 from binance_assets.storage.locks import LOCK_NAME, file_lock
-from binance_assets.storage.metadata import FileMetadata, LaterLayout, PartitionEntry, decode, encode
+from binance_assets.storage.metadata import FileMetadata, LaterLayout, PartitionEntry, decode, encode, summarize
 from binance_assets.storage.parquet_files import Unreadable, file_metadata, read_all, read_footer, to_parquet
 from binance_assets_tests.support.environment import CHECKOUT
 from binance_assets_tests.support.file_server import serving
-from binance_assets_tests.support.lakes import keys, local, state_folder
+from binance_assets_tests.support.lakes import keys, local, state_folder, summary_of
 from binance_assets_tests.support.mutated_lake import Part, read_damaged
 from binance_assets_tests.support.polling import until
 from binance_assets_tests.support.results import result_of, write_as_layout_1
@@ -376,9 +376,13 @@ def test_any_metadata_is_a_file_or_a_value_error(metadata: dict[str, str], name:
 
 def decoded(metadata: dict[str, str], name: str = "2024") -> FileMetadata | None:
     try:
-        return decode(metadata, name, SERIES.interval)
-    except (ValueError, LaterLayout):
+        file = decode(metadata, name, SERIES.interval)
+    except (ValueError, LaterLayout) as error:
+        with pytest.raises(LaterLayout if isinstance(error, LaterLayout) else ValueError):
+            summarize(metadata, name, SERIES.interval)
         return None
+    assert summarize(metadata, name, SERIES.interval) == summary_of(file)
+    return file
 
 
 # Parquet

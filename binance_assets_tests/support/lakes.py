@@ -16,11 +16,12 @@ import polars as pl
 from binance_assets.candles.content_hash import content_hash
 from binance_assets.model.bucket_paths import LakePath
 from binance_assets.model.partitions import Partition, partition_for_key
+from binance_assets.model.results import UNNAMED_OUTAGE
 from binance_assets.model.series import Series
 from binance_assets.storage.coverage import Coverage, coverages_of
 from binance_assets.storage.lake import Lake, StoredPartition
 from binance_assets.storage.locks import LOCK_NAME
-from binance_assets.storage.metadata import decode, encode
+from binance_assets.storage.metadata import FileMetadata, FileSummary, SummaryColumns, decode, encode
 from binance_assets.storage.parquet_files import to_parquet
 
 
@@ -33,6 +34,19 @@ def local(path: LakePath) -> Path:
 def state_folder(lake: Lake) -> Path:
     """Return the folder beside a lake with the files that belong to the lake but hold no candles."""
     return local(lake.root).with_name(f"{lake.root.name}.state")
+
+
+def summary_of(file: FileMetadata) -> FileSummary:
+    """Return the summary of a file, given its metadata."""
+    entries = file.entries.values()
+    columns = SummaryColumns(
+        starts=[partition.start for partition in file.entries],
+        verdicts=[entry.verdict for entry in entries],
+        rows=[entry.rows for entry in entries],
+        by_person=[entry.accepted_by is not None for entry in entries],
+        unnamed_outages=[UNNAMED_OUTAGE in (entry.note or "") for entry in entries],
+    )
+    return FileSummary(file.series, columns)
 
 
 def content_of(path: Path) -> tuple[int, bytes, dict[str, str]]:

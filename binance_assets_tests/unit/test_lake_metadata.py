@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import polars as pl
 import pytest
 from hypothesis import given, settings
 
@@ -25,8 +26,11 @@ from binance_assets.storage.metadata import (
     decode,
     encode,
     locate,
+    summarize,
 )
+from binance_assets.storage.parquet_files import file_metadata, footer_length, to_parquet
 from binance_assets.storage.spans import by_span, is_span_name, partitions_of_file, span_name
+from binance_assets_tests.support.lakes import summary_of
 
 HOURS = parse_series("spot/BTCUSDT/1h")
 YEAR = partitions_between(dt.date(2024, 1, 1), dt.date(2025, 1, 1), HOURS.interval)
@@ -89,7 +93,9 @@ def test_what_is_encoded_is_decoded(
     series: Series, partitions: list[Partition], name: str, data: st.DataObject
 ) -> None:
     entries = data.draw(entries_of(series, partitions))
-    decoded = decode(encode(series, "sandbox", entries), name, series.interval)
+    metadata = encode(series, "sandbox", entries)
+    decoded = decode(metadata, name, series.interval)
+    assert summarize(metadata, name, series.interval) == summary_of(decoded)
     assert (decoded.series, decoded.layout, decoded.venue) == (str(series), 2, "sandbox")
     assert list(decoded.entries) == list(entries)
     assert decoded.entries == entries
@@ -168,6 +174,49 @@ def test_metadata_that_is_not_ours_is_refused_in_one_line(change: dict[str, Any]
     metadata = {name: text for name, text in metadata.items() if text is not None}
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z"):
         decode(metadata, "2024", HOURS.interval)
+
+
+@pytest.mark.parametrize(
+    "hashes",
+    [
+        *('["a","b"]', '["a","a"]', '["","b"]', '["a", "b"]', '[ "a","b"]', '["a",null]', '["é","b"]'),
+        *('["]}","b"]', '["a\\"","b"]', '["a\\\\","b"]', '["\\u0061","b"]', '["a,b","c"]', '["\\",\\"","b"]'),
+        *('["a"]', '["a","b","c"]', "[]", '["a",1]', '["a","b",]', '["a" "b"]', '["a\n","b"]', '[["a"],"b"]'),
+        *('"a","b"', '["a","b"],"each":["c"]', '["a","b"]},"content_hash":{"each":[1,2]'),
+        *('["a","b"]},"content_hash":{"default":"removed"', '["a","b"]},"rows":{"default":"removed"'),
+        '["a","b"]},"later":{"content_hash":{"each":["c"]}',
+    ],
+)  # fmt: skip
+def test_the_summary_of_a_file_is_what_its_metadata_says_whatever_its_hashes_are(hashes: str) -> None:
+    """The second time, what the first one remembered counts."""
+    keys, fields = (
+        '"keys":[["2024-01-01","2024-01-02"]]',
+        '"verdict":{"default":"complete"},"source":{"default":"rest"}',
+    )
+    before = '"later":{"content_hash":{"each":["x","y"]}},'
+    for earlier in ("", before):
+        text = f'{{{keys},"fields":{{{fields},{earlier}"content_hash":{{"each":{hashes}}}}}}}'
+        metadata = {"layout": "2", "series": str(HOURS), "venue": "", "partitions": text}
+        for _ in range(2):
+            try:
+                decoded = decode(metadata, "2024", HOURS.interval)
+            except ValueError:
+                with pytest.raises(ValueError, match=r"\A[^\n]+\Z"):
+                    summarize(metadata, "2024", HOURS.interval)
+            else:
+                assert summarize(metadata, "2024", HOURS.interval) == summary_of(decoded)
+
+
+@pytest.mark.parametrize("note", ["", "é" * 70, "\x18\x06layout\x18\x012", "x" * 20_000, '"series"'])
+def test_the_metadata_of_an_intact_file_is_what_polars_reads(note: str) -> None:
+    entry = PartitionEntry(rows=1, verdict="complete", source="rest", missing=[], first=None, last=None, note=note)
+    metadata = encode(HOURS, "sandbox", {YEAR[0]: entry})
+    content = to_parquet(pl.DataFrame({"open_time": [1]}), metadata)
+    footer = content[-footer_length(content, len(content)) :]
+    assert file_metadata(footer) == {name: metadata[name] for name in ("layout", "series", "venue", "partitions")}
+    others = {name: text for name, text in metadata.items() if name != "layout"}
+    content = to_parquet(pl.DataFrame({"open_time": [1]}), others)
+    assert file_metadata(content[-footer_length(content, len(content)) :]).items() > others.items()
 
 
 def test_a_later_layout_is_not_read() -> None:
