@@ -28,6 +28,7 @@ from binance_assets.model.results import (
 )
 from binance_assets.model.series import Series
 from binance_assets.model.timestamps import to_iso
+from binance_assets.model.wording import name_some
 from binance_assets.waiting import phase
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     Tail: TypeAlias = tuple[pl.DataFrame, pl.DataFrame]
 
 _NAMED_REASONS: Final = 10
+_NAMED_SERIES: Final = 5
 _FACT_NAMES: Final = {"stored": "in the lake"}
 _WIDTH_WITHOUT_TERMINAL: Final = 160
 # To lay out 2,000 rows takes a second. From this number on, progress is shown meanwhile.
@@ -124,13 +126,16 @@ def print_plans(plans: Sequence[DownloadPlan], forecasts: Sequence[Forecast], as
         costs = (forecast.requests, forecast.weight, forecast.files)
         table.add_row(str(plan.series), first, last, *(f"{count:,}" for count in (*days, *costs)))
     print_table(table)
-    for plan, forecast in zip(plans, forecasts, strict=True):
-        if forecast.is_bound:
-            click.echo(
-                f"{plan.series}: Binance's API does not serve {plan.series.symbol} here. Its candles come from the "
-                "archive, which is searched for its files: the requests above are the most that this can take",
-                err=True,
-            )
+    bounded = [plan.series for plan, forecast in zip(plans, forecasts, strict=True) if forecast.is_bound]
+    if bounded:
+        symbols = list(dict.fromkeys(series.symbol for series in bounded))
+        named = name_some(symbols, _NAMED_SERIES)
+        its = "its" if len(symbols) == 1 else "their"
+        click.echo(
+            f"{name_some(bounded, _NAMED_SERIES)}: Binance's API does not serve {named} here. {its.capitalize()} candles "
+            f"come from the archive, which is searched for {its} files: the requests above are the most that this can take",
+            err=True,
+        )
 
 
 def _plan_values(plan: DownloadPlan, forecast: Forecast) -> Plan:

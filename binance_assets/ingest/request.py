@@ -84,16 +84,21 @@ def forecast_from_archive_only(series: Series, partitions: Sequence[Partition], 
     if not partitions:
         return Forecast(0, 0, 0, is_bound=True)
     files = len(all_files(series, partitions, now))
-    days = partitions_between(to_date(partitions[0].start), to_date(partitions[-1].end), DAILY)
+    days = _days_between(to_date(partitions[0].start), to_date(partitions[-1].end))
     proofs = len(all_files(daily_series(series), days, now))
     delivery = delivery_time(series.symbol)
     earliest, latest = to_ms(series.market.archived), now
     if delivery is not None:
         earliest, latest = max(earliest, delivery - LONGEST_CONTRACT), min(now, delivery + DAY)
-    ever = partitions_between(to_date(earliest).replace(day=1), to_date(latest), DAILY)
+    ever = _days_between(to_date(earliest).replace(day=1), to_date(latest))
     months = len(monthly_files(daily_series(series), ever, now))
     looks = _LOOKS * (months + _DAYS_WITHOUT_MONTH)
     return Forecast(REQUESTS_PER_FILE * (files + proofs) + looks, 0, files, is_bound=True)
+
+
+@lru_cache(maxsize=8)  # the series of a request mostly have the same range
+def _days_between(start: dt.date, end: dt.date) -> tuple[Partition, ...]:
+    return tuple(partitions_between(start, end, DAILY))
 
 
 @dataclass(frozen=True, slots=True)

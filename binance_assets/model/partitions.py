@@ -50,6 +50,8 @@ def partition_for_key(key: str, interval: Interval) -> Partition:
 
 def partitions_between(start: dt.date, end: dt.date, interval: Interval) -> list[Partition]:
     """Return the partitions that begin in ``[start, end)`` (dates in UTC); ``start`` must be the first day of one."""
+    if not interval.is_multi_day:
+        return [Partition(first, first + DAY) for first in range(to_ms(start), to_ms(end), DAY)]
     partitions = []
     while start < end:
         following = next_partition_first_day(start, interval)
