@@ -129,11 +129,11 @@ def print_plans(plans: Sequence[DownloadPlan], forecasts: Sequence[Forecast], as
     bounded = [plan.series for plan, forecast in zip(plans, forecasts, strict=True) if forecast.is_bound]
     if bounded:
         symbols = list(dict.fromkeys(series.symbol for series in bounded))
-        named = name_some(symbols, _NAMED_SERIES)
         its = "its" if len(symbols) == 1 else "their"
         click.echo(
-            f"{name_some(bounded, _NAMED_SERIES)}: Binance's API does not serve {named} here. {its.capitalize()} candles "
-            f"come from the archive, which is searched for {its} files: the requests above are the most that this can take",
+            f"{name_some(bounded, _NAMED_SERIES)}: Binance's API does not serve {name_some(symbols, _NAMED_SERIES)} here."
+            f" {its.capitalize()} candles come from the archive, which is searched for {its} files: the requests above "
+            "are the most that this can take",
             err=True,
         )
 
