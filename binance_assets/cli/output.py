@@ -131,9 +131,9 @@ def print_plans(plans: Sequence[DownloadPlan], forecasts: Sequence[Forecast], as
         symbols = list(dict.fromkeys(series.symbol for series in bounded))
         its = "its" if len(symbols) == 1 else "their"
         click.echo(
-            f"{name_some(bounded, _NAMED_SERIES)}: Binance's API does not serve {name_some(symbols, _NAMED_SERIES)} here."
-            f" {its.capitalize()} candles come from the archive, which is searched for {its} files: the requests above "
-            "are the most that this can take",
+            f"{name_some(bounded, _NAMED_SERIES)}: Binance's API does not serve {name_some(symbols, _NAMED_SERIES)} "
+            f"here. {its.capitalize()} candles come from the archive, which is searched for {its} files: the requests "
+            "above are the most that this can take",
             err=True,
         )
 
