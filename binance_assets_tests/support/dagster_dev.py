@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 import subprocess
@@ -30,11 +31,18 @@ STOP_SECONDS: Final = 200
 """How long ``dagster dev`` may take to end: it gives its web server a minute, and then its daemon."""
 
 
+# Below the ports that Linux gives to a socket that asks for any: none of those takes the port of a server that has not
+# started yet, or is being restarted.
+_PORTS: Final = range(12_000, 32_000)
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class DagsterDev:
