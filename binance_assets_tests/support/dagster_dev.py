@@ -38,11 +38,19 @@ _PORTS: Final = range(12_000, 32_000)
 
 def free_port() -> int:
     """Return a port of 127.0.0.1 on which nothing listens."""
-    for port in random.SystemRandom().sample(_PORTS, 100):
+    return free_ports(1)[0]
+
+
+def free_ports(number: int) -> list[int]:
+    """Return different ports of 127.0.0.1 on which nothing listens."""
+    free = []
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
+            free.append(port)
+        if len(free) == number:
+            return free
+    raise AssertionError(f"fewer than {number} ports are free")
 
 
 class DagsterDev:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
+
+from binance_assets_tests.support.dagster_dev import free_port
 
 _INSTALLED: Final = Path("/usr/lib/postgresql")  # Debian keeps the programs of the server out of PATH
 _START_SECONDS: Final = 60
@@ -106,10 +107,8 @@ def _as_server_user() -> dict[str, Any]:
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
     """Yield a server that has just been started, and end it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    server = PostgresServer(folder, port)
+    server = PostgresServer(folder, free_port())
     try:
         if user := _as_server_user().get("user"):
             shutil.chown(folder, user)

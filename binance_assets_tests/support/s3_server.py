@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 from binance_assets.model.bucket_paths import BucketPath, LakePath
+from binance_assets_tests.support.dagster_dev import free_ports
 
 BUCKET: Final = "candles"
 KEY: Final = "test-key"
@@ -64,7 +64,7 @@ class S3Server:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._ports = _free_ports(len(_PORTS) + 2)
+        self._ports = free_ports(len(_PORTS) + 2)
         self._numbers = count(1)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -185,12 +185,6 @@ class S3Server:
 def _key(path: LakePath) -> str:
     assert isinstance(path, BucketPath)
     return path.key
-
-
-def _free_ports(number: int) -> list[int]:
-    with ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 @contextmanager
