@@ -270,7 +270,7 @@ def merged_index(remembered: pl.DataFrame, index: pl.DataFrame, replaced: pl.Exp
     others = remembered.filter(~replaced).join(index.select("series", "file"), on=["series", "file"], how="anti")
     if others.is_empty():
         return index  # in order, as every index; a copy of that of 100,000 files takes 150 MB
-    return pl.concat([others, index]).sort(pl.col("file").str.len_bytes(), "file", "series")
+    return pl.concat([others, index]).sort(_ORDER)
 
 
 def is_worth_remembering(remembered: pl.DataFrame, index: pl.DataFrame) -> bool:
