@@ -231,8 +231,8 @@ def _run(
                     check_queue(instance)
                 lake.prepare(venue)
             _track(view, settings, requested)
-        view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
         with phase("preparing runs of Dagster"):
+            view.begin(name_some(requested, 1), sum(len(plan.missing) for plan in plans))
             failures = fetch(instance, plans)
     with phase("reading what the lake has now"):
         present = present_verdicts(lake, plans)
